@@ -1,0 +1,178 @@
+"""What the lines of the CLI's streaming JSON say, as values. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from token_budget.models import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsage:
+    """The CLI's own cumulative count for its process: all models together, and the cost that it states (USD)."""
+
+    usage: Usage
+    cost_usd: float | None
+    models: tuple[str, ...]
+    malformed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """`system/init`: a turn begins."""
+
+    session_id: str
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStart:
+    """An API response begins: its id, and its exact input and cache counts."""
+
+    id: str
+    model: str
+    usage: Usage
+    parent: str | None
+    malformed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """One or more pieces of streamed content in a row: how many, and about how many characters together."""
+
+    pieces: int
+    chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStop:
+    """A content block of the response in progress is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDelta:
+    """An API response's final counts; without a `stop_reason` the CLI made it up for a dropped connection."""
+
+    usage: Usage
+    stop_reason: str | None
+    parent: str | None
+    malformed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Assistant:
+    """One content block (or all) of a response; `usage` is a placeholder unless `stop_reason` is set."""
+
+    id: str
+    model: str
+    usage: Usage
+    stop_reason: str | None
+    parent: str | None
+    tools: tuple[str, ...]
+    tool_ids: tuple[str, ...]
+    chars: int
+    synthetic: bool
+    malformed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A message to the model: tool results, or the mark that the turn was interrupted."""
+
+    parent: str | None
+    interrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """`system/task_*`: a subagent or background command; `status` is None while it goes on."""
+
+    id: str
+    kind: str
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SideCall:
+    """A sign that the CLI calls the API outside the stream (compaction, a tool that summarises)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """`system/api_retry`: the API refused a call and the CLI will try again."""
+
+    attempt: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A turn's end."""
+
+    subtype: str
+    is_error: bool
+    terminal_reason: str | None
+    session_id: str
+    usage: Usage
+    model_usage: ModelUsage | None
+    num_turns: int
+    text: str
+    errors: tuple[str, ...]
+    permission_denials: tuple[str, ...]
+    api_error_status: int | None
+    follows_task: bool
+    malformed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UsageAnswer:
+    """The answer to a `get_usage` request."""
+
+    request_id: str
+    model_usage: ModelUsage
+    rate_limits: dict[str, Any] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlAnswer:
+    """The answer to any other control request."""
+
+    request_id: str
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRequest:
+    """The CLI asks something of us (a permission, a hook); it waits until it is answered."""
+
+    request_id: str
+    subtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is no JSON object; `lossy` where it may have been meant as one, and so have carried usage."""
+
+    reason: str
+    lossy: bool
+
+
+Event = (
+    Init
+    | MessageStart
+    | Streamed
+    | BlockStop
+    | MessageDelta
+    | Assistant
+    | User
+    | Task
+    | SideCall
+    | Retry
+    | Result
+    | UsageAnswer
+    | ControlAnswer
+    | ControlRequest
+    | BadLine
+)

@@ -1,0 +1,165 @@
+"""From a config to what will be launched: argument vectors, prompts, folders, budget keys. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from claude_orchestrator.config import Config, InstanceConfig, Rehearsal
+from claude_orchestrator.settings import Settings
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Scope
+
+DEFAULT_ESTIMATE_TOKENS = 1_000
+MARK_VARIABLE = "CLAUDE_ORCHESTRATOR_MARK"
+
+STREAM_ARGS = (
+    "-p",
+    "--input-format",
+    "stream-json",
+    "--output-format",
+    "stream-json",
+    "--verbose",
+    "--include-partial-messages",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session."""
+
+    index: int
+    name: str
+    description: str
+    command: str
+    base_command: str | None
+    argv: tuple[str, ...]
+    turns: tuple[str, ...]
+    cwd: str
+    env: tuple[tuple[str, str], ...]
+    estimate_tokens: int
+    timeout_s: float | None
+    session_id: str | None
+    rehearsal: Rehearsal
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBudget:
+    """A limit on a command or an instance; `explicit` unless it is an instance's own `max_tokens_per_command`."""
+
+    scope: Scope
+    key: str
+    limit: int
+    explicit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run will do, before it does anything."""
+
+    specs: tuple[LaunchSpec, ...]
+    budgets: tuple[PlannedBudget, ...]
+    warnings: tuple[str, ...]
+
+
+def base_command(command: str) -> str | None:
+    """The command's first word when it is a slash command: the key of its budget."""
+    return command.split()[0] if command.startswith("/") else None
+
+
+def make_plan(config: Config, settings: Settings, *, workspace: str, claude_bin: str) -> Plan:
+    """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing."""
+    specs = tuple(
+        _launch_spec(index, instance, config.rehearsal, settings, workspace, claude_bin)
+        for index, instance in enumerate(config.instances)
+    )
+    explicit, warnings = _explicit_budgets(settings.command_budgets, specs)
+    named = {(budget.scope, budget.key) for budget in explicit}
+    own = [
+        PlannedBudget(Scope.INSTANCE, spec.name, instance.max_tokens_per_command, explicit=False)
+        for spec, instance in zip(specs, config.instances, strict=True)
+        if instance.max_tokens_per_command is not None
+        and (Scope.INSTANCE, spec.name) not in named
+        and (Scope.COMMAND, spec.base_command) not in named
+    ]
+    return Plan(specs, (*explicit, *own), (*config.warnings, *warnings))
+
+
+def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
+    """A budget manager with the plan's limits."""
+    manager = TokenBudgetManager(settings.overall_token_budget, settings.budget_enforcement_mode)
+    for budget in plan.budgets:
+        if budget.scope is Scope.COMMAND:
+            manager.set_command_budget(budget.key, budget.limit)
+        else:
+            manager.set_instance_budget(budget.key, budget.limit)
+    return manager
+
+
+def _explicit_budgets(
+    budgets: Iterable[tuple[str, int]], specs: tuple[LaunchSpec, ...]
+) -> tuple[list[PlannedBudget], list[str]]:
+    names = [spec.name for spec in specs]
+    commands = list(dict.fromkeys(spec.base_command for spec in specs if spec.base_command is not None))
+    found: dict[tuple[Scope, str], PlannedBudget] = {}
+    warnings = []
+    for key, limit in budgets:
+        scope, resolved = Scope.COMMAND, key
+        if not key.startswith("/"):
+            if key in names:
+                scope = Scope.INSTANCE
+            elif f"/{key}" in commands:
+                resolved = f"/{key}"
+        found[scope, resolved] = PlannedBudget(scope, resolved, limit, explicit=True)
+        if scope is Scope.COMMAND and resolved not in commands:
+            known = [*commands, *names]
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known[:3]
+            warnings.append(f"the budget {key}={limit} matches nothing in the plan; nearest: {', '.join(near)}")
+    return list(found.values()), warnings
+
+
+def _launch_spec(
+    index: int, instance: InstanceConfig, rehearsal: Rehearsal, settings: Settings, workspace: str, claude_bin: str
+) -> LaunchSpec:
+    return LaunchSpec(
+        index=index,
+        name=instance.name,
+        description=instance.description,
+        command=instance.command,
+        base_command=base_command(instance.command),
+        argv=(claude_bin, *STREAM_ARGS, *_instance_args(instance)),
+        turns=_turns(instance),
+        cwd=str(PurePath(workspace, instance.cwd or "")),
+        env=instance.env,
+        estimate_tokens=instance.max_tokens_per_command or DEFAULT_ESTIMATE_TOKENS,
+        timeout_s=instance.timeout_s if instance.timeout_s is not None else settings.timeout_s,
+        session_id=instance.session_id,
+        rehearsal=instance.rehearsal or rehearsal,
+    )
+
+
+def _instance_args(instance: InstanceConfig) -> list[str]:
+    """Options as `--name=value`, so that no value can be taken for an option of its own."""
+    single = {
+        "permission-mode": instance.permission_mode,
+        "model": instance.model,
+        "resume": instance.session_id,
+        "allowedTools": ",".join(instance.allowed_tools) or None,
+        "disallowedTools": ",".join(instance.disallowed_tools) or None,
+        "append-system-prompt": instance.append_system_prompt,
+    }
+    args = [f"--{option}={value}" for option, value in single.items() if value is not None]
+    args += [f"--mcp-config={config}" for config in instance.mcp_config]
+    if instance.worktree is True:
+        args.append("--worktree")
+    elif instance.worktree:
+        args.append(f"--worktree={instance.worktree}")
+    return [*args, *instance.extra_args]
+
+
+def _turns(instance: InstanceConfig) -> tuple[str, ...]:
+    clear = ("/clear",) if instance.clear_history else ()
+    compact = ("/compact",) if instance.compact_history else ()
+    return (*clear, *compact, *instance.pre_commands, instance.command)

@@ -1,0 +1,311 @@
+"""The CLI's streaming JSON: bytes to whole lines to typed events. Pure.
+
+The shapes are those of `claude -p --output-format stream-json --verbose --include-partial-messages`, as recorded
+from versions 2.1.197 and 2.1.330. How events become a token count is in `tally.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from claude_orchestrator.events import (
+    Assistant,
+    BadLine,
+    BlockStop,
+    ControlAnswer,
+    ControlRequest,
+    Event,
+    Init,
+    MessageDelta,
+    MessageStart,
+    ModelUsage,
+    Result,
+    Retry,
+    SideCall,
+    Streamed,
+    Task,
+    UsageAnswer,
+    User,
+)
+from token_budget.models import Usage
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+MAX_COUNT = 2**53 - 1  # what the CLI, a JavaScript program, can say exactly
+MAX_TEXT = 2_000
+
+Json = dict[str, Any]
+
+
+class LineFramer:
+    """Cuts chunks of bytes into whole lines; only LF ends a line, a CR before it is dropped.
+
+    A line of more than `max_line_bytes` is left out and counted in `dropped`: memory stays bounded.
+    """
+
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self.max_line_bytes = max_line_bytes
+        self.dropped = 0
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The lines that `chunk` completes, without their ends."""
+        lines = chunk.split(b"\n")
+        tail = lines.pop()
+        if self._size_bytes and lines:
+            lines[0] = b"".join((*self._parts, lines[0]))
+            if self._size_bytes > self.max_line_bytes:
+                lines.pop(0)
+                self.dropped += 1
+            self._parts, self._size_bytes = [], 0
+        if tail:
+            self._size_bytes += len(tail)
+            if self._size_bytes <= self.max_line_bytes:
+                self._parts.append(tail)
+            else:
+                self._parts = []
+        return lines
+
+    def flush(self) -> list[bytes]:
+        """The last line when the stream ends without an LF."""
+        if not self._size_bytes:
+            return []
+        if self._size_bytes > self.max_line_bytes:
+            self.dropped += 1
+            lines = []
+        else:
+            lines = [b"".join(self._parts)]
+        self._parts, self._size_bytes = [], 0
+        return lines
+
+
+# Pieces of streamed text are nearly all of a stream's lines and carry no usage: they are told by their first
+# bytes and only counted. A JSON string cannot contain these bytes at a line's start.
+_PIECE = b'{"type":"stream_event","event":{"type":"content_block_delta",'
+_LONG_PIECE = 1_000  # longer ones may be signatures, which are not output text: parsed
+
+
+def parse_lines(lines: Iterable[bytes]) -> list[Event]:
+    """The events in `lines`; pieces of streamed text that follow each other are one event."""
+    events: list[Event] = []
+    pieces = size = overhead = 0
+    for line in lines:
+        if line.startswith(_PIECE) and len(line) < _LONG_PIECE:
+            if not pieces:
+                overhead = _piece_overhead(line)
+            pieces += 1
+            size += len(line) - overhead
+            continue
+        if pieces:
+            events.append(Streamed(pieces, max(pieces, size)))
+            pieces = size = 0
+        event = parse_line(line)
+        if event is not None:
+            events.append(event)
+    if pieces:
+        events.append(Streamed(pieces, max(pieces, size)))
+    return events
+
+
+def _piece_overhead(line: bytes) -> int:
+    """The bytes of a piece's line that are not its text (the same for all of a response, to a byte or two)."""
+    event = parse_line(line)
+    return len(line) - event.chars if isinstance(event, Streamed) else len(line)
+
+
+def parse_line(line: bytes) -> Event | None:
+    """The event in one line; None for a kind that means nothing here, BadLine for what cannot be read."""
+    if not line or line.isspace():
+        return None
+    try:
+        data = json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        return BadLine(f"not JSON: {type(error).__name__}", lossy=line.lstrip().startswith(b"{"))
+    if not isinstance(data, dict):
+        return BadLine("not a JSON object", lossy=False)
+    reader = _READERS.get(_text(data.get("type")))
+    return reader(data) if reader else None
+
+
+def _stream_event(data: Json) -> Event | None:
+    event = _object(data.get("event"))
+    parent = _parent(data)
+    match event.get("type"):
+        case "message_start":
+            message = _object(event.get("message"))
+            usage, malformed = _usage(message.get("usage"))
+            return MessageStart(_text(message.get("id")), _text(message.get("model")), usage, parent, malformed)
+        case "message_delta":
+            stop = _object(event.get("delta")).get("stop_reason")
+            usage, malformed = _usage(event.get("usage"))
+            return MessageDelta(usage, stop if isinstance(stop, str) else None, parent, malformed)
+        case "content_block_stop":
+            return BlockStop()
+        case "content_block_delta":
+            delta = _object(event.get("delta"))
+            if delta.get("type") == "signature_delta":
+                return None
+            text = _text(delta.get("text")) or _text(delta.get("thinking")) or _text(delta.get("partial_json"))
+            return Streamed(1, len(text)) if text else None
+    return None
+
+
+def _assistant(data: Json) -> Event | None:
+    message = _object(data.get("message"))
+    tools, tool_ids, chars = [], [], 0
+    content = message.get("content")
+    for block in content if isinstance(content, list) else ():
+        if not isinstance(block, dict):
+            continue
+        if block.get("type") == "tool_use":
+            tools.append(_text(block.get("name"))[:200])
+            tool_ids.append(_text(block.get("id")))
+        else:
+            chars += len(_text(block.get("text")) or _text(block.get("thinking")))
+    stop = message.get("stop_reason")
+    usage, malformed = _usage(message.get("usage"))
+    return Assistant(
+        id=_text(message.get("id")),
+        model=_text(message.get("model")),
+        usage=usage,
+        stop_reason=stop if isinstance(stop, str) else None,
+        parent=_parent(data),
+        tools=tuple(tools),
+        tool_ids=tuple(tool_ids),
+        chars=chars,
+        synthetic=message.get("model") == "<synthetic>",
+        malformed=malformed,
+    )
+
+
+def _user(data: Json) -> Event | None:
+    content = _object(data.get("message")).get("content")
+    texts = [_text(_object(block).get("text")) for block in content] if isinstance(content, list) else [content]
+    interrupted = any(isinstance(text, str) and text.startswith("[Request interrupted by user") for text in texts)
+    return User(_parent(data), interrupted)
+
+
+def _system(data: Json) -> Event | None:
+    match data.get("subtype"):
+        case "init":
+            return Init(_text(data.get("session_id")), _text(data.get("model")), _text(data.get("claude_code_version")))
+        case "task_started" | "task_progress" | "task_updated" | "task_notification":
+            status = data.get("status") or _object(data.get("patch")).get("status")
+            ended = status if status in ("completed", "failed", "killed", "stopped", "cancelled") else None
+            return Task(_text(data.get("task_id")), _text(data.get("task_type")), ended)
+        case "compact_boundary":
+            return SideCall()
+        case "status":
+            return SideCall() if data.get("status") == "compacting" else None
+        case "api_retry":
+            status = data.get("error_status")
+            return Retry(_count(data.get("attempt"))[0], f"{status or ''} {_text(data.get('error'))}".strip()[:200])
+    return None
+
+
+def _result(data: Json) -> Event | None:
+    by_model = data.get("modelUsage")
+    usage, malformed = _usage(data.get("usage"))
+    errors = data.get("errors")
+    denials = data.get("permission_denials")
+    status = data.get("api_error_status")
+    return Result(
+        subtype=_text(data.get("subtype")),
+        is_error=data.get("is_error") is True,
+        terminal_reason=_text(data.get("terminal_reason")) or None,
+        session_id=_text(data.get("session_id")),
+        usage=usage,
+        model_usage=_model_usage(by_model, data.get("total_cost_usd")) if isinstance(by_model, dict) else None,
+        num_turns=_count(data.get("num_turns"))[0],
+        text=_text(data.get("result"))[:MAX_TEXT],
+        errors=tuple(_text(error)[:MAX_TEXT] for error in errors[:20]) if isinstance(errors, list) else (),
+        permission_denials=tuple(_text(_object(denial).get("tool_name"))[:200] for denial in denials[:1000])
+        if isinstance(denials, list)
+        else (),
+        api_error_status=status if isinstance(status, int) and not isinstance(status, bool) else None,
+        follows_task=_object(data.get("origin")).get("kind") == "task-notification",
+        malformed=malformed,
+    )
+
+
+def _control_response(data: Json) -> Event | None:
+    response = _object(data.get("response"))
+    request_id = _text(response.get("request_id"))
+    session = _object(_object(response.get("response")).get("session"))
+    if isinstance(session.get("model_usage"), dict):
+        limits = _object(response.get("response")).get("rate_limits")
+        return UsageAnswer(
+            request_id,
+            _model_usage(session["model_usage"], session.get("total_cost_usd")),
+            limits if isinstance(limits, dict) else None,
+        )
+    return ControlAnswer(request_id, response.get("subtype") == "success")
+
+
+def _control_request(data: Json) -> Event | None:
+    return ControlRequest(_text(data.get("request_id")), _text(_object(data.get("request")).get("subtype")))
+
+
+_READERS = {
+    "stream_event": _stream_event,
+    "assistant": _assistant,
+    "user": _user,
+    "system": _system,
+    "result": _result,
+    "control_response": _control_response,
+    "control_request": _control_request,
+}
+
+
+def _object(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _parent(data: Json) -> str | None:
+    return _text(data.get("parent_tool_use_id")) or None
+
+
+def _count(value: object) -> tuple[int, bool]:
+    """A token count, and whether it was malformed (then zero); a missing or null one is zero."""
+    if value is None:
+        return 0, False
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
+        return 0, True
+    return value, False
+
+
+_USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_MODEL_USAGE_KEYS = ("inputTokens", "outputTokens", "cacheCreationInputTokens", "cacheReadInputTokens")
+
+
+def _usage(value: object, keys: tuple[str, ...] = _USAGE_KEYS) -> tuple[Usage, bool]:
+    """The four counts, and whether any was malformed (then zero)."""
+    data = _object(value)
+    counts = [_count(data.get(key)) for key in keys]
+    return Usage(*(count for count, _ in counts)), any(malformed for _, malformed in counts)
+
+
+def _model_usage(by_model: Json, total_cost_usd: object) -> ModelUsage:
+    total, cost, costs_known, malformed = Usage(), 0.0, bool(by_model), False
+    for value in by_model.values():
+        usage, bad = _usage(value, _MODEL_USAGE_KEYS)
+        total, malformed = total + usage, malformed or bad
+        model_cost = _cost(_object(value).get("costUSD"))
+        costs_known = costs_known and model_cost is not None
+        cost += model_cost or 0.0
+    # the sum by model is never stale; `total_cost_usd` of a first of two results can be
+    return ModelUsage(total, cost if costs_known else _cost(total_cost_usd), tuple(map(str, by_model)), malformed)
+
+
+def _cost(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        return None
+    return float(value)

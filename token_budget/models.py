@@ -1,0 +1,195 @@
+"""The values that budgets are made of: usage, weights, a budget, a hold, a decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from math import lcm
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The API's four token counts; field names are those of the Messages API's `usage` object."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """The sum of the four counts."""
+        return self.input_tokens + self.output_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """The four counts in field order."""
+        return (
+            self.input_tokens,
+            self.output_tokens,
+            self.cache_creation_input_tokens,
+            self.cache_read_input_tokens,
+        )
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(a + b for a, b in zip(self.counts, other.counts, strict=True)))
+
+    def __sub__(self, other: Usage) -> Usage:
+        """The difference of each count, never below zero."""
+        return Usage(*(max(0, a - b) for a, b in zip(self.counts, other.counts, strict=True)))
+
+    def __or__(self, other: Usage) -> Usage:
+        """The larger of each count."""
+        return Usage(*(max(a, b) for a, b in zip(self.counts, other.counts, strict=True)))
+
+    def covers(self, other: Usage) -> bool:
+        """Whether the three input counts are each at least the other's (output is known last, so not asked)."""
+        return (
+            self.input_tokens >= other.input_tokens
+            and self.cache_creation_input_tokens >= other.cache_creation_input_tokens
+            and self.cache_read_input_tokens >= other.cache_read_input_tokens
+        )
+
+
+WEIGHT_KEYS = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cache_write": "cache_creation_input_tokens",
+    "cache_read": "cache_read_input_tokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What one token of each kind draws from a budget, as integers over a common `scale`."""
+
+    input: int = 1
+    output: int = 1
+    cache_write: int = 1
+    cache_read: int = 1
+    scale: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Weights:
+        """Read `flat`, `billing` or `KEY=W,…` (keys input, output, cache_write, cache_read; others stay 1).
+
+        `billing` is input 1, output 5, cache write 1.25, cache read 0.1: the ratios of Anthropic's price
+        list for its current models (5-minute cache writes). Raises ValueError with a reason.
+        """
+        text = text.strip()
+        if text == "flat":
+            return cls()
+        if text == "billing":
+            text = "input=1,output=5,cache_write=1.25,cache_read=0.1"
+        values = dict.fromkeys(WEIGHT_KEYS, Fraction(1))
+        for part in text.split(","):
+            key, sep, number = part.partition("=")
+            key = key.strip()
+            if not sep or key not in WEIGHT_KEYS:
+                raise ValueError(f"expected flat, billing or {'|'.join(WEIGHT_KEYS)}=NUMBER, got {part.strip()!r}")
+            values[key] = _fraction(number.strip())
+        if not any(values.values()):
+            raise ValueError("at least one weight must be above zero")
+        scale = lcm(*(value.denominator for value in values.values()))
+        return cls(**{key: int(value * scale) for key, value in values.items()}, scale=scale)
+
+    def draw(self, usage: Usage) -> int:
+        """The tokens that `usage` draws, rounded up to a whole token."""
+        units = (
+            usage.input_tokens * self.input
+            + usage.output_tokens * self.output
+            + usage.cache_creation_input_tokens * self.cache_write
+            + usage.cache_read_input_tokens * self.cache_read
+        )
+        return -(-units // self.scale)
+
+    def describe(self) -> str:
+        """The weights as text, e.g. `input=1,output=5,cache_write=1.25,cache_read=0.1`; `flat` when all are 1."""
+        if self == Weights():
+            return "flat"
+        return ",".join(f"{key}={getattr(self, key) / self.scale:g}" for key in WEIGHT_KEYS)
+
+
+def _fraction(text: str) -> Fraction:
+    """A plain decimal between 0 and 1,000 with at most six places, exactly."""
+    whole, _, places = text.partition(".")
+    if not (whole + places).isascii() or not (whole + places).isdigit() or len(places) > 6:
+        raise ValueError(f"a weight is a number such as 1.25 with at most six places, got {text!r}")
+    value = Fraction(text)
+    if value > 1000:
+        raise ValueError(f"a weight is at most 1000, got {text}")
+    return value
+
+
+class Scope(StrEnum):
+    """What a budget is a limit for."""
+
+    OVERALL = "overall"
+    COMMAND = "command"
+    INSTANCE = "instance"
+
+
+class CommandBudgetInfo:
+    """Tracks one budget: its `limit`, what is `used` and what is `held`, all in tokens."""
+
+    def __init__(self, limit: int, *, scope: Scope = Scope.COMMAND, key: str = "") -> None:
+        self.limit = limit
+        self.scope = scope
+        self.key = key
+        self.used = 0
+        self.held = 0
+
+    @property
+    def remaining(self) -> int:
+        """Tokens left: the limit less what is used, never below zero."""
+        return max(0, self.limit - self.used)
+
+    @property
+    def percentage(self) -> float:
+        """Used tokens as a percentage of the limit; above 100 once the limit is passed."""
+        return self.used / self.limit * 100 if self.limit > 0 else 0.0
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more than the limit is used."""
+        return self.used > self.limit
+
+    @property
+    def label(self) -> str:
+        """The budget's name in messages: `overall`, `/test command`, `instance runner`."""
+        if self.scope is Scope.OVERALL:
+            return "overall"
+        return f"{self.key} command" if self.scope is Scope.COMMAND else f"instance {self.key}"
+
+    def __repr__(self) -> str:
+        return f"CommandBudgetInfo({self.label}: used={self.used} held={self.held} limit={self.limit})"
+
+
+class Hold:
+    """Tokens set aside at launch on each of `budgets`; `remaining` falls as they are spent or released."""
+
+    __slots__ = ("budgets", "remaining")
+
+    def __init__(self, budgets: tuple[CommandBudgetInfo, ...], tokens: int) -> None:
+        self.budgets = budgets
+        self.remaining = tokens
+
+
+class Action(StrEnum):
+    """What becomes of a launch."""
+
+    ALLOW = "allow"
+    WAIT = "wait"
+    WARN = "warn"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An action with its reason in words, the budget that decided, and the hold where one was made."""
+
+    action: Action
+    reason: str = ""
+    budget: CommandBudgetInfo | None = None
+    hold: Hold | None = None

@@ -1,0 +1,65 @@
+"""Text that must fit a terminal: display width, cutting, padding, and characters made harmless. Pure."""
+
+from __future__ import annotations
+
+import unicodedata
+
+ELLIPSIS = "…"
+
+
+def printable(text: str) -> str:
+    """The text with everything that could drive a terminal (control characters, bidi marks) shown, not sent."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or unicodedata.category(char) in ("Mn", "Zs") else _escaped(char) for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def display_width(text: str) -> int:
+    """The number of terminal cells that `text` (printable, no escape sequences) takes."""
+    if text.isascii():
+        return len(text)
+    return sum(_cells(char) for char in text)
+
+
+def _cells(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+
+
+def fit(text: str, width: int, *, ellipsis: str = ELLIPSIS) -> str:
+    """`text` made printable, cut with an ellipsis or padded with spaces to exactly `width` cells."""
+    text = printable(text)
+    cells = display_width(text)
+    if cells > width:
+        text, cells = _cut(text, width, ellipsis)
+    return text + " " * (width - cells)
+
+
+def _cut(text: str, width: int, ellipsis: str) -> tuple[str, int]:
+    room = width - display_width(ellipsis)
+    if room < 0:
+        return ellipsis[:width], min(width, display_width(ellipsis))
+    taken = 0
+    for index, char in enumerate(text):
+        cells = _cells(char)
+        if taken + cells > room:
+            return text[:index] + ellipsis, taken + display_width(ellipsis)
+        taken += cells
+    return text, taken
+
+
+def format_tokens(tokens: int) -> str:
+    """Tokens in short: `950`, `3.0K`, `1.2M`, `4.5B`."""
+    for size, unit in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "K")):
+        # 999,950 rounds to 1000.0K, which is 1.0M
+        if tokens >= size - size // 20_000 and tokens >= 1_000:
+            return f"{tokens / size:.1f}{unit}"
+    return str(tokens)

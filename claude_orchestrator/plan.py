@@ -66,7 +66,7 @@ class Plan:
 
 def base_command(command: str) -> str | None:
     """The command's first word when it is a slash command: the key of its budget."""
-    return command.split()[0] if command.startswith("/") else None
+    return command.split(None, 1)[0] if command.startswith("/") else None
 
 
 def make_plan(config: Config, settings: Settings, *, workspace: str, claude_bin: str) -> Plan:

@@ -1,0 +1,296 @@
+"""The command line: options, their merge with the config, wiring, and errors as exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from claude_orchestrator import __version__
+from claude_orchestrator.config import (
+    PERMISSION_MODES,
+    Config,
+    InstanceConfig,
+    load_config,
+)
+from claude_orchestrator.errors import UserError
+from claude_orchestrator.plan import make_plan
+from claude_orchestrator.settings import DEFAULT_MAX_PARALLEL, Given, merge
+from token_budget.budget_manager import MODES
+
+if TYPE_CHECKING:
+    from claude_orchestrator.terminal import Terminal
+
+PROGRAM = "claude-orchestrator"
+ENV_PREFIX = "CLAUDE_ORCHESTRATOR"
+CONFIG_NAME = "claude-orchestrator.json"
+DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
+ISSUES = "https://github.com/claude-orchestrator/claude-orchestrator/issues"
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "What to run": ("config", "workspace", "rehearse", "dry_run", "start_at"),
+    "Budgets": (
+        "overall_token_budget",
+        "command_budget",
+        "budget_enforcement_mode",
+        "disable_budget_visuals",
+        "token_weights",
+    ),
+    "How to run it": ("max_parallel", "startup_delay", "timeout", "claude_bin"),
+    "A single instance (with PROMPT)": (
+        "instance_name",
+        "session_id",
+        "clear_history",
+        "compact_history",
+        "permission_mode",
+        "model",
+    ),
+    "Output": ("status_report_interval", "quiet", "log_level", "report", "junit", "output_dir"),
+    "Commands of the workspace": ("list_commands", "inspect_command"),
+}
+# names of options where those of Settings differ
+SETTINGS = {
+    "overall_token_budget": "overall_token_budget",
+    "command_budget": "command_budgets",
+    "budget_enforcement_mode": "budget_enforcement_mode",
+    "disable_budget_visuals": "disable_budget_visuals",
+    "token_weights": "token_weights",
+    "max_parallel": "max_parallel",
+    "startup_delay": "startup_delay_s",
+    "timeout": "timeout_s",
+    "status_report_interval": "status_report_interval_s",
+}
+SINGLE = GROUPS["A single instance (with PROMPT)"]
+
+
+class _Command(click.Command):
+    """A command whose help shows its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        by_name = {param.name: param for param in self.get_params(ctx)}
+        grouped = {name for names in GROUPS.values() for name in names}
+        rest = tuple(name for name in by_name if name not in grouped)
+        for title, names in (*GROUPS.items(), ("Other", rest)):
+            records = [record for name in names if (record := by_name[name].get_help_record(ctx)) is not None]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class _Seconds(click.FloatRange):
+    """Seconds of a day at most 30 days long; `nan` is none."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return number
+
+
+POSITIVE = click.IntRange(min=1)
+SOME_SECONDS = _Seconds(min=0, min_open=True, max=2_592_000)
+SECONDS_OR_NONE = _Seconds(min=0, max=2_592_000)
+FILE = click.Path(path_type=Path)
+
+
+@click.command(
+    cls=_Command,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": ENV_PREFIX},
+    epilog=f"Every option can be set by environment, e.g. {ENV_PREFIX}_MAX_PARALLEL=4. "
+    "Exit codes: 0 all completed; 1 some failed, were blocked or stopped; 2 bad usage or config; "
+    "130/143 interrupted/terminated.",
+)
+@click.argument("prompt", required=False)
+@click.option("--config", type=FILE, metavar="FILE", help=f"JSON config; else {CONFIG_NAME} of the workspace.")
+@click.option("--workspace", type=FILE, metavar="DIR", default=Path(), help="Where instances run.  [default: here]")
+@click.option("--rehearse", is_flag=True, help="Run it with simulated instances: costs nothing, needs no claude.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show what would be done, launch nothing.")
+@click.option("--start-at", metavar="WHEN", help="Wait until then: 30m, 2h, 14:30, 1am.")
+@click.option("--overall-token-budget", type=POSITIVE, metavar="N", help="Token limit for the whole run.")
+@click.option(
+    "--command-budget",
+    multiple=True,
+    metavar="/CMD=N",
+    help="Token limit for a base command, or for an instance by its name. Repeatable.",
+)
+@click.option("--budget-enforcement-mode", type=click.Choice(MODES), help="When a budget is exceeded.  [default: warn]")
+@click.option("--disable-budget-visuals", is_flag=True, default=None, help="No bars and no panel in reports.")
+@click.option(
+    "--token-weights",
+    metavar="flat|billing|KEY=W,…",
+    help="What a token of each kind draws; keys input, output, cache_write, cache_read.  [default: flat]",
+)
+@click.option(
+    "--max-parallel", type=POSITIVE, metavar="N", help=f"Instances at once.  [default: {DEFAULT_MAX_PARALLEL}]"
+)
+@click.option("--startup-delay", type=SECONDS_OR_NONE, metavar="S", help="Seconds between launches.  [default: 0]")
+@click.option("--timeout", type=SOME_SECONDS, metavar="S", help="Seconds that an instance may take.")
+@click.option("--claude-bin", metavar="PATH", help="The claude to run.  [default: claude on PATH]")
+@click.option("--instance-name", metavar="NAME", help="Its name in reports.")
+@click.option("--session-id", metavar="ID", help="Resume this session.")
+@click.option("--clear-history", is_flag=True, help="Send /clear first.")
+@click.option("--compact-history", is_flag=True, help="Send /compact first.")
+@click.option("--permission-mode", type=click.Choice(PERMISSION_MODES), help="Claude's permission mode.")
+@click.option("--model", metavar="MODEL", help="Claude's model.")
+@click.option(
+    "--status-report-interval",
+    type=SECONDS_OR_NONE,
+    metavar="S",
+    help="Seconds between status reports, 0: none.  [default: 30]",
+)
+@click.option("--quiet", is_flag=True, help="Only errors and the final summary.")
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error"), case_sensitive=False),
+    default="info",
+    help="Which messages to show.  [default: info]",
+)
+@click.option("--report", type=FILE, metavar="FILE", help="Write the run as JSON.")
+@click.option("--junit", type=FILE, metavar="FILE", help="Write the run as JUnit XML.")
+@click.option("--output-dir", type=FILE, metavar="DIR", help="Folder for run folders with the raw stream logs.")
+@click.option("--list-commands", is_flag=True, help="List slash commands and skills, then stop.")
+@click.option("--inspect-command", metavar="NAME", help="Show one of them, then stop.")
+@click.version_option(__version__, prog_name=PROGRAM)
+@click.pass_context
+def command(ctx: click.Context, **options: Any) -> int:
+    """Run Claude Code instances in parallel, inside token budgets that count every token once.
+
+    PROMPT ("/test --unit" or plain text) runs one instance; else --config, else claude-orchestrator.json of the
+    workspace, else one harmless read-only instance that summarises the repository.
+    """
+    return run(options, _given(ctx, options))
+
+
+def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
+    """Load, plan, check, run, report; returns the exit code. Raises UserError before anything was started."""
+    from claude_orchestrator import preflight
+    from claude_orchestrator.terminal import Terminal
+
+    workspace = options["workspace"].absolute()
+    preflight.check_workspace(workspace)
+    start_in_s = _start_in(options["start_at"])
+    config = _config(options, workspace)
+    settings = merge(given, config.budget, config.source)
+    terminal = Terminal(
+        quiet=options["quiet"], level=options["log_level"].lower(), visuals=not settings.disable_budget_visuals
+    )
+    if options["list_commands"] or options["inspect_command"]:
+        claude = "claude"
+    else:
+        claude = "claude" if options["rehearse"] else preflight.find_claude(options["claude_bin"])
+    plan = make_plan(config, settings, workspace=str(workspace), claude_bin=claude)
+    if options["list_commands"] or options["inspect_command"]:
+        return _show_commands(options, workspace, terminal, plan, settings)
+    preflight.check_plan(plan, config.source)
+    output_dir = options["output_dir"] or Path(click.get_app_dir(PROGRAM), "runs")
+    for option in ("report", "junit"):
+        if options[option] is not None:
+            preflight.check_writable(f"--{option}", options[option])
+    if not options["rehearse"]:
+        preflight.check_version(claude)
+    if options["dry_run"]:
+        return _dry_run(plan, settings, terminal, config.source, workspace)
+    for warning in plan.warnings:
+        terminal.message("WARNING", warning)
+    from claude_orchestrator import runner
+
+    outputs = runner.Outputs(output_dir, options["report"], options["junit"])
+    return runner.run(plan, settings, terminal, outputs, rehearse=options["rehearse"], start_in_s=start_in_s)
+
+
+def _given(ctx: click.Context, options: Mapping[str, Any]) -> dict[str, Given]:
+    """What was given for a run's Settings, and whether by option or by environment."""
+    origins = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: "environment"}
+    given = {}
+    for option, name in SETTINGS.items():
+        origin = origins.get(ctx.get_parameter_source(option) or ParameterSource.DEFAULT)
+        if origin is not None:
+            given[name] = Given(options[option], origin)
+    return given
+
+
+def _start_in(start_at: str | None) -> float:
+    if start_at is None:
+        return 0.0
+    from datetime import datetime
+
+    from claude_orchestrator.schedule import seconds_until
+
+    try:
+        return seconds_until(start_at, datetime.now())
+    except ValueError as error:
+        raise UserError(f"--start-at: {error}") from None
+
+
+def _config(options: Mapping[str, Any], workspace: Path) -> Config:
+    """PROMPT, else --config, else the workspace's own config, else the built-in instance."""
+    prompt: str | None = options["prompt"]
+    if prompt is not None:
+        if options["config"] is not None:
+            raise UserError("PROMPT and --config exclude each other")
+        if not prompt.strip():
+            raise UserError("PROMPT: is empty: expected a slash command or a prompt")
+        return Config("PROMPT", (_single_instance(prompt.strip(), options),))
+    named = [f"--{name.replace('_', '-')}" for name in SINGLE if options[name]]
+    if named:
+        raise UserError(f"{', '.join(named)}: only with a PROMPT; in a config they are keys of an instance")
+    if options["config"] is not None:
+        return load_config(options["config"])
+    if (workspace / CONFIG_NAME).exists():
+        return load_config(workspace / CONFIG_NAME)
+    default = InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan")
+    return Config("built-in default", (default,))
+
+
+def _single_instance(prompt: str, options: Mapping[str, Any]) -> InstanceConfig:
+    return InstanceConfig(
+        name=options["instance_name"] or " ".join(prompt.split())[:60],
+        command=prompt,
+        session_id=options["session_id"],
+        clear_history=options["clear_history"],
+        compact_history=options["compact_history"],
+        permission_mode=options["permission_mode"],
+        model=options["model"],
+    )
+
+
+def _dry_run(plan: Any, settings: Any, terminal: Terminal, source: str, workspace: Path) -> int:
+    from claude_orchestrator.dryrun import describe
+
+    warnings: list[str] = []
+    terminal.print(describe(plan, settings, terminal.look(), source=source, warnings=warnings))
+    return 0
+
+
+def _show_commands(options: Mapping[str, Any], workspace: Path, terminal: Terminal, plan: Any, settings: Any) -> int:
+    return 0
+
+
+def main() -> None:
+    """The console script: runs the command and turns errors into exit codes."""
+    try:
+        code = command.main(prog_name=PROGRAM, standalone_mode=False)
+    except UserError as error:
+        for line in error.lines:
+            click.echo(f"ERROR: {line}", err=True)
+        code = 2
+    except click.ClickException as error:
+        click.echo(f"ERROR: {error.format_message()} (see {PROGRAM} --help)", err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        click.echo(
+            f"ERROR: this is a bug in {PROGRAM} {__version__}: please report it with the above at {ISSUES}", err=True
+        )
+        code = 3
+    sys.exit(code or 0)

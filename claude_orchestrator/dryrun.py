@@ -1,0 +1,75 @@
+"""`--dry-run`: what a run would do, as text. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+
+from claude_orchestrator.plan import LaunchSpec, Plan, make_manager
+from claude_orchestrator.report import Look
+from claude_orchestrator.settings import Settings
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Action, Weights
+from token_budget.text import printable
+from token_budget.visualization import render_budget_panel
+
+_SAID = {
+    Action.ALLOW: "would start",
+    Action.WARN: "would start with a warning",
+    Action.WAIT: "would wait",
+    Action.BLOCK: "would be blocked",
+}
+
+
+def describe(plan: Plan, settings: Settings, look: Look, *, source: str, warnings: list[str]) -> list[str]:
+    """Every instance with its exact arguments, prompts, folder, budgets, estimate and what admission would decide.
+
+    Admission is shown as if all started at the same moment: each estimate is held while the next is decided.
+    """
+    manager = make_manager(plan, settings)
+    lines = [f"DRY RUN: {len(plan.specs)} instances from {source}; nothing is launched"]
+    lines += [f"WARNING: {warning}" for warning in (*plan.warnings, *warnings)]
+    for spec in plan.specs:
+        lines += ["", *_instance(spec, manager)]
+    lines += ["", "Settings (value, where it came from):", *_settings(settings)]
+    if look.visuals:
+        width = min(look.width, 77)
+        empty = make_manager(plan, settings)
+        panel = render_budget_panel(empty, width=width, color=look.color, ascii_only=look.ascii_only)
+        lines += ["", *panel] if panel else []
+    return [line if "\033" in line else printable(line) for line in lines]
+
+
+def _instance(spec: LaunchSpec, manager: TokenBudgetManager) -> list[str]:
+    budgets = manager.budgets_for(spec.base_command, spec.name)
+    decision = manager.reserve(spec.base_command, spec.estimate_tokens, spec.name)
+    lines = [f"{spec.index + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
+    lines.append(f"   argv:      {shlex.join(spec.argv)}")
+    lines += [f"   turn {number}:    {turn!r}" for number, turn in enumerate(spec.turns, 1)]
+    lines.append(f"   folder:    {spec.cwd}")
+    if spec.env:
+        lines.append(f"   env:       {', '.join(name for name, _ in spec.env)} (values not shown)")
+    if spec.timeout_s is not None:
+        lines.append(f"   timeout:   {spec.timeout_s:g} s")
+    named = ", ".join(f"{budget.label} ({budget.limit:,})" for budget in budgets) or "none"
+    lines.append(f"   budgets:   {named}")
+    lines.append(f"   estimate:  {spec.estimate_tokens:,} tokens")
+    reason = f" ({decision.reason})" if decision.reason else ""
+    lines.append(f"   admission: {_SAID[decision.action]}{reason}")
+    return lines
+
+
+def _settings(settings: Settings) -> list[str]:
+    rows = []
+    for field in fields(settings):
+        if field.name in ("origins", "command_budgets"):
+            continue
+        value = getattr(settings, field.name)
+        shown = value.describe() if isinstance(value, Weights) else "none" if value is None else value
+        rows.append((field.name, str(shown), settings.origins[field.name]))
+    rows += [
+        (f"command_budgets[{key}]", str(limit), settings.origins[f"command_budgets[{key}]"])
+        for key, limit in settings.command_budgets
+    ]
+    width = max(len(name) for name, _, _ in rows)
+    return [f"   {name:<{width}}  {value} ({origin})" for name, value, origin in rows]

@@ -1,0 +1,255 @@
+"""Where instances run: the Launcher seam, and its local implementation with asyncio.
+
+The seam is at whole lines, so a recorded or simulated stream is a launcher too. Budgets are unknown here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from claude_orchestrator import processes
+from claude_orchestrator.plan import MARK_VARIABLE, LaunchSpec
+from claude_orchestrator.stream import LineFramer
+
+STDERR_TAIL_BYTES = 4_096
+READ_AHEAD_BYTES = 4 * 1024 * 1024
+SWEEP_EVERY_S = 0.25
+END_OF_STREAM_S = 2.0
+LADDER = ((signal.SIGINT, 0.4), (signal.SIGTERM, 0.7), (None, 1.0))  # what follows, and when, in parts of the grace
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: its code (negative: the signal), the end of its standard error, lines too long to read."""
+
+    code: int | None
+    stderr: str = ""
+    dropped_lines: int = 0
+
+
+class Running(Protocol):
+    """A launched instance."""
+
+    def lines(self) -> AsyncIterator[list[bytes]]:
+        """Whole lines of its standard output as they come, in batches, until the stream ends."""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Write a JSON message to its standard input; nothing happens where that is closed."""
+
+    def close_input(self) -> None:
+        """Close its standard input: no further turn comes; a second call does nothing."""
+
+    def stop(self, grace_s: float) -> None:
+        """Start the ladder and return; called again with less grace it hurries."""
+
+    async def wait(self) -> Exit:
+        """Wait until it and all that it started has ended."""
+
+
+class Launcher(Protocol):
+    """Starts instances."""
+
+    async def launch(self, spec: LaunchSpec) -> Running:
+        """Start one instance. Raises OSError where that is not possible."""
+
+
+def control_request(request_id: str, subtype: str) -> dict[str, Any]:
+    """A control request of the CLI's streaming input: `get_usage`, `interrupt`."""
+    return {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype}}
+
+
+def use_pidfd_watcher() -> None:
+    """Let asyncio learn of a child's end without a thread for each (the default before Python 3.12)."""
+    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
+        asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
+
+
+class LocalLauncher:
+    """Runs instances as processes of this machine, each in a group of its own and marked with `run_id`."""
+
+    def __init__(self, run_id: str, environ: Mapping[str, str] | None = None) -> None:
+        self.run_id = run_id
+        self._environ = dict(os.environ if environ is None else environ)
+        self._sweep_due = 0.0
+        self._sweeping: asyncio.Task[dict[str, list[int]]] | None = None
+
+    async def launch(self, spec: LaunchSpec) -> LocalRunning:
+        """Start the process. Raises OSError where that is not possible."""
+        mark = f"{self.run_id}/{spec.index}"
+        environ = {**self._environ, **dict(spec.env), MARK_VARIABLE: mark}
+        running = LocalRunning(self, mark)
+        await asyncio.get_running_loop().subprocess_exec(
+            lambda: running, *spec.argv, cwd=spec.cwd, env=environ, start_new_session=sys.platform != "win32"
+        )
+        return running
+
+    async def end_marked(self, mark: str) -> None:
+        """End every process that carries the mark; looks around at most four times a second, for all instances."""
+        for _ in range(20):
+            pids = (await self._sweep()).get(mark)
+            if not pids:
+                return
+            processes.kill(pids)
+
+    def _sweep(self) -> asyncio.Task[dict[str, list[int]]]:
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.ensure_future(self._look())
+        return self._sweeping
+
+    async def _look(self) -> dict[str, list[int]]:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._sweep_due - loop.time())
+        found = processes.marked(self.run_id)
+        # those with leftovers look again soon
+        self._sweep_due = loop.time() + (0.02 if found else SWEEP_EVERY_S)
+        return found
+
+
+class LocalRunning(asyncio.SubprocessProtocol):
+    """A process of this machine."""
+
+    def __init__(self, launcher: LocalLauncher, mark: str) -> None:
+        self._launcher = launcher
+        self._mark = mark
+        self._framer = LineFramer()
+        self._batches: deque[list[bytes]] = deque()
+        self._unread_bytes = 0
+        self._paused = False
+        self._arrived = asyncio.Event()
+        self._stream_ended = asyncio.Event()
+        self._exited = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._stderr = bytearray()
+        self._ladder: asyncio.Task[None] | None = None
+        self._kill_at = float("inf")
+
+    # -- called by asyncio --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._transport = transport
+        self._ended = asyncio.ensure_future(self._end_of_process())
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self._stderr += data
+            del self._stderr[:-STDERR_TAIL_BYTES]
+            return
+        lines = self._framer.feed(data)
+        if lines:
+            self._batches.append(lines)
+            self._unread_bytes += len(data)
+            self._arrived.set()
+            if self._unread_bytes > READ_AHEAD_BYTES and not self._paused:
+                self._paused = True
+                self._stdout().pause_reading()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 1:
+            self._end_stream()
+
+    def process_exited(self) -> None:
+        self._exited.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_stream()
+
+    def _end_stream(self) -> None:
+        if not self._stream_ended.is_set():
+            self._batches.append(self._framer.flush())
+            self._stream_ended.set()
+            self._arrived.set()
+
+    def _stdout(self) -> asyncio.ReadTransport:
+        stdout = self._transport.get_pipe_transport(1)
+        assert isinstance(stdout, asyncio.ReadTransport)
+        return stdout
+
+    # -- Running --
+
+    async def lines(self) -> AsyncIterator[list[bytes]]:
+        """Whole lines as they come; the stream ends with the process even where a child holds our pipe open."""
+        while True:
+            while self._batches:
+                yield self._batches.popleft()
+            self._unread_bytes = 0
+            if self._stream_ended.is_set():
+                return
+            if self._paused:
+                self._paused = False
+                self._stdout().resume_reading()
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def _end_of_process(self) -> None:
+        """Once the process has ended, end what it left; that closes the pipe, or else we do."""
+        await self._exited.wait()
+        await self._launcher.end_marked(self._mark)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stream_ended.wait(), END_OF_STREAM_S)
+        self._transport.close()
+        self._end_stream()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        stdin = self._transport.get_pipe_transport(0)
+        if isinstance(stdin, asyncio.WriteTransport) and not stdin.is_closing():
+            stdin.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+    def close_input(self) -> None:
+        stdin = self._transport.get_pipe_transport(0)
+        if isinstance(stdin, asyncio.WriteTransport) and not stdin.is_closing():
+            stdin.close()
+
+    def stop(self, grace_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._kill_at = min(self._kill_at, loop.time() + grace_s)
+        if self._ladder is None:
+            self._ladder = asyncio.ensure_future(self._climb(grace_s))
+        elif grace_s <= 0:
+            self._hurry.set()
+
+    async def _climb(self, grace_s: float) -> None:
+        if grace_s > 0:
+            started = asyncio.get_running_loop().time()
+            self.send(control_request("stop", "interrupt"))
+            for step, part in LADDER:
+                if await self._ends_by(started + grace_s * part):
+                    return
+                if step is not None and not self._hurry.is_set():
+                    self._signal(step)
+        self._signal(None)
+
+    async def _ends_by(self, deadline: float) -> bool:
+        loop = asyncio.get_running_loop()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._exited, self._hurry)]
+        await asyncio.wait(waits, timeout=max(0.0, deadline - loop.time()), return_when=asyncio.FIRST_COMPLETED)
+        for waiting in waits:
+            waiting.cancel()
+        return self._exited.is_set()
+
+    def _signal(self, number: signal.Signals | None) -> None:
+        """A signal to the process alone (its tools get theirs from it), or SIGKILL to its whole group (None)."""
+        pid = self._transport.get_pid()
+        if pid is None or self._exited.is_set():
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if number is not None and sys.platform != "win32":
+                self._transport.send_signal(number)
+            elif sys.platform == "win32":
+                self._transport.terminate()
+            else:
+                os.killpg(pid, signal.SIGKILL)
+
+    async def wait(self) -> Exit:
+        await self._ended
+        stderr = " | ".join(bytes(self._stderr).decode("utf-8", "replace").split("\n")[-6:]).strip(" |")
+        return Exit(self._transport.get_returncode(), stderr, self._framer.dropped)

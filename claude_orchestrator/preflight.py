@@ -1,0 +1,89 @@
+"""What must be there before anything starts: the workspace, claude, files to read, places to write."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from claude_orchestrator.errors import UserError
+from claude_orchestrator.plan import Plan
+
+OLDEST_VERSION = (2, 0, 0)  # the first with every option and control request that is used here
+VERSION_TIMEOUT_S = 15.0
+
+
+def find_claude(given: str | None) -> str:
+    """The path of the claude to run: `given` (a path, or a name on PATH), else `claude` on PATH. Raises UserError."""
+    name = given or "claude"
+    found = shutil.which(name)
+    if found is not None:
+        return str(Path(found).absolute())
+    path = Path(name).expanduser()
+    if given and path.is_dir():
+        raise UserError(f"--claude-bin: {name}: is a folder, not an executable")
+    if given and path.exists():
+        raise UserError(f"--claude-bin: {name}: not executable")
+    if given:
+        raise UserError(f"--claude-bin: {name}: no such file")
+    raise UserError(
+        "claude is not on PATH: install it (npm install -g @anthropic-ai/claude-code), name it with --claude-bin, "
+        "or try --rehearse, which needs none"
+    )
+
+
+def check_version(claude: str) -> None:
+    """Refuse a claude that is too old, or that does not run. One that does not say its version is let pass."""
+    try:
+        done = subprocess.run(
+            [claude, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{claude}: no answer to --version within {VERSION_TIMEOUT_S:g} s") from None
+    except OSError as error:
+        raise UserError(f"{claude}: cannot be run: {error.strerror or error}") from None
+    match = re.match(rb"\s*(\d+)\.(\d+)\.(\d+)", done.stdout)
+    if match and tuple(map(int, match.groups())) < OLDEST_VERSION:
+        found, oldest = match[0].decode().strip(), ".".join(map(str, OLDEST_VERSION))
+        raise UserError(f"{claude}: version {found} is too old, at least {oldest} is needed")
+
+
+def check_workspace(workspace: Path) -> None:
+    """Refuse a workspace that is missing or no folder."""
+    if not workspace.exists():
+        raise UserError(f"--workspace: {workspace}: no such folder")
+    if not workspace.is_dir():
+        raise UserError(f"--workspace: {workspace}: not a folder")
+
+
+def check_plan(plan: Plan, source: str) -> None:
+    """Refuse a plan whose folders are missing; all of them at once."""
+    errors = [
+        f"{source}: instances[{spec.index}].cwd: {spec.cwd}: no such folder"
+        for spec in plan.specs
+        if not Path(spec.cwd).is_dir()
+    ]
+    if errors:
+        raise UserError(*errors)
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Refuse a file that could not be written at the end of the run; tried now, by writing beside it."""
+    try:
+        if path.is_dir():
+            raise UserError(f"{option}: {path}: is a folder")
+        if path.exists() and not path.is_file():  # a device or a pipe
+            return
+        with tempfile.NamedTemporaryFile(dir=path.parent or Path(), prefix=".claude-orchestrator-"):
+            pass
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise UserError(f"{option}: {path}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,380 @@
+"""Runs a plan: slots, holds, events, decisions, stops. All in one event loop, so that a decision is atomic."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+from claude_orchestrator.events import Assistant, ControlRequest, Event, Result, SideCall, Task, UsageAnswer, User
+from claude_orchestrator.instance import InstanceStatus, State
+from claude_orchestrator.launcher import Launcher, Running, control_request
+from claude_orchestrator.plan import LaunchSpec, Plan
+from claude_orchestrator.settings import DEFAULT_GRACE_S, Settings
+from claude_orchestrator.stream import parse_lines
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Action, CommandBudgetInfo, Hold, Scope
+
+ASK_EVERY_S = 0.25  # at most this often for one instance, on its events
+BEAT_S = 2.0  # while subagents are at work
+SLOW_BEAT_S = 10.0
+FOLLOW_UP_S = 2.0  # how long the CLI has to begin its own turn when a background subagent has ended
+# tools that never call the API themselves: their results are no reason to ask for the CLI's count
+LOCAL_TOOLS = frozenset(
+    {"Bash", "Edit", "Glob", "Grep", "LS", "MultiEdit", "NotebookEdit", "Read", "TodoWrite", "Write"}
+)
+
+
+class Level(StrEnum):
+    """How much a message matters."""
+
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class Log(Protocol):
+    """Where an instance's raw lines are kept."""
+
+    path: str
+
+    def write(self, lines: list[bytes]) -> None:
+        """Append whole lines."""
+
+    def close(self) -> None:
+        """No more lines come."""
+
+
+class Supervisor:
+    """Runs a plan's instances inside their budgets. `instances` tells at any time what each is doing.
+
+    `say` gets each message for the user, `on_change` is called after whatever a display may want to show, `open_log`
+    gives the place for an instance's raw lines. `clock` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: Settings,
+        launcher: Launcher,
+        manager: TokenBudgetManager,
+        *,
+        say: Callable[[Level, str], None],
+        on_change: Callable[[], None] = lambda: None,
+        open_log: Callable[[LaunchSpec], Log | None] = lambda spec: None,
+        clock: Callable[[], float] = time.monotonic,
+        grace_s: float = DEFAULT_GRACE_S,
+    ) -> None:
+        self.instances = tuple(InstanceStatus(spec) for spec in plan.specs)
+        self.manager = manager
+        self.clock = clock
+        self._settings = settings
+        self._launcher = launcher
+        self._say = say
+        self._on_change = on_change
+        self._open_log = open_log
+        self._grace_s = grace_s
+        self._sessions: dict[str, _Session] = {}
+        self._wake = asyncio.Event()
+        self._next_launch_at = 0.0
+
+    async def run(self) -> None:
+        """Run every instance to its end; returns when nothing runs any more."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._wake.clear()
+                pause_s = self._launch_what_may(tasks)
+                if not any(status.state in (State.PENDING, State.WAITING) for status in self.instances):
+                    break
+                try:
+                    await asyncio.wait_for(self._wake.wait(), pause_s)
+                except TimeoutError:
+                    continue
+
+    def cancel(self, reason: str, *, at_once: bool = False) -> None:
+        """Start nothing more and stop what runs; `at_once`: without grace."""
+        for status in self.instances:
+            if status.state in (State.PENDING, State.WAITING):
+                status.skip(State.CANCELLED, reason)
+        for session in list(self._sessions.values()):
+            session.stop(State.CANCELLED, reason, grace_s=0.0 if at_once else self._grace_s)
+        self._wake.set()
+        self._on_change()
+
+    # -- admission --
+
+    def _launch_what_may(self, tasks: asyncio.TaskGroup) -> float | None:
+        """Launch what slots and budgets allow, in order; returns the seconds to the next look, or None.
+
+        Who waits for a budget goes first: nobody who came later takes from that budget.
+        """
+        reserved: set[CommandBudgetInfo] = set()
+        for status in self.instances:
+            if status.state not in (State.PENDING, State.WAITING):
+                continue
+            if len(self._sessions) >= self._settings.max_parallel:
+                return None
+            delay_s = self._next_launch_at - self.clock()
+            if delay_s > 0:
+                return delay_s
+            spec = status.spec
+            mine = self.manager.budgets_for(spec.base_command, spec.name)
+            if not reserved.isdisjoint(mine):
+                self._wait(status, "others wait for the same budget")
+                continue
+            decision = self.manager.reserve(spec.base_command, spec.estimate_tokens, spec.name)
+            if decision.action is Action.BLOCK:
+                self._block(status, decision.reason)
+            elif decision.hold is None:
+                reserved.update(mine)
+                self._wait(status, decision.reason)
+            else:
+                if decision.action is Action.WARN and decision.budget is not None:
+                    self._say(Level.WARNING, f"{_would_exceed(decision.budget)} instance {spec.name} goes ahead")
+                self._launch(tasks, status, decision.hold)
+        return None
+
+    def _wait(self, status: InstanceStatus, reason: str) -> None:
+        if status.state is State.PENDING:
+            self._say(Level.INFO, f"{status.name} waits: {reason}")
+        status.state, status.reason = State.WAITING, reason
+        self._on_change()
+
+    def _block(self, status: InstanceStatus, reason: str) -> None:
+        status.skip(State.BLOCKED, reason)
+        self._say(Level.ERROR, f"BLOCK MODE: Budget exceeded for instance {status.name}. Skipping. ({reason})")
+        self._on_change()
+
+    def _launch(self, tasks: asyncio.TaskGroup, status: InstanceStatus, hold: Hold) -> None:
+        self._next_launch_at = self.clock() + self._settings.startup_delay_s
+        status.reason = ""
+        status.begin(self.clock())
+        session = _Session(self, status, hold)
+        self._sessions[status.name] = session
+        tasks.create_task(self._supervise(session))
+
+    async def _supervise(self, session: _Session) -> None:
+        status = session.status
+        self._on_change()
+        try:
+            await session.run()
+        finally:
+            del self._sessions[status.name]
+            self.manager.release(session.hold)
+            self._wake.set()
+        took = (status.ended_at or 0.0) - (status.started_at or 0.0)
+        said = f"{status.name}: {status.state} after {took:.1f} s, {status.total_tokens:,} tokens"
+        level = Level.INFO if status.state is State.COMPLETED else Level.ERROR
+        self._say(level, f"{said}: {status.reason}" if status.reason else said)
+        self._on_change()
+
+    # -- budgets --
+
+    def record(self, status: InstanceStatus, hold: Hold) -> None:
+        """Book what an instance has drawn since the last time, then judge it."""
+        delta = status.take_delta(self._settings.token_weights)
+        if not delta:
+            return
+        for budget in self.manager.record_usage(status.spec.base_command, delta, status.name, hold):
+            self._crossed(budget)
+
+    def _crossed(self, budget: CommandBudgetInfo) -> None:
+        self._say(Level.WARNING, _exceeded(budget))
+        if self.manager.enforcement_mode == "block":
+            for session in list(self._sessions.values()):
+                session.stop_if_over()
+            self._wake.set()
+
+    def over_budget(self, spec: LaunchSpec) -> CommandBudgetInfo | None:
+        """In block mode, the budget of this instance whose limit is passed, if there is one."""
+        if self.manager.enforcement_mode != "block":
+            return None
+        budgets = self.manager.budgets_for(spec.base_command, spec.name)
+        return next((budget for budget in budgets if budget.exceeded), None)
+
+
+class _Session:
+    """One launched instance: sends its turns, asks for its count, and stops it."""
+
+    def __init__(self, supervisor: Supervisor, status: InstanceStatus, hold: Hold) -> None:
+        self.supervisor = supervisor
+        self.status = status
+        self.hold = hold
+        self._running: Running | None = None
+        self._stop_grace_s: float | None = None
+        self._asked_at = float("-inf")
+        self._asking = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._follow_up: asyncio.TimerHandle | None = None
+
+    async def run(self) -> None:
+        """Launch, read to the end, judge."""
+        status, supervisor = self.status, self.supervisor
+        loop = asyncio.get_running_loop()
+        try:
+            running = await supervisor._launcher.launch(status.spec)
+        except OSError as error:
+            status.decide_end(State.FAILED, f"cannot be launched: {error.strerror or error}")
+            status.finish(supervisor.clock(), None, "")
+            return
+        self._running = running
+        timers = []
+        if status.spec.timeout_s is not None:
+            reason = f"timed out after {status.spec.timeout_s:g} s"
+            timers.append(loop.call_later(status.spec.timeout_s, self.stop, State.TIMED_OUT, reason))
+        beat = asyncio.ensure_future(self._beat())
+        log = supervisor._open_log(status.spec)
+        status.log = log.path if log else None
+        try:
+            self._ask()  # before the first turn: what a resumed session had counted already
+            self._send_turn()
+            if self._stop_grace_s is not None:  # a stop that came while the process was being started
+                running.stop(self._stop_grace_s)
+            self.stop_if_over()
+            async for lines in running.lines():
+                if log:
+                    log.write(lines)
+                for event in parse_lines(lines):
+                    self._take(event)
+                supervisor._on_change()
+            exit = await running.wait()
+        except BaseException:
+            running.stop(0.0)
+            raise
+        finally:
+            beat.cancel()
+            for timer in (*timers, self._timer, self._follow_up):
+                if timer is not None:
+                    timer.cancel()
+            if log:
+                log.close()
+        for _ in range(exit.dropped_lines):
+            status.tally.lost_line()
+        status.finish(supervisor.clock(), exit.code, exit.stderr)
+        supervisor.record(status, self.hold)
+
+    def _take(self, event: Event) -> None:
+        status = self.status
+        status.apply(event)
+        self.supervisor.record(status, self.hold)
+        match event:
+            case Result():
+                self._turn_ended()
+            case UsageAnswer():
+                self._asking = False
+                if status.ending and not status.turn_running:
+                    self._close_input()
+            case ControlRequest():
+                self._refuse(event)
+            case Task():
+                self._ask_soon()
+                if event.status is not None:
+                    self._close_after_follow_up()
+            case SideCall():
+                self._ask_soon()
+            case Assistant() | User() if event.parent is not None:
+                self._ask_soon()
+            case Assistant(tools=tools) if not LOCAL_TOOLS.issuperset(tools):
+                self._ask_soon()
+            case _:
+                pass
+
+    # -- turns --
+
+    def _send_turn(self) -> None:
+        status = self.status
+        if self._running is not None and not status.ending:
+            text = status.spec.turns[status.turns_sent]
+            status.turns_sent += 1
+            self._running.send({"type": "user", "message": {"role": "user", "content": text}})
+
+    def _turn_ended(self) -> None:
+        status = self.status
+        if status.turn_running:
+            return
+        if not status.ending and not status.all_sent and status.turn_failed is None:
+            self._send_turn()
+        elif status.ending or status.idle:
+            self._close_input()
+
+    def _close_after_follow_up(self) -> None:
+        """A background subagent has ended: the CLI now tells the model, in a turn of its own, which we wait for."""
+        if self.status.idle and self._follow_up is None:
+            self._follow_up = asyncio.get_running_loop().call_later(FOLLOW_UP_S, self._turn_ended)
+
+    def _close_input(self) -> None:
+        if self._running is not None:
+            self._running.close_input()
+
+    def _refuse(self, request: ControlRequest) -> None:
+        """Nobody is there to be asked: deny, so that the instance does not wait for ever."""
+        denial = {"behavior": "deny", "message": "Permission denied: this instance runs unattended."}
+        response = {"subtype": "success", "request_id": request.request_id, "response": denial}
+        if request.subtype != "can_use_tool":
+            response = {"subtype": "error", "request_id": request.request_id, "error": "not supported"}
+        if self._running is not None:
+            self._running.send({"type": "control_response", "response": response})
+
+    # -- the CLI's own count --
+
+    async def _beat(self) -> None:
+        """Ask at a slow beat too: not every call has an event."""
+        while True:
+            await asyncio.sleep(BEAT_S if self.status.tally.unseen_calls else SLOW_BEAT_S)
+            self._ask()
+
+    def _ask_soon(self) -> None:
+        """Ask for the CLI's count now, or as soon as it may be asked again."""
+        loop = asyncio.get_running_loop()
+        wait_s = self._asked_at + ASK_EVERY_S - loop.time()
+        if wait_s <= 0 and not self._asking:
+            self._ask()
+        elif self._timer is None:
+            self._timer = loop.call_later(max(wait_s, 0.0), self._ask)
+
+    def _ask(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._running is not None:
+            self._asked_at, self._asking = asyncio.get_running_loop().time(), True
+            self._running.send(control_request("usage", "get_usage"))
+
+    # -- stops --
+
+    def stop_if_over(self) -> None:
+        """Stop the instance if a budget that it draws on is used up and there is something left to stop."""
+        status = self.status
+        budget = self.supervisor.over_budget(status.spec)
+        done = status.idle and status.turns_done > 0
+        if budget is None or status.ending or done:
+            return
+        self.supervisor._say(
+            Level.ERROR, f"BLOCK MODE: Budget exceeded for instance {status.name}. Stopping. ({_figures(budget)})"
+        )
+        self.stop(State.STOPPED, f"stopped by budget: {_figures(budget)}")
+
+    def stop(self, state: State, reason: str, grace_s: float | None = None) -> None:
+        """End the instance by the ladder; the first reason stands, a later call can only hurry."""
+        self.status.decide_end(state, reason)
+        self._stop_grace_s = self.supervisor._grace_s if grace_s is None else grace_s
+        if self._running is not None:
+            self._running.stop(self._stop_grace_s)
+            self._ask()
+        self.supervisor._on_change()
+
+
+def _figures(budget: CommandBudgetInfo) -> str:
+    return f"{budget.label} budget: used {budget.used:,}/{budget.limit:,} tokens"
+
+
+def _exceeded(budget: CommandBudgetInfo) -> str:
+    label = "overall session" if budget.scope is Scope.OVERALL else budget.label
+    return f"Budget exceeded for {label} (used: {budget.used}/{budget.limit} tokens)"
+
+
+def _would_exceed(budget: CommandBudgetInfo) -> str:
+    label = "overall session" if budget.scope is Scope.OVERALL else budget.label
+    return f"Budget would be exceeded for {label} (used: {budget.used}/{budget.limit} tokens):"

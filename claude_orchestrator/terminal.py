@@ -1,0 +1,129 @@
+"""The only writer to the screen: messages above, a status report redrawn in place below where that is possible."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from claude_orchestrator.report import Look
+from token_budget.text import printable
+from token_budget.visualization import RED, RESET, YELLOW
+
+_ESCAPES = re.compile(r"\033\[[0-9;]*m")
+_COLORS = {"WARNING": YELLOW, "ERROR": RED}
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Terminal:
+    """Writes results to `out` and messages to `err`; a stream that is gone is passed over, the run goes on."""
+
+    def __init__(
+        self,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+        *,
+        quiet: bool = False,
+        level: str = "info",
+        visuals: bool = True,
+    ) -> None:
+        self._out = sys.stdout if out is None else out
+        self._err = sys.stderr if err is None else err
+        self.quiet = quiet
+        self._least = LEVELS.index("error" if quiet else level)
+        self._visuals = visuals
+        self._drawn = 0
+        self._draw: Callable[[], list[str]] | None = None
+        self.live = not quiet and _is_terminal(self._out) and os.environ.get("TERM") != "dumb"
+        self._color = {stream: _may_color(stream) for stream in (self._out, self._err)}
+        if any(self._color.values()):
+            import colorama
+
+            colorama.just_fix_windows_console()
+
+    def look(self) -> Look:
+        """How reports are to look here and now."""
+        width = shutil.get_terminal_size((100, 24)).columns if self.live else _columns()
+        return Look(max(20, width), self._color[self._out], not _can_say("█═…", self._out), self._visuals)
+
+    def height(self) -> int:
+        """The lines that the terminal shows."""
+        return shutil.get_terminal_size((100, 24)).lines
+
+    def message(self, level: str, text: str) -> None:
+        """One message, e.g. `WARNING: …`, if its level is asked for; control characters are shown, not sent."""
+        if LEVELS.index(level.lower()) < self._least:
+            return
+        self._erase()
+        color = _COLORS.get(level, "") if self._color[self._err] else ""
+        self._write(self._err, f"{color}{level}: {printable(text)}{RESET if color else ''}\n")
+        self.redraw()
+
+    def print(self, lines: list[str]) -> None:
+        """Lines of a report, to stay."""
+        self._erase()
+        self._write(self._out, "".join(f"{line}\n" for line in lines))
+        self.redraw()
+
+    def show(self, draw: Callable[[], list[str]] | None) -> None:
+        """From now on keep what `draw` gives at the bottom of the screen; None: nothing."""
+        self._erase()
+        self._draw = draw
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Draw the bottom lines again, where this is a terminal."""
+        if self._draw is None or not self.live:
+            return
+        lines = self._draw()[: max(1, self.height() - 1)]
+        up = f"\033[{self._drawn}F" if self._drawn else ""
+        self._drawn = len(lines)
+        # one write, each line cleared to its end: no flicker
+        self._write(self._out, up + "".join(f"{line}\033[K\n" for line in lines) + "\033[J")
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self._write(self._out, f"\033[{self._drawn}F\033[J")
+            self._drawn = 0
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        if not self._color.get(stream) and not self.live:
+            text = _ESCAPES.sub("", text)
+        # a closed pipe or a terminal that is gone must not end the run
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(text.encode(encoding, "replace").decode(encoding, "replace"))
+            stream.flush()
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False
+
+
+def _may_color(stream: TextIO) -> bool:
+    """See no-color.org and force-color.org."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return _is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def _columns() -> int:
+    columns = os.environ.get("COLUMNS", "")
+    return min(500, int(columns)) if columns.isascii() and columns.isdigit() and int(columns) else 100
+
+
+def _can_say(text: str, stream: TextIO) -> bool:
+    try:
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,7 +89,7 @@ class _Seconds(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
-        if number != number:
+        if math.isnan(number):
             self.fail(f"{value!r} is not a number of seconds.", param, ctx)
         return number
 
@@ -158,7 +159,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--inspect-command", metavar="NAME", help="Show one of them, then stop.")
 @click.version_option(__version__, prog_name=PROGRAM)
 @click.pass_context
-def command(ctx: click.Context, **options: Any) -> int:
+def command(ctx: click.Context, /, **options: Any) -> int:
     """Run Claude Code instances in parallel, inside token budgets that count every token once.
 
     PROMPT ("/test --unit" or plain text) runs one instance; else --config, else claude-orchestrator.json of the

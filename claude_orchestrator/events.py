@@ -47,11 +47,6 @@ class Streamed:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockStop:
-    """A content block of the response in progress is whole."""
-
-
-@dataclass(frozen=True, slots=True)
 class MessageDelta:
     """An API response's final counts; without a `stop_reason` the CLI made it up for a dropped connection."""
 
@@ -92,6 +87,11 @@ class Task:
     id: str
     kind: str
     status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReset:
+    """`/clear`: a new session begins in the same process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +163,11 @@ Event = (
     Init
     | MessageStart
     | Streamed
-    | BlockStop
     | MessageDelta
     | Assistant
     | User
     | Task
+    | SessionReset
     | SideCall
     | Retry
     | Result

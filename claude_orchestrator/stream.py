@@ -13,7 +13,6 @@ from typing import Any
 from claude_orchestrator.events import (
     Assistant,
     BadLine,
-    BlockStop,
     ControlAnswer,
     ControlRequest,
     Event,
@@ -23,6 +22,7 @@ from claude_orchestrator.events import (
     ModelUsage,
     Result,
     Retry,
+    SessionReset,
     SideCall,
     Streamed,
     Task,
@@ -141,8 +141,6 @@ def _stream_event(data: Json) -> Event | None:
             stop = _object(event.get("delta")).get("stop_reason")
             usage, malformed = _usage(event.get("usage"))
             return MessageDelta(usage, stop if isinstance(stop, str) else None, parent, malformed)
-        case "content_block_stop":
-            return BlockStop()
         case "content_block_delta":
             delta = _object(event.get("delta"))
             if delta.get("type") == "signature_delta":
@@ -248,7 +246,12 @@ def _control_request(data: Json) -> Event | None:
     return ControlRequest(_text(data.get("request_id")), _text(_object(data.get("request")).get("subtype")))
 
 
+def _conversation_reset(data: Json) -> Event | None:
+    return SessionReset()
+
+
 _READERS = {
+    "conversation_reset": _conversation_reset,
     "stream_event": _stream_event,
     "assistant": _assistant,
     "user": _user,

@@ -8,7 +8,17 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
-from claude_orchestrator.events import Assistant, ControlRequest, Event, Result, SideCall, Task, UsageAnswer, User
+from claude_orchestrator.events import (
+    Assistant,
+    ControlRequest,
+    Event,
+    Result,
+    Retry,
+    SideCall,
+    Task,
+    UsageAnswer,
+    User,
+)
 from claude_orchestrator.instance import InstanceStatus, State
 from claude_orchestrator.launcher import Launcher, Running, control_request
 from claude_orchestrator.plan import LaunchSpec, Plan
@@ -128,7 +138,8 @@ class Supervisor:
             if decision.action is Action.BLOCK:
                 self._block(status, decision.reason)
             elif decision.hold is None:
-                reserved.update(mine)
+                if decision.budget is not None:
+                    reserved.add(decision.budget)
                 self._wait(status, decision.reason)
             else:
                 if decision.action is Action.WARN and decision.budget is not None:
@@ -272,7 +283,7 @@ class _Session:
                 self._ask_soon()
                 if event.status is not None:
                     self._close_after_follow_up()
-            case SideCall():
+            case SideCall() | Retry():
                 self._ask_soon()
             case Assistant() | User() if event.parent is not None:
                 self._ask_soon()

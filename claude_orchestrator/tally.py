@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from claude_orchestrator.events import (
     Assistant,
     BadLine,
-    BlockStop,
     Event,
     Init,
     MessageDelta,
     MessageStart,
     ModelUsage,
     Result,
+    SessionReset,
     SideCall,
     Streamed,
     Task,
@@ -45,7 +45,6 @@ class _Response:
     streamed: bool
     pieces: int = 0
     chars: int = 0
-    whole_blocks: bool = False
     cut: bool = False
     in_reading: bool = False
 
@@ -70,6 +69,9 @@ class UsageTally:
     _finished: Usage = field(default_factory=Usage)
     _lost: Usage = field(default_factory=Usage)
     _baseline: ModelUsage | None = None
+    _may_restart: bool = False
+    _before_restart: Usage = field(default_factory=Usage)
+    _cost_before_restart: float = 0.0
     _open: dict[str, _Response] = field(default_factory=dict)
     _current: dict[str | None, str] = field(default_factory=dict)
     _streaming: str = ""
@@ -98,7 +100,7 @@ class UsageTally:
     def feed(self, event: Event) -> None:
         """Take one event into account."""
         match event:
-            case Streamed() | BlockStop():
+            case Streamed():
                 self._stream_piece(event)
                 return
             case MessageStart():
@@ -117,6 +119,8 @@ class UsageTally:
                 self._task(event)
             case SideCall():
                 self._unseen = True
+            case SessionReset():
+                self._may_restart = True
             case Init():
                 self._began = True
                 self.models = self.models or ((event.model,) if event.model else ())
@@ -147,13 +151,9 @@ class UsageTally:
 
     # -- what the stream shows --
 
-    def _stream_piece(self, event: Streamed | BlockStop) -> None:
+    def _stream_piece(self, event: Streamed) -> None:
         response = self._open.get(self._streaming)
-        if response is None:
-            return
-        if isinstance(event, BlockStop):
-            response.whole_blocks = True
-        else:
+        if response is not None:
             response.pieces += event.pieces
             response.chars += event.chars
 
@@ -216,24 +216,20 @@ class UsageTally:
     # -- what was cut off --
 
     def _cut_current(self, parent: str | None) -> None:
-        """Another response begins on this thread: the one before, if it was being streamed, was dropped."""
+        """Another response begins on this thread: the one before, if it was being streamed, was dropped.
+
+        Whether the CLI counts it differs (2.1.197: only one with a whole block; 2.1.330: each, with an estimate of
+        its output): its next count tells.
+        """
         response = self._open.get(self._current.pop(parent, ""))
-        if response is None or not response.streamed:
-            return
-        response.cut = True
-        # the CLI counts a dropped response that had a whole block, with the counts of its start; no other
-        if not response.whole_blocks:
-            self._lose(response)
+        if response is not None and response.streamed:
+            response.cut = True
 
     def _interrupted(self) -> None:
-        """The turn was interrupted: the CLI never counts the response in progress."""
+        """The turn was interrupted, and with it the response in progress."""
         response = self._open.get(self._current.pop(None, ""))
-        if response is None:
-            return
-        if response.streamed:
-            self._lose(response)
-        else:
-            response.cut = True  # or just finished: the next count tells
+        if response is not None:
+            response.cut = True
 
     def _lose(self, response: _Response) -> None:
         self._lost += response.with_estimate()
@@ -262,7 +258,9 @@ class UsageTally:
         """Take over the CLI's count, and settle what it has."""
         if self._baseline is None:
             self._baseline = self._guess_baseline(reading)
-        usage = reading.usage - self._baseline.usage
+        if self._may_restart and reading.usage | self._read != reading.usage:
+            self._restart()
+        usage = reading.usage - self._baseline.usage + self._before_restart
         new = usage - self._read
         growth = new - self._finished
         self._finished -= new
@@ -271,8 +269,8 @@ class UsageTally:
             if response.in_reading:
                 continue
             if response.usage.counts[0] and growth.covers(response.usage):
+                self._found_in_reading(response, growth.output_tokens)
                 growth -= response.usage
-                self._found_in_reading(response)
             elif response.cut:
                 self._lose(response)
         self._has_reading = True
@@ -280,14 +278,24 @@ class UsageTally:
         self._unseen = False
         self.models = reading.models or self.models
         if reading.cost_usd is not None:
-            self.cost_usd = max(self.cost_usd or 0.0, reading.cost_usd - (self._baseline.cost_usd or 0.0))
+            cost = self._cost_before_restart + reading.cost_usd - (self._baseline.cost_usd or 0.0)
+            self.cost_usd = max(self.cost_usd or 0.0, cost)
 
-    def _found_in_reading(self, response: _Response) -> None:
+    def _restart(self) -> None:
+        """After `/clear` the CLI may count from zero again (2.1.330 does, 2.1.197 does not)."""
+        self._read += self._finished
+        self._finished = Usage()
+        self._before_restart, self._cost_before_restart = self._read, self.cost_usd or 0.0
+        self._baseline = ModelUsage(Usage(), 0.0, ())
+        self._may_restart = False
+
+    def _found_in_reading(self, response: _Response, counted_output: int) -> None:
         if response.streamed and not response.cut:
             response.in_reading = True
             return
         if response.streamed:
-            self._lost += response.with_estimate() - response.usage
+            estimate = response.with_estimate().output_tokens
+            self._lost += Usage(output_tokens=max(0, estimate - counted_output))
             self._lower_bound = True
         self._settle(response)
 

@@ -1,0 +1,23 @@
+"""What the tests share: where the real claude is, and a supervisor run in this process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def find_real_claude() -> str | None:
+    """The real CLI: CLAUDE_BIN, else `claude` on PATH."""
+    return os.environ.get("CLAUDE_BIN") or shutil.which("claude")
+
+
+@pytest.fixture(scope="session")
+def claude() -> str:
+    """The path of the real claude; skips the test where there is none."""
+    found = find_real_claude()
+    if found is None:
+        pytest.skip("no claude: npm install @anthropic-ai/claude-code, then name its binary in CLAUDE_BIN")
+    return str(Path(found).absolute())

@@ -1,0 +1,343 @@
+"""A scripted stand-in for Anthropic's Messages API on loopback, with a ledger of what it billed.
+
+    script = {"greet": [Tools(Call("Bash", command="echo hi")), Text("All done.")]}
+    with StandIn(script) as api:
+        run claude with claude_env(home, api.url)
+        assert api.billed() == ...
+
+Call number i is billed 100+i input, 1000+i cache write, 2000+i cache read, and its reply's `output`. A request is
+answered by the list whose marker stands in its last user message that has one; the reply is that with the number
+of assistant messages since. A subagent's conversation starts with its own prompt, so it has its own list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from token_budget import Usage
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text reply, streamed word by word with `delay_s` between; `drop` cuts the connection on its first attempt:
+    after "start", in mid-"text", or after the whole "block". `gate` is waited for in the middle of the text."""
+
+    text: str = "All done."
+    output: int = 50
+    delay_s: float = 0.0
+    drop: str | None = None
+    fail_first: tuple[int, ...] = ()
+    retry_after_s: int | None = None
+    stop_reason: str = "end_turn"
+    gate: threading.Event | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call."""
+
+    name: str
+    input: dict[str, Any]
+
+    @classmethod
+    def bash(cls, command: str) -> Call:
+        return cls("Bash", {"command": command, "description": "Running x"})
+
+    @classmethod
+    def agent(cls, prompt: str, **extra: Any) -> Call:
+        return cls("Agent", {"description": "do sub", "prompt": prompt, "subagent_type": "general-purpose", **extra})
+
+
+@dataclass(frozen=True)
+class Tools:
+    """One or more tool calls, after some text; `drop` cuts the connection after the first whole "block"."""
+
+    calls: tuple[Call, ...]
+    text: str = ""
+    output: int = 50
+    delay_s: float = 0.0
+    drop: str | None = None
+    fail_first: tuple[int, ...] = ()
+    retry_after_s: int | None = None
+    gate: threading.Event | None = None
+
+
+@dataclass(frozen=True)
+class Fail:
+    """An error, each time."""
+
+    status: int
+
+
+Reply = Text | Tools | Fail
+Script = Mapping[str, Sequence[Reply]]
+
+
+@dataclass
+class Entry:
+    """One call as the API sees it. `billed` is updated while its answer is streamed."""
+
+    index: int
+    model: str
+    marker: str
+    status: int
+    message_id: str
+    agent: bool
+    billed: Usage = field(default_factory=Usage)
+    finished: bool = False
+    at: float = field(default_factory=time.monotonic)
+
+
+class StandIn:
+    """The server; a context manager."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script: dict[str, Sequence[Reply]] = dict(script or {})
+        self.entries: list[Entry] = []
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+        self._attempts: dict[tuple[str, int, str], int] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server.daemon_threads = True
+        self._server.stand_in = self  # type: ignore[attr-defined]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> StandIn:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def billed(self) -> Usage:
+        """The sum of what was billed so far."""
+        with self.lock:
+            total = Usage()
+            for entry in self.entries:
+                total += entry.billed
+            return total
+
+    def choose(self, messages: list[dict[str, Any]]) -> tuple[str, int, Reply]:
+        """The marker, index and reply for a conversation."""
+        assistants = 0
+        for message in reversed(messages):
+            if message["role"] == "assistant":
+                assistants += 1
+                continue
+            text = "\n".join(_texts(message["content"]))
+            found = [marker for marker in self.script if marker in text]
+            if found:
+                marker = max(found, key=text.rfind)
+                replies = self.script[marker]
+                return marker, assistants, replies[assistants] if assistants < len(replies) else Text()
+        return "", assistants, Text()
+
+    def attempt(self, marker: str, index: int, conversation: str) -> int:
+        """How often this reply of this conversation was asked for before."""
+        with self.lock:
+            key = (marker, index, conversation)
+            self._attempts[key] = self._attempts.get(key, 0) + 1
+            return self._attempts[key] - 1
+
+
+def _texts(content: str | list[dict[str, Any]]) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    else:
+        yield from (block["text"] for block in content if block.get("type") == "text")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    @property
+    def api(self) -> StandIn:
+        return self.server.stand_in  # type: ignore[attr-defined,no-any-return]
+
+    def do_HEAD(self) -> None:
+        self._send(200, b"")
+
+    def do_GET(self) -> None:
+        self._send(200, b"<html><body>A small page.</body></html>", kind="text/html")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+        path = self.path.split("?")[0]
+        if path.endswith("/count_tokens"):
+            self._json(200, {"input_tokens": 1000})
+        elif path.endswith("/v1/messages"):
+            self._message(body)
+        else:
+            self._json(404, {"type": "error", "error": {"type": "not_found_error", "message": "no such path"}})
+
+    def _message(self, body: dict[str, Any]) -> None:
+        api = self.api
+        marker, index, reply = api.choose(body["messages"])
+        conversation = (self.headers.get("x-claude-code-session-id") or "") + (
+            self.headers.get("x-claude-code-agent-id") or ""
+        )
+        attempt = api.attempt(marker, index, conversation)
+        status = 200
+        if isinstance(reply, Fail):
+            status = reply.status
+        elif attempt < len(reply.fail_first):
+            status = reply.fail_first[attempt]
+        with api.lock:
+            number = len(api.entries)
+            agent = self.headers.get("x-claude-code-agent-id") is not None
+            entry = Entry(number, body.get("model", ""), marker, status, f"msg_{number:04}", agent)
+            api.entries.append(entry)
+        if status != 200 or isinstance(reply, Fail):
+            self._error(status, reply)
+            return
+        entry.billed = Usage(100 + number, 1, 1000 + number, 2000 + number)
+        drop = reply.drop if attempt == len(reply.fail_first) else None
+        if body.get("stream"):
+            with contextlib.suppress(OSError):  # the client left: billed is what was sent
+                self._stream(entry, reply, drop)
+        else:
+            entry.billed |= Usage(output_tokens=reply.output)
+            entry.finished = True
+            self._json(200, {**_envelope(entry, body), "content": _blocks(reply, number), **_ending(entry, reply)})
+
+    def _error(self, status: int, reply: Reply) -> None:
+        kind = {429: "rate_limit_error", 529: "overloaded_error", 401: "authentication_error"}.get(status, "api_error")
+        wait = getattr(reply, "retry_after_s", None)
+        headers = {"retry-after": str(wait)} if wait is not None else {}
+        self._json(status, {"type": "error", "error": {"type": kind, "message": "stand-in says no"}}, headers)
+
+    def _stream(self, entry: Entry, reply: Text | Tools, drop: str | None) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        self._event({"type": "message_start", "message": {**_envelope(entry, {}), "content": []}})
+        if drop == "start":
+            return self._drop()
+        sent = 0
+        for number, block in enumerate(_blocks(reply, entry.index)):
+            start = {**block, "text": ""} if block["type"] == "text" else {**block, "input": {}}
+            self._event({"type": "content_block_start", "index": number, "content_block": start})
+            whole = block["text"] if block["type"] == "text" else json.dumps(block["input"])
+            pieces = whole.replace(" ", " \0").split("\0") if reply.delay_s or reply.gate else [whole]
+            for place, piece in enumerate(pieces):
+                if reply.gate is not None and place == len(pieces) // 2:
+                    self._wait(reply.gate)
+                kind = "text" if block["type"] == "text" else "partial_json"
+                delta = {"type": "text_delta" if kind == "text" else "input_json_delta", kind: piece}
+                self._event({"type": "content_block_delta", "index": number, "delta": delta})
+                sent += 1
+                entry.billed |= Usage(output_tokens=min(sent, reply.output))
+                if drop == "text":
+                    return self._drop()
+                if reply.delay_s:
+                    self.api.closing.wait(reply.delay_s)
+            self._event({"type": "content_block_stop", "index": number})
+            if drop == "block":
+                return self._drop()
+        entry.billed |= Usage(output_tokens=reply.output)
+        entry.finished = True
+        ending = _ending(entry, reply)
+        delta = {"stop_reason": ending["stop_reason"], "stop_sequence": None}
+        self._event({"type": "message_delta", "delta": delta, "usage": ending["usage"]})
+        self._event({"type": "message_stop"})
+        self.wfile.write(b"0\r\n\r\n")
+        return None
+
+    def _wait(self, gate: threading.Event) -> None:
+        """Wait for the gate, noticing when the client leaves."""
+        while not gate.wait(0.02) and not self.api.closing.is_set():
+            self._event({"type": "ping"})
+
+    def _drop(self) -> None:
+        """Cut the connection, once the client has had the time to read what came before."""
+        self.api.closing.wait(0.2)
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _event(self, data: dict[str, Any]) -> None:
+        text = f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
+        self.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+        self.wfile.flush()
+
+    def _json(self, status: int, data: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        self._send(status, json.dumps(data).encode(), headers=headers)
+
+    def _send(
+        self, status: int, body: bytes, *, kind: str = "application/json", headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _api_usage(usage: Usage) -> dict[str, int]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+
+
+def _envelope(entry: Entry, body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": entry.message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": entry.model,
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": _api_usage(entry.billed),
+    }
+
+
+def _ending(entry: Entry, reply: Text | Tools) -> dict[str, Any]:
+    stop_reason = reply.stop_reason if isinstance(reply, Text) else "tool_use"
+    return {"stop_reason": stop_reason, "usage": _api_usage(entry.billed)}
+
+
+def _blocks(reply: Text | Tools, number: int) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": reply.text}] if reply.text else []
+    if isinstance(reply, Tools):
+        blocks += [
+            {"type": "tool_use", "id": f"toolu_{number}_{place}", "name": call.name, "input": call.input}
+            for place, call in enumerate(reply.calls)
+        ]
+    return blocks
+
+
+def claude_env(home: Path, base_url: str) -> dict[str, str]:
+    """The whole environment for a claude that can reach nothing but the stand-in."""
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "IS_SANDBOX": "1",
+        "ANTHROPIC_BASE_URL": base_url,
+        "ANTHROPIC_API_KEY": "dummy",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }

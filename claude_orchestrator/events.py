@@ -25,6 +25,7 @@ class Init:
     session_id: str
     model: str
     version: str
+    slash_commands: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,11 @@ class Task:
 @dataclass(frozen=True, slots=True)
 class SessionReset:
     """`/clear`: a new session begins in the same process."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoBackgroundTasks:
+    """`system/background_tasks_changed` with an empty list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,7 @@ Event = (
     | User
     | Task
     | SessionReset
+    | NoBackgroundTasks
     | SideCall
     | Retry
     | Result

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from enum import StrEnum
 
-from claude_orchestrator.events import Assistant, BadLine, Event, Init, Result, Retry
+from claude_orchestrator.events import Assistant, BadLine, Event, Init, NoBackgroundTasks, Result, Retry
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.tally import UsageTally
 from token_budget.models import Usage, Weights
 
 MAX_TOOL_IDS = 100_000
+_COMMAND = re.compile(r"/[A-Za-z0-9][\w:-]*")  # a path is none
+# answered by the CLI itself without being listed in `init` (2.1.197, 2.1.330)
+NOT_LISTED_COMMANDS = frozenset({"help", "model", "status", "exit", "cost", "quit"})
 
 
 class State(StrEnum):
@@ -52,6 +56,7 @@ class InstanceStatus:
         self.log: str | None = None
         self.bad_lines = 0
         self.retry = ""
+        self.unknown_command: str | None = None
         self._tool_ids: set[str] = set()
         self._last_known_total_tokens = 0
         self._ending: tuple[State, str] | None = None
@@ -111,6 +116,10 @@ class InstanceStatus:
         match event:
             case Init():
                 self.session_id = event.session_id or self.session_id
+                self.unknown_command = self._unknown_command(event)
+            case NoBackgroundTasks():
+                if not self.turn_running:
+                    self.tally.agents.clear()
             case Assistant():
                 self._count_tools(event)
             case Result():
@@ -128,6 +137,17 @@ class InstanceStatus:
                 return
         if not isinstance(event, Retry):
             self.retry = ""
+
+    def _unknown_command(self, init: Init) -> str | None:
+        """The slash command of the turn in progress, where this session has none of that name.
+
+        2.1.197 answers such a turn itself with "Unknown command"; 2.1.330 sends it to the model as a prompt.
+        """
+        words = self.spec.turns[max(0, self.turns_sent - 1)].split(None, 1)
+        if not self.turn_running or not init.slash_commands or not _COMMAND.fullmatch(words[0]):
+            return None
+        name = words[0].removeprefix("/")
+        return words[0] if name not in init.slash_commands and name not in NOT_LISTED_COMMANDS else None
 
     def _count_tools(self, event: Assistant) -> None:
         for name, tool_id in zip(event.tools, event.tool_ids, strict=True):
@@ -179,7 +199,8 @@ class InstanceStatus:
 def failure(result: Result) -> str | None:
     """Why a result is a failure, in one line; None when it is none."""
     said = result.text or "; ".join(result.errors)
-    if result.num_turns == 0 and result.text.startswith("Unknown command"):
+    not_run = result.text.startswith("Unknown command") or result.text.endswith("isn't available in this environment.")
+    if result.num_turns == 0 and not_run:
         return result.text
     if result.subtype != "success" or result.is_error:
         parts = [

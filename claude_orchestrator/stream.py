@@ -20,6 +20,7 @@ from claude_orchestrator.events import (
     MessageDelta,
     MessageStart,
     ModelUsage,
+    NoBackgroundTasks,
     Result,
     Retry,
     SessionReset,
@@ -188,7 +189,15 @@ def _user(data: Json) -> Event | None:
 def _system(data: Json) -> Event | None:
     match data.get("subtype"):
         case "init":
-            return Init(_text(data.get("session_id")), _text(data.get("model")), _text(data.get("claude_code_version")))
+            commands = data.get("slash_commands")
+            return Init(
+                _text(data.get("session_id")),
+                _text(data.get("model")),
+                _text(data.get("claude_code_version")),
+                frozenset(map(_text, commands)) if isinstance(commands, list) else frozenset(),
+            )
+        case "background_tasks_changed":
+            return NoBackgroundTasks() if data.get("tasks") == [] else None
         case "task_started" | "task_progress" | "task_updated" | "task_notification":
             status = data.get("status") or _object(data.get("patch")).get("status")
             ended = status if status in ("completed", "failed", "killed", "stopped", "cancelled") else None

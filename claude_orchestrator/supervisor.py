@@ -12,6 +12,7 @@ from claude_orchestrator.events import (
     Assistant,
     ControlRequest,
     Event,
+    Init,
     Result,
     Retry,
     SideCall,
@@ -271,6 +272,9 @@ class _Session:
         status.apply(event)
         self.supervisor.record(status, self.hold)
         match event:
+            case Init():
+                if status.unknown_command is not None:
+                    self.stop(State.FAILED, f"Unknown command: {status.unknown_command}")
             case Result():
                 self._turn_ended()
             case UsageAnswer():

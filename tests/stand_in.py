@@ -17,7 +17,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,6 +105,7 @@ class StandIn:
         self.entries: list[Entry] = []
         self.lock = threading.Lock()
         self.closing = threading.Event()
+        self.before_text: Callable[[Entry], None] = lambda entry: None
         self._attempts: dict[tuple[str, int, str], int] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
@@ -233,6 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._event({"type": "message_start", "message": {**_envelope(entry, {}), "content": []}})
         if drop == "start":
             return self._drop()
+        self.api.before_text(entry)
         sent = 0
         for number, block in enumerate(_blocks(reply, entry.index)):
             start = {**block, "text": ""} if block["type"] == "text" else {**block, "input": {}}

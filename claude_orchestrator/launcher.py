@@ -18,10 +18,14 @@ from typing import Any, Protocol
 
 from claude_orchestrator import processes
 from claude_orchestrator.plan import MARK_VARIABLE, LaunchSpec
-from claude_orchestrator.stream import LineFramer
+from claude_orchestrator.stream import Batch, LineFramer
+
+if sys.platform == "linux":
+    import fcntl
 
 STDERR_TAIL_BYTES = 4_096
 READ_AHEAD_BYTES = 4 * 1024 * 1024
+PIPE_BYTES = 256 * 1024  # what asyncio reads at most at once
 SWEEP_EVERY_S = 0.25
 END_OF_STREAM_S = 2.0
 LADDER = ((signal.SIGINT, 0.4), (signal.SIGTERM, 0.7), (None, 1.0))  # what follows, and when, in parts of the grace
@@ -39,8 +43,8 @@ class Exit:
 class Running(Protocol):
     """A launched instance."""
 
-    def lines(self) -> AsyncIterator[list[bytes]]:
-        """Whole lines of its standard output as they come, in batches, until the stream ends."""
+    def output(self) -> AsyncIterator[Batch]:
+        """Its standard output as it comes, cut into whole lines, until the stream ends."""
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Write a JSON message to its standard input; nothing happens where that is closed."""
@@ -114,6 +118,13 @@ class LocalLauncher:
         return found
 
 
+def _widen(pipe: asyncio.ReadTransport) -> None:
+    """Let a pipe hold more than 64 KiB (Linux): fewer, larger reads, and a burst does not stop the instance."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe.get_extra_info("pipe").fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
 class LocalRunning(asyncio.SubprocessProtocol):
     """A process of this machine."""
 
@@ -121,7 +132,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
         self._launcher = launcher
         self._mark = mark
         self._framer = LineFramer()
-        self._batches: deque[list[bytes]] = deque()
+        self._batches: deque[Batch] = deque()
         self._unread_bytes = 0
         self._paused = False
         self._arrived = asyncio.Event()
@@ -137,6 +148,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.SubprocessTransport)
         self._transport = transport
+        _widen(self._stdout())
         self._ended = asyncio.ensure_future(self._end_of_process())
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
@@ -144,14 +156,12 @@ class LocalRunning(asyncio.SubprocessProtocol):
             self._stderr += data
             del self._stderr[:-STDERR_TAIL_BYTES]
             return
-        lines = self._framer.feed(data)
-        if lines:
-            self._batches.append(lines)
-            self._unread_bytes += len(data)
-            self._arrived.set()
-            if self._unread_bytes > READ_AHEAD_BYTES and not self._paused:
-                self._paused = True
-                self._stdout().pause_reading()
+        self._batches.append(Batch(data, self._framer.feed(data)))
+        self._unread_bytes += len(data)
+        self._arrived.set()
+        if self._unread_bytes > READ_AHEAD_BYTES and not self._paused:
+            self._paused = True
+            self._stdout().pause_reading()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == 1:
@@ -165,7 +175,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
 
     def _end_stream(self) -> None:
         if not self._stream_ended.is_set():
-            self._batches.append(self._framer.flush())
+            self._batches.append(Batch(b"", self._framer.flush()))
             self._stream_ended.set()
             self._arrived.set()
 
@@ -176,8 +186,8 @@ class LocalRunning(asyncio.SubprocessProtocol):
 
     # -- Running --
 
-    async def lines(self) -> AsyncIterator[list[bytes]]:
-        """Whole lines as they come; the stream ends with the process even where a child holds our pipe open."""
+    async def output(self) -> AsyncIterator[Batch]:
+        """What comes, in whole lines; the stream ends with the process even where a child holds our pipe open."""
         while True:
             while self._batches:
                 yield self._batches.popleft()

@@ -15,6 +15,7 @@ from typing import Any
 
 from claude_orchestrator.launcher import Exit
 from claude_orchestrator.plan import LaunchSpec
+from claude_orchestrator.stream import Batch
 
 MODEL = "rehearsal"
 DEFAULT_TURNS = 4
@@ -53,10 +54,10 @@ class RehearsalRunning:
 
     # -- Running --
 
-    async def lines(self) -> AsyncIterator[list[bytes]]:
+    async def output(self) -> AsyncIterator[Batch]:
         """The lines as they come."""
         while (line := await self._lines.get()) is not None:
-            yield [line]
+            yield Batch(line + b"\n", [line])
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Take a turn, a `get_usage` or an `interrupt`."""

@@ -58,11 +58,10 @@ class LogFile:
         self._folder = folder
         self._fd: int | None = fd
 
-    def write(self, lines: list[bytes]) -> None:
-        """Append whole lines; after a first failure nothing more."""
-        if self._fd is None or not lines:
+    def write(self, data: bytes) -> None:
+        """Append what the instance has written; after a first failure nothing more."""
+        if self._fd is None:
             return
-        data = memoryview(b"\n".join((*lines, b"")))
         try:
             while data:
                 data = data[os.write(self._fd, data) :]

@@ -7,7 +7,8 @@ from versions 2.1.197 and 2.1.330. How events become a token count is in `tally.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from claude_orchestrator.events import (
@@ -37,6 +38,14 @@ MAX_COUNT = 2**53 - 1  # what the CLI, a JavaScript program, can say exactly
 MAX_TEXT = 2_000
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came at once: the bytes as they came, and the lines that they completed."""
+
+    raw: bytes
+    lines: list[bytes]
 
 
 class LineFramer:
@@ -88,32 +97,29 @@ _PIECE = b'{"type":"stream_event","event":{"type":"content_block_delta",'
 _LONG_PIECE = 1_000  # longer ones may be signatures, which are not output text: parsed
 
 
-def parse_lines(lines: Iterable[bytes]) -> list[Event]:
+def parse_lines(lines: Sequence[bytes]) -> list[Event]:
     """The events in `lines`; pieces of streamed text that follow each other are one event."""
     events: list[Event] = []
-    pieces = size = overhead = 0
-    for line in lines:
-        if line.startswith(_PIECE) and len(line) < _LONG_PIECE:
-            if not pieces:
-                overhead = _piece_overhead(line)
-            pieces += 1
-            size += len(line) - overhead
-            continue
-        if pieces:
-            events.append(Streamed(pieces, max(pieces, size)))
-            pieces = size = 0
-        event = parse_line(line)
+    begin = 0
+    # a comprehension: nearly all of an instance's lines are passed over here
+    others = [i for i, line in enumerate(lines) if not line.startswith(_PIECE) or len(line) > _LONG_PIECE]
+    for i in others:
+        if i > begin:
+            events.append(_streamed(lines[begin:i]))
+        begin = i + 1
+        event = parse_line(lines[i])
         if event is not None:
             events.append(event)
-    if pieces:
-        events.append(Streamed(pieces, max(pieces, size)))
+    if len(lines) > begin:
+        events.append(_streamed(lines[begin:]))
     return events
 
 
-def _piece_overhead(line: bytes) -> int:
-    """The bytes of a piece's line that are not its text (the same for all of a response, to a byte or two)."""
-    event = parse_line(line)
-    return len(line) - event.chars if isinstance(event, Streamed) else len(line)
+def _streamed(pieces: Sequence[bytes]) -> Streamed:
+    """Pieces in a row as one event; what surrounds the text is about as long in each of them."""
+    first = parse_line(pieces[0])
+    overhead = len(pieces[0]) - (first.chars if isinstance(first, Streamed) else 0)
+    return Streamed(len(pieces), max(0, sum(map(len, pieces)) - overhead * len(pieces)))
 
 
 def parse_line(line: bytes) -> Event | None:

@@ -51,8 +51,8 @@ class Log(Protocol):
 
     path: str
 
-    def write(self, lines: list[bytes]) -> None:
-        """Append whole lines."""
+    def write(self, data: bytes) -> None:
+        """Append what the instance has written."""
 
     def close(self) -> None:
         """No more lines come."""
@@ -245,15 +245,16 @@ class _Session:
             if self._stop_grace_s is not None:  # a stop that came while the process was being started
                 running.stop(self._stop_grace_s)
             self.stop_if_over()
-            async for lines in running.lines():
+            async for batch in running.output():
                 if log:
-                    log.write(lines)
-                for event in parse_lines(lines):
+                    log.write(batch.raw)
+                for event in parse_lines(batch.lines):
                     self._take(event)
                 supervisor._on_change()
             exit = await running.wait()
         except BaseException:
             running.stop(0.0)
+            await running.wait()
             raise
         finally:
             beat.cancel()

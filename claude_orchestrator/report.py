@@ -101,7 +101,7 @@ def final_report(run: Run, now: float, look: Look) -> list[str]:
     lines.append(
         f"Total: {_at_least(exact)}{usage.total_tokens:,} tokens (input {usage.input_tokens:,}, "
         f"output {usage.output_tokens:,}, cache write {usage.cache_creation_input_tokens:,}, "
-        f"cache read {usage.cache_read_input_tokens:,})" + ("" if cost is None else f", ${cost:.4f} as claude reckons")
+        f"cache read {usage.cache_read_input_tokens:,})" + (f", ${cost:.4f} as claude reckons" if cost else "")
     )
     if run.folder:
         lines.append(f"Logs: {printable(run.folder)}")

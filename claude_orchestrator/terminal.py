@@ -94,10 +94,19 @@ class Terminal:
         encoding = getattr(stream, "encoding", None) or "utf-8"
         if not self._color.get(stream) and not self.live:
             text = _ESCAPES.sub("", text)
-        # a closed pipe or a terminal that is gone must not end the run
-        with contextlib.suppress(OSError, ValueError):
+        try:
             stream.write(text.encode(encoding, "replace").decode(encoding, "replace"))
             stream.flush()
+        except (OSError, ValueError):  # a closed pipe or a terminal that is gone must not end the run
+            _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """Send what is still written to nowhere; else Python complains once more as it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _is_terminal(stream: TextIO) -> bool:

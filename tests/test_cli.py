@@ -1,0 +1,434 @@
+"""The command line as a user meets it: real processes, a fake claude, what is printed and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+FAKE = Path(__file__).with_name("fake_claude.py")
+TWO = {"instances": [{"name": "one", "command": "/test --unit"}, {"name": "two", "command": "/test --all"}]}
+
+
+class Workplace:
+    """A folder with a workspace, and a way to run the program there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.workspace = root / "work"
+        self.workspace.mkdir()
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(root),
+            "FAKE_DIR": str(root),
+            "PYTHONUTF8": "1",
+            "COLUMNS": "120",
+        }
+
+    def config(self, data: Any, name: str = "runs.json") -> str:
+        path = self.root / name
+        path.write_text(data if isinstance(data, str) else json.dumps(data))
+        return str(path)
+
+    def argv(self, *args: str, claude: str | None = str(FAKE)) -> list[str]:
+        own = ["--workspace", str(self.workspace), "--output-dir", str(self.root / "out")]
+        bin_args = ["--claude-bin", claude] if claude else []
+        return [sys.executable, "-m", "claude_orchestrator", *own, *bin_args, *args]
+
+    def run(self, *args: str, claude: str | None = str(FAKE), **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(*args, claude=claude),
+            env={**self.env, **env},
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def report(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((self.root / "report.json").read_text())
+        return data
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    return Workplace(tmp_path)
+
+
+def test_a_run_with_its_report(place: Workplace) -> None:
+    done = place.run("--config", place.config(TWO), "--report", "report.json", "--junit", "junit.xml")
+    assert done.returncode == 0, done.stderr
+    report = place.report()
+    assert report["schema_version"] == 1 and report["exit_code"] == 0 and report["mode"] == "warn"
+    first = report["instances"][0]
+    assert first["name"] == "one" and first["base_command"] == "/test" and first["status"] == "completed"
+    assert first["usage"] == {
+        "input_tokens": 1000,
+        "output_tokens": 50,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "total_tokens": 1050,
+        "exact": True,
+    }
+    assert first["cost_usd"] == 0.01 and first["models"] == ["fake-model"] and first["exit_code"] == 0
+    assert report["totals"]["total_tokens"] == 2100
+    log = Path(first["log"])
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600 and stat.S_IMODE(log.parent.stat().st_mode) == 0o700
+    assert '"type":"result"' in log.read_text()
+    suite = ElementTree.parse(place.root / "junit.xml").getroot()[0]
+    assert suite.get("tests") == "2" and suite.get("failures") == "0"
+
+
+def test_block_mode_skips_what_does_not_fit(place: Workplace) -> None:
+    args = ("--overall-token-budget", "1500", "--budget-enforcement-mode", "block", "--report", "report.json")
+    done = place.run("--config", place.config(TWO), *args)
+    assert done.returncode == 1
+    assert "ERROR: BLOCK MODE: Budget exceeded for instance two. Skipping." in done.stderr
+    statuses = [instance["status"] for instance in place.report()["instances"]]
+    assert statuses == ["completed", "blocked"]
+    assert place.report()["budgets"]["overall"] == {"limit": 1500, "used": 1050, "held": 0, "percentage": 70.0}
+
+
+def test_warn_mode_says_so_and_goes_on(place: Workplace) -> None:
+    done = place.run("--config", place.config(TWO), "--command-budget", "/test=1200", "--report", "report.json")
+    assert done.returncode == 0
+    assert (
+        "WARNING: Budget exceeded for /test command (used: 2050/1200 tokens)"
+        in done.stderr.replace("used: 2100", "used: 2050")
+        or "WARNING: Budget exceeded for /test command (used: 20" in done.stderr
+    )
+    assert "BUDGET STATUS" in done.stdout and "(Warning!)" in done.stdout
+
+
+def test_budget_stop_while_running(place: Workplace) -> None:
+    setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "hang"}}]}
+    args = ("--command-budget", "/test=1000", "--budget-enforcement-mode", "block", "--report", "report.json")
+    done = place.run("--config", place.config(setup), *args)
+    assert done.returncode == 1
+    (instance,) = place.report()["instances"]
+    assert instance["status"] == "stopped" and "/test command budget" in instance["reason"]
+    assert instance["resume"] == "claude --resume 0f0e0d0c-0000-4000-8000-000000000001"
+    assert "go on with its session: claude --resume" in done.stdout
+    assert not any(alive(pid) for pid in json.loads((place.root / "pids.json").read_text()))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "status", "reason"),
+    [
+        ("crash", "failed", "exited with code 1 and without a result: something went wrong | badly"),
+        ("no-result", "failed", "exited with code 0 and without a result: fatal: lost my way"),
+        ("leaves-a-child", "completed", ""),
+        ("garbage", "completed", ""),
+        ("asks", "completed", ""),
+        ("escapes", "failed", "error"),
+    ],
+)
+def test_odd_instances(place: Workplace, scenario: str, status: str, reason: str) -> None:
+    setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": scenario}}]}
+    done = place.run("--config", place.config(setup), "--report", "report.json", FORCE_COLOR="")
+    (instance,) = place.report()["instances"]
+    assert instance["status"] == status and instance["reason"].startswith(reason)
+    assert done.returncode == (0 if status == "completed" else 1)
+    assert "\x1b" not in done.stdout + done.stderr
+    if (place.root / "pids.json").exists():
+        assert not any(alive(pid) for pid in json.loads((place.root / "pids.json").read_text()))
+    if scenario == "garbage":
+        assert instance["broken_lines"] == 7 and instance["usage"]["total_tokens"] == 1050
+    if scenario == "asks":
+        answer = json.loads((place.root / "control_response.json").read_text())
+        assert answer["response"]["response"]["behavior"] == "deny"
+
+
+def test_timeout_reaches_everything_that_was_started(place: Workplace) -> None:
+    setup = {"instances": [{"name": "one", "prompt": "x", "timeout_s": 1, "env": {"FAKE_CLAUDE": "stubborn"}}]}
+    begun = time.monotonic()
+    place.run("--config", place.config(setup), "--report", "report.json")
+    (instance,) = place.report()["instances"]
+    assert instance["status"] == "timed_out" and instance["reason"] == "timed out after 1 s"
+    assert instance["exit_code"] == -signal.SIGKILL and time.monotonic() - begun < 20
+    assert not any(alive(pid) for pid in json.loads((place.root / "pids.json").read_text()))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals_stop_and_report(place: Workplace, number: signal.Signals, code: int) -> None:
+    setup = {
+        "instances": [
+            {"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": "hang"}},
+            {"name": "two", "prompt": "y", "env": {"FAKE_CLAUDE": "hang"}},
+        ]
+    }
+    argv = place.argv("--config", place.config(setup), "--report", "report.json", "--max-parallel", "1")
+    process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pids = place.root / "pids.json"
+    while not pids.exists() or not pids.read_text():
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == code and b"Total:" in out
+    assert [instance["status"] for instance in place.report()["instances"]] == ["cancelled", "cancelled"]
+    assert place.report()["exit_code"] == code
+    assert not any(alive(pid) for pid in json.loads(pids.read_text()))
+
+
+def test_turns_arguments_folder_and_environment(place: Workplace) -> None:
+    (place.workspace / "sub").mkdir()
+    instance = {
+        "name": "one",
+        "command": "/test $(touch hacked) `x`",
+        "pre_commands": ["/prime"],
+        "clear_history": True,
+        "compact_history": True,
+        "permission_mode": "plan",
+        "allowed_tools": ["Read", "Bash(git log:*)"],
+        "model": "opus",
+        "session_id": "abc",
+        "append_system_prompt": "--be=kind",
+        "mcp_config": {"mcpServers": {}},
+        "cwd": "sub",
+        "env": {"FAKE_CLAUDE": "echo", "SECRET": "s3cret"},
+        "extra_args": ["--max-turns", "3"],
+    }
+    done = place.run("--config", place.config({"instances": [instance]}), "--report", "report.json")
+    assert done.returncode == 0, done.stderr
+    turns = json.loads((place.root / "turns.json").read_text())
+    assert turns == ["/clear", "/compact", "/prime", "/test $(touch hacked) `x`"]
+    argv = json.loads((place.root / "argv.json").read_text())
+    assert argv[:8] == "-p --input-format stream-json --output-format stream-json --verbose".split() + [
+        "--include-partial-messages",
+        "--permission-mode=plan",
+    ]
+    assert argv[8:] == [
+        "--model=opus",
+        "--resume=abc",
+        "--allowedTools=Read,Bash(git log:*)",
+        "--append-system-prompt=--be=kind",
+        '--mcp-config={"mcpServers": {}}',
+        "--max-turns",
+        "3",
+    ]
+    assert (place.root / "cwd.txt").read_text() == str(place.workspace / "sub")
+    assert json.loads((place.root / "env.json").read_text())["SECRET"] == "s3cret"
+    assert "s3cret" not in done.stdout + done.stderr
+    assert not (place.workspace / "sub" / "hacked").exists()
+
+
+# -- bad input --
+
+
+BAD_CONFIGS: dict[str, tuple[Any, str]] = {
+    "not json": ('{"instances": [}', "runs.json: line 1 column 16: invalid JSON"),
+    "not an object": ([], "runs.json: expected an object, got []"),
+    "no instances": ({}, "runs.json: instances: missing"),
+    "empty instances": ({"instances": []}, "runs.json: instances: expected at least one instance"),
+    "unknown key": (
+        {"instances": [{"prompt": "x", "modle": "y"}]},
+        "instances[0].modle: unknown key; did you mean 'model'?",
+    ),
+    "wrong type": (
+        {"instances": [{"prompt": "x"}, {"prompt": "x"}, {"prompt": "x", "max_tokens_per_command": "lots"}]},
+        'runs.json: instances[2].max_tokens_per_command: expected a positive integer, got "lots"',
+    ),
+    "neither": ({"instances": [{"name": "x"}]}, "instances[0]: neither command nor prompt"),
+    "empty command": ({"instances": [{"command": "  "}]}, "instances[0].command: is empty"),
+    "duplicate names": (
+        {"instances": [{"name": "a", "prompt": "x"}, {"name": "a", "prompt": "y"}]},
+        'instances[1].name: duplicate name "a", first used by instances[0]',
+    ),
+    "zero budget": (
+        {"instances": [{"prompt": "x"}], "budget": {"overall_budget": 0}},
+        "budget.overall_budget: expected a positive",
+    ),
+    "float budget": (
+        {"instances": [{"prompt": "x"}], "budget": {"command_budgets": {"/t": 1.5}}},
+        "budget.command_budgets./t: expected",
+    ),
+    "bool budget": (
+        {"instances": [{"prompt": "x"}], "budget": {"overall_budget": True}},
+        "budget.overall_budget: expected",
+    ),
+    "unknown mode": (
+        {"instances": [{"prompt": "x"}], "budget": {"enforcement_mode": "stop"}},
+        "budget.enforcement_mode: expected one of warn, block",
+    ),
+    "unknown weights": (
+        {"instances": [{"prompt": "x"}], "budget": {"token_weights": "heavy"}},
+        "budget.token_weights: expected flat, billing",
+    ),
+    "output format": (
+        {"instances": [{"prompt": "x", "output_format": "json"}]},
+        "instances[0].output_format: expected one of stream-json",
+    ),
+    "duplicate key": ('{"instances": [{"prompt": "x", "prompt": "y"}]}', 'instances[0]: the key "prompt" stands twice'),
+    "missing folder": ({"instances": [{"prompt": "x", "cwd": "nowhere"}]}, "nowhere: no such folder"),
+    "own option": (
+        {"instances": [{"prompt": "x", "extra_args": ["--output-format=json"]}]},
+        "extra_args[0]: is set by the orchestrator",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CONFIGS)
+@pytest.mark.parametrize("mode", [[], ["--dry-run"]])
+def test_bad_config(place: Workplace, name: str, mode: list[str]) -> None:
+    data, message = BAD_CONFIGS[name]
+    done = place.run("--config", place.config(data), *mode)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    assert not (place.root / "turns.json").exists()
+
+
+def test_all_config_errors_at_once(place: Workplace) -> None:
+    data = {"instances": [{"prompt": 3, "timeout_s": -1}, {}], "budgets": {}, "budget": {"overall_budget": -5}}
+    done = place.run("--config", place.config(data))
+    assert done.returncode == 2 and done.stderr.count("ERROR: ") == 5
+
+
+BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
+    "missing config": (["--config", "nope.json"], "nope.json: cannot read the config: No such file"),
+    "config is a folder": (["--config", "."], "cannot read the config: Is a directory"),
+    "zero budget": (["--overall-token-budget", "0"], "--overall-token-budget"),
+    "negative budget": (["--overall-token-budget", "-5"], "--overall-token-budget"),
+    "word budget": (["--overall-token-budget", "lots"], "--overall-token-budget"),
+    "no equals": (["--command-budget", "/test"], "--command-budget: expected KEY=N"),
+    "no key": (["--command-budget", "=5"], "--command-budget: the command before '=' is empty"),
+    "no number": (["--command-budget", "/test="], "--command-budget: expected a positive integer"),
+    "bad number": (["--command-budget", "/test=1.5"], "--command-budget: expected a positive integer"),
+    "zero command budget": (["--command-budget", "/test=0"], "--command-budget: expected a positive integer"),
+    "unknown mode": (["--budget-enforcement-mode", "stop"], "--budget-enforcement-mode"),
+    "unknown weights": (["--token-weights", "heavy"], "--token-weights: expected flat, billing"),
+    "weights without number": (["--token-weights", "output=x"], "--token-weights: a weight is a number"),
+    "unknown option": (["--nope"], "No such option"),
+    "start at": (["--start-at", "soon"], "--start-at: expected a span"),
+    "start at 25 o'clock": (["--start-at", "25:00"], "--start-at: expected a span"),
+    "report folder": (["--report", "no/such/report.json"], "--report: no/such/report.json: cannot be written"),
+    "report is a folder": (["--report", "."], "--report: .: is a folder"),
+    "prompt and config": (["--config", "x", "hello"], "PROMPT and --config exclude each other"),
+    "empty prompt": ([" "], "PROMPT: is empty"),
+    "single option without prompt": (["--model", "opus"], "--model: only with a PROMPT"),
+    "nan": (["--timeout", "nan"], "--timeout"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_OPTIONS)
+def test_bad_options(place: Workplace, name: str) -> None:
+    args, message = BAD_OPTIONS[name]
+    done = place.run(*args)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and not (place.root / "turns.json").exists()
+
+
+def test_missing_workspace_and_claude(place: Workplace) -> None:
+    done = place.run("hello", "--workspace", "nowhere")
+    assert done.returncode == 2 and "--workspace" in done.stderr and "no such folder" in done.stderr
+    done = place.run("hello", claude="/nowhere/claude")
+    assert done.returncode == 2 and "--claude-bin: /nowhere/claude: no such file" in done.stderr
+    plain = place.root / "plain"
+    plain.write_text("x")
+    done = place.run("hello", claude=str(plain))
+    assert done.returncode == 2 and "not executable" in done.stderr
+    done = place.run("hello", claude=None, PATH="/nowhere")
+    assert done.returncode == 2 and "claude is not on PATH" in done.stderr
+
+
+def test_too_old_and_mute_claude(place: Workplace) -> None:
+    done = place.run("hello", FAKE_CLAUDE="old")
+    assert done.returncode == 2 and "version 1.0.3 is too old" in done.stderr
+    assert not (place.root / "turns.json").exists()
+    assert place.run("hello", FAKE_CLAUDE="mute").returncode == 0
+
+
+def test_output_folder_that_cannot_be(place: Workplace) -> None:
+    (place.root / "file").write_text("")
+    done = place.run("hello", "--output-dir", "file/runs")
+    assert done.returncode == 2 and "--output-dir: file/runs: cannot be written" in done.stderr
+
+
+# -- which config, which value --
+
+
+def test_prompt_config_workspace_default(place: Workplace) -> None:
+    assert "built-in default" in place.run("--dry-run").stdout
+    (place.workspace / "claude-orchestrator.json").write_text(json.dumps(TWO))
+    done = place.run("--dry-run")
+    assert "claude-orchestrator.json" in done.stdout and "/test --unit" in done.stdout
+    done = place.run("--dry-run", "/hello world", "--instance-name", "greeter")
+    assert "from PROMPT" in done.stdout and "1. greeter" in done.stdout and "'/hello world'" in done.stdout
+
+
+def test_dry_run_shows_everything_and_launches_nothing(place: Workplace) -> None:
+    data = {**TWO, "budget": {"overall_budget": 1500, "enforcement_mode": "warn"}}
+    args = (
+        "--dry-run",
+        "--budget-enforcement-mode",
+        "block",
+        "--command-budget",
+        "/tset=9",
+        "--command-budget",
+        "two=5000",
+    )
+    done = place.run("--config", place.config(data), *args, CLAUDE_ORCHESTRATOR_MAX_PARALLEL="3")
+    assert done.returncode == 0, done.stderr
+    out = done.stdout
+    assert "-p --input-format stream-json --output-format stream-json --verbose" in out
+    assert "the budget /tset=9 matches nothing in the plan; nearest: /test" in out
+    assert "overall (1,500), instance two (5,000)" in out
+    assert "admission: would start" in out
+    assert "would wait (overall budget: used 0 + held by others 1,000 + estimate 1,000 > limit 1,500 tokens)" in out
+    flat = [" ".join(line.split()) for line in out.splitlines()]
+    assert any(line.startswith("overall_token_budget 1500 (") and line.endswith("runs.json)") for line in flat)
+    assert "budget_enforcement_mode block (option)" in flat
+    assert "max_parallel 3 (environment)" in flat
+    assert "startup_delay_s 0.0 (default)" in flat
+    assert "BUDGET STATUS" in out
+    assert not (place.root / "turns.json").exists() and not (place.root / "out").exists()
+
+
+def test_help_names_every_option_and_version(place: Workplace) -> None:
+    done = place.run("--help")
+    assert done.returncode == 0
+    for option in (
+        "--overall-token-budget",
+        "--command-budget",
+        "--budget-enforcement-mode",
+        "--disable-budget-visuals",
+    ):
+        assert option in done.stdout
+    assert place.run("--version").stdout.startswith("claude-orchestrator, version ")
+
+
+def test_closed_standard_output_does_not_end_the_run(place: Workplace) -> None:
+    argv = place.argv("--config", place.config(TWO), "--report", "report.json")
+    process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=30) == 0 and place.report()["exit_code"] == 0
+
+
+def test_ascii_terminal(place: Workplace) -> None:
+    args = ("--config", place.config(TWO), "--overall-token-budget", "5000")
+    done = place.run(*args, PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    assert done.returncode == 0 and "| Overall: [########" in done.stdout and done.stdout.isascii()
+
+
+def test_start_at_waits(place: Workplace) -> None:
+    done = place.run("hello", "--start-at", "1s")
+    assert done.returncode == 0 and "INFO: Starting in 0:01" in done.stderr

@@ -19,9 +19,9 @@ from claude_orchestrator.config import (
     load_config,
 )
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.plan import make_plan
-from claude_orchestrator.settings import DEFAULT_MAX_PARALLEL, Given, merge
-from token_budget.budget_manager import MODES
+from claude_orchestrator.plan import Plan, make_manager, make_plan
+from claude_orchestrator.settings import DEFAULT_MAX_PARALLEL, Given, Settings, merge
+from token_budget.budget_manager import MODES, TokenBudgetManager
 
 if TYPE_CHECKING:
     from claude_orchestrator.terminal import Terminal
@@ -181,13 +181,11 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     terminal = Terminal(
         quiet=options["quiet"], level=options["log_level"].lower(), visuals=not settings.disable_budget_visuals
     )
-    if options["list_commands"] or options["inspect_command"]:
-        claude = "claude"
-    else:
-        claude = "claude" if options["rehearse"] else preflight.find_claude(options["claude_bin"])
+    only_shows = options["list_commands"] or options["inspect_command"]
+    claude = "claude" if only_shows or options["rehearse"] else preflight.find_claude(options["claude_bin"])
     plan = make_plan(config, settings, workspace=str(workspace), claude_bin=claude)
-    if options["list_commands"] or options["inspect_command"]:
-        return _show_commands(options, workspace, terminal, plan, settings)
+    if only_shows:
+        return _show_commands(options, workspace, terminal, make_manager(plan, settings))
     preflight.check_plan(plan, config.source)
     output_dir = options["output_dir"] or Path(click.get_app_dir(PROGRAM), "runs")
     for option in ("report", "junit"):
@@ -196,7 +194,7 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     if not options["rehearse"]:
         preflight.check_version(claude)
     if options["dry_run"]:
-        return _dry_run(plan, settings, terminal, config.source, workspace)
+        return _dry_run(plan, settings, terminal, config.source)
     for warning in plan.warnings:
         terminal.message("WARNING", warning)
     from claude_orchestrator import runner
@@ -261,15 +259,49 @@ def _single_instance(prompt: str, options: Mapping[str, Any]) -> InstanceConfig:
     )
 
 
-def _dry_run(plan: Any, settings: Any, terminal: Terminal, source: str, workspace: Path) -> int:
+def _dry_run(plan: Plan, settings: Settings, terminal: Terminal, source: str) -> int:
     from claude_orchestrator.dryrun import describe
 
-    warnings: list[str] = []
+    warnings = []
+    for spec in plan.specs:
+        if spec.base_command is not None:
+            warnings += _unknown_command(spec.base_command, spec.name, Path(spec.cwd))
     terminal.print(describe(plan, settings, terminal.look(), source=source, warnings=warnings))
     return 0
 
 
-def _show_commands(options: Mapping[str, Any], workspace: Path, terminal: Terminal, plan: Any, settings: Any) -> int:
+def _unknown_command(command: str, name: str, folder: Path) -> list[str]:
+    """A warning for a slash command that neither the folder nor the user has; built-in ones differ by version."""
+    from claude_orchestrator import commands
+
+    known = commands.discover(folder, Path.home())
+    if commands.find(known, command) is not None:
+        return []
+    near = commands.nearest(command, known)
+    hint = f"; did you mean {' or '.join(near)}?" if near else " (it may be claude's own or a plugin's)"
+    return [f"{name}: {command} is no command or skill of {folder} or of the user{hint}"]
+
+
+def _show_commands(options: Mapping[str, Any], workspace: Path, terminal: Terminal, manager: TokenBudgetManager) -> int:
+    """`--list-commands` and `--inspect-command`, with the budget panel where there are budgets."""
+    from claude_orchestrator import commands
+    from token_budget.visualization import render_budget_panel
+
+    known = commands.discover(workspace, Path.home())
+    look = terminal.look()
+    name = options["inspect_command"]
+    if name:
+        info = commands.find(known, name)
+        if info is None:
+            near = commands.nearest(name, known)
+            raise UserError(f"--inspect-command: no command {name}" + (f"; nearest: {', '.join(near)}" if near else ""))
+        lines = commands.render_inspect(info)
+    else:
+        lines = commands.render_list(known, look.width)
+    if look.visuals:
+        width = min(look.width, 77)
+        lines += render_budget_panel(manager, width=width, color=look.color, ascii_only=look.ascii_only)
+    terminal.print(lines)
     return 0
 
 

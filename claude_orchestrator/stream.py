@@ -65,10 +65,11 @@ class LineFramer:
         lines = chunk.split(b"\n")
         tail = lines.pop()
         if self._size_bytes and lines:
-            lines[0] = b"".join((*self._parts, lines[0]))
-            if self._size_bytes > self.max_line_bytes:
+            if self._size_bytes + len(lines[0]) > self.max_line_bytes:
                 lines.pop(0)
                 self.dropped += 1
+            else:
+                lines[0] = b"".join((*self._parts, lines[0]))
             self._parts, self._size_bytes = [], 0
         if tail:
             self._size_bytes += len(tail)

@@ -268,7 +268,7 @@ class UsageTally:
         for response in list(self._open.values()):
             if response.in_reading:
                 continue
-            if response.usage.counts[0] and growth.covers(response.usage):
+            if growth.covers(response.usage):
                 self._found_in_reading(response, growth.output_tokens)
                 growth -= response.usage
             elif response.cut:

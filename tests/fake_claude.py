@@ -61,7 +61,7 @@ def main() -> None:
         sys.exit("something went wrong\nbadly")
     if scenario == "echo":
         note("argv.json", json.dumps(sys.argv[1:]))
-        note("cwd.txt", os.getcwd())
+        note("cwd.txt", str(Path.cwd()))
         note("env.json", json.dumps(dict(os.environ)))
     if scenario == "stubborn":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -102,11 +103,8 @@ def test_block_mode_skips_what_does_not_fit(place: Workplace) -> None:
 def test_warn_mode_says_so_and_goes_on(place: Workplace) -> None:
     done = place.run("--config", place.config(TWO), "--command-budget", "/test=1200", "--report", "report.json")
     assert done.returncode == 0
-    assert (
-        "WARNING: Budget exceeded for /test command (used: 2050/1200 tokens)"
-        in done.stderr.replace("used: 2100", "used: 2050")
-        or "WARNING: Budget exceeded for /test command (used: 20" in done.stderr
-    )
+    # the second instance's start passes the limit; the first may or may not have ended by then
+    assert re.search(r"WARNING: Budget exceeded for /test command \(used: \d+/1200 tokens\)", done.stderr)
     assert "BUDGET STATUS" in done.stdout and "(Warning!)" in done.stdout
 
 
@@ -212,11 +210,10 @@ def test_turns_arguments_folder_and_environment(place: Workplace) -> None:
     turns = json.loads((place.root / "turns.json").read_text())
     assert turns == ["/clear", "/compact", "/prime", "/test $(touch hacked) `x`"]
     argv = json.loads((place.root / "argv.json").read_text())
-    assert argv[:8] == "-p --input-format stream-json --output-format stream-json --verbose".split() + [
+    assert argv[:6] == ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
+    assert argv[6:] == [
         "--include-partial-messages",
         "--permission-mode=plan",
-    ]
-    assert argv[8:] == [
         "--model=opus",
         "--resume=abc",
         "--allowedTools=Read,Bash(git log:*)",

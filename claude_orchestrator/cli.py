@@ -188,6 +188,7 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
         return _show_commands(options, workspace, terminal, make_manager(plan, settings))
     preflight.check_plan(plan, config.source)
     output_dir = options["output_dir"] or Path(click.get_app_dir(PROGRAM), "runs")
+    preflight.check_output_dir(output_dir)
     for option in ("report", "junit"):
         if options[option] is not None:
             preflight.check_writable(f"--{option}", options[option])
@@ -274,12 +275,8 @@ def _unknown_command(command: str, name: str, folder: Path) -> list[str]:
     """A warning for a slash command that neither the folder nor the user has; built-in ones differ by version."""
     from claude_orchestrator import commands
 
-    known = commands.discover(folder, Path.home())
-    if commands.find(known, command) is not None:
-        return []
-    near = commands.nearest(command, known)
-    hint = f"; did you mean {' or '.join(near)}?" if near else " (it may be claude's own or a plugin's)"
-    return [f"{name}: {command} is no command or skill of {folder} or of the user{hint}"]
+    warning = commands.warning_for(command, commands.discover(folder, Path.home()))
+    return [f"{name}: {warning}"] if warning else []
 
 
 def _show_commands(options: Mapping[str, Any], workspace: Path, terminal: Terminal, manager: TokenBudgetManager) -> int:
@@ -293,9 +290,9 @@ def _show_commands(options: Mapping[str, Any], workspace: Path, terminal: Termin
     if name:
         info = commands.find(known, name)
         if info is None:
-            near = commands.nearest(name, known)
+            near = commands.nearest(name, [info.name for info in known])
             raise UserError(f"--inspect-command: no command {name}" + (f"; nearest: {', '.join(near)}" if near else ""))
-        lines = commands.render_inspect(info)
+        lines = commands.render_inspect(info, look.width)
     else:
         lines = commands.render_list(known, look.width)
     if look.visuals:

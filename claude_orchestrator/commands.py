@@ -1,7 +1,7 @@
 """Which slash commands and skills a workspace and a user offer, found as claude itself finds them.
 
-All rules here were measured with claude 2.1.197 and 2.1.330 (where they differ: 2.1.330). Not looked at: plugins, MCP
-prompts, `.claude/workflows`, managed settings, `--add-dir`.
+The rules were measured with claude 2.1.197 and 2.1.330; where these differ, the later one is followed.
+Not looked at: plugins, MCP prompts, `.claude/workflows`, managed settings, `--add-dir`.
 """
 
 from __future__ import annotations
@@ -23,62 +23,65 @@ MAX_BODY_CHARS = 20_000
 MAX_FIELD_CHARS = 2_000
 MAX_FILES = 2_000
 MAX_FOLDERS = 2_000
+MAX_DEPTH = 32
 
-# names, hint, description; `+`: in init.slash_commands of 2.1.330 only, else of 2.1.197 too
+# names; hint; description, after `+` if init.slash_commands of 2.1.330 has it, but not that of 2.1.197
 _BUILT_IN = """
-auto-mode-setup | | + describe your environment to auto mode
-autocompact | [auto|<tokens>] | + set how full the context gets before it is summarised
-batch | <instruction> | plan a large change, then carry it out with parallel agents in worktrees
-claude-api | | reference for the Claude API and SDKs
-clear,reset,new | [name] | start a new session with an empty context (no API call)
-code-review | [effort] [--fix] [--comment] [<target>] | review the current diff for bugs and clean-ups
-color | [<color>] | + set the prompt bar's colour
-compact | [instructions] | replace the conversation so far by a summary
-config,settings | key=value | set a setting (no API call)
-context | | show what fills the context
-dataviz | | + how to design charts and dashboards
-debug | [issue] | switch on debug logging and look into an issue
-deep-research | <question> | search the web widely, check claims, write a report with sources
-doctor,checkup | | + check the health of the claude set-up and fix it
-effort | <level> | + set the model's effort
-fewer-permission-prompts | | allow the read-only tool calls that past sessions asked for
-goal | <condition> | keep working until a condition is met
-heapdump | | write claude's JavaScript heap to a file
-init | | write a CLAUDE.md that describes the code base
-insights | | report on your past sessions
-list-agents,peers | | + list subagents and other sessions
-loop,proactive | [interval] [prompt] | run a prompt or a command again and again
-mcp | [reconnect|enable|disable] | + show or switch MCP servers
-model | [<model>] | + show or set the model
-output-style | [style] | + list output styles or switch to one
-plugin-authoring | | + write a change to claude's own interface
-recap | | + sum up the session in a line
-reload-plugins | [--force] | + activate changed plugins
-reload-skills | | look for new and changed skills
-rename,name | [name] | + rename the conversation
-review | [pr] | review a pull request (2.1.330: another name of /code-review)
-run | | start this project's app and drive it
-run-skill-generator | | write a skill that runs this project's app
-security-review | | review the branch's changes for security
-simplify | [<target>] | clean up the changed code
-team-onboarding | | write a guide for team mates from your own use
-update-config | | change settings.json: hooks, permissions, environment
-usage,cost,stats | | show the session's cost and the plan's usage (no API call)
-verify | | see a change work by running the app
-workflow-authoring | | + reference for workflow scripts
+auto-mode-setup;; + describe your environment to auto mode
+autocompact; [auto|<tokens>]; + set how full the context gets before it is summarised
+batch; <instruction>; plan a large change, then carry it out with parallel agents in worktrees
+claude-api;; reference for the Claude API and SDKs
+clear,reset,new; [name]; start a new session with an empty context (no API call)
+code-review; [effort] [--fix] [--comment] [<target>]; review the current diff for bugs and clean-ups
+color; [<color>]; + set the prompt bar's colour
+compact; [instructions]; replace the conversation so far by a summary
+config,settings; key=value; set a setting (no API call)
+context;; show what fills the context
+dataviz;; + how to design charts and dashboards
+debug; [issue]; switch on debug logging and look into an issue
+deep-research; <question>; search the web widely, check claims, write a report with sources
+doctor,checkup;; + check the health of the claude set-up and fix it
+effort; <level>; + set the model's effort
+fewer-permission-prompts;; allow the read-only tool calls that past sessions asked for
+goal; <condition>; keep working until a condition is met
+heapdump;; write claude's JavaScript heap to a file
+init;; write a CLAUDE.md that describes the code base
+insights;; report on your past sessions
+list-agents,peers;; + list subagents and other sessions
+loop,proactive; [interval] [prompt]; run a prompt or a command again and again
+mcp; [reconnect|enable|disable]; + show or switch MCP servers
+model; [<model>]; + show or set the model
+output-style; [style]; + list output styles or switch to one
+plugin-authoring;; + write a change to claude's own interface
+recap;; + sum up the session in a line
+reload-plugins; [--force]; + activate changed plugins
+reload-skills;; look for new and changed skills
+rename,name; [name]; + rename the conversation
+review; [pr]; review a pull request (2.1.330: another name of /code-review)
+run;; start this project's app and drive it
+run-skill-generator;; write a skill that runs this project's app
+security-review;; review the branch's changes for security
+simplify; [<target>]; clean up the changed code
+team-onboarding;; write a guide for team mates from your own use
+update-config;; change settings.json: hooks, permissions, environment
+usage,cost,stats;; show the session's cost and the plan's usage (no API call)
+verify;; see a change work by running the app
+workflow-authoring;; + reference for workflow scripts
 """
-# both versions answer "isn't available in this environment", or that there is nothing to do here
+# both versions answer "isn't available in this environment", or have nothing to do here
 _NOT_HEADLESS = """
-add-dir advisor agents allowed-tools bashes branch brief btw bug cd checkpoint continue copy diff exit export
-extra-usage fast focus fork help hooks ide keybindings login logout memory mobile permissions plan plugin plugins
-privacy-settings quit rc release-notes remote-control resume rewind sandbox schedule session skills statusline status
-stickers tasks terminal-setup theme ultraplan ultrareview vim voice workflows
+add-dir advisor agents allowed-tools bashes branch brief btw bug cd checkpoint continue copy diff exit
+export extra-usage fast focus fork help hooks ide keybindings login logout memory mobile permissions plan
+plugin plugins privacy-settings quit rc release-notes remote-control resume rewind sandbox schedule session
+skills statusline status stickers tasks terminal-setup theme ultraplan ultrareview vim voice workflows
 """
 _ONLY_CLAUDE = "only Claude itself can invoke it (user-invocable)"
 _CONDITIONAL = "unknown until Claude touches a file that matches its `paths`"
-_FRONT_MATTER = re.compile(r"---[^\S\n]*+\n(.*?)---\s*+", re.DOTALL)  # claude, too, ends it at the first ---
+_SPACE = "its name has a space, and a prompt's command ends there"
+_ABSENT = "no such file"
+_NEWER = "not yet in 2.1.197"
+_FRONT_MATTER = re.compile(r"---[^\S\n]*+\n(.*?)---\s*+", re.DOTALL)  # claude's own end, too
 _KEY = re.compile(r"[\"']?([\w-]+)[\"']?\s*:(?:\s+(.*))?")
-_ITEM = re.compile(r"\s*(\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^,]+)")
 _TOOL = re.compile(r"[^\s,()]+(?:\([^)]*\))?")
 _NAME = re.compile(r"/[A-Za-z0-9:_-]+")  # what claude takes for a command's name; `/etc/hosts` is text
 
@@ -101,7 +104,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommandInfo:
-    """A command as a prompt may begin with it; if not `available`, `note` says why. Texts are as the file has them."""
+    """A command that a prompt may begin with; if not `available`, `note` says why. Texts may be hostile."""
 
     name: str
     description: str
@@ -118,54 +121,54 @@ class CommandInfo:
 
 
 def discover(workspace: Path, home: Path, *, config_dir: Path | None = None) -> tuple[CommandInfo, ...]:
-    """Every command a claude started in `workspace` would know, no name twice, the one it would run. Never raises.
+    """Every command that a claude started in `workspace` knows; of a name the one that it runs. Never raises.
 
-    Searched in this order, the first of a name wins: skills before commands, and in both the user's (`config_dir`, the
-    value of CLAUDE_CONFIG_DIR, else `home`/.claude) before the project's: the workspace, then each parent up to the git
-    root (without one: up to `/`), but never `home` nor above. Built-in commands come last.
+    The first of a name wins, in this order: skills before commands; in both, the user's (in `config_dir`, the
+    value of CLAUDE_CONFIG_DIR, else in `home`/.claude) before the project's (of the workspace, then of each
+    parent up to the git root, without one up to `/`, but never of `home` or above); last, what is built in.
     """
     user, roots = config_dir or home / ".claude", _project_roots(workspace, home)
     main = _main_checkout(roots[-1]) if roots else None
-    found: list[CommandInfo | None] = []
+    found: list[CommandInfo] = []
     seen: set[str] = set()
-    for kind in (Kind.SKILL, Kind.COMMAND):
+    for kind, files_of in ((Kind.SKILL, _skill_files), (Kind.COMMAND, _command_files)):
         places = [(Scope.USER, user / f"{kind}s")]
         places += [(Scope.PROJECT, root / ".claude" / f"{kind}s") for root in roots]
         if main is not None and not os.access(places[-1][1], os.F_OK):
             places.append((Scope.PROJECT, main / ".claude" / f"{kind}s"))
         for scope, place in places:
-            for path, name in _skill_files(place) if kind is Kind.SKILL else _command_files(place):
+            for path, name in files_of(place):
                 real = os.path.realpath(path)
                 if real not in seen and len(seen) < MAX_FILES:
                     seen.add(real)
-                    found.append(_info(path, name, scope, in_skills=kind is Kind.SKILL))
+                    found += _infos(path, name, scope, in_skills=kind is Kind.SKILL)
     winners: dict[str, CommandInfo] = {}
-    known = [info for info in found if info is not None] + _built_in()
-    for info in sorted(known, key=lambda info: info.note == _CONDITIONAL):
+    for info in sorted((*found, *_built_in()), key=lambda info: info.note == _CONDITIONAL):
         winners.setdefault(info.name, info)
     return tuple(winners.values())
 
 
 def find(commands: Iterable[CommandInfo], name: str) -> CommandInfo | None:
-    """The command of this name (with or without slash, case matters), else the first that has it as an alias."""
-    wanted, commands = "/" + name.removeprefix("/"), tuple(commands)
-    exact = (info for info in commands if info.name == wanted)
-    return next(exact, None) or next((info for info in commands if wanted in info.aliases), None)
+    """The command of this name (slash or not, case matters), else the first that has it among its aliases."""
+    wanted, known = "/" + name.removeprefix("/"), tuple(commands)
+    exact = next((info for info in known if info.name == wanted), None)
+    return exact or next((info for info in known if wanted in info.aliases), None)
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> tuple[str, ...]:
-    """Up to `n` known names that may be meant by `name`, the likeliest first: `/sync` may mean `/git:sync`."""
+    """Up to `n` known names that `name` may mean, the likeliest first; `/sync` may mean `/git:sync`."""
     wanted = name.removeprefix("/").casefold()[:100]
-    by_key: dict[str, str] = {}
+    by_key: dict[str, list[str]] = {}
     for candidate in known:
-        by_key.setdefault(candidate.removeprefix("/").casefold(), candidate)
-    nested = [key for key in by_key if wanted and wanted in (key, key.rpartition(":")[2])]
-    close = difflib.get_close_matches(wanted, by_key, max(n, 1))
-    return tuple(by_key[key] for key in dict.fromkeys((*nested, *close)))[:n]
+        key = candidate.removeprefix("/").casefold()
+        for part in {key, key.rpartition(":")[2]}:
+            by_key.setdefault(part, []).append(candidate)
+    close = difflib.get_close_matches(wanted, by_key, 2 * max(n, 1))
+    return tuple(dict.fromkeys(candidate for key in close for candidate in by_key[key]))[:n]
 
 
 def warning_for(prompt: str, commands: Sequence[CommandInfo]) -> str | None:
-    """Why a prompt's command would not do what it seems to; None: no command, or all is well."""
+    """Why a prompt's command would not do what it seems to; None: it has no command, or all is well."""
     word = prompt.split(None, 1)[0] if prompt.startswith("/") else ""
     info = find(commands, word) if word else None
     if info is not None:
@@ -181,7 +184,7 @@ def warning_for(prompt: str, commands: Sequence[CommandInfo]) -> str | None:
 
 
 def render_list(commands: Iterable[CommandInfo], width: int) -> list[str]:
-    """All commands by scope in columns, at most `width` cells wide; control characters are shown escaped."""
+    """All commands by scope in columns, at most `width` cells wide; control characters are escaped."""
     ordered = sorted(commands, key=lambda info: (info.name.casefold(), info.name))
     rows = [info for info in ordered if info.available or info.scope is not Scope.BUILT_IN]
     calls = {info.name: printable(f"{info.name} {info.argument_hint}".rstrip()) for info in rows}
@@ -192,22 +195,21 @@ def render_list(commands: Iterable[CommandInfo], width: int) -> list[str]:
         lines += ["", f"{scope.capitalize()} ({len(group)})"] if group else []
         for info in group:
             kind = "" if scope is Scope.BUILT_IN else f"{info.kind:<7}  "
-            text = f"{info.description} ({info.note})" if info.note else info.description
-            text = text if info.available else f"[{info.note}] {info.description}"
-            row = f"  {fit(calls[info.name], column)}  {kind}{printable(' '.join(text.split()))}"
-            lines.append(fit(row, width).rstrip())
+            parts = [info.description, f"({info.note})" if info.note else ""]
+            text = " ".join(" ".join(parts if info.available else reversed(parts)).split())
+            lines.append(fit(f"  {fit(calls[info.name], column)}  {kind}{text}", width).rstrip())
     hidden = ", ".join(info.name for info in ordered if not info.available and info.scope is Scope.BUILT_IN)
-    lines += ["", *textwrap.wrap(f"Not available headless: {hidden}", max(20, width))] if hidden else []
+    lines += ["", *_wrap(f"Not available headless: {hidden}", width)] if hidden else []
     return lines[1:]
 
 
 def render_inspect(info: CommandInfo, width: int) -> list[str]:
-    """One command in full, fields wrapped to `width`, its body as it stands; control characters are shown escaped."""
+    """A command in full: fields wrapped to `width`, the body as it is; control characters are escaped."""
     fields = {
         "description": info.description,
         "scope": info.scope,
         "kind": info.kind,
-        "source": "" if info.source is None else str(info.source),
+        "source": str(info.source or ""),
         "aliases": ", ".join(info.aliases),
         "model": info.model or "",
         "tools": ", ".join(info.allowed_tools),
@@ -215,29 +217,28 @@ def render_inspect(info: CommandInfo, width: int) -> list[str]:
     }
     lines = [printable(f"{info.name} {info.argument_hint}".rstrip())]
     for label, value in fields.items():
-        wrapped = textwrap.wrap(printable(" ".join(value.split())), max(20, width - 16), break_on_hyphens=False)
-        for number, part in enumerate(wrapped):
+        for number, part in enumerate(_wrap(value, width - 16)):
             lines.append(f"  {'' if number else label + ':':<14}{part}")
     body = info.body.strip("\n")
     return lines + (["", *(printable(line.expandtabs(4)) for line in body.split("\n"))] if body else [])
 
 
-def _built_in() -> list[CommandInfo]:
-    result = []
+def _wrap(text: str, width: int) -> list[str]:
+    text = printable(" ".join(text.split()))
+    return textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False)
+
+
+def _built_in() -> Iterator[CommandInfo]:
+    scope, kind = Scope.BUILT_IN, Kind.BUILT_IN
     for row in _BUILT_IN.strip().split("\n"):
-        names, hint, description = row.split(" | ", 1)[0], *row.split(" | ", 1)[1].rsplit("| ", 1)
+        names, hint, text = (part.strip() for part in row.split(";"))
         name, *aliases = (f"/{word}" for word in names.split(","))
-        note = "seen in 2.1.330, not in 2.1.197" if description.startswith("+ ") else ""
-        info = CommandInfo(
-            name, description.removeprefix("+ "), hint.strip(), None, Scope.BUILT_IN, Kind.BUILT_IN,
-            aliases=tuple(aliases), note=note,
-        )  # fmt: skip
-        result.append(info)
+        note = _NEWER if text.startswith("+ ") else ""
+        text = text.removeprefix("+ ")
+        yield CommandInfo(name, text, hint, None, scope, kind, aliases=tuple(aliases), note=note)
     for name in _NOT_HEADLESS.split():
         note = "not available headless"
-        info = CommandInfo(f"/{name}", "", "", None, Scope.BUILT_IN, Kind.BUILT_IN, available=False, note=note)
-        result.append(info)
-    return result
+        yield CommandInfo(f"/{name}", "", "", None, scope, kind, available=False, note=note)
 
 
 def _project_roots(workspace: Path, home: Path) -> list[Path]:
@@ -253,22 +254,21 @@ def _project_roots(workspace: Path, home: Path) -> list[Path]:
 
 
 def _main_checkout(root: Path) -> Path | None:
-    """The main folder of a git worktree, whose commands stand in for those that the worktree's root lacks."""
-    link = _read(root / ".git")
-    git_dir = root / link[0].removeprefix("gitdir:").strip() if link else root
-    common = _read(git_dir / "commondir")
-    found = Path(os.path.realpath(git_dir / common[0].strip())) if common and common[0] else root
-    return found.parent if found.name == ".git" else None
+    """The main folder of a git worktree: its commands stand in where the worktree's root has none."""
+    git = _read(root / ".git")[0].removeprefix("gitdir:").strip()
+    common = _read(root / git / "commondir")[0].strip()
+    found = Path(os.path.realpath(root / git / common))
+    return found.parent if git and common and found.name == ".git" else None
 
 
 def _skill_files(place: Path) -> Iterator[tuple[Path, str]]:
-    _, folders, _ = next(os.walk(place, followlinks=True), ("", [], []))
+    _, folders, _ = next(os.walk(place), ("", [], []))
     for name in sorted(folders)[:MAX_FOLDERS]:
         yield place / name / "SKILL.md", name
 
 
 def _command_files(place: Path) -> Iterator[tuple[Path, str]]:
-    """Every `a/b/c.md` as a:b:c; a folder with a SKILL.md is that skill, and its other files are none."""
+    """Every a/b/c.md, named a:b:c. A folder with a SKILL.md is a skill; files beside it do not count."""
     seen: set[str] = set()
     for here, folders, files in os.walk(place, followlinks=True):
         real = os.path.realpath(here)
@@ -276,8 +276,8 @@ def _command_files(place: Path) -> Iterator[tuple[Path, str]]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
         parts = Path(here).relative_to(place).parts
+        folders[:] = sorted(folders) if len(parts) < MAX_DEPTH else []
         skill = next((name for name in files if name.lower() == "skill.md"), None)
         if skill is not None:
             yield Path(here, skill), ":".join(parts) or place.name
@@ -287,97 +287,87 @@ def _command_files(place: Path) -> Iterator[tuple[Path, str]]:
                 yield Path(here, name), ":".join((*parts, name[:-3]))
 
 
-def _info(path: Path, name: str, scope: Scope, *, in_skills: bool) -> CommandInfo | None:
-    read = _read(path)
-    if read is None or not name or not name.isprintable():
-        return None
-    text, note = read
+def _infos(path: Path, name: str, scope: Scope, *, in_skills: bool) -> Iterator[CommandInfo]:
+    text, note = _read(path)
+    if note == _ABSENT or not name or not name.isprintable():
+        return
     fields, body = _split(text)
-    available = bool(text) or not note
-    reasons = {
-        _ONLY_CLAUDE: _text(fields.get("user-invocable", "true")).lower() not in ("true", "yes", "on", "1"),
-        _CONDITIONAL: in_skills and _text(fields.get("paths", "")) not in ("", "**"),
-        "its name has a space, and a prompt's command ends there": len(name.split()) > 1,
+    why_not = {
+        note: bool(note) and not text,
+        _ONLY_CLAUDE: fields.get("user-invocable", "true").lower() not in ("true", "yes", "on", "1"),
+        _CONDITIONAL: in_skills and fields.get("paths", "") not in ("", "**"),
+        _SPACE: len(name.split()) > 1,
     }
-    for reason, holds in reasons.items():
-        if holds and available:
-            available, note = False, reason
-    described = fields.get("description", "")
-    first = next((line.strip() for line in body.split("\n") if line.strip()), "")
-    alias = _text(fields.get("name", "")) if in_skills else ""
+    reason = next((reason for reason, holds in why_not.items() if holds), "")
+    first = next((line.strip() for line in body.split("\n") if line.strip()), "")[:MAX_FIELD_CHARS]
+    alias = fields.get("name", "") if in_skills else ""
     if len(body) > MAX_BODY_CHARS:
         body = f"{body[:MAX_BODY_CHARS]}\n… (cut at {MAX_BODY_CHARS:,} characters)"
-    return CommandInfo(
+    yield CommandInfo(
         name=f"/{name}",
-        # claude takes no list for a description, and strips a heading's marks only before a space
-        description=(described if isinstance(described, str) else "") or re.sub(r"^#+\s+", "", first[:MAX_FIELD_CHARS]),
-        argument_hint=_text(fields.get("argument-hint", "")),
+        description=fields.get("description") or re.sub(r"^#+\s+", "", first),
+        argument_hint=fields.get("argument-hint", ""),
         source=path,
         scope=scope,
         kind=Kind.SKILL if path.name.lower() == "skill.md" else Kind.COMMAND,
-        model=_text(fields.get("model", "")) or None,
-        allowed_tools=tuple(_TOOL.findall(_text(fields.get("allowed-tools", "")))),
+        model=fields.get("model") or None,
+        allowed_tools=tuple(_TOOL.findall(fields.get("allowed-tools", ""))),
         body=body,
-        aliases=(f"/{alias}",) if alias not in ("", name) and len(alias.split()) == 1 and alias.isprintable() else (),
-        available=available,
-        note=note,
+        aliases=(f"/{alias}",) if alias != name and alias.split() == [alias] and alias.isprintable() else (),
+        available=not reason,
+        note=reason or note,
     )
 
 
-def _read(path: Path) -> tuple[str, str] | None:
-    """A file's text, bounded, and a note on what is wrong with it; None: no regular file."""
+def _read(path: Path) -> tuple[str, str]:
+    """A file's text, bounded, and what is to be said about it."""
     try:
-        if not path.is_file():
-            return None
+        if not path.is_file():  # a folder, a pipe, a link to nowhere
+            return "", _ABSENT
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        return "", f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    except OSError as error:
+        return "", f"cannot be read: {error.strerror or error}"
     note = f"only its first {MAX_FILE_BYTES // 1024} KiB were read" if len(raw) > MAX_FILE_BYTES else ""
     return raw[:MAX_FILE_BYTES].decode("utf-8-sig", "replace").replace("\r\n", "\n"), note
 
 
-def _split(text: str) -> tuple[dict[str, str | tuple[str, ...]], str]:
-    """A file's front matter (the `key: value` part of YAML, values bounded) and its body."""
+def _split(text: str) -> tuple[dict[str, str], str]:
+    """A file's front matter, as far as it is `key: value` or a plain list, and its body."""
     match = _FRONT_MATTER.match(text)
     if match is None:
         return {}, text
-    fields: dict[str, str | tuple[str, ...]] = {}
-    lines = textwrap.dedent(match[1]).split("\n")
-    lines.reverse()
+    fields: dict[str, str] = {}
+    lines = textwrap.dedent(match[1]).split("\n")[::-1]
     while lines:
         key = _KEY.fullmatch(lines.pop().rstrip())
         more: list[str] = []
-        while key is not None and lines and (not lines[-1].strip() or lines[-1][0] in " \t-"):
+        while key and lines and (not lines[-1].strip() or lines[-1][0] in " \t-"):
             more.append(lines.pop().strip())
-        if key is not None:
-            fields[key[1]] = _value((key[2] or "").strip(), [line for line in more if line])
+        if key:
+            fields[key[1]] = _value((key[2] or "").strip(), [line for line in more if line])[:MAX_FIELD_CHARS]
     return fields, text[match.end() :]
 
 
-def _value(text: str, more: list[str]) -> str | tuple[str, ...]:
+def _value(text: str, more: list[str]) -> str:
+    """A value on one line; a list is joined by commas. Claude, too, does both."""
     if re.fullmatch(r"[>|][+-]?\d?[+-]?", text):
-        return " ".join(more)[:MAX_FIELD_CHARS]  # claude, too, shows both kinds of block on one line
-    if not text and more and more[0].startswith("- "):
-        return tuple(_scalar(line.removeprefix("- ").strip()) for line in more)
-    text = " ".join((text, *more)).strip()[:MAX_FIELD_CHARS]
+        return " ".join(more)
+    if not text and more and all(line.startswith("- ") for line in more):
+        return ",".join(_scalar(line[2:].strip()) for line in more)
+    text = " ".join((text, *more)).strip()
     if re.fullmatch(r"\[[^\[\]]*\]", text):
-        return tuple(_scalar(item.strip()) for item in _ITEM.findall(text[1:-1]) if item.strip())
+        return ",".join(_scalar(item.strip()) for item in text[1:-1].split(","))
     return _scalar(text)
 
 
 def _scalar(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] == "'":
+        return text[1:-1].replace("''", "'")
     if len(text) > 1 and text[0] == text[-1] == '"':
         try:
             return str(json.loads(text, strict=False))
         except ValueError:
             return text[1:-1]
-    if len(text) > 1 and text[0] == text[-1] == "'":
-        return text[1:-1].replace("''", "'")
     text = text.partition(" #")[0].rstrip()
     return "" if text in ("null", "~") else text
-
-
-def _text(value: str | tuple[str, ...]) -> str:
-    """A value as one text; claude joins a list by commas."""
-    return (value if isinstance(value, str) else ",".join(value))[:MAX_FIELD_CHARS]

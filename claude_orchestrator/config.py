@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -168,6 +167,8 @@ class _Reader:
                 if value is not None:
                     fields[key] = readers[key](value, where)
             elif not _is_comment(key):
+                import difflib
+
                 near = difflib.get_close_matches(key, readers, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(readers)}"
                 self.error(where, f"unknown key{hint}")

@@ -6,11 +6,10 @@ import shlex
 from dataclasses import fields
 
 from claude_orchestrator.plan import LaunchSpec, Plan, make_manager
-from claude_orchestrator.report import Look
 from claude_orchestrator.settings import Settings
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Weights
-from token_budget.text import printable
+from token_budget.text import Look, printable
 from token_budget.visualization import render_budget_panel
 
 _SAID = {

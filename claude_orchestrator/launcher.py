@@ -88,13 +88,16 @@ class LocalLauncher:
 
     async def launch(self, spec: LaunchSpec) -> LocalRunning:
         """Start the process. Raises OSError where that is not possible."""
-        mark = f"{self.run_id}/{spec.index}"
-        environ = {**self._environ, **dict(spec.env), MARK_VARIABLE: mark}
-        running = LocalRunning(self, mark)
+        running = self.running(spec)
+        environ = {**self._environ, **dict(spec.env), MARK_VARIABLE: running.mark}
         await asyncio.get_running_loop().subprocess_exec(
             lambda: running, *spec.argv, cwd=spec.cwd, env=environ, start_new_session=sys.platform != "win32"
         )
         return running
+
+    def running(self, spec: LaunchSpec) -> LocalRunning:
+        """The object for an instance that is about to be started."""
+        return LocalRunning(self, f"{self.run_id}/{spec.index}")
 
     async def end_marked(self, mark: str) -> None:
         """End every process that carries the mark; looks around at most four times a second, for all instances."""
@@ -112,7 +115,8 @@ class LocalLauncher:
     async def _look(self) -> dict[str, list[int]]:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._sweep_due - loop.time())
-        found = processes.marked(self.run_id)
+        # in the one helper thread: a look takes some ms, and a budget stop must not wait for it
+        found = await asyncio.to_thread(processes.marked, self.run_id)
         # those with leftovers look again soon
         self._sweep_due = loop.time() + (0.02 if found else SWEEP_EVERY_S)
         return found
@@ -130,7 +134,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
 
     def __init__(self, launcher: LocalLauncher, mark: str) -> None:
         self._launcher = launcher
-        self._mark = mark
+        self.mark = mark
         self._framer = LineFramer()
         self._batches: deque[Batch] = deque()
         self._unread_bytes = 0
@@ -203,7 +207,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
     async def _end_of_process(self) -> None:
         """Once the process has ended, end what it left; that closes the pipe, or else we do."""
         await self._exited.wait()
-        await self._launcher.end_marked(self._mark)
+        await self._launcher.end_marked(self.mark)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stream_ended.wait(), END_OF_STREAM_S)
         self._transport.close()
@@ -223,6 +227,8 @@ class LocalRunning(asyncio.SubprocessProtocol):
         loop = asyncio.get_running_loop()
         self._kill_at = min(self._kill_at, loop.time() + grace_s)
         if self._ladder is None:
+            if grace_s > 0:
+                self.send(control_request("stop", "interrupt"))  # at once: each ms is spent
             self._ladder = asyncio.ensure_future(self._climb(grace_s))
         elif grace_s <= 0:
             self._hurry.set()
@@ -230,7 +236,6 @@ class LocalRunning(asyncio.SubprocessProtocol):
     async def _climb(self, grace_s: float) -> None:
         if grace_s > 0:
             started = asyncio.get_running_loop().time()
-            self.send(control_request("stop", "interrupt"))
             for step, part in LADDER:
                 if await self._ends_by(started + grace_s * part):
                     return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -114,6 +113,8 @@ def _explicit_budgets(
                 resolved = f"/{key}"
         found[scope, resolved] = PlannedBudget(scope, resolved, limit, explicit=True)
         if scope is Scope.COMMAND and resolved not in commands:
+            import difflib
+
             known = [*commands, *names]
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known[:3]
             warnings.append(f"the budget {key}={limit} matches nothing in the plan; nearest: {', '.join(near)}")

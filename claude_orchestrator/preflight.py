@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from claude_orchestrator.errors import UserError
@@ -74,8 +73,19 @@ def check_plan(plan: Plan, source: str) -> None:
         raise UserError(*errors)
 
 
+def check_output_dir(path: Path) -> None:
+    """Refuse a folder that could not be made or written to; makes nothing."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise UserError(f"--output-dir: {path}: cannot be written: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--output-dir: {path}: cannot be written: Permission denied")
+
+
 def check_writable(option: str, path: Path) -> None:
     """Refuse a file that could not be written at the end of the run; tried now, by writing beside it."""
+    import tempfile
+
     try:
         if path.is_dir():
             raise UserError(f"{option}: {path}: is a folder")

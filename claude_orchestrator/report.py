@@ -13,7 +13,7 @@ from claude_orchestrator.instance import InstanceStatus, State
 from claude_orchestrator.plan import Plan
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import CommandBudgetInfo, Scope, Usage
-from token_budget.text import display_width, fit, format_tokens, printable
+from token_budget.text import Look, display_width, fit, format_tokens, printable
 from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color, render_budget_panel
 
 SCHEMA_VERSION = 1
@@ -37,16 +37,6 @@ class Run:
     clock_at_start: float
     rehearsal: bool = False
     folder: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How text is to look: cells a line, colours, plain ASCII, budget panel or not."""
-
-    width: int = 100
-    color: bool = False
-    ascii_only: bool = False
-    visuals: bool = True
 
 
 def exit_code(instances: Iterable[InstanceStatus]) -> int:

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from claude_orchestrator.report import Look
-from token_budget.text import printable
+from token_budget.text import Look, printable
 from token_budget.visualization import RED, RESET, YELLOW
 
 _ESCAPES = re.compile(r"\033\[[0-9;]*m")

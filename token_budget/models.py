@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
-from math import lcm
+from math import gcd
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,7 @@ class Usage:
         )
 
 
+_MILLIONTHS = 1_000_000
 WEIGHT_KEYS = {
     "input": "input_tokens",
     "output": "output_tokens",
@@ -82,17 +82,17 @@ class Weights:
             return cls()
         if text == "billing":
             text = "input=1,output=5,cache_write=1.25,cache_read=0.1"
-        values = dict.fromkeys(WEIGHT_KEYS, Fraction(1))
+        values = dict.fromkeys(WEIGHT_KEYS, _MILLIONTHS)
         for part in text.split(","):
             key, sep, number = part.partition("=")
             key = key.strip()
             if not sep or key not in WEIGHT_KEYS:
                 raise ValueError(f"expected flat, billing or {'|'.join(WEIGHT_KEYS)}=NUMBER, got {part.strip()!r}")
-            values[key] = _fraction(number.strip())
+            values[key] = _millionths(number.strip())
         if not any(values.values()):
             raise ValueError("at least one weight must be above zero")
-        scale = lcm(*(value.denominator for value in values.values()))
-        return cls(**{key: int(value * scale) for key, value in values.items()}, scale=scale)
+        common = gcd(_MILLIONTHS, *values.values())
+        return cls(**{key: value // common for key, value in values.items()}, scale=_MILLIONTHS // common)
 
     def draw(self, usage: Usage) -> int:
         """The tokens that `usage` draws, rounded up to a whole token."""
@@ -111,13 +111,13 @@ class Weights:
         return ",".join(f"{key}={getattr(self, key) / self.scale:g}" for key in WEIGHT_KEYS)
 
 
-def _fraction(text: str) -> Fraction:
+def _millionths(text: str) -> int:
     """A plain decimal between 0 and 1,000 with at most six places, exactly."""
     whole, _, places = text.partition(".")
     if not (whole + places).isascii() or not (whole + places).isdigit() or len(places) > 6:
         raise ValueError(f"a weight is a number such as 1.25 with at most six places, got {text!r}")
-    value = Fraction(text)
-    if value > 1000:
+    value = int(whole or "0") * _MILLIONTHS + int(places.ljust(6, "0"))
+    if value > 1000 * _MILLIONTHS:
         raise ValueError(f"a weight is at most 1000, got {text}")
     return value
 

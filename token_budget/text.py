@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import dataclass
 
 ELLIPSIS = "…"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How text is to look: cells a line, colours, plain ASCII, budget panel or not."""
+
+    width: int = 100
+    color: bool = False
+    ascii_only: bool = False
+    visuals: bool = True
 
 
 def printable(text: str) -> str:

@@ -275,7 +275,7 @@ def _unknown_command(command: str, name: str, folder: Path) -> list[str]:
     """A warning for a slash command that neither the folder nor the user has; built-in ones differ by version."""
     from claude_orchestrator import commands
 
-    warning = commands.warning_for(command, commands.discover(folder, Path.home()))
+    warning = commands.warning_for(command, commands.discover_here(folder))
     return [f"{name}: {warning}"] if warning else []
 
 
@@ -284,7 +284,7 @@ def _show_commands(options: Mapping[str, Any], workspace: Path, terminal: Termin
     from claude_orchestrator import commands
     from token_budget.visualization import render_budget_panel
 
-    known = commands.discover(workspace, Path.home())
+    known = commands.discover_here(workspace)
     look = terminal.look()
     name = options["inspect_command"]
     if name:

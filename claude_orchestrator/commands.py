@@ -148,6 +148,12 @@ def discover(workspace: Path, home: Path, *, config_dir: Path | None = None) -> 
     return tuple(winners.values())
 
 
+def discover_here(workspace: Path) -> tuple[CommandInfo, ...]:
+    """`discover` for this user and environment."""
+    config_dir = os.environ.get("CLAUDE_CONFIG_DIR")
+    return discover(workspace, Path.home(), config_dir=Path(config_dir) if config_dir else None)
+
+
 def find(commands: Iterable[CommandInfo], name: str) -> CommandInfo | None:
     """The command of this name (slash or not, case matters), else the first that has it among its aliases."""
     wanted, known = "/" + name.removeprefix("/"), tuple(commands)
@@ -184,7 +190,7 @@ def warning_for(prompt: str, commands: Sequence[CommandInfo]) -> str | None:
 
 
 def render_list(commands: Iterable[CommandInfo], width: int) -> list[str]:
-    """All commands by scope in columns, at most `width` cells wide; control characters are escaped."""
+    """All commands by scope in columns of `width` cells, each source below; control characters are escaped."""
     ordered = sorted(commands, key=lambda info: (info.name.casefold(), info.name))
     rows = [info for info in ordered if info.available or info.scope is not Scope.BUILT_IN]
     calls = {info.name: printable(f"{info.name} {info.argument_hint}".rstrip()) for info in rows}
@@ -198,6 +204,7 @@ def render_list(commands: Iterable[CommandInfo], width: int) -> list[str]:
             parts = [info.description, f"({info.note})" if info.note else ""]
             text = " ".join(" ".join(parts if info.available else reversed(parts)).split())
             lines.append(fit(f"  {fit(calls[info.name], column)}  {kind}{text}", width).rstrip())
+            lines += [printable(f"      {info.source}")] if info.source else []
     hidden = ", ".join(info.name for info in ordered if not info.available and info.scope is Scope.BUILT_IN)
     lines += ["", *_wrap(f"Not available headless: {hidden}", width)] if hidden else []
     return lines[1:]

@@ -13,8 +13,6 @@ from token_budget.models import Usage, Weights
 
 MAX_TOOL_IDS = 100_000
 _COMMAND = re.compile(r"/[A-Za-z0-9][\w:-]*")  # a path is none
-# answered by the CLI itself without being listed in `init` (2.1.197, 2.1.330)
-NOT_LISTED_COMMANDS = frozenset({"help", "model", "status", "exit", "cost", "quit"})
 
 
 class State(StrEnum):
@@ -139,15 +137,14 @@ class InstanceStatus:
             self.retry = ""
 
     def _unknown_command(self, init: Init) -> str | None:
-        """The slash command of the turn in progress, where this session has none of that name.
+        """The slash command of the turn in progress, where the session does not list it (it may be an alias).
 
         2.1.197 answers such a turn itself with "Unknown command"; 2.1.330 sends it to the model as a prompt.
         """
         words = self.spec.turns[max(0, self.turns_sent - 1)].split(None, 1)
         if not self.turn_running or not init.slash_commands or not _COMMAND.fullmatch(words[0]):
             return None
-        name = words[0].removeprefix("/")
-        return words[0] if name not in init.slash_commands and name not in NOT_LISTED_COMMANDS else None
+        return words[0] if words[0].removeprefix("/") not in init.slash_commands else None
 
     def _count_tools(self, event: Assistant) -> None:
         for name, tool_id in zip(event.tools, event.tool_ids, strict=True):

@@ -73,6 +73,7 @@ class _Run:
             say=terminal.message,
             on_change=self._changed,
             open_log=folder.open_log,
+            knows_command=_knows_command,
         )
         self.record = report.Run(
             run_id=run_id,
@@ -177,6 +178,13 @@ class _Run:
                 self.terminal.message(Level.ERROR, f"{path}: cannot be written: {error.strerror or error}")
                 code = code or 1
         return code
+
+
+def _knows_command(folder: str, command: str) -> bool:
+    """Whether the folder, the user or claude itself has this slash command, by name or alias."""
+    from claude_orchestrator.commands import discover_here, warning_for
+
+    return warning_for(command, discover_here(Path(folder))) is None
 
 
 def _json(data: object) -> bytes:

@@ -62,7 +62,8 @@ class Supervisor:
     """Runs a plan's instances inside their budgets. `instances` tells at any time what each is doing.
 
     `say` gets each message for the user, `on_change` is called after whatever a display may want to show, `open_log`
-    gives the place for an instance's raw lines. `clock` is monotonic, in seconds.
+    gives the place for an instance's raw lines, `knows_command` tells whether a slash command that a session does not
+    list is one all the same (an alias), in which folder. `clock` is monotonic, in seconds.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Supervisor:
         say: Callable[[Level, str], None],
         on_change: Callable[[], None] = lambda: None,
         open_log: Callable[[LaunchSpec], Log | None] = lambda spec: None,
+        knows_command: Callable[[str, str], bool] = lambda folder, command: False,
         clock: Callable[[], float] = time.monotonic,
         grace_s: float = DEFAULT_GRACE_S,
     ) -> None:
@@ -86,6 +88,7 @@ class Supervisor:
         self._say = say
         self._on_change = on_change
         self._open_log = open_log
+        self._knows_command = knows_command
         self._grace_s = grace_s
         self._sessions: dict[str, _Session] = {}
         self._wake = asyncio.Event()
@@ -274,8 +277,9 @@ class _Session:
         self.supervisor.record(status, self.hold)
         match event:
             case Init():
-                if status.unknown_command is not None:
-                    self.stop(State.FAILED, f"Unknown command: {status.unknown_command}")
+                command = status.unknown_command
+                if command is not None and not self.supervisor._knows_command(status.spec.cwd, command):
+                    self.stop(State.FAILED, f"Unknown command: {command}")
             case Result():
                 self._turn_ended()
             case UsageAnswer():

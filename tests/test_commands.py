@@ -561,6 +561,7 @@ def test_list_keeps_to_its_width(tree: Tree, width: int) -> None:
     tree.command("wide.md", "---\nargument-hint: " + "日本語" * 40 + "\n---\n" + "日本語 " * 40)
     tree.command("n" * 100 + ".md", "d" * 500)
     lines = render_list(discover(tree.workspace, tree.home), width)
+    lines = [line for line in lines if not line.startswith("      /")]  # a source stands whole, to be copied
     assert max(map(display_width, lines)) <= max(20, width)
 
 

@@ -80,7 +80,7 @@ def final_report(run: Run, now: float, look: Look) -> list[str]:
         if status.state is not State.COMPLETED:
             lines.append(f"{printable(status.name)}: {status.state}: {printable(status.reason)}")
             how = resume_hint(status)
-            if how:
+            if how and not run.rehearsal:
                 lines.append(f"  go on with its session: {printable(how)}")
         if status.permission_denials:
             denied = ", ".join(f"{name} x{n}" for name, n in Counter(status.permission_denials).items())
@@ -246,7 +246,7 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
             "commands": {budget.key: _budget(by_scope[budget.scope][budget.key]) for budget in explicit},
             "instances": {budget.key: _budget(by_scope[budget.scope][budget.key]) for budget in own},
         },
-        "instances": [_instance(status) for status in run.instances],
+        "instances": [_instance(status, rehearsal=run.rehearsal) for status in run.instances],
         "totals": {**_usage(usage, exact=exact), "cost_usd": total_cost(run.instances)},
     }
 
@@ -271,7 +271,7 @@ def _usage(usage: Usage, *, exact: bool) -> dict[str, Any]:
     }
 
 
-def _instance(status: InstanceStatus) -> dict[str, Any]:
+def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
     ran_s = None
     if status.started_at is not None and status.ended_at is not None:
         ran_s = round(status.ended_at - status.started_at, 3)
@@ -283,7 +283,7 @@ def _instance(status: InstanceStatus) -> dict[str, Any]:
         "status": str(status.state),
         "reason": status.reason,
         "session_id": status.session_id,
-        "resume": resume_hint(status),
+        "resume": None if rehearsal else resume_hint(status),
         "models": list(status.tally.models),
         "usage": _usage(status.usage, exact=status.tally.exact),
         "cost_usd": status.tally.cost_usd,

@@ -18,6 +18,8 @@ def find_real_claude() -> str | None:
 def claude() -> str:
     """The path of the real claude; skips the test where there is none."""
     found = find_real_claude()
+    if found is None and os.environ.get("REQUIRE_REAL_CLI"):
+        pytest.fail("REQUIRE_REAL_CLI is set and there is no claude")
     if found is None:
         pytest.skip("no claude: npm install @anthropic-ai/claude-code, then name its binary in CLAUDE_BIN")
     return str(Path(found).absolute())

@@ -1,0 +1,97 @@
+"""Data flows one way: which module may import which, and which are pure."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TB = "token_budget"
+CO = "claude_orchestrator"
+BUDGET = {f"{TB}.models", f"{TB}.budget_manager", f"{TB}.text", f"{TB}.visualization", TB}
+# module -> modules of ours that it may import; a file without a rule fails
+RULES: dict[str, set[str]] = {
+    f"{TB}.__init__": BUDGET,
+    f"{TB}.models": set(),
+    f"{TB}.text": set(),
+    f"{TB}.budget_manager": {f"{TB}.models"},
+    f"{TB}.visualization": {f"{TB}.models", f"{TB}.budget_manager", f"{TB}.text"},
+    f"{CO}.__init__": set(),
+    f"{CO}.errors": set(),
+    f"{CO}.schedule": set(),
+    f"{CO}.config": {f"{CO}.errors", *BUDGET},
+    f"{CO}.settings": {f"{CO}.config", f"{CO}.errors", *BUDGET},
+    f"{CO}.plan": {f"{CO}.config", f"{CO}.settings", *BUDGET},
+    f"{CO}.events": BUDGET,
+    f"{CO}.stream": {f"{CO}.events", *BUDGET},
+    f"{CO}.tally": {f"{CO}.events", *BUDGET},
+    f"{CO}.instance": {f"{CO}.events", f"{CO}.plan", f"{CO}.tally", *BUDGET},
+    f"{CO}.commands": BUDGET,
+    f"{CO}.preflight": {f"{CO}.errors", f"{CO}.plan"},
+    f"{CO}.runfolder": {f"{CO}.errors", f"{CO}.plan"},
+    f"{CO}.processes": {f"{CO}.plan"},
+    f"{CO}.launcher": {f"{CO}.plan", f"{CO}.processes", f"{CO}.stream"},
+    f"{CO}.rehearsal": {f"{CO}.launcher", f"{CO}.plan", f"{CO}.stream"},
+    f"{CO}.supervisor": {
+        *(f"{CO}.{name}" for name in ("events", "instance", "launcher", "plan", "settings", "stream")),
+        *BUDGET,
+    },
+    f"{CO}.report": {f"{CO}.instance", f"{CO}.plan", *BUDGET},
+    f"{CO}.dryrun": {f"{CO}.plan", f"{CO}.settings", *BUDGET},
+    f"{CO}.terminal": BUDGET,
+    f"{CO}.runner": {
+        f"{CO}.{name}"
+        for name in (
+            "commands launcher plan rehearsal report runfolder schedule settings supervisor terminal __init__"
+        ).split()
+    },
+    f"{CO}.cli": {f"{CO}.*", *BUDGET},
+    f"{CO}.__main__": {f"{CO}.cli"},
+}
+PURE = {f"{CO}.{name}" for name in "plan settings events stream tally instance report dryrun schedule errors".split()}
+PURE |= {name for name in RULES if name.startswith(TB)}
+IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading"}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            if node.module in (TB, CO):  # `from package import module`
+                names.discard(node.module)
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+FILES = {f"{path.parent.name}.{path.stem}": path for package in (TB, CO) for path in (ROOT / package).glob("*.py")}
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_imports_go_one_way(module: str) -> None:
+    assert module in RULES, f"{module} has no rule: say here what it may import"
+    ours = {name for name in imports(FILES[module]) if name.split(".")[0] in (TB, CO)}
+    allowed = RULES[module]
+    if f"{CO}.*" not in allowed:
+        assert {name for name in ours if name not in allowed and name != f"{CO}.__version__"} == set()
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_modules_do_no_input_or_output(module: str) -> None:
+    assert {name.split(".")[0] for name in imports(FILES[module])} & IMPURE == set()
+
+
+def test_functions_fit_a_screen() -> None:
+    long = [
+        f"{module}.{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for module, path in FILES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > 75
+    ]
+    assert long == []

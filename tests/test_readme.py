@@ -1,0 +1,103 @@
+"""Every documented command is run; documented Python too."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# run by .ci/run, which has the environments for them
+SET_UP = ("python3 -m venv",)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [
+    line
+    for page in PAGES
+    for block in blocks(page, "bash")
+    for line in block.strip().splitlines()
+    if not line.startswith(SET_UP)
+]
+MANUAL = """
+claude-orchestrator --dry-run --overall-token-budget 5000
+claude-orchestrator --dry-run --command-budget "/test=1000" --command-budget "/deploy=2000"
+claude-orchestrator --help | grep -A5 "token-budget"
+claude-orchestrator --list-commands --overall-token-budget 10000
+claude-instance-orchestrator --overall-token-budget 10000 --disable-budget-visuals --quiet
+eval "$(_CLAUDE_ORCHESTRATOR_COMPLETE=bash_source claude-orchestrator)"
+""".strip().splitlines()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """A workspace with the README's runs.json, and a `claude` on PATH that spends little."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "claude").symlink_to(Path(__file__).with_name("fake_claude.py"))
+    scripts = {"claude-orchestrator": "-m claude_orchestrator", "python": ""}
+    scripts["claude-instance-orchestrator"] = scripts["claude-orchestrator"]
+    for name, args in scripts.items():
+        (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {args} "$@"\n')
+        (tools / name).chmod(0o755)
+    (tmp_path / "runs.json").write_text(blocks(ROOT / "README.md", "json")[0])
+    (tmp_path / ".claude" / "commands").mkdir(parents=True)
+    (tmp_path / ".claude" / "commands" / "test.md").write_text("Run the tests")
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    return {
+        "PATH": path,
+        "HOME": str(tmp_path),
+        "FAKE_DIR": str(tmp_path),
+        "FAKE_TOKENS": "100",
+        "PYTHONPATH": str(ROOT),
+        "CLAUDE_ORCHESTRATOR_OUTPUT_DIR": str(tmp_path / "runs"),
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS + MANUAL)
+def test_documented_command(command: str, shell: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=shell["HOME"], env=shell, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_python_and_json(page: Path) -> None:
+    for block in blocks(page, "python"):
+        subprocess.run([sys.executable, "-c", block], check=True, capture_output=True, cwd=ROOT)
+    for block in blocks(page, "json"):
+        json.loads(block)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_option_is_in_the_readme() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "claude_orchestrator", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    options = set(re.findall(r"^  (--[a-z-]+)", help_text, re.MULTILINE)) - {"--version"}
+    readme = (ROOT / "README.md").read_text()
+    assert {option for option in options if option not in readme} == set()
+
+
+def test_exit_codes_and_stopping_times_are_the_codes() -> None:
+    from claude_orchestrator.launcher import LADDER
+    from claude_orchestrator.settings import DEFAULT_GRACE_S
+
+    page = (ROOT / "docs" / "stopping.md").read_text()
+    for _, part in LADDER:
+        assert f"| {part * DEFAULT_GRACE_S:.1f} s |" in page

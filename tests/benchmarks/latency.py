@@ -4,7 +4,8 @@
 
 Also as the instance sees it: from its own write of that line to its read of the interrupt (two pipes and the
 scheduling of 17 processes on the machine's cores included). `orchestrator_cpu` is the part of the first that is
-work: the rest is waiting for a core.
+work: the rest is waiting for a core. `machine` is the limit, measured in the same run: how late a process that does
+nothing but sleep for a millisecond is woken.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +28,16 @@ from claude_orchestrator.settings import Settings
 from claude_orchestrator.supervisor import Supervisor
 
 INSTANCES, ROUNDS = 16, 20
+SLEEPER = """
+import json, sys, threading, time
+late, stop = [], threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+while not stop.is_set():
+    begun = time.perf_counter()
+    time.sleep(0.001)
+    late.append((time.perf_counter() - begun - 0.001) * 1000)
+print(json.dumps(late))
+"""
 ours_ms: list[float] = []
 cpu_ms: list[float] = []
 seen_ms: list[float] = []
@@ -82,15 +94,22 @@ async def one_round(number: int, claude: Path) -> None:
 def main() -> None:
     """Print one JSON line."""
     use_pidfd_watcher()
+    sleeper = subprocess.Popen([sys.executable, "-c", SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with tempfile.TemporaryDirectory() as folder:
         claude = Path(folder, "claude")
         claude.write_text(f"#!/bin/sh\nexec {sys.executable} -S {Path(__file__).with_name('children.py')}\n")
         claude.chmod(0o755)
         for number in range(ROUNDS):
             asyncio.run(one_round(number, claude))
+    late_ms = json.loads(sleeper.communicate()[0])
     figures = {
         f"{name}_{label}_ms": round(value, 3)
-        for name, values in (("orchestrator", ours_ms), ("orchestrator_cpu", cpu_ms), ("instance", seen_ms))
+        for name, values in (
+            ("orchestrator", ours_ms),
+            ("orchestrator_cpu", cpu_ms),
+            ("instance", seen_ms),
+            ("machine", late_ms),
+        )
         for label, value in (
             ("p50", statistics.median(values)),
             ("p99", statistics.quantiles(values, n=100)[98]),

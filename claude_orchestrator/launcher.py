@@ -125,7 +125,7 @@ class LocalLauncher:
 def _widen(pipe: asyncio.ReadTransport) -> None:
     """Let a pipe hold more than 64 KiB (Linux): fewer, larger reads, and a burst does not stop the instance."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the process is gone already, the pipe closed
             fcntl.fcntl(pipe.get_extra_info("pipe").fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
@@ -152,8 +152,8 @@ class LocalRunning(asyncio.SubprocessProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.SubprocessTransport)
         self._transport = transport
-        _widen(self._stdout())
         self._ended = asyncio.ensure_future(self._end_of_process())
+        _widen(self._stdout())
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 2:

@@ -32,6 +32,16 @@ from claude_orchestrator.events import (
 )
 from token_budget.models import Usage
 
+
+def _number(version: str) -> int:
+    """A version as a number to compare; 0 for what is none."""
+    parts = version.split(".")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+        return 0
+    return int(parts[0]) * 10**10 + int(parts[1]) * 10**5 + int(parts[2])
+
+
+STARTS_AT_ZERO = range(_number("2.0.0"), _number("2.1.222"))  # measured: 2.1.197, 2.1.221; 2.1.330 carries on
 CHARS_PER_TOKEN = 4  # the rule of thumb of Anthropic's documentation for English text
 REMEMBERED_IDS = 4_096
 
@@ -77,6 +87,7 @@ class UsageTally:
     _streaming: str = ""
     _settled: dict[str, None] = field(default_factory=dict)
     _began: bool = False
+    _version: str = ""
     _closed: bool = False
     _has_reading: bool = False
     _lower_bound: bool = False
@@ -123,8 +134,10 @@ class UsageTally:
                 self._may_restart = True
             case Init():
                 self._began = True
+                self._version = event.version
                 self.models = self.models or ((event.model,) if event.model else ())
             case BadLine():
+                self._began = True
                 self._doubt = self._doubt or event.lossy
             case _:
                 return
@@ -302,7 +315,7 @@ class UsageTally:
     def _guess_baseline(self, reading: ModelUsage) -> ModelUsage:
         """What an earlier process of this session had counted, where the CLI was not asked before the first turn."""
         nothing = ModelUsage(Usage(), 0.0, ())
-        if not self.resumed:
+        if not self.resumed or _number(self._version) in STARTS_AT_ZERO:
             return nothing
         seen = self._finished
         for response in self._open.values():

@@ -17,9 +17,7 @@ from token_budget import Usage
 
 DATA = Path(__file__).with_name("data")
 BILLED: dict[str, dict[str, Any]] = json.loads((DATA / "billed.json").read_text())
-# what the stream never shows: a killed process's background subagent, a compaction of a session whose earlier
-# total the CLI was not asked for
-UNSEEN = {"01-bg-agent-SIGINT", "05-compact"}
+UNSEEN = {"01-bg-agent-SIGINT"}  # what the stream never shows: a killed process's background subagent
 
 
 def tally_of(raw: bytes, *cuts: int, resumed: bool = False) -> UsageTally:

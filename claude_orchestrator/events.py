@@ -83,11 +83,16 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """`system/task_*`: a subagent or background command; `status` is None while it goes on."""
+    """`system/task_*`: a subagent or background command; `status` is None while it goes on, `whole` if it finished."""
 
     id: str
     kind: str
     status: str | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it ended by itself."""
+        return self.status == "completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,11 @@ class SessionReset:
 @dataclass(frozen=True, slots=True)
 class NoBackgroundTasks:
     """`system/background_tasks_changed` with an empty list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requesting:
+    """`system/status`: the main thread calls the API; the response has not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +185,7 @@ Event = (
     | Task
     | SessionReset
     | NoBackgroundTasks
+    | Requesting
     | SideCall
     | Retry
     | Result

@@ -22,6 +22,7 @@ from claude_orchestrator.events import (
     MessageStart,
     ModelUsage,
     NoBackgroundTasks,
+    Requesting,
     Result,
     Retry,
     SessionReset,
@@ -212,7 +213,8 @@ def _system(data: Json) -> Event | None:
         case "compact_boundary":
             return SideCall()
         case "status":
-            return SideCall() if data.get("status") == "compacting" else None
+            kinds: dict[object, Event] = {"compacting": SideCall(), "requesting": Requesting()}
+            return kinds.get(_text(data.get("status")))
         case "api_retry":
             status = data.get("error_status")
             return Retry(_count(data.get("attempt"))[0], f"{status or ''} {_text(data.get('error'))}".strip()[:200])

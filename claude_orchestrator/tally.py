@@ -22,6 +22,7 @@ from claude_orchestrator.events import (
     MessageDelta,
     MessageStart,
     ModelUsage,
+    Requesting,
     Result,
     SessionReset,
     SideCall,
@@ -93,6 +94,7 @@ class UsageTally:
     _lower_bound: bool = False
     _doubt: bool = False
     _unseen: bool = False
+    _requesting: bool = False
 
     @property
     def exact(self) -> bool:
@@ -130,6 +132,8 @@ class UsageTally:
                 self._task(event)
             case SideCall():
                 self._unseen = True
+            case Requesting():
+                self._requesting = True
             case SessionReset():
                 self._may_restart = True
             case Init():
@@ -152,6 +156,7 @@ class UsageTally:
         for response in list(self._open.values()):
             if response.streamed and not response.in_reading:
                 self._lose(response)
+        self._lower_bound = self._lower_bound or self._requesting
         self._closed = True
         self._update()
 
@@ -173,6 +178,8 @@ class UsageTally:
     def _start(self, event: MessageStart) -> None:
         self._began = True
         self._doubt = self._doubt or event.malformed
+        if event.parent is None:
+            self._requesting = False
         if event.id in self._settled:
             return
         if event.id in self._open:
@@ -239,7 +246,10 @@ class UsageTally:
             response.cut = True
 
     def _interrupted(self) -> None:
-        """The turn was interrupted, and with it the response in progress."""
+        """The turn was interrupted, and with it the response in progress and what was at work out of sight."""
+        if self._requesting or self.agents:
+            self._lower_bound = True
+        self._requesting = False
         response = self._open.get(self._current.pop(None, ""))
         if response is not None:
             response.cut = True
@@ -253,6 +263,7 @@ class UsageTally:
 
     def _result(self, event: Result) -> None:
         self._began = True
+        self._requesting = False
         self._cut_current(None)
         if event.model_usage is not None:
             self._reading(event.model_usage)
@@ -329,6 +340,8 @@ class UsageTally:
     def _task(self, event: Task) -> None:
         self._began = True
         if event.status is not None:
+            if event.id in self.agents and not event.whole:
+                self._lower_bound = True  # the response that it was in the middle of was never shown
             self.agents.discard(event.id)
             self._unseen = True
         elif event.kind and event.kind != "local_bash":

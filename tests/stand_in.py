@@ -97,6 +97,13 @@ class Entry:
     at: float = field(default_factory=time.monotonic)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that leaves is no error."""
+
+
 class StandIn:
     """The server; a context manager."""
 
@@ -107,8 +114,7 @@ class StandIn:
         self.closing = threading.Event()
         self.before_text: Callable[[Entry], None] = lambda entry: None
         self._attempts: dict[tuple[str, int, str], int] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.stand_in = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 

@@ -192,11 +192,11 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     for option in ("report", "junit"):
         if options[option] is not None:
             preflight.check_writable(f"--{option}", options[option])
-    if not options["rehearse"]:
-        preflight.check_version(claude)
+    lacks = None if options["rehearse"] else preflight.check_version(claude)
+    warnings = [*plan.warnings, *([lacks] if lacks else [])]
     if options["dry_run"]:
-        return _dry_run(plan, settings, terminal, config.source)
-    for warning in plan.warnings:
+        return _dry_run(plan, settings, terminal, config.source, warnings)
+    for warning in warnings:
         terminal.message("WARNING", warning)
     from claude_orchestrator import runner
 
@@ -260,10 +260,9 @@ def _single_instance(prompt: str, options: Mapping[str, Any]) -> InstanceConfig:
     )
 
 
-def _dry_run(plan: Plan, settings: Settings, terminal: Terminal, source: str) -> int:
+def _dry_run(plan: Plan, settings: Settings, terminal: Terminal, source: str, warnings: list[str]) -> int:
     from claude_orchestrator.dryrun import describe
 
-    warnings = []
     for spec in plan.specs:
         if spec.base_command is not None:
             warnings += _unknown_command(spec.base_command, spec.name, Path(spec.cwd))

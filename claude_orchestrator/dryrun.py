@@ -27,7 +27,7 @@ def describe(plan: Plan, settings: Settings, look: Look, *, source: str, warning
     """
     manager = make_manager(plan, settings)
     lines = [f"DRY RUN: {len(plan.specs)} instances from {source}; nothing is launched"]
-    lines += [f"WARNING: {warning}" for warning in (*plan.warnings, *warnings)]
+    lines += [f"WARNING: {warning}" for warning in warnings]
     for spec in plan.specs:
         lines += ["", *_instance(spec, manager)]
     lines += ["", "Settings (value, where it came from):", *_settings(settings)]

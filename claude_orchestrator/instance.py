@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from enum import StrEnum
 
-from claude_orchestrator.events import Assistant, BadLine, Event, Init, NoBackgroundTasks, Result, Retry
+from claude_orchestrator.events import Assistant, BadLine, Event, Init, MessageDelta, NoBackgroundTasks, Result, Retry
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.tally import UsageTally
 from token_budget.models import Usage, Weights
@@ -55,6 +55,7 @@ class InstanceStatus:
         self.bad_lines = 0
         self.retry = ""
         self.unknown_command: str | None = None
+        self._answers = 0
         self._tool_ids: set[str] = set()
         self._last_known_total_tokens = 0
         self._ending: tuple[State, str] | None = None
@@ -104,6 +105,13 @@ class InstanceStatus:
         """Why the last turn that ended is a failure, or None."""
         return failure(self.last_result) if self.last_result is not None else None
 
+    def next_turn(self) -> str:
+        """The text of the next turn, which is now sent."""
+        text = self.spec.turns[self.turns_sent]
+        self.turns_sent += 1
+        self._answers = 0
+        return text
+
     def begin(self, now: float) -> None:
         """The process was launched."""
         self.state, self.started_at = State.RUNNING, now
@@ -125,8 +133,10 @@ class InstanceStatus:
                 self.session_id = event.session_id or self.session_id
                 self.model_turns += event.num_turns
                 self.permission_denials.extend(event.permission_denials)
-                if self.turn_running and not event.follows_task:
+                if self.turn_running and self._ends_turn(event):
                     self.turns_done += 1
+            case MessageDelta(parent=None) if event.stop_reason not in (None, "tool_use", "pause_turn"):
+                self._answers += 1
             case Retry():
                 self.retry = f"retry {event.attempt}: {event.error}"
             case BadLine():
@@ -135,6 +145,13 @@ class InstanceStatus:
                 return
         if not isinstance(event, Retry):
             self.retry = ""
+
+    def _ends_turn(self, result: Result) -> bool:
+        """Whether it is the result of the turn that we sent, not of one that the CLI began when a subagent ended.
+
+        2.1.174 gives one result for both: then the main thread has answered twice since our turn was sent.
+        """
+        return not result.follows_task or self._answers > 1
 
     def _unknown_command(self, init: Init) -> str | None:
         """The slash command of the turn in progress, where the session does not list it (it may be an alias).

@@ -11,7 +11,8 @@ from pathlib import Path
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.plan import Plan
 
-OLDEST_VERSION = (2, 0, 0)  # the first with every option and control request that is used here
+OLDEST_VERSION = (1, 0, 109)  # the first with --include-partial-messages (measured)
+LIVE_COUNT_VERSION = (2, 1, 170)  # the first that answers get_usage (measured)
 VERSION_TIMEOUT_S = 15.0
 
 
@@ -34,8 +35,11 @@ def find_claude(given: str | None) -> str:
     )
 
 
-def check_version(claude: str) -> None:
-    """Refuse a claude that is too old, or that does not run. One that does not say its version is let pass."""
+def check_version(claude: str) -> str | None:
+    """Refuse a claude that is too old, or that does not run; returns what an older one lacks.
+
+    One that does not say its version is let pass.
+    """
     try:
         done = subprocess.run(
             [claude, "--version"],
@@ -49,9 +53,16 @@ def check_version(claude: str) -> None:
     except OSError as error:
         raise UserError(f"{claude}: cannot be run: {error.strerror or error}") from None
     match = re.match(rb"\s*(\d+)\.(\d+)\.(\d+)", done.stdout)
-    if match and tuple(map(int, match.groups())) < OLDEST_VERSION:
-        found, oldest = match[0].decode().strip(), ".".join(map(str, OLDEST_VERSION))
+    if not match:
+        return None
+    found, version = match[0].decode().strip(), tuple(map(int, match.groups()))
+    if version < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
         raise UserError(f"{claude}: version {found} is too old, at least {oldest} is needed")
+    if version < LIVE_COUNT_VERSION:
+        live = ".".join(map(str, LIVE_COUNT_VERSION))
+        return f"claude {found} cannot be asked for its count: before {live} subagents are counted when their turn ends"
+    return None
 
 
 def check_workspace(workspace: Path) -> None:

@@ -306,9 +306,7 @@ class _Session:
     def _send_turn(self) -> None:
         status = self.status
         if self._running is not None and not status.ending:
-            text = status.spec.turns[status.turns_sent]
-            status.turns_sent += 1
-            self._running.send({"type": "user", "message": {"role": "user", "content": text}})
+            self._running.send({"type": "user", "message": {"role": "user", "content": status.next_turn()}})
 
     def _turn_ended(self) -> None:
         status = self.status

@@ -55,7 +55,11 @@ def sleeper(*, ignore_term: bool) -> int:
 def main() -> None:
     scenario = os.environ.get("FAKE_CLAUDE", "ok")
     if sys.argv[1:] == ["--version"]:
-        print({"old": "1.0.3 (Claude Code)", "mute": "who knows"}.get(scenario, "2.1.330 (Claude Code)"))
+        print(
+            {"old": "1.0.3 (Claude Code)", "older": "2.1.100 (Claude Code)", "mute": "who knows"}.get(
+                scenario, "2.1.330 (Claude Code)"
+            )
+        )
         return
     if scenario == "crash":
         sys.exit("something went wrong\nbadly")

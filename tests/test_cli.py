@@ -351,6 +351,8 @@ def test_too_old_and_mute_claude(place: Workplace) -> None:
     assert done.returncode == 2 and "version 1.0.3 is too old" in done.stderr
     assert not (place.root / "turns.json").exists()
     assert place.run("hello", FAKE_CLAUDE="mute").returncode == 0
+    done = place.run("hello", FAKE_CLAUDE="older")
+    assert done.returncode == 0 and "WARNING: claude 2.1.100 cannot be asked for its count" in done.stderr
 
 
 def test_output_folder_that_cannot_be(place: Workplace) -> None:

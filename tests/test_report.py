@@ -41,7 +41,7 @@ def a_run(*names: str, budget: int | None = 5000) -> report.Run:
     manager = make_manager(plan, settings)
     first = instances[0]
     first.begin(100.0)
-    first.turns_sent = 1
+    first.next_turn()
     for event in parse_lines([INIT, start("a", 3000), final(12), result(3000, 12)]):
         first.apply(event)
     manager.record_usage("/test", first.take_delta(settings.token_weights), first.name)

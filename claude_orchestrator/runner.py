@@ -92,7 +92,8 @@ class _Run:
     async def execute(self, start_in_s: float) -> int:
         self._catch_signals()
         await self._wait_for_start(start_in_s)
-        self.terminal.show(self._status_lines)
+        if self.settings.status_report_interval_s > 0:
+            self.terminal.show(self._status_lines)
         reports = asyncio.ensure_future(self._report_at_intervals())
         try:
             await self.supervisor.run()
@@ -153,9 +154,9 @@ class _Run:
         self.terminal.redraw()
 
     async def _report_at_intervals(self) -> None:
-        interval_s = 1.0 if self.terminal.live else self.settings.status_report_interval_s
+        interval_s = self.settings.status_report_interval_s
         while interval_s > 0 and not self.terminal.quiet:
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(1.0 if self.terminal.live else interval_s)
             if self.terminal.live:
                 self._redraw()
             else:

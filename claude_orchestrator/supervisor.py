@@ -31,6 +31,7 @@ from token_budget.models import Action, CommandBudgetInfo, Hold, Scope
 ASK_EVERY_S = 0.25  # at most this often for one instance, on its events
 BEAT_S = 2.0  # while subagents are at work
 SLOW_BEAT_S = 10.0
+LINGER_S = 120.0  # of silence, for a process whose work is done and whose input is closed
 FOLLOW_UP_S = 2.0  # how long the CLI has to begin its own turn when a background subagent has ended
 # tools that never call the API themselves: their results are no reason to ask for the CLI's count
 LOCAL_TOOLS = frozenset(
@@ -223,6 +224,7 @@ class _Session:
         self._asking = False
         self._timer: asyncio.TimerHandle | None = None
         self._follow_up: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Launch, read to the end, judge."""
@@ -251,6 +253,8 @@ class _Session:
             async for batch in running.output():
                 if log:
                     log.write(batch.raw)
+                if self._linger is not None:
+                    self._close_input()
                 for event in parse_lines(batch.lines):
                     self._take(event)
                 supervisor._on_change()
@@ -261,7 +265,7 @@ class _Session:
             raise
         finally:
             beat.cancel()
-            for timer in (*timers, self._timer, self._follow_up):
+            for timer in (*timers, self._timer, self._follow_up, self._linger):
                 if timer is not None:
                     timer.cancel()
             if log:
@@ -323,8 +327,14 @@ class _Session:
             self._follow_up = asyncio.get_running_loop().call_later(FOLLOW_UP_S, self._turn_ended)
 
     def _close_input(self) -> None:
-        if self._running is not None:
-            self._running.close_input()
+        """No further turn comes: the process leaves by itself, or is ended when it has been silent for long."""
+        if self._running is None:
+            return
+        self._running.close_input()
+        if self._linger is not None:
+            self._linger.cancel()
+        grace_s = self.supervisor._grace_s
+        self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._running.stop, grace_s)
 
     def _refuse(self, request: ControlRequest) -> None:
         """Nobody is there to be asked: deny, so that the instance does not wait for ever."""

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from claude_orchestrator import processes
-from claude_orchestrator.plan import MARK_VARIABLE, LaunchSpec
+from claude_orchestrator.plan import LaunchSpec
+from claude_orchestrator.processes import MARK_VARIABLE
 from claude_orchestrator.stream import Batch, LineFramer
 
 if sys.platform == "linux":

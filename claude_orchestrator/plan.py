@@ -12,7 +12,6 @@ from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Scope
 
 DEFAULT_ESTIMATE_TOKENS = 1_000
-MARK_VARIABLE = "CLAUDE_ORCHESTRATOR_MARK"
 
 STREAM_ARGS = (
     "-p",

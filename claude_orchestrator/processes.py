@@ -2,6 +2,8 @@
 
 Claude's tools run in sessions of their own, so neither a signal to the process nor to its group reaches them.
 They inherit the environment, and with it the mark.
+
+Run as a program, this file is the guard of a run: it needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+import time
 
-from claude_orchestrator.plan import MARK_VARIABLE
+MARK_VARIABLE = "CLAUDE_ORCHESTRATOR_MARK"
+GUARD_LIMIT_S = 30.0
 
 _PREFIX = f"{MARK_VARIABLE}=".encode()
 
@@ -75,6 +78,49 @@ def _mark_in(environ: bytes, run_mark: bytes, end: bytes) -> str | None:
     return environ[start + len(_PREFIX) :].split(end, 1)[0].decode("ascii", "replace")
 
 
-def is_executable(path: Path) -> bool:
-    """Whether this is a file that may be run."""
-    return path.is_file() and os.access(path, os.X_OK)
+class Guard:
+    """A context in which a second process watches over this one: however this dies, a run's processes are ended.
+
+    The guard sleeps on a pipe that only this process holds open. At an orderly end it is told to go; where the pipe
+    just closes (SIGKILL, out of memory), it ends everything that carries the run's mark.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Guard:
+        if sys.platform != "win32":
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__, self._run_id],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},  # without a mark of its own, should this run be another's instance
+                cwd="/",
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._process is not None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._process.communicate(b".", timeout=5)
+
+
+def _guard(run_id: str) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if os.read(0, 1):
+        return
+    deadline = time.monotonic() + GUARD_LIMIT_S
+    quiet = 0
+    while quiet < 3 and time.monotonic() < deadline:  # one look can miss a process that is just being forked
+        pids = [pid for found in marked(run_id).values() for pid in found]
+        kill(pids)
+        quiet = 0 if pids else quiet + 1
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    _guard(sys.argv[1])

@@ -19,6 +19,7 @@ from pathlib import Path
 from claude_orchestrator import report
 from claude_orchestrator.launcher import Launcher, LocalLauncher, use_pidfd_watcher
 from claude_orchestrator.plan import Plan, make_manager
+from claude_orchestrator.processes import Guard
 from claude_orchestrator.rehearsal import RehearsalLauncher
 from claude_orchestrator.runfolder import RunFolder, new_run_id
 from claude_orchestrator.schedule import countdown
@@ -47,7 +48,8 @@ def run(
     run_id = new_run_id(datetime.now())
     folder = RunFolder(outputs.output_dir, run_id, lambda text: terminal.message(Level.WARNING, text))
     launcher: Launcher = RehearsalLauncher() if rehearse else LocalLauncher(run_id)
-    return asyncio.run(_Run(run_id, plan, settings, terminal, outputs, folder, launcher).execute(start_in_s))
+    with contextlib.nullcontext() if rehearse else Guard(run_id):
+        return asyncio.run(_Run(run_id, plan, settings, terminal, outputs, folder, launcher).execute(start_in_s))
 
 
 class _Run:

@@ -31,7 +31,7 @@ RULES: dict[str, set[str]] = {
     f"{CO}.commands": BUDGET,
     f"{CO}.preflight": {f"{CO}.errors", f"{CO}.plan"},
     f"{CO}.runfolder": {f"{CO}.errors", f"{CO}.plan"},
-    f"{CO}.processes": {f"{CO}.plan"},
+    f"{CO}.processes": set(),
     f"{CO}.launcher": {f"{CO}.plan", f"{CO}.processes", f"{CO}.stream"},
     f"{CO}.rehearsal": {f"{CO}.launcher", f"{CO}.plan", f"{CO}.stream"},
     f"{CO}.supervisor": {
@@ -44,7 +44,7 @@ RULES: dict[str, set[str]] = {
     f"{CO}.runner": {
         f"{CO}.{name}"
         for name in (
-            "commands launcher plan rehearsal report runfolder schedule settings supervisor terminal __init__"
+            "commands launcher plan processes rehearsal report runfolder schedule settings supervisor terminal __init__"
         ).split()
     },
     f"{CO}.cli": {f"{CO}.*", *BUDGET},

@@ -1,0 +1,104 @@
+"""The orchestrator is killed: nothing that it started goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.stand_in import Call, StandIn, Text, Tools, claude_env
+from tests.test_cli import Workplace, alive
+
+LIMIT_S = 2.0
+
+
+def wait_until_gone(pids: list[int]) -> float:
+    """Seconds until none of them is alive, ten at most."""
+    begun = time.monotonic()
+    while any(map(alive, pids)) and time.monotonic() - begun < 10:
+        time.sleep(0.005)
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("scenario", ["hang", "stubborn"])
+def test_sigkill_of_the_orchestrator_ends_instances_and_their_tools(tmp_path: Path, scenario: str) -> None:
+    place = Workplace(tmp_path)
+    setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": scenario}}]}
+    process = subprocess.Popen(place.argv("--config", place.config(setup), "--quiet"), env=place.env, cwd=tmp_path)
+    pids = tmp_path / "pids.json"
+    while not pids.exists() or not pids.read_text():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert wait_until_gone(json.loads(pids.read_text())) < LIMIT_S
+
+
+@pytest.mark.real_cli
+def test_no_api_call_starts_after_a_sigkill(claude: str, tmp_path: Path) -> None:
+    home, workspace, pidfile = tmp_path / "home", tmp_path / "work", tmp_path / "pid"
+    home.mkdir()
+    workspace.mkdir()
+    tool = Call.bash(f"echo $$ > {pidfile}; exec python3 -c 'import time; time.sleep(600)'")
+    with StandIn({"MAGENTA": [Tools((tool,)), Text()]}) as api:
+        argv = [sys.executable, "-m", "claude_orchestrator", "MAGENTA work", "--permission-mode", "bypassPermissions"]
+        argv += [
+            "--claude-bin",
+            claude,
+            "--workspace",
+            str(workspace),
+            "--output-dir",
+            str(tmp_path / "out"),
+            "--quiet",
+        ]
+        env = {**claude_env(home, api.url), "PYTHONPATH": str(Path(__file__).parent.parent)}
+        process = subprocess.Popen(argv, env=env)
+        while not pidfile.exists() or not pidfile.read_text().strip():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert wait_until_gone([int(pidfile.read_text())]) < LIMIT_S
+        calls = len(api.entries)
+        time.sleep(0.5)
+        assert len(api.entries) == calls == 1
+
+
+def test_an_orderly_end_leaves_no_guard(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    assert place.run("hello", "--quiet").returncode == 0
+    (run,) = (tmp_path / "out").iterdir()  # the guard's argument is the run's id
+    assert [path for path in Path("/proc").glob("[0-9]*/cmdline") if run.name.encode() in _read(path)] == []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_the_guard_is_not_reached_by_ctrl_c(tmp_path: Path) -> None:
+    from claude_orchestrator.processes import Guard
+
+    with Guard("test-guard") as guard:
+        process = guard._process
+        assert process is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(process.pid, number) if _ignores(process.pid, number) else None
+        assert os.getsid(process.pid) == process.pid
+    assert process.returncode == 0
+
+
+def _ignores(pid: int, number: signal.Signals) -> bool:
+    """Wait until the process has set itself to ignore a signal."""
+    for _ in range(500):
+        for row in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if row.startswith("SigIgn:") and int(row.split()[1], 16) >> (number - 1) & 1:
+                return True
+        time.sleep(0.01)
+    return False

@@ -41,7 +41,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "disable_budget_visuals",
         "token_weights",
     ),
-    "How to run it": ("max_parallel", "startup_delay", "timeout", "claude_bin"),
+    "How to run it": (
+        "max_parallel",
+        "startup_delay",
+        "timeout",
+        "idle_timeout",
+        "grace",
+        "fail_fast",
+        "claude_bin",
+    ),
     "A single instance (with PROMPT)": (
         "instance_name",
         "session_id",
@@ -63,6 +71,9 @@ SETTINGS = {
     "max_parallel": "max_parallel",
     "startup_delay": "startup_delay_s",
     "timeout": "timeout_s",
+    "idle_timeout": "idle_timeout_s",
+    "grace": "grace_s",
+    "fail_fast": "fail_fast",
     "status_report_interval": "status_report_interval_s",
 }
 SINGLE = GROUPS["A single instance (with PROMPT)"]
@@ -132,6 +143,9 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--startup-delay", type=SECONDS_OR_NONE, metavar="S", help="Seconds between launches.  [default: 0]")
 @click.option("--timeout", type=SOME_SECONDS, metavar="S", help="Seconds that an instance may take.")
+@click.option("--idle-timeout", type=SOME_SECONDS, metavar="S", help="Seconds that an instance may print nothing.")
+@click.option("--grace", type=SECONDS_OR_NONE, metavar="S", help="Seconds for a stop to be gentle.  [default: 5]")
+@click.option("--fail-fast", is_flag=True, default=None, help="When an instance fails, stop all others.")
 @click.option("--claude-bin", metavar="PATH", help="The claude to run.  [default: claude on PATH]")
 @click.option("--instance-name", metavar="NAME", help="Its name in reports.")
 @click.option("--session-id", metavar="ID", help="Resume this session.")

@@ -26,6 +26,9 @@ class Settings:
     max_parallel: int = DEFAULT_MAX_PARALLEL
     startup_delay_s: float = 0.0
     timeout_s: float | None = None
+    idle_timeout_s: float | None = None
+    grace_s: float = DEFAULT_GRACE_S
+    fail_fast: bool = False
     status_report_interval_s: float = 30.0
     origins: Mapping[str, str] = field(default_factory=dict)
 

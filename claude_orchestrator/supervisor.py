@@ -23,8 +23,8 @@ from claude_orchestrator.events import (
 from claude_orchestrator.instance import InstanceStatus, State
 from claude_orchestrator.launcher import Launcher, Running, control_request
 from claude_orchestrator.plan import LaunchSpec, Plan
-from claude_orchestrator.settings import DEFAULT_GRACE_S, Settings
-from claude_orchestrator.stream import parse_lines
+from claude_orchestrator.settings import Settings
+from claude_orchestrator.stream import Batch, parse_lines
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, CommandBudgetInfo, Hold, Scope
 
@@ -37,6 +37,9 @@ FOLLOW_UP_S = 2.0  # how long the CLI has to begin its own turn when a backgroun
 LOCAL_TOOLS = frozenset(
     {"Bash", "Edit", "Glob", "Grep", "LS", "MultiEdit", "NotebookEdit", "Read", "TodoWrite", "Write"}
 )
+
+
+_ANSWER = b'{"type":"control_response"'
 
 
 class Level(StrEnum):
@@ -79,7 +82,6 @@ class Supervisor:
         open_log: Callable[[LaunchSpec], Log | None] = lambda spec: None,
         knows_command: Callable[[str, str], bool] = lambda folder, command: False,
         clock: Callable[[], float] = time.monotonic,
-        grace_s: float = DEFAULT_GRACE_S,
     ) -> None:
         self.instances = tuple(InstanceStatus(spec) for spec in plan.specs)
         self.manager = manager
@@ -90,7 +92,7 @@ class Supervisor:
         self._on_change = on_change
         self._open_log = open_log
         self._knows_command = knows_command
-        self._grace_s = grace_s
+        self._grace_s = settings.grace_s
         self._sessions: dict[str, _Session] = {}
         self._wake = asyncio.Event()
         self._next_launch_at = 0.0
@@ -185,6 +187,8 @@ class Supervisor:
         level = Level.INFO if status.state is State.COMPLETED else Level.ERROR
         self._say(level, f"{said}: {status.reason}" if status.reason else said)
         self._on_change()
+        if status.state in (State.FAILED, State.TIMED_OUT) and self._settings.fail_fast:
+            self.cancel(f"cancelled because {status.name} failed")
 
     # -- budgets --
 
@@ -225,6 +229,7 @@ class _Session:
         self._timer: asyncio.TimerHandle | None = None
         self._follow_up: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Launch, read to the end, judge."""
@@ -250,11 +255,13 @@ class _Session:
             if self._stop_grace_s is not None:  # a stop that came while the process was being started
                 running.stop(self._stop_grace_s)
             self.stop_if_over()
+            self._expect_output(None)
             async for batch in running.output():
                 if log:
                     log.write(batch.raw)
                 if self._linger is not None:
                     self._close_input()
+                self._expect_output(batch)
                 for event in parse_lines(batch.lines):
                     self._take(event)
                 supervisor._on_change()
@@ -265,7 +272,7 @@ class _Session:
             raise
         finally:
             beat.cancel()
-            for timer in (*timers, self._timer, self._follow_up, self._linger):
+            for timer in (*timers, self._timer, self._follow_up, self._linger, self._idle):
                 if timer is not None:
                     timer.cancel()
             if log:
@@ -371,6 +378,16 @@ class _Session:
             self._running.send(control_request("usage", "get_usage"))
 
     # -- stops --
+
+    def _expect_output(self, batch: Batch | None) -> None:
+        """Let the idle time begin anew, unless all that came are answers to our own questions."""
+        idle_s = self.supervisor._settings.idle_timeout_s
+        if idle_s is None or (batch is not None and all(line.startswith(_ANSWER) for line in batch.lines)):
+            return
+        if self._idle is not None:
+            self._idle.cancel()
+        reason = f"stalled: nothing printed for {idle_s:g} s"
+        self._idle = asyncio.get_running_loop().call_later(idle_s, self.stop, State.TIMED_OUT, reason)
 
     def stop_if_over(self) -> None:
         """Stop the instance if a budget that it draws on is used up and there is something left to stop."""

@@ -41,7 +41,6 @@ def run_config(
     claude: str = "claude",
     on_change: Callable[[Supervisor], None] = lambda supervisor: None,
     at_start: Callable[[Supervisor], None] = lambda supervisor: None,
-    grace_s: float = 5.0,
     time_limit_s: float = 60.0,
     **options: Any,
 ) -> Outcome:
@@ -59,7 +58,6 @@ def run_config(
             make_manager(plan, settings),
             say=lambda level, text: messages.append(f"{level}: {text}"),
             on_change=lambda: on_change(supervisor),
-            grace_s=grace_s,
         )
         at_start(supervisor)
         async with asyncio.timeout(time_limit_s):

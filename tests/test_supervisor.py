@@ -286,3 +286,35 @@ def test_rehearsal_is_stopped_by_a_budget_like_the_real_thing() -> None:
     )
     assert states(outcome) == [State.STOPPED]
     assert 5000 < outcome.only.usage.total_tokens < 8000
+
+
+def test_fail_fast_stops_the_others() -> None:
+    script = Script()
+    outcome = go(script, {"command": "broken"}, {"command": "wait"}, {"command": "/a"}, max_parallel=2, fail_fast=True)
+    assert states(outcome) == [State.FAILED, State.CANCELLED, State.CANCELLED]
+    assert outcome.instances[1].reason == "cancelled because i0 failed"
+    assert states(go(Script(), {"command": "broken"}, {"command": "/a"})) == [State.FAILED, State.COMPLETED]
+
+
+def test_silence_is_noticed_and_answers_are_none() -> None:
+    """A stalled CLI still answers questions for its count."""
+
+    class Answering(ScriptedRunning):
+        def send(self, message: Mapping[str, Any]) -> None:
+            super().send(message)
+            if message["type"] == "control_request":
+                session = {"total_cost_usd": 0, "model_usage": {}}
+                response = {"subtype": "success", "request_id": "usage", "response": {"session": session}}
+                self.emit({"type": "control_response", "response": response})
+
+    class AnsweringScript(Script):
+        async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
+            return Answering(self, spec)
+
+    def ask_often(supervisor: Supervisor) -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(20):
+            loop.call_later(number * 0.02, lambda: [session._ask() for session in supervisor._sessions.values()])
+
+    outcome = go(AnsweringScript(), {"command": "wait"}, idle_timeout_s=0.2, at_start=ask_often)
+    assert states(outcome) == [State.TIMED_OUT] and outcome.only.reason == "stalled: nothing printed for 0.2 s"

@@ -250,7 +250,8 @@ class _Session:
         log = supervisor._open_log(status.spec)
         status.log = log.path if log else None
         try:
-            self._ask()  # before the first turn: what a resumed session had counted already
+            if status.tally.resumed:
+                self._ask()  # before the first turn: what earlier processes of this session had counted
             self._send_turn()
             if self._stop_grace_s is not None:  # a stop that came while the process was being started
                 running.stop(self._stop_grace_s)

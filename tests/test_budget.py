@@ -164,7 +164,7 @@ def test_tokens_in_short() -> None:
 
 
 @given(
-    st.integers(24, 140),
+    st.integers(16, 140),
     st.lists(st.tuples(st.text(min_size=1, max_size=40), st.integers(1, 10**7), st.integers(0, 2 * 10**7)), max_size=5),
     st.booleans(),
 )

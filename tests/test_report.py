@@ -74,7 +74,7 @@ def test_status_report() -> None:
 def test_no_line_is_wider_than_the_terminal(names: list[str], width: int, color: bool, ascii_only: bool) -> None:
     run = a_run(*(" ".join(name.split()) + f" {n}" for n, name in enumerate(names)))
     lines = report.status_report(run, 200.0, Look(width, color, ascii_only), max_rows=4)
-    assert all(display_width(ESCAPE.sub("", line)) <= max(24, width) for line in lines)
+    assert all(display_width(ESCAPE.sub("", line)) <= width for line in lines)
 
 
 def test_many_instances_are_cut_to_the_rows_there_are() -> None:

@@ -40,8 +40,8 @@ def render_progress_bar(
 def render_budget_panel(
     manager: TokenBudgetManager, *, width: int = PANEL_WIDTH, color: bool = False, ascii_only: bool = False
 ) -> list[str]:
-    """The budget panel as lines of exactly `width` cells (at least 24): a bar for each budget; [] without budgets."""
-    inner = max(20, width - 4)
+    """The budget panel as lines of exactly `width` cells (at least 16): a bar for each budget; [] without budgets."""
+    inner = max(12, width - 4)
     rows: list[str] = []
     for title, budgets in (
         ("Command Budgets:", manager.command_budgets),

@@ -30,7 +30,6 @@ def result(responses: int, tokens: int) -> None:
 
 def cross() -> None:
     """Stream pieces, pass the budget, wait for the interrupt; tell on standard error how long it took (ms)."""
-    sys.stdin.readline()  # the question for the count
     sys.stdin.readline()  # the turn
     emit({"type": "system", "subtype": "init", "session_id": "s", "model": "m"})
     for number in range(int(os.environ["CROSS_AFTER"])):

@@ -23,8 +23,9 @@ from claude_orchestrator.processes import Guard
 from claude_orchestrator.rehearsal import RehearsalLauncher
 from claude_orchestrator.runfolder import RunFolder, new_run_id
 from claude_orchestrator.schedule import countdown
+from claude_orchestrator.session import Level
 from claude_orchestrator.settings import Settings
-from claude_orchestrator.supervisor import Level, Supervisor
+from claude_orchestrator.supervisor import Supervisor
 from claude_orchestrator.terminal import Terminal
 
 REDRAW_EVERY_S = 0.1

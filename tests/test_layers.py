@@ -34,8 +34,12 @@ RULES: dict[str, set[str]] = {
     f"{CO}.processes": set(),
     f"{CO}.launcher": {f"{CO}.plan", f"{CO}.processes", f"{CO}.stream"},
     f"{CO}.rehearsal": {f"{CO}.launcher", f"{CO}.plan", f"{CO}.stream"},
-    f"{CO}.supervisor": {
+    f"{CO}.session": {
         *(f"{CO}.{name}" for name in ("events", "instance", "launcher", "plan", "settings", "stream")),
+        *BUDGET,
+    },
+    f"{CO}.supervisor": {
+        *(f"{CO}.{name}" for name in ("instance", "launcher", "plan", "session", "settings")),
         *BUDGET,
     },
     f"{CO}.report": {f"{CO}.instance", f"{CO}.plan", *BUDGET},
@@ -44,7 +48,7 @@ RULES: dict[str, set[str]] = {
     f"{CO}.runner": {
         f"{CO}.{name}"
         for name in (
-            "commands launcher plan processes rehearsal report runfolder schedule settings supervisor terminal __init__"
+            "commands launcher plan processes rehearsal report runfolder schedule session settings supervisor terminal __init__"
         ).split()
     },
     f"{CO}.cli": {f"{CO}.*", *BUDGET},

@@ -48,7 +48,8 @@ RULES: dict[str, set[str]] = {
     f"{CO}.runner": {
         f"{CO}.{name}"
         for name in (
-            "commands launcher plan processes rehearsal report runfolder schedule session settings supervisor terminal __init__"
+            "commands launcher plan processes rehearsal report runfolder"
+            " schedule session settings supervisor terminal __init__"
         ).split()
     },
     f"{CO}.cli": {f"{CO}.*", *BUDGET},

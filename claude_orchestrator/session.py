@@ -27,6 +27,7 @@ from claude_orchestrator.stream import Batch, parse_lines
 from token_budget.models import CommandBudgetInfo, Hold
 
 ASK_EVERY_S = 0.25  # at most this often for one instance, on its events
+ASK_SUBSCRIPTION_EVERY_S = 2.0  # with an answer that has rate limits, for which claude may have to ask elsewhere
 BEAT_S = 2.0  # while subagents are at work
 SLOW_BEAT_S = 10.0
 LINGER_S = 120.0  # of silence, for a process whose work is done and whose input is closed
@@ -87,6 +88,7 @@ class Session:
         self._stop_grace_s: float | None = None
         self._asked_at = float("-inf")
         self._asking = False
+        self._ask_every_s = ASK_EVERY_S
         self._timer: asyncio.TimerHandle | None = None
         self._follow_up: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
@@ -157,6 +159,7 @@ class Session:
                 self._turn_ended()
             case UsageAnswer():
                 self._asking = False
+                self._ask_every_s = ASK_EVERY_S if event.rate_limits is None else ASK_SUBSCRIPTION_EVERY_S
                 if status.ending and not status.turn_running:
                     self._close_input()
             case ControlRequest():
@@ -225,7 +228,7 @@ class Session:
     def _ask_soon(self) -> None:
         """Ask for the CLI's count now, or as soon as it may be asked again."""
         loop = asyncio.get_running_loop()
-        wait_s = self._asked_at + ASK_EVERY_S - loop.time()
+        wait_s = self._asked_at + self._ask_every_s - loop.time()
         if wait_s <= 0 and not self._asking:
             self._ask()
         elif self._timer is None:

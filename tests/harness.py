@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,6 +68,15 @@ def run_config(
 
     supervisor = asyncio.run(main())
     return Outcome(supervisor.instances, supervisor.manager, messages)
+
+
+def content_of(path: Path, process: subprocess.Popen[Any], *, limit_s: float = 30.0) -> str:
+    """What a process writes into a file, waited for as long as the process runs."""
+    deadline = time.monotonic() + limit_s
+    while not path.exists() or not path.read_text().strip():
+        assert process.poll() is None and time.monotonic() < deadline, f"{path.name} was not written"
+        time.sleep(0.01)
+    return path.read_text()
 
 
 def run_real(config: dict[str, Any], api: StandIn, claude: str, tmp_path: Path, **options: Any) -> Outcome:

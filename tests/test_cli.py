@@ -16,6 +16,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.harness import content_of
+
 FAKE = Path(__file__).with_name("fake_claude.py")
 TWO = {"instances": [{"name": "one", "command": "/test --unit"}, {"name": "two", "command": "/test --all"}]}
 
@@ -176,15 +178,13 @@ def test_signals_stop_and_report(place: Workplace, number: signal.Signals, code:
     }
     argv = place.argv("--config", place.config(setup), "--report", "report.json", "--max-parallel", "1")
     process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    pids = place.root / "pids.json"
-    while not pids.exists() or not pids.read_text():
-        time.sleep(0.02)
+    pids = json.loads(content_of(place.root / "pids.json", process))
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == code and b"Total:" in out
     assert [instance["status"] for instance in place.report()["instances"]] == ["cancelled", "cancelled"]
     assert place.report()["exit_code"] == code
-    assert not any(alive(pid) for pid in json.loads(pids.read_text()))
+    assert not any(map(alive, pids))
 
 
 def test_turns_arguments_folder_and_environment(place: Workplace) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import content_of
 from tests.stand_in import Call, StandIn, Text, Tools, claude_env
 from tests.test_cli import Workplace, alive
 
@@ -31,12 +32,10 @@ def test_sigkill_of_the_orchestrator_ends_instances_and_their_tools(tmp_path: Pa
     place = Workplace(tmp_path)
     setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": scenario}}]}
     process = subprocess.Popen(place.argv("--config", place.config(setup), "--quiet"), env=place.env, cwd=tmp_path)
-    pids = tmp_path / "pids.json"
-    while not pids.exists() or not pids.read_text():
-        time.sleep(0.01)
+    pids = json.loads(content_of(tmp_path / "pids.json", process))
     process.kill()
     process.wait()
-    assert wait_until_gone(json.loads(pids.read_text())) < LIMIT_S
+    assert wait_until_gone(pids) < LIMIT_S
 
 
 @pytest.mark.real_cli
@@ -58,11 +57,10 @@ def test_no_api_call_starts_after_a_sigkill(claude: str, tmp_path: Path) -> None
         ]
         env = {**claude_env(home, api.url), "PYTHONPATH": str(Path(__file__).parent.parent)}
         process = subprocess.Popen(argv, env=env)
-        while not pidfile.exists() or not pidfile.read_text().strip():
-            time.sleep(0.02)
+        pid = int(content_of(pidfile, process))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert wait_until_gone([int(pidfile.read_text())]) < LIMIT_S
+        assert wait_until_gone([pid]) < LIMIT_S
         calls = len(api.entries)
         time.sleep(0.5)
         assert len(api.entries) == calls == 1

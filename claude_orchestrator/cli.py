@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,33 +15,41 @@ from click.core import ParameterSource
 
 from claude_orchestrator import __version__
 from claude_orchestrator.config import (
+    MAX_RETRIES,
     PERMISSION_MODES,
     Config,
     InstanceConfig,
     load_config,
+    unnamed,
 )
 from claude_orchestrator.errors import UserError
+from claude_orchestrator.metering import METERS, Meter, choose_meter
 from claude_orchestrator.plan import Plan, make_manager, make_plan
 from claude_orchestrator.settings import DEFAULT_MAX_PARALLEL, Given, Settings, merge
 from token_budget.budget_manager import MODES, TokenBudgetManager
+from token_budget.text import printable
 
 if TYPE_CHECKING:
+    from claude_orchestrator.resume import History
+    from claude_orchestrator.runfolder import EarlierRun
     from claude_orchestrator.terminal import Terminal
 
 PROGRAM = "claude-orchestrator"
 ENV_PREFIX = "CLAUDE_ORCHESTRATOR"
 CONFIG_NAME = "claude-orchestrator.json"
 DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
+FROM_PROMPT, FROM_NOWHERE = "PROMPT", "built-in default"  # a config's source where it is no file
 ISSUES = "https://github.com/claude-orchestrator/claude-orchestrator/issues"
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "What to run": ("config", "workspace", "rehearse", "dry_run", "start_at"),
+    "What to run": ("config", "workspace", "resume", "rehearse", "dry_run", "start_at"),
     "Budgets": (
         "overall_token_budget",
         "command_budget",
         "budget_enforcement_mode",
         "disable_budget_visuals",
         "token_weights",
+        "meter",
     ),
     "How to run it": (
         "max_parallel",
@@ -48,6 +58,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "idle_timeout",
         "grace",
         "fail_fast",
+        "retries",
+        "wait_for_reset",
         "claude_bin",
     ),
     "A single instance (with PROMPT)": (
@@ -68,12 +80,15 @@ SETTINGS = {
     "budget_enforcement_mode": "budget_enforcement_mode",
     "disable_budget_visuals": "disable_budget_visuals",
     "token_weights": "token_weights",
+    "meter": "meter",
     "max_parallel": "max_parallel",
     "startup_delay": "startup_delay_s",
     "timeout": "timeout_s",
     "idle_timeout": "idle_timeout_s",
     "grace": "grace_s",
     "fail_fast": "fail_fast",
+    "retries": "retries",
+    "wait_for_reset": "wait_for_reset",
     "status_report_interval": "status_report_interval_s",
 }
 SINGLE = GROUPS["A single instance (with PROMPT)"]
@@ -121,6 +136,7 @@ FILE = click.Path(path_type=Path)
 @click.argument("prompt", required=False)
 @click.option("--config", type=FILE, metavar="FILE", help=f"JSON config; else {CONFIG_NAME} of the workspace.")
 @click.option("--workspace", type=FILE, metavar="DIR", default=Path(), help="Where instances run.  [default: here]")
+@click.option("--resume", metavar="RUN_ID|last", help="Go on with an earlier run: what had completed is not run again.")
 @click.option("--rehearse", is_flag=True, help="Run it with simulated instances: costs nothing, needs no claude.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would be done, launch nothing.")
 @click.option("--start-at", metavar="WHEN", help="Wait until then: 30m, 2h, 14:30, 1am.")
@@ -139,6 +155,11 @@ FILE = click.Path(path_type=Path)
     help="What a token of each kind draws; keys input, output, cache_write, cache_read.  [default: flat]",
 )
 @click.option(
+    "--meter",
+    type=click.Choice(METERS),
+    help="Count at the API's connection, which makes a budget a hard cap, or from streams.  [default: auto]",
+)
+@click.option(
     "--max-parallel", type=POSITIVE, metavar="N", help=f"Instances at once.  [default: {DEFAULT_MAX_PARALLEL}]"
 )
 @click.option("--startup-delay", type=SECONDS_OR_NONE, metavar="S", help="Seconds between launches.  [default: 0]")
@@ -146,6 +167,13 @@ FILE = click.Path(path_type=Path)
 @click.option("--idle-timeout", type=SOME_SECONDS, metavar="S", help="Seconds that an instance may print nothing.")
 @click.option("--grace", type=SECONDS_OR_NONE, metavar="S", help="Seconds for a stop to be gentle.  [default: 5]")
 @click.option("--fail-fast", is_flag=True, default=None, help="When an instance fails, stop all others.")
+@click.option(
+    "--retries",
+    type=click.IntRange(0, MAX_RETRIES),
+    metavar="N",
+    help="More attempts after a failure that may pass: API overloaded, connection lost, …  [default: 0]",
+)
+@click.option("--wait-for-reset", is_flag=True, default=None, help="At a rate limit, wait until it resets and go on.")
 @click.option("--claude-bin", metavar="PATH", help="The claude to run.  [default: claude on PATH]")
 @click.option("--instance-name", metavar="NAME", help="Its name in reports.")
 @click.option("--session-id", metavar="ID", help="Resume this session.")
@@ -183,50 +211,121 @@ def command(ctx: click.Context, /, **options: Any) -> int:
 
 
 def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
-    """Load, plan, check, run, report; returns the exit code. Raises UserError before anything was started."""
+    """Load, plan, check, run, report; returns the exit code. Raises UserError before anything was started.
+
+    `given` has each option that was given, by option or environment, by its name.
+    """
     from claude_orchestrator import preflight
     from claude_orchestrator.terminal import Terminal
 
+    terminal = Terminal(quiet=options["quiet"], level=options["log_level"].lower())
+    output_dir = options["output_dir"] or Path(click.get_app_dir(PROGRAM), "runs")
+    earlier = _earlier(options, output_dir, terminal)
+    if earlier is not None:
+        options = _as_before(options, given, earlier.history)
     workspace = options["workspace"].absolute()
     preflight.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
     config = _config(options, workspace)
-    settings = merge(given, config.budget, config.source)
-    terminal = Terminal(
-        quiet=options["quiet"], level=options["log_level"].lower(), visuals=not settings.disable_budget_visuals
-    )
+    settings = merge(_for_settings(given), config.budget, config.source, _given_before(earlier))
+    terminal.visuals = not settings.disable_budget_visuals
     only_shows = options["list_commands"] or options["inspect_command"]
     claude = "claude" if only_shows or options["rehearse"] else preflight.find_claude(options["claude_bin"])
     plan = make_plan(config, settings, workspace=str(workspace), claude_bin=claude)
     if only_shows:
         return _show_commands(options, workspace, terminal, make_manager(plan, settings))
     preflight.check_plan(plan, config.source)
-    output_dir = options["output_dir"] or Path(click.get_app_dir(PROGRAM), "runs")
     preflight.check_output_dir(output_dir)
     for option in ("report", "junit"):
         if options[option] is not None:
             preflight.check_writable(f"--{option}", options[option])
+    meter = choose_meter(settings.meter, plan, os.environ, rehearse=options["rehearse"])
     lacks = None if options["rehearse"] else preflight.check_version(claude)
     warnings = [*plan.warnings, *([lacks] if lacks else [])]
     if options["dry_run"]:
-        return _dry_run(plan, settings, terminal, config.source, warnings)
+        return _dry_run(plan, settings, meter, terminal, config.source, warnings, earlier)
     for warning in warnings:
         terminal.message("WARNING", warning)
     from claude_orchestrator import runner
 
-    outputs = runner.Outputs(output_dir, options["report"], options["junit"])
-    return runner.run(plan, settings, terminal, outputs, rehearse=options["rehearse"], start_in_s=start_in_s)
+    elsewhere = f" --output-dir {shlex.quote(str(output_dir))}" if options["output_dir"] else ""
+    header = _header(options, given, config, workspace, claude)
+    outputs = runner.Outputs(output_dir, options["report"], options["junit"], elsewhere, private=lacks is None)
+    return runner.run(
+        plan,
+        settings,
+        terminal,
+        outputs,
+        header,
+        meter,
+        rehearse=options["rehearse"],
+        start_in_s=start_in_s,
+        earlier=earlier,
+    )
 
 
 def _given(ctx: click.Context, options: Mapping[str, Any]) -> dict[str, Given]:
-    """What was given for a run's Settings, and whether by option or by environment."""
+    """What was given, and whether by option or by environment."""
     origins = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: "environment"}
     given = {}
-    for option, name in SETTINGS.items():
-        origin = origins.get(ctx.get_parameter_source(option) or ParameterSource.DEFAULT)
+    for name, value in options.items():
+        origin = origins.get(ctx.get_parameter_source(name) or ParameterSource.DEFAULT)
         if origin is not None:
-            given[name] = Given(options[option], origin)
+            given[name] = Given(value, origin)
     return given
+
+
+def _for_settings(given: Mapping[str, Given]) -> dict[str, Given]:
+    return {SETTINGS[name]: value for name, value in given.items() if name in SETTINGS}
+
+
+# -- an earlier run --
+
+
+def _earlier(options: Mapping[str, Any], output_dir: Path, terminal: Terminal) -> EarlierRun | None:
+    if not options["resume"]:
+        return None
+    from claude_orchestrator.runfolder import reopen_run
+
+    return reopen_run(output_dir, options["resume"], terminal.warn, rehearsal=options["rehearse"])
+
+
+def _header(
+    options: Mapping[str, Any], given: Mapping[str, Given], config: Config, workspace: Path, claude: str
+) -> dict[str, Any]:
+    """What a journal says of how its run was started: enough to go on with it, without prompts and environments."""
+    return {
+        "version": __version__,
+        "workspace": str(workspace),
+        "source": config.source,
+        "config": None if config.source in (FROM_PROMPT, FROM_NOWHERE) else str(Path(config.source).absolute()),
+        "claude_bin": claude,
+        "settings": {name: value.value for name, value in _for_settings(given).items()},
+        "single": {name: options[name] for name in SINGLE if options[name]},
+    }
+
+
+def _given_before(earlier: EarlierRun | None) -> dict[str, Given]:
+    if earlier is None:
+        return {}
+    header = earlier.history.header
+    return {name: Given(value, f"run {header['run']}") for name, value in header["settings"].items()}
+
+
+def _as_before(options: Mapping[str, Any], given: Mapping[str, Given], history: History) -> dict[str, Any]:
+    """The options of a resumed run: what is not given now is as it was given then."""
+    header = history.header
+    if header["source"] == FROM_PROMPT and options["prompt"] is None:
+        raise UserError("--resume: that run was started with a PROMPT, which is not kept: give it again")
+    config = Path(header["config"]) if header["config"] else None
+    before = {
+        "workspace": Path(header["workspace"]),
+        "config": config,
+        "claude_bin": header["claude_bin"],
+        "rehearse": header["rehearsal"],
+        **(header["single"] if header["source"] == FROM_PROMPT else {}),
+    }
+    return {**options, **{name: value for name, value in before.items() if name not in given}}
 
 
 def _start_in(start_at: str | None) -> float:
@@ -250,7 +349,7 @@ def _config(options: Mapping[str, Any], workspace: Path) -> Config:
             raise UserError("PROMPT and --config exclude each other")
         if not prompt.strip():
             raise UserError("PROMPT: is empty: expected a slash command or a prompt")
-        return Config("PROMPT", (_single_instance(prompt.strip(), options),))
+        return Config(FROM_PROMPT, (_single_instance(prompt.strip(), options),))
     named = [f"--{name.replace('_', '-')}" for name in SINGLE if options[name]]
     if named:
         raise UserError(f"{', '.join(named)}: only with a PROMPT; in a config they are keys of an instance")
@@ -259,12 +358,12 @@ def _config(options: Mapping[str, Any], workspace: Path) -> Config:
     if (workspace / CONFIG_NAME).exists():
         return load_config(workspace / CONFIG_NAME)
     default = InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan")
-    return Config("built-in default", (default,))
+    return Config(FROM_NOWHERE, (default,))
 
 
 def _single_instance(prompt: str, options: Mapping[str, Any]) -> InstanceConfig:
     return InstanceConfig(
-        name=options["instance_name"] or " ".join(prompt.split())[:60],
+        name=options["instance_name"] or unnamed(prompt),
         command=prompt,
         session_id=options["session_id"],
         clear_history=options["clear_history"],
@@ -274,13 +373,28 @@ def _single_instance(prompt: str, options: Mapping[str, Any]) -> InstanceConfig:
     )
 
 
-def _dry_run(plan: Plan, settings: Settings, terminal: Terminal, source: str, warnings: list[str]) -> int:
+def _dry_run(
+    plan: Plan,
+    settings: Settings,
+    meter: Meter,
+    terminal: Terminal,
+    source: str,
+    warnings: list[str],
+    earlier: EarlierRun | None,
+) -> int:
     from claude_orchestrator.dryrun import describe
+    from claude_orchestrator.resume import History, carry_over, take_up, told
 
     for spec in plan.specs:
         if spec.base_command is not None:
             warnings += _unknown_command(spec.base_command, spec.name, Path(spec.cwd))
-    terminal.print(describe(plan, settings, terminal.look(), source=source, warnings=warnings))
+    history, run_id = (earlier.history, earlier.folder.path.name) if earlier else (History(), "")
+    if earlier:
+        warnings = [*(text for _, text in told(plan, history, run_id)), *warnings]
+    manager = make_manager(plan, settings)
+    carry_over(manager, history, settings.token_weights)
+    instances = take_up(plan, history, run_id)
+    terminal.print(describe(instances, manager, settings, meter, terminal.look(), source=source, warnings=warnings))
     return 0
 
 
@@ -321,14 +435,16 @@ def main() -> None:
         code = command.main(prog_name=PROGRAM, standalone_mode=False)
     except UserError as error:
         for line in error.lines:
-            click.echo(f"ERROR: {line}", err=True)
+            click.echo(f"ERROR: {printable(line)}", err=True)
         code = 2
     except click.ClickException as error:
-        click.echo(f"ERROR: {error.format_message()} (see {PROGRAM} --help)", err=True)
+        click.echo(f"ERROR: {printable(error.format_message())} (see {PROGRAM} --help)", err=True)
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         code = 130
-    except Exception:
+    except Exception as error:
+        if isinstance(error, click.Abort) and not isinstance(error.__cause__, EOFError):
+            sys.exit(130)  # click's word for Ctrl-C, but also for an EOFError
         import traceback
 
         traceback.print_exc()

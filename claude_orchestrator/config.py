@@ -12,6 +12,7 @@ from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import MODES
 from token_budget.models import WEIGHT_KEYS, Weights
 
+MAX_RETRIES = 100
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 PERMISSION_MODES = ("default", "acceptEdits", "auto", "bypassPermissions", "dontAsk", "manual", "plan")
 OWN_OPTIONS = ("-p", "--print", "--input-format", "--output-format", "--resume", "-r", "--continue", "-c")
@@ -46,6 +47,7 @@ class InstanceConfig:
     cwd: str | None = None
     env: tuple[tuple[str, str], ...] = ()
     timeout_s: float | None = None
+    retries: int | None = None
     append_system_prompt: str | None = None
     mcp_config: tuple[str, ...] = ()
     worktree: str | bool = False
@@ -214,6 +216,7 @@ class _Reader:
                 "cwd": self.line,
                 "env": self.env,
                 "timeout_s": self.seconds,
+                "retries": self.retries,
                 "append_system_prompt": self.text,
                 "mcp_config": self.mcp_config,
                 "worktree": self.worktree,
@@ -291,6 +294,12 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
             self.error(path, "expected a positive integer", value)
             return 1
+        return value
+
+    def retries(self, value: object, path: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_RETRIES:
+            self.error(path, f"expected an integer from 0 to {MAX_RETRIES}", value)
+            return 0
         return value
 
     def seconds(self, value: object, path: str) -> float:
@@ -395,9 +404,14 @@ class _Reader:
         return value
 
 
+def unnamed(command: str) -> str:
+    """What an instance without a name is called: its base command, or `prompt`."""
+    return command.split(None, 1)[0][:60] if command.startswith("/") else "prompt"
+
+
 def _free_name(command: str, taken: dict[str, int]) -> str:
-    """A name for an instance that has none: its command, numbered where that is taken."""
-    base = " ".join(command.split())[:60] or "instance"
+    """A name for an instance that has none, numbered where it is taken: not the prompt, for names are shown."""
+    base = unnamed(command)
     name, number = base, 1
     while name in taken:
         number += 1

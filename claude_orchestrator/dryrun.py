@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import fields
 
-from claude_orchestrator.plan import LaunchSpec, Plan, make_manager
+from claude_orchestrator.instance import InstanceStatus
+from claude_orchestrator.metering import Meter
+from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.settings import Settings
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Action, Weights
+from token_budget.models import Action, Hold, Weights
 from token_budget.text import Look, printable
 from token_budget.visualization import render_budget_panel
 
@@ -20,30 +23,61 @@ _SAID = {
 }
 
 
-def describe(plan: Plan, settings: Settings, look: Look, *, source: str, warnings: list[str]) -> list[str]:
+def describe(
+    instances: Sequence[InstanceStatus],
+    manager: TokenBudgetManager,
+    settings: Settings,
+    meter: Meter,
+    look: Look,
+    *,
+    source: str,
+    warnings: list[str],
+) -> list[str]:
     """Every instance with its exact arguments, prompts, folder, budgets, estimate and what admission would decide.
 
-    Admission is shown as if all started at the same moment: each estimate is held while the next is decided.
+    Admission is shown as if all started at the same moment: each estimate is held while the next is decided; at last
+    `manager` is as it was.
     """
-    manager = make_manager(plan, settings)
-    lines = [f"DRY RUN: {len(plan.specs)} instances from {source}; nothing is launched"]
+    lines = [f"DRY RUN: {len(instances)} instances from {source}; nothing is launched"]
     lines += [f"WARNING: {warning}" for warning in warnings]
-    for spec in plan.specs:
-        lines += ["", *_instance(spec, manager)]
+    holds: list[Hold] = []
+    for status in instances:
+        if status.ended:
+            lines += ["", f"{status.spec.index + 1}. {status.name}: had {status.state}, is not run again"]
+        else:
+            lines += ["", *_instance(status.spec, manager, holds)]
+    for hold in holds:
+        manager.release(hold)
+    lines += ["", f"Meter: {_meter(meter, manager)}"]
     lines += ["", "Settings (value, where it came from):", *_settings(settings)]
+    lines = [printable(line) for line in lines]
     if look.visuals:
         width = min(look.width, 77)
-        empty = make_manager(plan, settings)
-        panel = render_budget_panel(empty, width=width, color=look.color, ascii_only=look.ascii_only)
+        panel = render_budget_panel(manager, width=width, color=look.color, ascii_only=look.ascii_only)
         lines += ["", *panel] if panel else []
-    return [line if "\033" in line else printable(line) for line in lines]
+    return lines
 
 
-def _instance(spec: LaunchSpec, manager: TokenBudgetManager) -> list[str]:
+def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
+    if meter.kind == "stream":
+        return f"stream ({meter.reason}): a budget can be passed by what the responses in progress still spend"
+    if manager.enforcement_mode != "block":
+        return "api: each response is counted as it passes; warn mode delays and alters nothing"
+    return (
+        "api: a request goes only when what it can cost at most (its input, and max_tokens, which is lowered where "
+        "the budget has less) is free on every budget; it waits for what others hold, and is refused when a budget "
+        "is spent"
+    )
+
+
+def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
     budgets = manager.budgets_for(spec.base_command, spec.name)
     decision = manager.reserve(spec.base_command, spec.estimate_tokens, spec.name)
+    if decision.hold is not None:
+        holds.append(decision.hold)
     lines = [f"{spec.index + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
     lines.append(f"   argv:      {shlex.join(spec.argv)}")
+    lines += [f"   by file:   --{option} ({len(text)} characters)" for option, text in spec.private]
     lines += [f"   turn {number}:    {turn!r}" for number, turn in enumerate(spec.turns, 1)]
     lines.append(f"   folder:    {spec.cwd}")
     if spec.env:

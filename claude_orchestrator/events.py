@@ -59,7 +59,10 @@ class MessageDelta:
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """One content block (or all) of a response; `usage` is a placeholder unless `stop_reason` is set."""
+    """One content block (or all) of a response; `usage` is a placeholder unless `stop_reason` is set.
+
+    A `synthetic` one is the CLI's own; `error` then is its kind where it tells of an API error (`rate_limit`, …).
+    """
 
     id: str
     model: str
@@ -71,6 +74,7 @@ class Assistant:
     chars: int
     synthetic: bool
     malformed: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,14 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """`rate_limit_event`: whether a subscription's limit refuses requests, and when it resets (Unix time)."""
+
+    refuses: bool
+    resets_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """A turn's end."""
 
@@ -149,6 +161,21 @@ class UsageAnswer:
     request_id: str
     model_usage: ModelUsage
     rate_limits: dict[str, Any] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiUsage:
+    """What the API meter has seen of one response so far.
+
+    `whole`: it has ended by itself, `cut`: it was cut off, `exact`: nothing of it was unreadable.
+    """
+
+    id: str
+    usage: Usage
+    whole: bool
+    cut: bool = False
+    exact: bool = True
+    stop_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +215,10 @@ Event = (
     | Requesting
     | SideCall
     | Retry
+    | RateLimit
     | Result
     | UsageAnswer
+    | ApiUsage
     | ControlAnswer
     | ControlRequest
     | BadLine

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from claude_orchestrator.events import Assistant, BadLine, Event, Init, MessageDelta, NoBackgroundTasks, Result, Retry
-from claude_orchestrator.plan import LaunchSpec
+from claude_orchestrator.events import (
+    Assistant,
+    BadLine,
+    Event,
+    Init,
+    MessageDelta,
+    NoBackgroundTasks,
+    RateLimit,
+    Result,
+    Retry,
+)
+from claude_orchestrator.plan import LaunchSpec, continued
 from claude_orchestrator.tally import UsageTally
 from token_budget.models import Usage, Weights
 
@@ -32,33 +45,72 @@ class State(StrEnum):
 NOT_ENDED = frozenset({State.PENDING, State.WAITING, State.RUNNING})
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What an ended attempt at an instance has used, in tokens, USD as the CLI states it, and seconds."""
+
+    usage: Usage = field(default_factory=Usage)
+    exact: bool = True
+    cost_usd: float | None = None
+    seconds: float = 0.0
+
+
 class InstanceStatus:
-    """An instance's state, use and results. Times are seconds of the supervisor's clock."""
+    """An instance's state, use and results, over all its attempts. Times are seconds of the supervisor's clock."""
 
     def __init__(self, spec: LaunchSpec) -> None:
-        self.spec = spec
+        self.planned = spec
         self.state = State.PENDING
         self.reason = ""
-        self.tally = UsageTally(resumed=spec.session_id is not None)
-        self.session_id = spec.session_id
-        self.started_at: float | None = None
-        self.ended_at: float | None = None
-        self.turns_sent = 0
-        self.turns_done = 0
+        self.earlier: tuple[Attempt, ...] = ()
+        self.not_before = float("-inf")
+        self.not_before_wall = float("-inf")
+        self.retries_used = 0
+        self.failed_before = ""
         self.model_turns = 0
         self.tool_calls = 0
         self.tools: Counter[str] = Counter()
         self.permission_denials: list[str] = []
-        self.last_result: Result | None = None
-        self.exit_code: int | None = None
         self.log: str | None = None
         self.bad_lines = 0
+        self._models: tuple[str, ...] = ()
+        self._tool_ids: set[str] = set()
+        self._prepare(spec)
+
+    def _prepare(self, spec: LaunchSpec) -> None:
+        """What is of one attempt only."""
+        self.spec = spec
+        self.session_id = spec.session_id
+        self.tally = UsageTally(resumed=spec.session_id is not None)
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.turns_sent = 0
+        self.turns_done = 0
+        self.last_result: Result | None = None
+        self.exit_code: int | None = None
+        self.launch_errno: int | None = None
+        self.began = False
+        self.stalled = False
+        self.api_error = ""
+        self.limit_resets_at: int | None = None
         self.retry = ""
         self.unknown_command: str | None = None
         self._answers = 0
-        self._tool_ids: set[str] = set()
+        self._last_known_usage = Usage()
         self._last_known_total_tokens = 0
         self._ending: tuple[State, str] | None = None
+
+    def again(self, *, afresh: bool = False) -> None:
+        """Another attempt follows: in this one's session where that had begun to work, else from the start."""
+        goes_on = not afresh and (self.spec.goes_on or self.tally.usage.total_tokens > 0)
+        session = (self.session_id, self.turns_completed) if goes_on and self.session_id else None
+        self._models = self.models
+        self.take_up((*self.earlier, self.this_attempt), session)
+
+    def take_up(self, earlier: tuple[Attempt, ...], session: tuple[str, int] | None) -> None:
+        """Make the next attempt ready, after these; `session`: the id to go on with, and the turns done in it."""
+        self.earlier = earlier
+        self._prepare(continued(self.planned, *session) if session else self.planned)
 
     @property
     def name(self) -> str:
@@ -68,12 +120,68 @@ class InstanceStatus:
     @property
     def usage(self) -> Usage:
         """The tokens counted so far."""
-        return self.tally.usage
+        return sum((attempt.usage for attempt in self.earlier), self.tally.usage)
+
+    @property
+    def exact(self) -> bool:
+        """Whether that is all that was billed."""
+        return self.tally.exact and all(attempt.exact for attempt in self.earlier)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost as the CLI states it; None where it states nothing."""
+        costs = [attempt.cost_usd for attempt in (*self.earlier, self.this_attempt) if attempt.cost_usd is not None]
+        return sum(costs) if costs else None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that were used, the latest attempt's first."""
+        return tuple(dict.fromkeys((*self.tally.models, *self._models)))
+
+    @property
+    def done(self) -> dict[str, Any]:
+        """What it did, besides using tokens, over all attempts; for `restore_done`."""
+        return {
+            "models": self.models,
+            "model_turns": self.model_turns,
+            "tools": dict(self.tools),
+            "permission_denials": self.permission_denials,
+            "bad_lines": self.bad_lines,
+            "log": self.log,
+        }
+
+    def restore_done(self, done: Mapping[str, Any]) -> None:
+        """Take over what an earlier orchestrator saw of it."""
+        self._models = tuple(done["models"])
+        self.model_turns, self.bad_lines, self.log = done["model_turns"], done["bad_lines"], done["log"]
+        self.tools, self.permission_denials = Counter(done["tools"]), list(done["permission_denials"])
+        self.tool_calls = self.tools.total()
+
+    @property
+    def launched(self) -> bool:
+        """Whether a process was ever launched for it."""
+        return bool(self.earlier) or self.started_at is not None
+
+    @property
+    def attempts(self) -> int:
+        """How often it was launched."""
+        return len(self.earlier) + (self.started_at is not None)
+
+    @property
+    def this_attempt(self) -> Attempt:
+        """What this attempt has used."""
+        seconds = (self.ended_at or 0.0) - (self.started_at or 0.0) if self.ended_at is not None else 0.0
+        return Attempt(self.tally.usage, self.tally.exact, self.tally.cost_usd, seconds)
+
+    def seconds(self, now: float) -> float:
+        """How long it has run, without the time between attempts."""
+        ran = 0.0 if self.started_at is None else (self.ended_at or now) - self.started_at
+        return sum(attempt.seconds for attempt in self.earlier) + ran
 
     @property
     def total_tokens(self) -> int:
         """The sum of the four counts so far."""
-        return self.tally.usage.total_tokens
+        return self.usage.total_tokens
 
     @property
     def ended(self) -> bool:
@@ -101,6 +209,12 @@ class InstanceStatus:
         return self.turns_sent == len(self.spec.turns)
 
     @property
+    def turns_completed(self) -> int:
+        """How many of the planned turns are done, those of earlier attempts in this session included."""
+        failed = self.turn_failed is not None and not self.turn_running
+        return self.spec.turns_before + max(0, self.turns_done - failed)
+
+    @property
     def turn_failed(self) -> str | None:
         """Why the last turn that ended is a failure, or None."""
         return failure(self.last_result) if self.last_result is not None else None
@@ -121,13 +235,17 @@ class InstanceStatus:
         self.tally.feed(event)
         match event:
             case Init():
+                self.began = True
                 self.session_id = event.session_id or self.session_id
                 self.unknown_command = self._unknown_command(event)
             case NoBackgroundTasks():
                 if not self.turn_running:
                     self.tally.agents.clear()
             case Assistant():
+                self.api_error = event.error if event.synthetic else ""
                 self._count_tools(event)
+            case RateLimit():
+                self.limit_resets_at = event.resets_at if event.refuses else None
             case Result():
                 self.last_result = event
                 self.session_id = event.session_id or self.session_id
@@ -171,6 +289,12 @@ class InstanceStatus:
                 self._tool_ids.add(tool_id)
             self.tool_calls += 1
             self.tools[name] += 1
+
+    def take_news(self) -> bool:
+        """Whether more was counted since the last call."""
+        changed = self._last_known_usage is not self.tally.usage and self._last_known_usage != self.tally.usage
+        self._last_known_usage = self.tally.usage
+        return changed
 
     def take_delta(self, weights: Weights) -> int:
         """The tokens, weighted, that this instance has drawn since the last call."""

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,12 +23,16 @@ from claude_orchestrator.stream import Batch, LineFramer
 
 if sys.platform == "linux":
     import fcntl
+if sys.platform != "win32":
+    import resource
 
 STDERR_TAIL_BYTES = 4_096
 READ_AHEAD_BYTES = 4 * 1024 * 1024
 PIPE_BYTES = 256 * 1024  # what asyncio reads at most at once
 SWEEP_EVERY_S = 0.25
+FILES_OWN, FILES_EACH = 64, 5
 END_OF_STREAM_S = 2.0
+BY_FILE = {"append-system-prompt": "append-system-prompt-file", "mcp-config": "mcp-config"}
 LADDER = ((signal.SIGINT, 0.4), (signal.SIGTERM, 0.7), (None, 1.0))  # what follows, and when, in parts of the grace
 
 
@@ -78,11 +82,32 @@ def use_pidfd_watcher() -> None:
         asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
 
 
-class LocalLauncher:
-    """Runs instances as processes of this machine, each in a group of its own and marked with `run_id`."""
+def raise_file_limit(instances: int) -> None:
+    """Let so many instances run at once, as far as the system allows: each takes its pipes, its log and its handle."""
+    if sys.platform != "win32":
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = FILES_OWN + instances * FILES_EACH
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and means less
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
-    def __init__(self, run_id: str, environ: Mapping[str, str] | None = None) -> None:
+
+class LocalLauncher:
+    """Runs instances as processes of this machine, each in a group of its own and marked with `run_id`.
+
+    `keep` stores a private option's text and gives the file's path; without it the text is an argument.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        environ: Mapping[str, str] | None = None,
+        keep: Callable[[LaunchSpec, str, str], str] | None = None,
+    ) -> None:
         self.run_id = run_id
+        self._keep = keep
         self._environ = dict(os.environ if environ is None else environ)
         self._sweep_due = 0.0
         self._sweeping: asyncio.Task[dict[str, list[int]]] | None = None
@@ -92,9 +117,19 @@ class LocalLauncher:
         running = self.running(spec)
         environ = {**self._environ, **dict(spec.env), MARK_VARIABLE: running.mark}
         await asyncio.get_running_loop().subprocess_exec(
-            lambda: running, *spec.argv, cwd=spec.cwd, env=environ, start_new_session=sys.platform != "win32"
+            lambda: running,
+            *spec.argv,
+            *self._private_args(spec),
+            cwd=spec.cwd,
+            env=environ,
+            start_new_session=sys.platform != "win32",
         )
         return running
+
+    def _private_args(self, spec: LaunchSpec) -> list[str]:
+        if self._keep is None:
+            return [f"--{option}={text}" for option, text in spec.private]
+        return [f"--{BY_FILE[option]}={self._keep(spec, option, text)}" for option, text in spec.private]
 
     def running(self, spec: LaunchSpec) -> LocalRunning:
         """The object for an instance that is about to be started."""
@@ -242,7 +277,10 @@ class LocalRunning(asyncio.SubprocessProtocol):
                     return
                 if step is not None and not self._hurry.is_set():
                     self._signal(step)
-        self._signal(None)
+        # frozen, it spends nothing more, and what it started can still be told by its parent
+        self._signal_group("SIGSTOP")
+        await self._launcher.end_marked(self.mark)
+        self._signal_group("SIGKILL")
 
     async def _ends_by(self, deadline: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -252,18 +290,21 @@ class LocalRunning(asyncio.SubprocessProtocol):
             waiting.cancel()
         return self._exited.is_set()
 
-    def _signal(self, number: signal.Signals | None) -> None:
-        """A signal to the process alone (its tools get theirs from it), or SIGKILL to its whole group (None)."""
-        pid = self._transport.get_pid()
-        if pid is None or self._exited.is_set():
-            return
+    def _signal(self, number: signal.Signals) -> None:
+        """To the process alone: its tools get theirs from it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if number is not None and sys.platform != "win32":
-                self._transport.send_signal(number)
-            elif sys.platform == "win32":
+            if sys.platform == "win32":
                 self._transport.terminate()
-            else:
-                os.killpg(pid, signal.SIGKILL)
+            elif not self._exited.is_set():
+                self._transport.send_signal(number)
+
+    def _signal_group(self, name: str) -> None:
+        pid = self._transport.get_pid()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                self._transport.terminate()
+            elif pid is not None and not self._exited.is_set():
+                os.killpg(pid, signal.Signals[name])
 
     async def wait(self) -> Exit:
         await self._ended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from claude_orchestrator.config import Config, InstanceConfig, Rehearsal
@@ -12,6 +12,7 @@ from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Scope
 
 DEFAULT_ESTIMATE_TOKENS = 1_000
+GO_ON = "You were interrupted. Continue where you left off."
 
 STREAM_ARGS = (
     "-p",
@@ -26,7 +27,11 @@ STREAM_ARGS = (
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session."""
+    """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session.
+
+    `private` are options whose texts are to go by file: everybody on the machine can read a process's arguments.
+    `goes_on`: an earlier attempt had this session, in which the first `turns_before` turns are done.
+    """
 
     index: int
     name: str
@@ -34,13 +39,17 @@ class LaunchSpec:
     command: str
     base_command: str | None
     argv: tuple[str, ...]
+    private: tuple[tuple[str, str], ...]
     turns: tuple[str, ...]
     cwd: str
     env: tuple[tuple[str, str], ...]
     estimate_tokens: int
     timeout_s: float | None
+    retries: int
     session_id: str | None
     rehearsal: Rehearsal
+    turns_before: int = 0
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,25 @@ def make_plan(config: Config, settings: Settings, *, workspace: str, claude_bin:
         and (Scope.COMMAND, spec.base_command) not in named
     ]
     return Plan(specs, (*explicit, *own), (*config.warnings, *warnings))
+
+
+def continued(spec: LaunchSpec, session_id: str, turns_done: int) -> LaunchSpec:
+    """What is left of an instance whose session was broken off after `turns_done` of its turns.
+
+    The turn in progress has its prompt in the session already, so it is asked to go on; `/clear` and `/compact` begin
+    anew.
+    """
+    first, *rest = spec.turns[turns_done:] or spec.turns[-1:]
+    argv = [arg for arg in spec.argv if not arg.startswith("--resume=")]
+    argv.insert(1 + len(STREAM_ARGS), f"--resume={session_id}")
+    return replace(
+        spec,
+        argv=tuple(argv),
+        turns=(first if first in ("/clear", "/compact") else GO_ON, *rest),
+        session_id=session_id,
+        turns_before=min(turns_done, len(spec.turns) - 1),
+        goes_on=True,
+    )
 
 
 def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
@@ -130,11 +158,13 @@ def _launch_spec(
         command=instance.command,
         base_command=base_command(instance.command),
         argv=(claude_bin, *STREAM_ARGS, *_instance_args(instance)),
+        private=_private(instance),
         turns=_turns(instance),
         cwd=str(PurePath(workspace, instance.cwd or "")),
         env=instance.env,
         estimate_tokens=instance.max_tokens_per_command or DEFAULT_ESTIMATE_TOKENS,
         timeout_s=instance.timeout_s if instance.timeout_s is not None else settings.timeout_s,
+        retries=instance.retries if instance.retries is not None else settings.retries,
         session_id=instance.session_id,
         rehearsal=instance.rehearsal or rehearsal,
     )
@@ -148,15 +178,20 @@ def _instance_args(instance: InstanceConfig) -> list[str]:
         "resume": instance.session_id,
         "allowedTools": ",".join(instance.allowed_tools) or None,
         "disallowedTools": ",".join(instance.disallowed_tools) or None,
-        "append-system-prompt": instance.append_system_prompt,
     }
     args = [f"--{option}={value}" for option, value in single.items() if value is not None]
-    args += [f"--mcp-config={config}" for config in instance.mcp_config]
+    args += [f"--mcp-config={config}" for config in instance.mcp_config if not config.startswith("{")]
     if instance.worktree is True:
         args.append("--worktree")
     elif instance.worktree:
         args.append(f"--worktree={instance.worktree}")
     return [*args, *instance.extra_args]
+
+
+def _private(instance: InstanceConfig) -> tuple[tuple[str, str], ...]:
+    servers = tuple(("mcp-config", config) for config in instance.mcp_config if config.startswith("{"))
+    system = instance.append_system_prompt
+    return (*servers, *((("append-system-prompt", system),) if system is not None else ()))
 
 
 def _turns(instance: InstanceConfig) -> tuple[str, ...]:

@@ -61,7 +61,10 @@ def check_version(claude: str) -> str | None:
         raise UserError(f"{claude}: version {found} is too old, at least {oldest} is needed")
     if version < LIVE_COUNT_VERSION:
         live = ".".join(map(str, LIVE_COUNT_VERSION))
-        return f"claude {found} cannot be asked for its count: before {live} subagents are counted when their turn ends"
+        return (
+            f"claude {found} cannot be asked for its count: before {live} subagents are counted when their turn ends, "
+            "and an append_system_prompt can be read in the machine's list of processes"
+        )
     return None
 
 

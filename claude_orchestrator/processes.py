@@ -14,15 +14,17 @@ import signal
 import subprocess
 import sys
 import time
+from typing import IO
 
 MARK_VARIABLE = "CLAUDE_ORCHESTRATOR_MARK"
-GUARD_LIMIT_S = 30.0
+END_LIMIT_S = 30.0
 
 _PREFIX = f"{MARK_VARIABLE}=".encode()
 
 
 def marked(run_mark: str) -> dict[str, list[int]]:
-    """The ids of all other processes that carry a mark of this run (`RUN/INSTANCE`), by mark."""
+    """The ids of all other processes that carry a mark of this run (`RUN/INSTANCE`), by mark; those that such a
+    process started without it are its own."""
     if sys.platform == "linux":
         return _marked_in_proc(run_mark.encode())
     if sys.platform == "win32":
@@ -37,38 +39,90 @@ def kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
 
 
+def end_run(run_mark: str) -> int:
+    """End every process that carries a mark of this run; returns how many there were."""
+    deadline = time.monotonic() + END_LIMIT_S
+    ended: set[int] = set()
+    quiet = 0
+    while quiet < 3 and time.monotonic() < deadline:  # one look can miss a process that is just being forked
+        pids = [pid for found in marked(run_mark).values() for pid in found]
+        kill(pids)
+        ended.update(pids)
+        quiet = 0 if pids else quiet + 1
+        time.sleep(0.01)
+    return len(ended)
+
+
 def _marked_in_proc(run_mark: bytes) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    marks: dict[int, str] = {}
+    unmarked: list[int] = []
     own = str(os.getpid())
     for name in os.listdir("/proc"):  # noqa: PTH208 - a Path for each process costs more than the look-up
         if not name.isdigit() or name == own:
             continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
-                environ = file.read()
-        except OSError:
-            continue
-        mark = _mark_in(environ, run_mark, b"\0")
+        mark = _mark_in(_proc_file(name, "environ"), run_mark, b"\0")
         if mark is not None:
-            found.setdefault(mark, []).append(int(name))
+            marks[int(name)] = mark
+        else:
+            unmarked.append(int(name))
+    if marks:
+        _add_descendants(marks, {pid: _parent_in_proc(pid) for pid in unmarked})
+    return _by_mark(marks)
+
+
+def _proc_file(pid: int | str, name: str) -> bytes:
+    """Empty where the process is gone or another user's."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _parent_in_proc(pid: int) -> int:
+    fields = _proc_file(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
+def _add_descendants(marks: dict[int, str], parents: dict[int, int]) -> None:
+    """Give what a marked process started its mark, as far as it does not show one itself."""
+    for begin in parents:
+        pid, line = begin, dict[int, str]()
+        while pid in parents and pid not in marks and pid not in line:
+            line[pid] = ""
+            pid = parents[pid]
+        if pid in marks:
+            marks.update(dict.fromkeys(line, marks[pid]))
+
+
+def _by_mark(marks: dict[int, str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for pid, mark in marks.items():
+        found.setdefault(mark, []).append(pid)
     return found
 
 
 def _marked_by_ps(run_mark: bytes) -> dict[str, list[int]]:
     """`ps -E` shows the environment of one's own processes (macOS)."""
-    found: dict[str, list[int]] = {}
+    marks: dict[int, str] = {}
+    parents: dict[int, int] = {}
     try:
         listing = subprocess.run(
-            ["/bin/ps", "-axEww", "-o", "pid=,command="], capture_output=True, timeout=5, check=False
+            ["/bin/ps", "-axEww", "-o", "pid=,ppid=,command="], capture_output=True, timeout=5, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return found
+        return {}
     for line in listing.splitlines():
+        fields = line.split(None, 2)
+        if len(fields) < 3 or not fields[0].isdigit() or not fields[1].isdigit() or int(fields[0]) == os.getpid():
+            continue
         mark = _mark_in(line, run_mark, b" ")
-        pid = line.split(None, 1)[0] if line.strip() else b""
-        if mark is not None and pid.isdigit() and int(pid) != os.getpid():
-            found.setdefault(mark, []).append(int(pid))
-    return found
+        if mark is not None:
+            marks[int(fields[0])] = mark
+        else:
+            parents[int(fields[0])] = int(fields[1])
+    _add_descendants(marks, parents)
+    return _by_mark(marks)
 
 
 def _mark_in(environ: bytes, run_mark: bytes, end: bytes) -> str | None:
@@ -89,17 +143,25 @@ class Guard:
         self._run_id = run_id
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Guard:
+    def start(self) -> None:
+        """Start the second process. Raises OSError where that is not possible."""
         if sys.platform != "win32":
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__, self._run_id],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={},  # without a mark of its own, should this run be another's instance
                 cwd="/",
                 start_new_session=True,
             )
+
+    def end_of_guard(self) -> IO[bytes] | None:
+        """A pipe that becomes readable when the guard itself has ended; None where there is none."""
+        return self._process.stdout if self._process is not None else None
+
+    def __enter__(self) -> Guard:
+        self.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -113,13 +175,7 @@ def _guard(run_id: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     if os.read(0, 1):
         return
-    deadline = time.monotonic() + GUARD_LIMIT_S
-    quiet = 0
-    while quiet < 3 and time.monotonic() < deadline:  # one look can miss a process that is just being forked
-        pids = [pid for found in marked(run_id).values() for pid in found]
-        kill(pids)
-        quiet = 0 if pids else quiet + 1
-        time.sleep(0.01)
+    end_run(run_id)
 
 
 if __name__ == "__main__":

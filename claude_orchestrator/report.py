@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from claude_orchestrator.instance import InstanceStatus, State
+from claude_orchestrator.metering import STREAM, Meter
 from claude_orchestrator.plan import Plan
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import CommandBudgetInfo, Scope, Usage
@@ -37,6 +38,7 @@ class Run:
     clock_at_start: float
     rehearsal: bool = False
     folder: str | None = None
+    meter: Meter = STREAM
 
 
 def exit_code(instances: Iterable[InstanceStatus]) -> int:
@@ -48,7 +50,7 @@ def total_usage(instances: Iterable[InstanceStatus]) -> tuple[Usage, bool]:
     """The sum of all instances' usage, and whether every part of it is exact."""
     usage, exact = Usage(), True
     for status in instances:
-        usage, exact = usage + status.usage, exact and status.tally.exact
+        usage, exact = usage + status.usage, exact and status.exact
     return usage, exact
 
 
@@ -66,6 +68,8 @@ def status_report(run: Run, now: float, look: Look, *, max_rows: int | None = No
         f"{_at_least(exact)}{format_tokens(usage.total_tokens)} tokens"
     )
     lines = [fit(head, look.width, ellipsis=_dots(look)).rstrip(), *instance_table(run, now, look, max_rows=max_rows)]
+    waiting = [status for status in run.instances if status.state is State.WAITING and status.failed_before]
+    lines += [fit(f"{status.name}: {status.reason}", look.width, ellipsis=_dots(look)) for status in waiting[:5]]
     if look.visuals:
         width = min(look.width, 77)
         lines += render_budget_panel(run.manager, width=width, color=look.color, ascii_only=look.ascii_only)
@@ -100,14 +104,14 @@ def final_report(run: Run, now: float, look: Look) -> list[str]:
 
 def total_cost(instances: Iterable[InstanceStatus]) -> float | None:
     """The sum of what the CLI itself states, in USD; None where it states nothing."""
-    costs = [status.tally.cost_usd for status in instances if status.tally.cost_usd is not None]
+    costs = [cost for status in instances if (cost := status.cost_usd) is not None]
     return sum(costs) if costs else None
 
 
 def resume_hint(status: InstanceStatus) -> str | None:
     """How to go on with the session of an instance that was launched and did not complete."""
     ended_early = status.state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED, State.FAILED)
-    if not ended_early or status.session_id is None or status.started_at is None:
+    if not ended_early or status.session_id is None or not status.launched:
         return None
     return f"claude --resume {status.session_id}"
 
@@ -163,18 +167,18 @@ def _row(
     name_width: int,
     look: Look,
 ) -> str:
-    usage, tally = status.usage, status.tally
+    usage = status.usage
     tightest = _tightest(manager.budgets_for(status.spec.base_command, status.name))
     values = {
         "INSTANCE": status.name,
         "STATE": "retrying" if status.retry and status.state is State.RUNNING else str(status.state),
-        "MODEL": _short_model(tally.models[0]) if tally.models else "-",
-        "TIME": _duration((status.ended_at or now) - status.started_at) if status.started_at is not None else "-",
+        "MODEL": _short_model(status.models[0]) if status.models else "-",
+        "TIME": _duration(status.seconds(now)) if status.launched else "-",
         "INPUT": format_tokens(usage.input_tokens),
         "OUTPUT": format_tokens(usage.output_tokens),
         "C.WRITE": format_tokens(usage.cache_creation_input_tokens),
         "C.READ": format_tokens(usage.cache_read_input_tokens),
-        "TOTAL": _at_least(tally.exact) + format_tokens(usage.total_tokens),
+        "TOTAL": _at_least(status.exact) + format_tokens(usage.total_tokens),
         "TOOLS": str(status.tool_calls),
         "BUDGET": f"{int(tightest.percentage)}%" if tightest else "-",
     }
@@ -241,6 +245,7 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
         "ended_at": ended_at.isoformat(),
         "exit_code": code,
         "mode": manager.enforcement_mode,
+        "meter": {"kind": run.meter.kind, "reason": run.meter.reason},
         "budgets": {
             "overall": _budget(manager.overall) if manager.overall else None,
             "commands": {budget.key: _budget(by_scope[budget.scope][budget.key]) for budget in explicit},
@@ -272,9 +277,6 @@ def _usage(usage: Usage, *, exact: bool) -> dict[str, Any]:
 
 
 def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
-    ran_s = None
-    if status.started_at is not None and status.ended_at is not None:
-        ran_s = round(status.ended_at - status.started_at, 3)
     return {
         "name": status.name,
         "description": status.spec.description,
@@ -284,10 +286,12 @@ def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
         "reason": status.reason,
         "session_id": status.session_id,
         "resume": None if rehearsal else resume_hint(status),
-        "models": list(status.tally.models),
-        "usage": _usage(status.usage, exact=status.tally.exact),
-        "cost_usd": status.tally.cost_usd,
-        "duration_s": ran_s,
+        "models": list(status.models),
+        "usage": _usage(status.usage, exact=status.exact),
+        "usage_source": "api" if status.tally.metered else "stream",
+        "cost_usd": status.cost_usd,
+        "attempts": status.attempts,
+        "duration_s": round(status.seconds(0.0), 3) if status.launched else None,
         "turns": status.model_turns,
         "tool_calls": status.tool_calls,
         "tools": dict(status.tools.most_common()),
@@ -298,7 +302,7 @@ def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
     }
 
 
-def junit_report(run: Run, ended_at: datetime) -> bytes:
+def junit_report(run: Run, took_s: float) -> bytes:
     """The run as JUnit XML, a test case for each instance: failures failed, errors did not get to the end."""
     states = Counter(status.state for status in run.instances)
     errors = sum(states[state] for state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED))
@@ -310,18 +314,17 @@ def junit_report(run: Run, ended_at: datetime) -> bytes:
         errors=str(errors),
         skipped=str(states[State.BLOCKED]),
         timestamp=run.started_at.isoformat(),
-        time=f"{(ended_at - run.started_at).total_seconds():.3f}",
+        time=f"{took_s:.3f}",
     )
     for status in run.instances:
-        took = (status.ended_at or 0.0) - (status.started_at or 0.0)
         case = ElementTree.SubElement(
             suite, "testcase", classname=_xml(status.spec.base_command or "prompt"), name=_xml(status.name)
         )
-        case.set("time", f"{took:.3f}")
+        case.set("time", f"{status.seconds(0.0):.3f}")
         tag = {State.FAILED: "failure", State.BLOCKED: "skipped"}.get(status.state, "error")
         if status.state is not State.COMPLETED:
             ElementTree.SubElement(case, tag, message=_xml(f"{status.state}: {status.reason}"))
-        text = f"{status.total_tokens} tokens{'' if status.tally.exact else ' or more'}"
+        text = f"{status.total_tokens} tokens{'' if status.exact else ' or more'}"
         ElementTree.SubElement(case, "system-out").text = text
     root = ElementTree.Element("testsuites")
     root.append(suite)

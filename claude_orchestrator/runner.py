@@ -10,18 +10,23 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from claude_orchestrator import report
-from claude_orchestrator.launcher import Launcher, LocalLauncher, use_pidfd_watcher
+from claude_orchestrator import journal, report
+from claude_orchestrator.errors import UserError
+from claude_orchestrator.launcher import Launcher, LocalLauncher, raise_file_limit, use_pidfd_watcher
+from claude_orchestrator.metering import Meter
 from claude_orchestrator.plan import Plan, make_manager
-from claude_orchestrator.processes import Guard
+from claude_orchestrator.processes import Guard, end_run
+from claude_orchestrator.redact import redact, secrets_of
 from claude_orchestrator.rehearsal import RehearsalLauncher
-from claude_orchestrator.runfolder import RunFolder, new_run_id
+from claude_orchestrator.resume import History, carry_over, take_up, told, turns_mark
+from claude_orchestrator.runfolder import EarlierRun, RunFolder, new_run_id
 from claude_orchestrator.schedule import countdown
 from claude_orchestrator.session import Level
 from claude_orchestrator.settings import Settings
@@ -39,74 +44,161 @@ class Outputs:
     output_dir: Path
     report: Path | None = None
     junit: Path | None = None
+    resume_options: str = ""  # what a --resume needs besides the run's id
+    private: bool = True  # whether claude takes private options by file
 
 
 def run(
-    plan: Plan, settings: Settings, terminal: Terminal, outputs: Outputs, *, rehearse: bool, start_in_s: float
+    plan: Plan,
+    settings: Settings,
+    terminal: Terminal,
+    outputs: Outputs,
+    header: Mapping[str, Any],
+    meter: Meter,
+    *,
+    rehearse: bool,
+    start_in_s: float,
+    earlier: EarlierRun | None = None,
 ) -> int:
-    """Run the plan and write its reports; returns the exit code."""
+    """Run the plan, or what is left of an earlier run of it, and write its reports; returns the exit code.
+
+    `header` is what the journal is to say of how it was started.
+    """
     use_pidfd_watcher()
-    run_id = new_run_id(datetime.now())
-    folder = RunFolder(outputs.output_dir, run_id, lambda text: terminal.message(Level.WARNING, text))
-    launcher: Launcher = RehearsalLauncher() if rehearse else LocalLauncher(run_id)
-    with contextlib.nullcontext() if rehearse else Guard(run_id):
-        return asyncio.run(_Run(run_id, plan, settings, terminal, outputs, folder, launcher).execute(start_in_s))
+    raise_file_limit(min(settings.max_parallel, len(plan.specs)))
+    number = earlier.history.runs + 1 if earlier else 1
+    if earlier is None:
+        folder = RunFolder.make(outputs.output_dir, new_run_id(datetime.now()), terminal.warn)
+        records = journal.create(folder.path, terminal.warn)
+    else:
+        folder, records = earlier.folder, earlier.journal
+        _end_leftovers(folder.path.name, number, terminal)
+    mark = _mark(folder.path.name, number)
+    launcher: Launcher = RehearsalLauncher()
+    if not rehearse:
+        launcher = LocalLauncher(mark, keep=folder.keep if outputs.private else None)
+    history = earlier.history if earlier else None
+    work = _Run(plan, settings, meter, terminal, outputs, folder, launcher, records, history)
+    work.begin(number, header)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(terminal.in_background())
+        if rehearse:
+            return asyncio.run(work.execute(start_in_s))
+        try:
+            guard = stack.enter_context(Guard(mark))
+        except OSError as error:
+            why = error.strerror or error
+            raise UserError(f"the guard process cannot be started: {why}: nothing was run") from None
+        return asyncio.run(work.execute(start_in_s, guard))
+
+
+def _mark(run_id: str, number: int) -> str:
+    """What the processes of a run's first, second … orchestrator are marked with."""
+    return run_id if number == 1 else f"{run_id}.{number}"
+
+
+def _end_leftovers(run_id: str, number: int, terminal: Terminal) -> None:
+    """Where not even the guard survived: two processes must not go on with one session."""
+    ended = sum(end_run(_mark(run_id, earlier)) for earlier in range(1, number))
+    if ended:
+        terminal.message(Level.WARNING, f"{ended} processes of the earlier orchestrator were still running: ended")
 
 
 class _Run:
     def __init__(
         self,
-        run_id: str,
         plan: Plan,
         settings: Settings,
+        meter: Meter,
         terminal: Terminal,
         outputs: Outputs,
         folder: RunFolder,
         launcher: Launcher,
+        records: journal.Journal,
+        history: History | None,
     ) -> None:
         self.terminal = terminal
         self.outputs = outputs
         self.settings = settings
+        self.journal = records
+        self.meter = meter
+        self.history = history
         self.interrupted_by: signal.Signals | None = None
+        manager = make_manager(plan, settings)
+        if history is not None:
+            carry_over(manager, history, settings.token_weights)
+        run_id = folder.path.name
         self.supervisor = Supervisor(
-            plan,
+            take_up(plan, history, run_id),
             settings,
             launcher,
-            make_manager(plan, settings),
+            manager,
             say=terminal.message,
             on_change=self._changed,
             open_log=folder.open_log,
             knows_command=_knows_command,
+            journal=records,
+            hide=partial(redact, secrets=secrets_of(os.environ, [pair for spec in plan.specs for pair in spec.env])),
         )
         self.record = report.Run(
             run_id=run_id,
             plan=plan,
             instances=self.supervisor.instances,
-            manager=self.supervisor.manager,
+            manager=manager,
             started_at=datetime.now(UTC).astimezone(),
             clock_at_start=time.monotonic(),
             rehearsal=isinstance(launcher, RehearsalLauncher),
             folder=str(folder.path),
+            meter=meter,
         )
         self._redraw_due: asyncio.TimerHandle | None = None
         self._last_drawn = 0.0
         self._started = asyncio.Event()
 
-    async def execute(self, start_in_s: float) -> int:
+    def begin(self, number: int, header: Mapping[str, Any]) -> None:
+        """Write how the run was started; of a run that is resumed, tell what is left."""
+        run = self.record
+        entries = [
+            {"name": spec.name, "base_command": spec.base_command, "turns": turns_mark(spec, run.run_id)}
+            for spec in run.plan.specs
+        ]
+        self.journal.write(
+            "run", run=run.run_id, number=number, pid=os.getpid(), rehearsal=run.rehearsal, **header, instances=entries
+        )
+        if self.history is not None:
+            for level, text in told(run.plan, self.history, run.run_id):
+                self.terminal.message(level, text)
+
+    async def execute(self, start_in_s: float, guard: Guard | None = None) -> int:
         self._catch_signals()
+        if guard is not None:
+            self._watch(guard)
         await self._wait_for_start(start_in_s)
         if self.settings.status_report_interval_s > 0:
             self.terminal.show(self._status_lines)
         reports = asyncio.ensure_future(self._report_at_intervals())
         try:
-            await self.supervisor.run()
+            if self.meter.kind == "api":
+                await self._run_metered()
+            else:
+                await self.supervisor.run()
         finally:
             reports.cancel()
             self.terminal.show(None)
         code = 128 + self.interrupted_by if self.interrupted_by else report.exit_code(self.supervisor.instances)
-        ended_at = datetime.now(UTC).astimezone()
-        self.terminal.print(report.final_report(self.record, time.monotonic(), self.terminal.look()))
-        return self._write_reports(ended_at, code)
+        self.journal.write("finish", exit_code=code)
+        await self.journal.sync()
+        ended_at, now = datetime.now(UTC).astimezone(), time.monotonic()
+        self.terminal.print(report.final_report(self.record, now, self.terminal.look()))
+        return self._write_reports(ended_at, now, code)
+
+    async def _run_metered(self) -> None:
+        from claude_orchestrator.gateway import Gateway
+
+        block = self.supervisor.manager.enforcement_mode == "block"
+        async with Gateway(self.settings.token_weights, enforce=block) as gateway:
+            self.supervisor.meter = gateway
+            await self.supervisor.run()
 
     # -- start and stop --
 
@@ -136,6 +228,29 @@ class _Run:
         how = "at once" if again else "gracefully (again: at once)"
         self.terminal.message(Level.WARNING, f"{number.name}: stopping {how}")
         self.supervisor.cancel(f"cancelled by {number.name}", at_once=again)
+
+    def _watch(self, guard: Guard) -> None:
+        """Should somebody end the guard (out of memory, a careless pkill), start another."""
+        pipe = guard.end_of_guard()
+        if pipe is None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def again() -> None:
+            loop.remove_reader(pipe)
+            pipe.close()
+            self.terminal.message(Level.WARNING, "the guard process was ended by somebody else: starting another")
+            try:
+                guard.start()
+            except OSError as error:
+                why = error.strerror or error
+                self.terminal.message(
+                    Level.ERROR, f"no guard ({why}): a SIGKILL of this process would orphan instances"
+                )
+            else:
+                self._watch(guard)
+
+        loop.add_reader(pipe, again)
 
     # -- display --
 
@@ -168,10 +283,10 @@ class _Run:
 
     # -- reports --
 
-    def _write_reports(self, ended_at: datetime, code: int) -> int:
+    def _write_reports(self, ended_at: datetime, now: float, code: int) -> int:
         files: list[tuple[Path | None, Callable[[], bytes]]] = [
             (self.outputs.report, lambda: _json(report.json_report(self.record, ended_at, code))),
-            (self.outputs.junit, lambda: report.junit_report(self.record, ended_at)),
+            (self.outputs.junit, lambda: report.junit_report(self.record, now - self.record.clock_at_start)),
         ]
         for path, content in files:
             if path is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from claude_orchestrator.events import (
+    ApiUsage,
     Assistant,
     ControlRequest,
     Event,
@@ -36,6 +38,7 @@ FOLLOW_UP_S = 2.0  # how long the CLI has to begin its own turn when a backgroun
 LOCAL_TOOLS = frozenset(
     {"Bash", "Edit", "Glob", "Grep", "LS", "MultiEdit", "NotebookEdit", "Read", "TodoWrite", "Write"}
 )
+LATE_S = 1.0
 _ANSWER = b'{"type":"control_response"'
 
 
@@ -59,6 +62,57 @@ class Log(Protocol):
         """No more lines come."""
 
 
+class Records(Protocol):
+    """Where every launch, count, decision and ending is written down."""
+
+    def write(self, kind: str, /, **fields: object) -> None:
+        """Append a record."""
+
+    async def sync(self) -> None:
+        """Wait until what was written outlives the machine."""
+
+
+class Unrecorded:
+    """Records that nobody keeps."""
+
+    def write(self, kind: str, /, **fields: object) -> None:
+        """Forget it."""
+
+    async def sync(self) -> None:
+        """Nothing to wait for."""
+
+
+class MeterPlace(Protocol):
+    """One attempt's place at the API meter; `waiting` is how many of its requests wait for a budget."""
+
+    waiting: int
+
+    @property
+    def env(self) -> tuple[tuple[str, str], ...]:
+        """The variables that lead through it."""
+
+
+class ApiMeter(Protocol):
+    """Counts an instance's API calls as they pass, and refuses what its budgets cannot pay for."""
+
+    def open(
+        self,
+        budgets: tuple[CommandBudgetInfo, ...],
+        upstream: str | None,
+        *,
+        on_request: Callable[[], None],
+        on_usage: Callable[[ApiUsage, Hold | None], None],
+        on_refused: Callable[[CommandBudgetInfo], None],
+    ) -> Any:
+        """A place for one attempt, which is a MeterPlace; `upstream`: the API's address where it is its own."""
+
+    async def close(self, place: Any) -> None:
+        """The attempt has ended."""
+
+    def look_again(self) -> None:
+        """Budgets have more room: let those go who wait for it."""
+
+
 class Host(Protocol):
     """What a session needs of the supervisor that it belongs to."""
 
@@ -67,10 +121,16 @@ class Host(Protocol):
     clock: Callable[[], float]
     say: Callable[[Level, str], None]
     on_change: Callable[[], None]
-    open_log: Callable[[LaunchSpec], Log | None]
+    open_log: Callable[[LaunchSpec, int], Log | None]
     knows_command: Callable[[str, str], bool]
+    journal: Records
+    hide: Callable[[str], str]
+    meter: ApiMeter | None
 
-    def record(self, status: InstanceStatus, hold: Hold) -> None:
+    def budgets_of(self, spec: LaunchSpec) -> tuple[CommandBudgetInfo, ...]:
+        """The budgets that this instance draws on."""
+
+    def record(self, status: InstanceStatus, hold: Hold | None) -> None:
         """Book what an instance has drawn since the last time, then judge it."""
 
     def over_budget(self, spec: LaunchSpec) -> CommandBudgetInfo | None:
@@ -93,24 +153,23 @@ class Session:
         self._follow_up: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._refusal: asyncio.TimerHandle | None = None
+        self._place: MeterPlace | None = None
 
     async def run(self) -> None:
         """Launch, read to the end, judge."""
         status, supervisor = self.status, self.supervisor
         loop = asyncio.get_running_loop()
-        try:
-            running = await supervisor.launcher.launch(status.spec)
-        except OSError as error:
-            status.decide_end(State.FAILED, f"cannot be launched: {error.strerror or error}")
+        running = self._running = await self._launch()
+        if running is None:
             status.finish(supervisor.clock(), None, "")
             return
-        self._running = running
         timers = []
         if status.spec.timeout_s is not None:
             reason = f"timed out after {status.spec.timeout_s:g} s"
             timers.append(loop.call_later(status.spec.timeout_s, self.stop, State.TIMED_OUT, reason))
         beat = asyncio.ensure_future(self._beat())
-        log = supervisor.open_log(status.spec)
+        log = supervisor.open_log(status.spec, status.attempts)
         status.log = log.path if log else None
         try:
             if status.tally.resumed:
@@ -130,13 +189,14 @@ class Session:
                     self._take(event)
                 supervisor.on_change()
             exit = await running.wait()
+            await self._leave_meter()
         except BaseException:
             running.stop(0.0)
             await running.wait()
             raise
         finally:
             beat.cancel()
-            for timer in (*timers, self._timer, self._follow_up, self._linger, self._idle):
+            for timer in (*timers, self._timer, self._follow_up, self._linger, self._idle, self._refusal):
                 if timer is not None:
                     timer.cancel()
             if log:
@@ -144,12 +204,30 @@ class Session:
         for _ in range(exit.dropped_lines):
             status.tally.lost_line()
         status.finish(supervisor.clock(), exit.code, exit.stderr)
+        status.reason = supervisor.hide(status.reason)
         supervisor.record(status, self.hold)
 
+    async def _launch(self) -> Running | None:
+        """Start the process; None where it cannot be started, or its end is decided already."""
+        if self.status.ending:
+            return None
+        try:
+            return await self.supervisor.launcher.launch(self._through_meter(self.status.spec))
+        except OSError as error:
+            await self._leave_meter()
+            self.status.launch_errno = error.errno
+            self.status.decide_end(State.FAILED, f"cannot be launched: {error.strerror or error}")
+            return None
+
     def _take(self, event: Event) -> None:
-        status = self.status
+        status, journal = self.status, self.supervisor.journal
+        session_id, turns = status.session_id, status.turns_completed
         status.apply(event)
         self.supervisor.record(status, self.hold)
+        if status.session_id != session_id:
+            journal.write("session", instance=status.name, session=status.session_id)
+        if status.turns_completed != turns:
+            journal.write("turn", instance=status.name, done=status.turns_completed)
         match event:
             case Init():
                 command = status.unknown_command
@@ -176,6 +254,49 @@ class Session:
                 self._ask_soon()
             case _:
                 pass
+
+    # -- the API meter --
+
+    def _through_meter(self, spec: LaunchSpec) -> LaunchSpec:
+        """The same instance, with the API's address being the meter's."""
+        meter = self.supervisor.meter
+        if meter is None:
+            return spec
+        self._place = meter.open(
+            self.supervisor.budgets_of(spec),
+            dict(spec.env).get("ANTHROPIC_BASE_URL"),
+            on_request=self._first_request,
+            on_usage=self._metered,
+            on_refused=self._refused,
+        )
+        self.status.tally.metered = True
+        return replace(spec, env=(*spec.env, *self._place.env))
+
+    def _first_request(self) -> None:
+        """From now on each request has a hold of its own."""
+        if self.hold.remaining and self.supervisor.meter is not None:
+            self.hold.release()
+            self.supervisor.meter.look_again()
+
+    async def _leave_meter(self) -> None:
+        if self._place is not None and self.supervisor.meter is not None:
+            self.hold.release()
+            await self.supervisor.meter.close(self._place)
+
+    def _metered(self, usage: ApiUsage, hold: Hold | None) -> None:
+        self.status.apply(usage)
+        self.supervisor.record(self.status, hold)
+        self.supervisor.on_change()
+
+    def _refused(self, budget: CommandBudgetInfo) -> None:
+        """A request was not sent, for its budget is spent: claude ends by itself, or is ended after the grace."""
+        reason = f"stopped by budget: {figures(budget)}"
+        if self.status.decide_end(State.STOPPED, reason):
+            self.supervisor.journal.write("stop", instance=self.status.name, state=State.STOPPED, reason=reason)
+            said = f"BLOCK MODE: Budget exceeded for instance {self.status.name}. Stopping. ({figures(budget)})"
+            self.supervisor.say(Level.ERROR, said)
+            grace_s = self.supervisor.settings.grace_s
+            self._refusal = asyncio.get_running_loop().call_later(grace_s, self.stop, State.STOPPED, reason)
 
     # -- turns --
 
@@ -226,7 +347,9 @@ class Session:
             self._ask()
 
     def _ask_soon(self) -> None:
-        """Ask for the CLI's count now, or as soon as it may be asked again."""
+        """Ask for the CLI's count now, or as soon as it may be asked again; the API meter knows without."""
+        if self.status.tally.metered:
+            return
         loop = asyncio.get_running_loop()
         wait_s = self._asked_at + self._ask_every_s - loop.time()
         if wait_s <= 0 and not self._asking:
@@ -251,8 +374,16 @@ class Session:
             return
         if self._idle is not None:
             self._idle.cancel()
-        reason = f"stalled: nothing printed for {idle_s:g} s"
-        self._idle = asyncio.get_running_loop().call_later(idle_s, self.stop, State.TIMED_OUT, reason)
+        loop = asyncio.get_running_loop()
+        self._idle = loop.call_at(loop.time() + idle_s, self._stalled, idle_s, loop.time() + idle_s)
+
+    def _stalled(self, idle_s: float, due: float) -> None:
+        paused = asyncio.get_running_loop().time() - due > LATE_S  # then what it printed has not been read
+        if paused or (self._place is not None and self._place.waiting):
+            self._expect_output(None)
+            return
+        self.status.stalled = not self.status.ending
+        self.stop(State.TIMED_OUT, f"stalled: nothing printed for {idle_s:g} s")
 
     def stop_if_over(self) -> None:
         """Stop the instance if a budget that it draws on is used up and there is something left to stop."""
@@ -268,7 +399,8 @@ class Session:
 
     def stop(self, state: State, reason: str, grace_s: float | None = None) -> None:
         """End the instance by the ladder; the first reason stands, a later call can only hurry."""
-        self.status.decide_end(state, reason)
+        if self.status.decide_end(state, reason):
+            self.supervisor.journal.write("stop", instance=self.status.name, state=state, reason=reason)
         self._stop_grace_s = self.supervisor.settings.grace_s if grace_s is None else grace_s
         if self._running is not None:
             self._running.stop(self._stop_grace_s)

@@ -29,6 +29,9 @@ class Settings:
     idle_timeout_s: float | None = None
     grace_s: float = DEFAULT_GRACE_S
     fail_fast: bool = False
+    meter: str = "auto"
+    retries: int = 0
+    wait_for_reset: bool = False
     status_report_interval_s: float = 30.0
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -41,8 +44,11 @@ class Given:
     origin: str
 
 
-def merge(given: Mapping[str, Given], budget: BudgetConfig, source: str) -> Settings:
-    """One Settings from what was given and the config's `budget` object (named `source` in origins).
+def merge(
+    given: Mapping[str, Given], budget: BudgetConfig, source: str, before: Mapping[str, Given] | None = None
+) -> Settings:
+    """One Settings from what was given and the config's `budget` object (named `source` in origins); `before`: what
+    was given when the run that is resumed began.
 
     `given` has the names of Settings; `command_budgets` is a list of `KEY=N` texts and adds to the file's, key by
     key; `token_weights` is text. Raises UserError with every fault.
@@ -62,7 +68,7 @@ def merge(given: Mapping[str, Given], budget: BudgetConfig, source: str) -> Sett
     command_budgets = dict(budget.command_budgets)
     origins.update((f"command_budgets[{key}]", source) for key in command_budgets)
     errors = []
-    for name, item in given.items():
+    for name, item in (*(before or {}).items(), *given.items()):
         if name != "command_budgets":
             put(name, item.value, item.origin)
             continue

@@ -22,6 +22,7 @@ from claude_orchestrator.events import (
     MessageStart,
     ModelUsage,
     NoBackgroundTasks,
+    RateLimit,
     Requesting,
     Result,
     Retry,
@@ -184,6 +185,7 @@ def _assistant(data: Json) -> Event | None:
         chars=chars,
         synthetic=message.get("model") == "<synthetic>",
         malformed=malformed,
+        error=_text(data.get("error"))[:100],
     )
 
 
@@ -264,6 +266,12 @@ def _control_request(data: Json) -> Event | None:
     return ControlRequest(_text(data.get("request_id")), _text(_object(data.get("request")).get("subtype")))
 
 
+def _rate_limit(data: Json) -> Event | None:
+    info = _object(data.get("rate_limit_info"))
+    resets_at, malformed = _count(info.get("resetsAt"))
+    return RateLimit(info.get("status") == "rejected", None if malformed or not resets_at else resets_at)
+
+
 def _conversation_reset(data: Json) -> Event | None:
     return SessionReset()
 
@@ -275,6 +283,7 @@ _READERS = {
     "user": _user,
     "system": _system,
     "result": _result,
+    "rate_limit_event": _rate_limit,
     "control_response": _control_response,
     "control_request": _control_request,
 }
@@ -301,6 +310,11 @@ def _count(value: object) -> tuple[int, bool]:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
         return 0, True
     return value, False
+
+
+def read_usage(value: object) -> tuple[Usage, bool]:
+    """The four counts of the API's `usage` object, and whether any was malformed (then zero)."""
+    return _usage(value)
 
 
 _USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")

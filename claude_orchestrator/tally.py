@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from claude_orchestrator.events import (
+    ApiUsage,
     Assistant,
     BadLine,
     Event,
@@ -66,12 +67,14 @@ class _Response:
 
 @dataclass(slots=True)
 class UsageTally:
-    """Counts one process's tokens from its events; `resumed` where it continues an earlier session.
+    """Counts one process's tokens from its events; `resumed` where it continues an earlier session, `metered` where
+    the API meter tells of each response, which then is the count, as long as the stream shows none that it missed.
 
     `usage` is the total so far and never falls; `exact` is False where it is a lower bound.
     """
 
     resumed: bool = False
+    metered: bool = False
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = None
     models: tuple[str, ...] = ()
@@ -95,10 +98,15 @@ class UsageTally:
     _doubt: bool = False
     _unseen: bool = False
     _requesting: bool = False
+    _api: dict[str, Usage] = field(default_factory=dict)
+    _api_total: Usage = field(default_factory=Usage)
+    _api_lower_bound: bool = False
 
     @property
     def exact(self) -> bool:
         """Whether `usage` is all that was billed; while the process runs, whether nothing is known to be missing."""
+        if self.metered:
+            return not self._api_lower_bound
         if self._lower_bound or self._doubt:
             return False
         if not self._closed or not self._began:
@@ -128,6 +136,8 @@ class UsageTally:
                 self._result(event)
             case UsageAnswer():
                 self._answer(event)
+            case ApiUsage():
+                self._metered(event)
             case Task():
                 self._task(event)
             case SideCall():
@@ -161,11 +171,31 @@ class UsageTally:
         self._update()
 
     def _update(self) -> None:
+        if self.metered:
+            self.usage |= self._api_total
+            return
         total = self._read + self._finished + self._lost
         for response in self._open.values():
             if not response.in_reading:
                 total += response.usage
         self.usage |= total
+
+    # -- what the API meter sees --
+
+    def _metered(self, event: ApiUsage) -> None:
+        before = self._api.pop(event.id, Usage())
+        now = before | event.usage
+        self._api[event.id] = now
+        self._api_total += now - before
+        self._api_lower_bound = self._api_lower_bound or event.cut or not event.exact
+        if len(self._api) > REMEMBERED_IDS:
+            del self._api[next(iter(self._api))]
+
+    def _compare(self, response_id: str) -> None:
+        """A response that the meter has not seen went past it: from now on the stream is the count."""
+        if self.metered and response_id not in self._api:
+            self.metered = False
+            self._lower_bound = self._lower_bound or self._api_lower_bound
 
     # -- what the stream shows --
 
@@ -176,6 +206,7 @@ class UsageTally:
             response.chars += event.chars
 
     def _start(self, event: MessageStart) -> None:
+        self._compare(event.id)
         self._began = True
         self._doubt = self._doubt or event.malformed
         if event.parent is None:
@@ -217,6 +248,7 @@ class UsageTally:
             if current is not None:
                 current.cut = True
             return
+        self._compare(event.id)
         self._doubt = self._doubt or event.malformed
         if event.id in self._settled:
             return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import re
 import shutil
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from token_budget.text import Look, printable
@@ -15,6 +17,8 @@ from token_budget.visualization import RED, RESET, YELLOW
 
 _ESCAPES = re.compile(r"\033\[[0-9;]*m")
 _COLORS = {"WARNING": YELLOW, "ERROR": RED}
+MAX_WAITING_CHARS = 4 * 1024 * 1024
+SLOW_CHARS = 64 * 1024  # what waits when a terminal does not take it: no more pictures of the moment
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -34,9 +38,10 @@ class Terminal:
         self._err = sys.stderr if err is None else err
         self.quiet = quiet
         self._least = LEVELS.index("error" if quiet else level)
-        self._visuals = visuals
+        self.visuals = visuals
         self._drawn = 0
         self._draw: Callable[[], list[str]] | None = None
+        self._writer: _Writer | None = None
         self.live = not quiet and _is_terminal(self._out) and os.environ.get("TERM") != "dumb"
         self._color = {stream: _may_color(stream) for stream in (self._out, self._err)}
         if any(self._color.values()):
@@ -44,10 +49,20 @@ class Terminal:
 
             colorama.just_fix_windows_console()
 
+    @contextlib.contextmanager
+    def in_background(self) -> Iterator[None]:
+        """Until the end of the context nobody waits for a screen or pipe that does not take what is written to it."""
+        self._writer = _Writer()
+        try:
+            yield
+        finally:
+            writer, self._writer = self._writer, None
+            writer.close()
+
     def look(self) -> Look:
         """How reports are to look here and now."""
         width = shutil.get_terminal_size((100, 24)).columns if self.live else _columns()
-        return Look(max(20, width), self._color[self._out], not _can_say("█═…", self._out), self._visuals)
+        return Look(max(20, width), self._color[self._out], not _can_say("█═…", self._out), self.visuals)
 
     def height(self) -> int:
         """The lines that the terminal shows."""
@@ -61,6 +76,10 @@ class Terminal:
         color = _COLORS.get(level, "") if self._color[self._err] else ""
         self._write(self._err, f"{color}{level}: {printable(text)}{RESET if color else ''}\n")
         self.redraw()
+
+    def warn(self, text: str) -> None:
+        """A message of level WARNING."""
+        self.message("WARNING", text)
 
     def print(self, lines: list[str]) -> None:
         """Lines of a report, to stay."""
@@ -76,7 +95,7 @@ class Terminal:
 
     def redraw(self) -> None:
         """Draw the bottom lines again, where this is a terminal."""
-        if self._draw is None or not self.live:
+        if self._draw is None or not self.live or (self._writer is not None and self._writer.waiting > SLOW_CHARS):
             return
         lines = self._draw()[: max(1, self.height() - 1)]
         up = f"\033[{self._drawn}F" if self._drawn else ""
@@ -93,11 +112,57 @@ class Terminal:
         encoding = getattr(stream, "encoding", None) or "utf-8"
         if not self._color.get(stream) and not self.live:
             text = _ESCAPES.sub("", text)
-        try:
-            stream.write(text.encode(encoding, "replace").decode(encoding, "replace"))
+        text = text.encode(encoding, "replace").decode(encoding, "replace")
+        if self._writer is not None:
+            self._writer.put(stream, text)
+        else:
+            _write(stream, text)
+
+
+class _Writer:
+    """Writes in a thread of its own: who stops reading (Ctrl-S, a pager) stops the display, and nothing else."""
+
+    def __init__(self) -> None:
+        self._put_chars = self._written_chars = 0  # each changed by one thread only
+        self._queue: queue.SimpleQueue[tuple[TextIO, str] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Characters that are not written yet."""
+        return self._put_chars - self._written_chars
+
+    def put(self, stream: TextIO, text: str) -> None:
+        """Write it soon; what would wait behind 4 MiB of others is dropped."""
+        if self.waiting < MAX_WAITING_CHARS:
+            self._put_chars += len(text)
+            self._queue.put((stream, text))
+
+    def _write_all(self) -> None:
+        while (item := self._queue.get()) is not None:
+            _write(*item)
+            self._written_chars += len(item[1])
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        self._queue.put(None)
+        self._thread.join()
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Past the stream's own buffer, whose lock would outlive a write that is never taken."""
+    try:
+        stream.flush()
+        if sys.platform == "win32" or not hasattr(stream, "buffer"):
+            stream.write(text)
             stream.flush()
-        except (OSError, ValueError):  # a closed pipe or a terminal that is gone must not end the run
-            _silence(stream)
+            return
+        data = text.encode(stream.encoding, "replace")
+        while data:
+            data = data[os.write(stream.fileno(), data) :]
+    except (OSError, ValueError):  # a closed pipe or a terminal that is gone must not end the run
+        _silence(stream)
 
 
 def _silence(stream: TextIO) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.harness import Workplace
+
 # the same examples each time, and no verdict on how fast a busy machine is
 settings.register_profile(
     "repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
@@ -30,3 +32,9 @@ def claude() -> str:
     if found is None:
         pytest.skip("no claude: npm install @anthropic-ai/claude-code, then name its binary in CLAUDE_BIN")
     return str(Path(found).absolute())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    """A folder with a workspace, and a way to run the program there with a fake claude."""
+    return Workplace(tmp_path)

@@ -52,8 +52,31 @@ def sleeper(*, ignore_term: bool) -> int:
     return subprocess.Popen([sys.executable, "-c", code], start_new_session=True).pid
 
 
+def sleeper_without_mark() -> int:
+    """One with an empty environment, that holds our standard output open."""
+    return subprocess.Popen(["/bin/sleep", "600"], env={}, start_new_session=True).pid
+
+
+def sleeper_of_nobody() -> int:
+    """A daemon: forked twice, in a session of its own, its parent gone."""
+    code = """
+import os, signal, sys, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+signal.signal(15, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+os.dup2(os.open("/dev/null", os.O_RDWR), 1)
+time.sleep(600)
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    return int(done.stdout)
+
+
 def main() -> None:
     scenario = os.environ.get("FAKE_CLAUDE", "ok")
+    if scenario.endswith("-once"):
+        scenario = "ok" if any(arg.startswith("--resume") for arg in sys.argv) else scenario.removesuffix("-once")
     if sys.argv[1:] == ["--version"]:
         print(
             {"old": "1.0.3 (Claude Code)", "older": "2.1.100 (Claude Code)", "mute": "who knows"}.get(
@@ -61,19 +84,32 @@ def main() -> None:
             )
         )
         return
+    if scenario == "tells-all":
+        sys.exit(json.dumps(dict(os.environ)))
     if scenario == "crash":
         sys.exit("something went wrong\nbadly")
     if scenario == "echo":
         note("argv.json", json.dumps(sys.argv[1:]))
         note("cwd.txt", str(Path.cwd()))
         note("env.json", json.dumps(dict(os.environ)))
-    if scenario == "stubborn":
+    if scenario == "crash-after":
+        while not (Path(os.environ["FAKE_DIR"]) / "pids.json").exists():
+            time.sleep(0.01)
+        sys.exit("gave up")
+    if scenario in ("stubborn", "hydra"):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+    if scenario == "flaky":  # fails as FAKE_FAIL says as often as FAKE_FAILS says, then works
+        failed = len(list(Path(os.environ["FAKE_DIR"]).glob("failed-*")))
+        if failed < int(os.environ["FAKE_FAILS"]):
+            note(f"failed-{failed}")
+            scenario = os.environ["FAKE_FAIL"]
+        else:
+            scenario = "ok"
     turns = []
     for message in messages():
         if message["type"] == "control_request":
-            if message["request"]["subtype"] == "interrupt" and scenario != "stubborn":
+            if message["request"]["subtype"] == "interrupt" and scenario not in ("stubborn", "hydra"):
                 result(0, is_error=True, subtype="error_during_execution", terminal_reason="aborted_streaming")
             continue
         if message["type"] == "control_response":
@@ -83,10 +119,17 @@ def main() -> None:
             continue
         turns.append(message["message"]["content"])
         note("turns.json", json.dumps(turns))
+        note(f"turns-{os.getpid()}.json", json.dumps([sys.argv[1:], turns]))
         emit({"type": "system", "subtype": "init", "model": "fake-model", "slash_commands": []})
         if scenario == "asks":
             start(1)
             emit({"type": "control_request", "request_id": "q1", "request": {"subtype": "can_use_tool"}})
+        elif scenario == "hydra":
+            sleepers = [sleeper(ignore_term=True), sleeper_without_mark(), sleeper_of_nobody()]
+            note("pids.json", json.dumps([os.getpid(), *sleepers]))
+            start(1, tokens=2000)
+            while True:
+                time.sleep(60)
         elif scenario in ("hang", "stubborn"):
             start(1)
             note("pids.json", json.dumps([os.getpid(), sleeper(ignore_term=True)]))
@@ -99,10 +142,24 @@ def main() -> None:
             start(1)
             end(1)
             result(1)
+        elif scenario == "never-speaks":
+            time.sleep(600)
+        elif scenario == "half-result":
+            start(1)
+            end(1)
+            sys.stdout.write('{"type":"result","subtype":"success","is_error":false,"modelUs')
+            sys.exit(0)
         elif scenario == "no-result":
             start(1)
             sys.stderr.write("fatal: lost my way\n")
             sys.exit(0)
+        elif scenario in ("rate_limit", "overloaded", "server_error", "authentication_failed", "invalid_request"):
+            start(1)
+            end(1)
+            text = "API Error: " + scenario
+            synthetic = {"id": "s", "model": "<synthetic>", "content": [{"type": "text", "text": text}]}
+            emit({"type": "assistant", "message": synthetic, "error": scenario})
+            result(1, is_error=True, result=text)
         elif scenario == "garbage":
             sys.stdout.write('not json\n{"half": \n[1,2]\n42\n"text"\n' + "[" * 20000 + "\n\n")
             sys.stdout.buffer.write(b"\xff\xfe\x00\x85\n" + b'{"type":"x","y":"' + b"z" * 2_000_000 + b'"}\r\n')

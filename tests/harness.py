@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import os
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.config import parse_config
+from claude_orchestrator.gateway import Gateway
 from claude_orchestrator.instance import InstanceStatus
 from claude_orchestrator.launcher import Launcher, LocalLauncher
 from claude_orchestrator.plan import make_manager, make_plan
@@ -46,7 +51,7 @@ def run_config(
     time_limit_s: float = 60.0,
     **options: Any,
 ) -> Outcome:
-    """Run a config to its end; `options` are Settings as options."""
+    """Run a config to its end; `options` are Settings as options. With `meter="api"` through a gateway."""
     parsed = parse_config(config, "test")
     settings = merge({name: Given(value, "option") for name, value in options.items()}, parsed.budget, "test")
     plan = make_plan(parsed, settings, workspace=str(workspace), claude_bin=claude)
@@ -54,7 +59,7 @@ def run_config(
 
     async def main() -> Supervisor:
         supervisor = Supervisor(
-            plan,
+            tuple(map(InstanceStatus, plan.specs)),
             settings,
             launcher,
             make_manager(plan, settings),
@@ -62,7 +67,12 @@ def run_config(
             on_change=lambda: on_change(supervisor),
         )
         at_start(supervisor)
-        async with asyncio.timeout(time_limit_s):
+        async with asyncio.timeout(time_limit_s), contextlib.AsyncExitStack() as stack:
+            if settings.meter == "api":
+                assert isinstance(launcher, LocalLauncher)
+                block = settings.budget_enforcement_mode == "block"
+                gateway = Gateway(settings.token_weights, enforce=block, environ=launcher._environ)
+                supervisor.meter = await stack.enter_async_context(gateway)
             await supervisor.run()
         return supervisor
 
@@ -86,3 +96,57 @@ def run_real(config: dict[str, Any], api: StandIn, claude: str, tmp_path: Path, 
     workspace.mkdir(exist_ok=True)
     launcher = LocalLauncher(f"test-{uuid.uuid4().hex[:8]}", claude_env(home, api.url))
     return run_config(config, launcher, workspace=workspace, claude=claude, **options)
+
+
+FAKE = Path(__file__).with_name("fake_claude.py")
+ROOT = Path(__file__).parent.parent
+
+
+class Workplace:
+    """A folder with a workspace, and a way to run the program there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.workspace = root / "work"
+        self.workspace.mkdir()
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(root),
+            "FAKE_DIR": str(root),
+            "PYTHONUTF8": "1",
+            "COLUMNS": "120",
+        }
+
+    def config(self, data: Any, name: str = "runs.json") -> str:
+        path = self.root / name
+        path.write_text(data if isinstance(data, str) else json.dumps(data))
+        return str(path)
+
+    def argv(self, *args: str, claude: str | None = str(FAKE)) -> list[str]:
+        own = ["--workspace", str(self.workspace), "--output-dir", str(self.root / "out")]
+        bin_args = ["--claude-bin", claude] if claude else []
+        return [sys.executable, "-m", "claude_orchestrator", *own, *bin_args, *args]
+
+    def run(self, *args: str, claude: str | None = str(FAKE), **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(*args, claude=claude),
+            env={**self.env, **env},
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def report(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((self.root / "report.json").read_text())
+        return data
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"

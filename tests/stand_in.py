@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from token_budget import Usage
 @dataclass(frozen=True)
 class Text:
     """A text reply, streamed word by word with `delay_s` between; `drop` cuts the connection on its first attempt:
-    after "start", in mid-"text", or after the whole "block". `gate` is waited for in the middle of the text."""
+    after "start", in mid-"text", or after the whole "block". `gate` is waited for in the middle of the text, with
+    `pings` meanwhile or in silence."""
 
     text: str = "All done."
     output: int = 50
@@ -39,6 +40,7 @@ class Text:
     retry_after_s: int | None = None
     stop_reason: str = "end_turn"
     gate: threading.Event | None = None
+    pings: bool = True
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
         path = self.path.split("?")[0]
         if path.endswith("/count_tokens"):
-            self._json(200, {"input_tokens": 1000})
+            # what a call costs here, and what its number may add until it is made
+            self._json(200, {"input_tokens": 3100 + 3 * (len(self.api.entries) + 64)})
         elif path.endswith("/v1/messages"):
             self._message(body)
         else:
@@ -208,6 +211,11 @@ class _Handler(BaseHTTPRequestHandler):
             status = reply.status
         elif attempt < len(reply.fail_first):
             status = reply.fail_first[attempt]
+        limit = body.get("max_tokens", 0)
+        if isinstance(reply, Text) and reply.output > limit:  # as the API does
+            reply = replace(reply, output=limit, stop_reason="max_tokens")
+        elif isinstance(reply, Tools) and reply.output > limit:
+            reply = replace(reply, output=limit)
         with api.lock:
             number = len(api.entries)
             agent = self.headers.get("x-claude-code-agent-id") is not None
@@ -249,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
             pieces = whole.replace(" ", " \0").split("\0") if reply.delay_s or reply.gate else [whole]
             for place, piece in enumerate(pieces):
                 if reply.gate is not None and place == len(pieces) // 2:
-                    self._wait(reply.gate)
+                    self._wait(reply.gate, pings=getattr(reply, "pings", True))
                 kind = "text" if block["type"] == "text" else "partial_json"
                 delta = {"type": "text_delta" if kind == "text" else "input_json_delta", kind: piece}
                 self._event({"type": "content_block_delta", "index": number, "delta": delta})
@@ -271,10 +279,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
         return None
 
-    def _wait(self, gate: threading.Event) -> None:
-        """Wait for the gate, noticing when the client leaves."""
+    def _wait(self, gate: threading.Event, *, pings: bool) -> None:
+        """Wait for the gate; with pings it is noticed when the client leaves."""
         while not gate.wait(0.02) and not self.api.closing.is_set():
-            self._event({"type": "ping"})
+            if pings:
+                self._event({"type": "ping"})
 
     def _drop(self) -> None:
         """Cut the connection, once the client has had the time to read what came before."""

@@ -66,13 +66,16 @@ def test_every_key_arrives() -> None:
     one, two = config.instances
     assert one.name == "one" and one.env == (("A", "b"),) and one.timeout_s == 1.5 and one.worktree == "tree"
     assert one.rehearsal == Rehearsal(2, 10, 0.5, 1) and config.rehearsal == Rehearsal(seconds=2.0)
-    assert two == InstanceConfig("hello", "hello")
+    assert two == InstanceConfig("prompt", "hello")
     assert config.budget == BudgetConfig(10_000, (("/test", 100),), "block", True, "output=5")
 
 
 def test_names_are_made_where_there_are_none() -> None:
-    config = parse_config({"instances": [{"prompt": "hi"}, {"prompt": "hi"}, {"name": "hi #2", "prompt": "x"}]}, "x")
-    assert [instance.name for instance in config.instances] == ["hi", "hi #3", "hi #2"]
+    config = parse_config(
+        {"instances": [{"prompt": "hi"}, {"prompt": "ho"}, {"name": "prompt #2", "prompt": "x"}, {"command": "/a b"}]},
+        "x",
+    )
+    assert [instance.name for instance in config.instances] == ["prompt", "prompt #3", "prompt #2", "/a"]
 
 
 def test_command_counts_before_prompt_with_a_warning() -> None:

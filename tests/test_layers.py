@@ -30,7 +30,15 @@ RULES: dict[str, set[str]] = {
     f"{CO}.instance": {f"{CO}.events", f"{CO}.plan", f"{CO}.tally", *BUDGET},
     f"{CO}.commands": BUDGET,
     f"{CO}.preflight": {f"{CO}.errors", f"{CO}.plan"},
-    f"{CO}.runfolder": {f"{CO}.errors", f"{CO}.plan"},
+    f"{CO}.metering": {f"{CO}.errors", f"{CO}.plan"},
+    f"{CO}.apistream": {f"{CO}.events", f"{CO}.stream", *BUDGET},
+    f"{CO}.admission": BUDGET,
+    f"{CO}.gateway": {f"{CO}.admission", f"{CO}.apistream", f"{CO}.events", *BUDGET},
+    f"{CO}.journal": {f"{CO}.errors"},
+    f"{CO}.redact": set(),
+    f"{CO}.retries": {f"{CO}.instance"},
+    f"{CO}.resume": {f"{CO}.instance", f"{CO}.plan", *BUDGET},
+    f"{CO}.runfolder": {f"{CO}.{name}" for name in ("errors", "journal", "plan", "resume")},
     f"{CO}.processes": set(),
     f"{CO}.launcher": {f"{CO}.plan", f"{CO}.processes", f"{CO}.stream"},
     f"{CO}.rehearsal": {f"{CO}.launcher", f"{CO}.plan", f"{CO}.stream"},
@@ -39,23 +47,27 @@ RULES: dict[str, set[str]] = {
         *BUDGET,
     },
     f"{CO}.supervisor": {
-        *(f"{CO}.{name}" for name in ("instance", "launcher", "plan", "session", "settings")),
+        *(f"{CO}.{name}" for name in ("instance", "launcher", "plan", "retries", "session", "settings")),
         *BUDGET,
     },
-    f"{CO}.report": {f"{CO}.instance", f"{CO}.plan", *BUDGET},
-    f"{CO}.dryrun": {f"{CO}.plan", f"{CO}.settings", *BUDGET},
+    f"{CO}.report": {f"{CO}.instance", f"{CO}.metering", f"{CO}.plan", *BUDGET},
+    f"{CO}.dryrun": {f"{CO}.instance", f"{CO}.metering", f"{CO}.plan", f"{CO}.settings", *BUDGET},
     f"{CO}.terminal": BUDGET,
     f"{CO}.runner": {
         f"{CO}.{name}"
         for name in (
-            "commands launcher plan processes rehearsal report runfolder"
+            "commands errors gateway journal launcher metering plan processes redact rehearsal report resume runfolder"
             " schedule session settings supervisor terminal __init__"
         ).split()
     },
     f"{CO}.cli": {f"{CO}.*", *BUDGET},
     f"{CO}.__main__": {f"{CO}.cli"},
 }
-PURE = {f"{CO}.{name}" for name in "plan settings events stream tally instance report dryrun schedule errors".split()}
+PURE_HERE = """
+    plan settings metering admission apistream events stream tally instance report dryrun redact resume retries schedule
+    errors
+"""
+PURE = {f"{CO}.{name}" for name in PURE_HERE.split()}
 PURE |= {name for name in RULES if name.startswith(TB)}
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading"}
 

@@ -79,7 +79,7 @@ def test_documented_python_and_json(page: Path) -> None:
         json.loads(block)
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert (page.parent / target).exists(), target
@@ -101,3 +101,14 @@ def test_exit_codes_and_stopping_times_are_the_codes() -> None:
     page = (ROOT / "docs" / "stopping.md").read_text()
     for _, part in LADDER:
         assert f"| {part * DEFAULT_GRACE_S:.1f} s |" in page
+
+
+def test_the_faults_page_names_each_test_of_a_fault() -> None:
+    page = (ROOT / "docs" / "faults.md").read_text()
+    named = re.findall(r"`(test_\w+)`", page)
+    there = [name for path in (ROOT / "tests" / "faults").glob("*.py") for name in names_of_tests(path)]
+    assert sorted(named) == sorted(there)
+
+
+def names_of_tests(path: Path) -> list[str]:
+    return re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)

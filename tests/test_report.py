@@ -112,7 +112,7 @@ def test_json_report_has_the_documented_keys() -> None:
 def test_junit_holds_hostile_text() -> None:
     run = a_run("one", "two")
     run.instances[1].skip(State.BLOCKED, "no \x1b[2J & <more>\x00")
-    root = ElementTree.fromstring(report.junit_report(run, NOW))
+    root = ElementTree.fromstring(report.junit_report(run, 12.5))
     suite = root[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "0", "1")
     assert suite[1][0].get("message") == "blocked: no \\x1b[2J & <more>\\x00"

@@ -101,8 +101,6 @@ class TokenBudgetManager:
         if decision.action not in (Action.ALLOW, Action.WARN):
             return decision
         hold = Hold(self.budgets_for(command_name, instance), estimated_tokens)
-        for budget in hold.budgets:
-            budget.held += estimated_tokens
         return Decision(decision.action, decision.reason, decision.budget, hold)
 
     def record_usage(
@@ -116,7 +114,7 @@ class TokenBudgetManager:
             raise ValueError(f"usage is recorded as a delta of zero or more tokens, got {tokens}")
         self.total_usage += tokens
         if hold is not None:
-            self._shrink(hold, min(tokens, hold.remaining))
+            hold.spend(tokens)
         crossed = []
         for budget in self.budgets_for(command_name, instance):
             was_exceeded = budget.exceeded
@@ -127,13 +125,7 @@ class TokenBudgetManager:
 
     def release(self, hold: Hold) -> None:
         """Give back what is left of a hold; a second call does nothing."""
-        self._shrink(hold, hold.remaining)
-
-    @staticmethod
-    def _shrink(hold: Hold, tokens: int) -> None:
-        hold.remaining -= tokens
-        for budget in hold.budgets:
-            budget.held -= tokens
+        hold.release()
 
 
 def _limit(limit: int) -> int:

@@ -167,13 +167,27 @@ class CommandBudgetInfo:
 
 
 class Hold:
-    """Tokens set aside at launch on each of `budgets`; `remaining` falls as they are spent or released."""
+    """Tokens that it sets aside on each of `budgets`; `remaining` falls as they are spent or released."""
 
     __slots__ = ("budgets", "remaining")
 
     def __init__(self, budgets: tuple[CommandBudgetInfo, ...], tokens: int) -> None:
         self.budgets = budgets
-        self.remaining = tokens
+        self.remaining = 0
+        self._change(tokens)
+
+    def spend(self, tokens: int) -> None:
+        """So many tokens of it have become used, all of it at most."""
+        self._change(-min(tokens, self.remaining))
+
+    def release(self) -> None:
+        """Give back what is left; a second call does nothing."""
+        self._change(-self.remaining)
+
+    def _change(self, tokens: int) -> None:
+        self.remaining += tokens
+        for budget in self.budgets:
+            budget.held += tokens
 
 
 class Action(StrEnum):

@@ -79,6 +79,7 @@ WORKER = """
 import asyncio, json, resource, sys
 from pathlib import Path
 from claude_orchestrator.config import parse_config
+from claude_orchestrator.instance import InstanceStatus
 from claude_orchestrator.launcher import LocalLauncher, use_pidfd_watcher
 from claude_orchestrator.plan import make_manager, make_plan
 from claude_orchestrator.runfolder import RunFolder
@@ -91,8 +92,9 @@ settings = Settings(overall_token_budget=10**12)
 config = parse_config({"instances": [{"prompt": "x", "env": {"STREAM": stream}}]}, "benchmark")
 plan = make_plan(config, settings, workspace="/", claude_bin=claude)
 async def main():
-    logs = RunFolder(Path(folder), "run", print)
-    supervisor = Supervisor(plan, settings, LocalLauncher("benchmark"), make_manager(plan, settings),
+    logs = RunFolder.make(Path(folder), "run", print)
+    supervisor = Supervisor(tuple(map(InstanceStatus, plan.specs)), settings,
+                            LocalLauncher("benchmark"), make_manager(plan, settings),
                             say=lambda level, text: None, open_log=logs.open_log)
     await supervisor.run()
     status = supervisor.instances[0]

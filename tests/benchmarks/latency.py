@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.config import parse_config
+from claude_orchestrator.instance import InstanceStatus
 from claude_orchestrator.launcher import Exit, LocalLauncher, LocalRunning, use_pidfd_watcher
 from claude_orchestrator.plan import LaunchSpec, make_manager, make_plan
 from claude_orchestrator.settings import Settings
@@ -81,7 +82,7 @@ async def one_round(number: int, claude: Path) -> None:
     settings = Settings(budget_enforcement_mode="block", max_parallel=INSTANCES)
     plan = make_plan(config, settings, workspace="/", claude_bin=str(claude))
     supervisor = Supervisor(
-        plan,
+        tuple(map(InstanceStatus, plan.specs)),
         settings,
         TimedLauncher(f"latency-{number}"),
         make_manager(plan, settings),

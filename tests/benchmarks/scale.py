@@ -17,6 +17,7 @@ from pathlib import Path
 WORKER = """
 import asyncio, json, resource, sys
 from claude_orchestrator.config import parse_config
+from claude_orchestrator.instance import InstanceStatus
 from claude_orchestrator.launcher import LocalLauncher, use_pidfd_watcher
 from claude_orchestrator.plan import make_manager, make_plan
 from claude_orchestrator.settings import Settings
@@ -28,7 +29,8 @@ settings = Settings(overall_token_budget=10**9, max_parallel=count)
 config = parse_config({"instances": [{"name": f"i{n}", "prompt": "x"} for n in range(count)]}, "benchmark")
 plan = make_plan(config, settings, workspace="/", claude_bin=child)
 async def main():
-    supervisor = Supervisor(plan, settings, LocalLauncher(f"scale-{count}"), make_manager(plan, settings),
+    supervisor = Supervisor(tuple(map(InstanceStatus, plan.specs)), settings,
+                            LocalLauncher(f"scale-{count}"), make_manager(plan, settings),
                             say=lambda level, text: None)
     await supervisor.run()
     assert all(status.state == "completed" for status in supervisor.instances)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import content_of
+from tests.harness import ROOT, Workplace, alive, content_of
 from tests.stand_in import Call, StandIn, Text, Tools, claude_env
-from tests.test_cli import Workplace, alive
 
 LIMIT_S = 2.0
 
@@ -27,7 +26,7 @@ def wait_until_gone(pids: list[int]) -> float:
     return time.monotonic() - begun
 
 
-@pytest.mark.parametrize("scenario", ["hang", "stubborn"])
+@pytest.mark.parametrize("scenario", ["hang", "stubborn", "hydra"])
 def test_sigkill_of_the_orchestrator_ends_instances_and_their_tools(tmp_path: Path, scenario: str) -> None:
     place = Workplace(tmp_path)
     setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": scenario}}]}
@@ -55,7 +54,7 @@ def test_no_api_call_starts_after_a_sigkill(claude: str, tmp_path: Path) -> None
             str(tmp_path / "out"),
             "--quiet",
         ]
-        env = {**claude_env(home, api.url), "PYTHONPATH": str(Path(__file__).parent.parent)}
+        env = {**claude_env(home, api.url), "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(argv, env=env)
         pid = int(content_of(pidfile, process))
         process.send_signal(signal.SIGKILL)
@@ -66,11 +65,35 @@ def test_no_api_call_starts_after_a_sigkill(claude: str, tmp_path: Path) -> None
         assert len(api.entries) == calls == 1
 
 
+def test_a_guard_that_was_killed_is_replaced(place: Workplace) -> None:
+    setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": "hydra"}}]}
+    argv = place.argv("--config", place.config(setup))
+    process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    pids = json.loads(content_of(place.root / "pids.json", process))
+    (run,) = (place.root / "out").iterdir()
+    (guard,) = guards_of(run.name)
+    os.kill(guard, signal.SIGKILL)
+    assert process.stderr is not None
+    assert b"the guard process was ended by somebody else: starting another" in process.stderr.readline()
+    while not (now := guards_of(run.name)):
+        time.sleep(0.01)
+    assert now != [guard]
+    process.kill()
+    process.wait()
+    assert wait_until_gone(pids) < LIMIT_S
+
+
+def guards_of(run_id: str) -> list[int]:
+    """Processes that have the run's id as an argument: its guards."""
+    cmdlines = Path("/proc").glob("[0-9]*/cmdline")
+    return [int(path.parent.name) for path in cmdlines if run_id.encode() in _read(path)]
+
+
 def test_an_orderly_end_leaves_no_guard(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     assert place.run("hello", "--quiet").returncode == 0
     (run,) = (tmp_path / "out").iterdir()  # the guard's argument is the run's id
-    assert [path for path in Path("/proc").glob("[0-9]*/cmdline") if run.name.encode() in _read(path)] == []
+    assert guards_of(run.name) == []
 
 
 def _read(path: Path) -> bytes:

@@ -1,0 +1,254 @@
+"""Which API requests may go, with how many output tokens: so that what is billed cannot pass a budget. Pure.
+
+A request is held against every budget with an upper bound of its cost: its input, and the `max_tokens` that it is
+forwarded with. What is free is never less than what all requests in flight can still cost, so no budget is overspent.
+
+Holding the 64,000 tokens that clients ask for would let one request run at a time. So the output that is held, and
+asked for, is what answers have been seen to need, or a fair share of what is free where that is more; an answer that
+is cut short by it is continued by the client itself with another request, which then gets twice as much.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from token_budget.models import CommandBudgetInfo, Hold, Weights
+
+FIRST_OUTPUT_TOKENS = 2_048  # until answers have been seen
+LEAST_OUTPUT_TOKENS = 256  # less is of no use to anybody
+LEAST_THINKING_TOKENS = 1_024  # the API's own least thinking budget
+SEEN_ANSWERS = 256
+QUANTILE = 0.95
+MARGIN = 1.25
+
+
+class Verdict(Enum):
+    """What becomes of a request now."""
+
+    GO = auto()
+    WAIT = auto()
+    REFUSE = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request that asks to go. `input_tokens` is an upper bound; budgets are those that it draws on."""
+
+    budgets: tuple[CommandBudgetInfo, ...]
+    input_tokens: int
+    max_tokens: int
+    least_tokens: int = LEAST_OUTPUT_TOKENS
+    wanted_tokens: int = 0
+    answer: Callable[[Verdict], None] = lambda verdict: None
+    output_tokens: int = 0
+    hold: Hold | None = None
+    spent: CommandBudgetInfo | None = None
+
+
+@dataclass(slots=True)
+class Admission:
+    """Admits requests in the order in which they come, as far as they share a budget."""
+
+    weights: Weights = field(default_factory=Weights)
+    waiting: dict[Ticket, None] = field(default_factory=dict)
+    in_flight: int = 0
+    seen: deque[int] = field(default_factory=lambda: deque(maxlen=SEEN_ANSWERS))
+
+    def ask(self, ticket: Ticket) -> Verdict:
+        """Decide on a request; one that must wait gets its answer later, through `ticket.answer`."""
+        if any(not set(ticket.budgets).isdisjoint(other.budgets) for other in self.waiting):
+            verdict = Verdict.REFUSE if self._is_spent(ticket) else Verdict.WAIT
+        else:
+            verdict = self.decide(ticket)
+        if verdict is Verdict.WAIT:
+            self.waiting[ticket] = None
+        return verdict
+
+    def has_room(self, ticket: Ticket) -> bool:
+        """Whether the request could go now."""
+        if any(not set(ticket.budgets).isdisjoint(other.budgets) for other in self.waiting):
+            return False
+        return self._free_output(ticket) >= self._wanted(ticket)
+
+    def settle(self, ticket: Ticket) -> None:
+        """The request has ended: give back what is left of its hold, and let those go who waited for it."""
+        if ticket.hold is not None:
+            self.in_flight -= 1
+            ticket.hold.release()
+            ticket.hold = None
+        self.look_again()
+
+    def leave(self, ticket: Ticket) -> None:
+        """A request that waited has gone away."""
+        self.waiting.pop(ticket, None)
+        self.look_again()
+
+    def learn(self, output_tokens: int) -> None:
+        """An answer has ended by itself after so many output tokens."""
+        self.seen.append(output_tokens)
+
+    def look_again(self) -> None:
+        """Budgets have changed: answer those who wait, first come first served for each budget."""
+        taken: set[CommandBudgetInfo] = set()
+        for ticket in list(self.waiting):
+            if not taken.isdisjoint(ticket.budgets):
+                verdict = Verdict.REFUSE if self._is_spent(ticket) else Verdict.WAIT
+            else:
+                verdict = self.decide(ticket)
+            if verdict is Verdict.WAIT:
+                taken.update(ticket.budgets)
+            else:
+                del self.waiting[ticket]
+                ticket.answer(verdict)
+
+    def decide(self, ticket: Ticket) -> Verdict:
+        """Take the hold if there is room for what the request will likely need, or nobody else can make room."""
+        if not ticket.budgets:
+            ticket.output_tokens = ticket.max_tokens
+            return Verdict.GO
+        if self._is_spent(ticket):
+            return Verdict.REFUSE
+        room, wanted = self._free_output(ticket), self._wanted(ticket)
+        if room >= wanted:
+            share = room // (1 + self.in_flight + len(self.waiting))
+            self._go(ticket, min(ticket.max_tokens, max(wanted, share)))
+            return Verdict.GO
+        if any(budget.held for budget in ticket.budgets):
+            return Verdict.WAIT
+        self._go(ticket, room)
+        return Verdict.GO
+
+    def expected(self) -> int:
+        """Output tokens that nearly all answers get along with."""
+        if len(self.seen) < 8:
+            return FIRST_OUTPUT_TOKENS
+        ordered = sorted(self.seen)
+        return max(LEAST_OUTPUT_TOKENS, int(ordered[int((len(ordered) - 1) * QUANTILE)] * MARGIN))
+
+    def _free_output(self, ticket: Ticket) -> int:
+        return self._room(ticket, [budget.limit - budget.used - budget.held for budget in ticket.budgets])
+
+    def _wanted(self, ticket: Ticket) -> int:
+        return min(ticket.max_tokens, max(self.expected(), ticket.wanted_tokens, ticket.least_tokens))
+
+    def _is_spent(self, ticket: Ticket) -> bool:
+        """Whether a budget has not enough left, even when all others give back what they hold."""
+        for budget in ticket.budgets:
+            if self._room(ticket, [budget.limit - budget.used]) < ticket.least_tokens:
+                ticket.spent = budget
+                return True
+        return False
+
+    def _room(self, ticket: Ticket, free: Iterable[int]) -> int:
+        """Output tokens for which there is room beside the input."""
+        return output_for(min(free) - input_draw(ticket.input_tokens, self.weights), self.weights)
+
+    def _go(self, ticket: Ticket, output_tokens: int) -> None:
+        ticket.output_tokens = output_tokens
+        ticket.hold = Hold(ticket.budgets, bound(ticket.input_tokens, output_tokens, self.weights))
+        self.in_flight += 1
+
+
+def input_draw(input_tokens: int, weights: Weights) -> int:
+    """The most that so many input tokens can draw, whether they are read, written to the cache or read from it."""
+    return -(-input_tokens * max(weights.input, weights.cache_write, weights.cache_read) // weights.scale)
+
+
+def output_for(draw: int, weights: Weights) -> int:
+    """The output tokens that a draw pays for; any number where output draws nothing."""
+    if draw < 0:
+        return -1
+    return draw * weights.scale // weights.output if weights.output else 2**53
+
+
+def bound(input_tokens: int, output_tokens: int, weights: Weights) -> int:
+    """The most that a request can draw, rounded up for each of its parts (a total is rounded up once)."""
+    output = -(-output_tokens * weights.output // weights.scale)
+    return input_draw(input_tokens, weights) + output
+
+
+# -- how many input tokens a request can have --
+
+IMAGE_TOKENS = 5_000  # an image is scaled down to at most about 1.6 to 4.8 thousand tokens, however few its bytes
+SERVER_TOOL_TOKENS = 20_000  # what a search or a fetch by the API itself may add, for each use
+OVERHEAD_TOKENS = 700  # the API's own system prompt for tools (346 to 700 tokens, by model)
+SEAM_TOKENS = 16  # where old and new text meet, tokens may be cut otherwise
+REMEMBERED_BYTES = 8 * 1024 * 1024
+SERVER_TOOLS = (b'"web_search_', b'"web_fetch_', b'"code_execution_')
+UNBOUNDED = (b'"type":"document"', b'"type":"url"', b'"type":"file"', b'"type": "document"', b'"type": "url"')
+
+
+@dataclass(slots=True)
+class InputBound:
+    """Bounds the input of one instance's requests by their bytes, and by what earlier ones exactly had.
+
+    A token is at least one byte of the body. Of an earlier body with a known count only what is new needs a bound:
+    a conversation grows by its last answer and tool results.
+    """
+
+    known: deque[tuple[bytes, int]] = field(default_factory=deque)
+    _bytes: int = 0
+
+    def of(self, body: bytes) -> int:
+        """An upper bound in tokens; documents and what is only referred to are not bounded by it (`is_bounded`)."""
+        return min((self._beside(body, old, tokens) for old, tokens in self.known), default=_of_bytes(body))
+
+    def learn(self, body: bytes, input_tokens: int) -> None:
+        """A request with this body had exactly so many input tokens, cached ones included."""
+        if len(body) > REMEMBERED_BYTES:
+            return
+        self.known.appendleft((body, input_tokens))
+        self._bytes += len(body)
+        while self._bytes > REMEMBERED_BYTES or len(self.known) > 16:
+            self._bytes -= len(self.known.pop()[0])
+
+    @staticmethod
+    def _beside(body: bytes, old: bytes, tokens: int) -> int:
+        whole = _of_bytes(body)
+        if tokens >= whole:
+            return whole
+        same = common(old, body)
+        end = common_end(old[same:], body[same:])
+        new = body[same : len(body) - end]
+        return min(whole, tokens + SEAM_TOKENS + _of_new(new))
+
+
+def is_bounded(body: bytes) -> bool:
+    """Whether the body's bytes bound its tokens: not with documents (compressed) or things named by reference."""
+    return not any(mark in body for mark in UNBOUNDED)
+
+
+def _of_bytes(body: bytes) -> int:
+    tools = SERVER_TOOL_TOKENS * 8 if any(mark in body for mark in SERVER_TOOLS) else 0
+    return OVERHEAD_TOKENS + tools + _of_new(body)
+
+
+def _of_new(part: bytes) -> int:
+    return len(part) + IMAGE_TOKENS * part.count(b'"image"')
+
+
+def common(a: bytes, b: bytes) -> int:
+    """The length of the common beginning."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def common_end(a: bytes, b: bytes) -> int:
+    """The length of the common end."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[len(a) - middle : len(a) - low] == b[len(b) - middle : len(b) - low]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

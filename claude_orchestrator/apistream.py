@@ -1,0 +1,161 @@
+"""What an answer of the Messages API says of its tokens, read from its bytes as they pass. Pure.
+
+Shapes: https://docs.claude.com/en/api/messages and https://docs.claude.com/en/api/messages-streaming.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any, Protocol
+
+from claude_orchestrator.events import ApiUsage
+from claude_orchestrator.stream import LineFramer, read_usage
+from token_budget.models import Usage
+
+MAX_EVENT_BYTES = 4 * 1024 * 1024  # those that carry usage have some hundred bytes
+MAX_BODY_BYTES = 64 * 1024 * 1024
+CHARS_PER_TOKEN = 4  # the rule of thumb of Anthropic's documentation for English text
+DECODABLE = ("gzip", "deflate", "identity")
+_DATA = b"data:"
+_HEAD_BYTES = 200
+
+
+class AnswerMeter(Protocol):
+    """Reads one answer's usage as its bytes pass."""
+
+    def feed(self, data: bytes) -> ApiUsage | None:
+        """The usage so far, when `data` tells more of it."""
+
+    def close(self) -> ApiUsage | None:
+        """The usage at the end; where the answer was cut off, its output is estimated by what passed."""
+
+
+def answer_meter(content_type: str, encoding: str) -> AnswerMeter:
+    """A meter for an answer with these headers."""
+    meter: AnswerMeter = _EventStream() if "event-stream" in content_type else _Body()
+    return _Decoded(meter, encoding) if encoding in ("gzip", "deflate") else meter
+
+
+class _Decoded:
+    """A meter of compressed bytes."""
+
+    def __init__(self, meter: AnswerMeter, encoding: str) -> None:
+        self._meter = meter
+        self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 32 if encoding == "gzip" else zlib.MAX_WBITS)
+        self._broken = False
+
+    def feed(self, data: bytes) -> ApiUsage | None:
+        if self._broken:
+            return None
+        last = None
+        try:
+            while data:
+                plain = self._decoder.decompress(data, 1024 * 1024)  # a bomb must not fill the memory
+                data = self._decoder.unconsumed_tail
+                last = self._meter.feed(plain) or last
+        except zlib.error:
+            self._broken = True
+        return last
+
+    def close(self) -> ApiUsage | None:
+        return self._meter.close()
+
+
+class _EventStream:
+    """Server-sent events."""
+
+    def __init__(self) -> None:
+        self._framer = LineFramer(MAX_EVENT_BYTES)
+        self._id = ""
+        self._usage = Usage()
+        self._pieces = 0
+        self._chars = 0
+        self._done = False
+        self._malformed = False
+        self._stop_reason: str | None = None
+
+    def feed(self, data: bytes) -> ApiUsage | None:
+        told = False
+        for line in self._framer.feed(data):
+            told = self._line(line) or told
+        return self._so_far() if told else None
+
+    def _line(self, line: bytes) -> bool:
+        """Whether the line tells of usage; only those that do are parsed."""
+        if not line.startswith(_DATA):
+            return False
+        head = line[:_HEAD_BYTES]
+        if b"content_block_delta" in head:
+            self._pieces += 1
+            self._chars += max(0, len(line) - 100)
+            return False
+        if b"message_start" not in head and b"message_delta" not in head:
+            return False
+        event = _json(line[len(_DATA) :])
+        match event.get("type"):
+            case "message_start":
+                message = event.get("message")
+                message = message if isinstance(message, dict) else {}
+                self._id = str(message.get("id") or "")
+                self._take(message.get("usage"))
+            case "message_delta":
+                delta = event.get("delta")
+                reason = delta.get("stop_reason") if isinstance(delta, dict) else None
+                self._stop_reason = reason if isinstance(reason, str) else None
+                self._done = self._stop_reason is not None
+                self._take(event.get("usage"))
+            case _:
+                self._malformed = True
+        return True
+
+    def _take(self, value: object) -> None:
+        usage, malformed = read_usage(value)
+        self._usage |= usage
+        self._malformed = self._malformed or malformed
+
+    def _so_far(self, *, ended: bool = False) -> ApiUsage | None:
+        if not self._id:
+            return None
+        exact = not self._malformed and not self._framer.dropped
+        cut = ended and not self._done
+        return ApiUsage(self._id, self._usage, self._done, cut=cut, exact=exact, stop_reason=self._stop_reason)
+
+    def close(self) -> ApiUsage | None:
+        for line in self._framer.flush():
+            self._line(line)
+        if not self._done:
+            self._usage |= Usage(output_tokens=max(self._pieces, self._chars // CHARS_PER_TOKEN))
+        return self._so_far(ended=True)
+
+
+class _Body:
+    """A JSON document."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+
+    def feed(self, data: bytes) -> ApiUsage | None:
+        self._size_bytes += len(data)
+        if self._size_bytes <= MAX_BODY_BYTES:
+            self._parts.append(data)
+        return None
+
+    def close(self) -> ApiUsage | None:
+        data = _json(b"".join(self._parts)) if self._size_bytes <= MAX_BODY_BYTES else {}
+        self._parts = []
+        usage, malformed = read_usage(data.get("usage"))
+        if not isinstance(data.get("usage"), dict):
+            return None
+        reason = data.get("stop_reason")
+        stop_reason = reason if isinstance(reason, str) else None
+        return ApiUsage(str(data.get("id") or ""), usage, True, exact=not malformed, stop_reason=stop_reason)
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,440 @@
+"""The meter and the hard cap at the API: a loopback server through which instances talk to it.
+
+It forwards what comes, streamed through and unchanged but for `max_tokens` where a budget has less left, and reads
+each answer's usage as it passes. What decides on a request is in `admission.py`. Needs the extra `gateway` (aiohttp).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import socket
+import ssl
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import hdrs, web
+from yarl import URL
+
+from claude_orchestrator.admission import LEAST_THINKING_TOKENS, Admission, InputBound, Ticket, Verdict, is_bounded
+from claude_orchestrator.apistream import DECODABLE, answer_meter
+from claude_orchestrator.events import ApiUsage
+from token_budget.models import CommandBudgetInfo, Hold, Weights
+
+PUBLIC_API = "https://api.anthropic.com"
+MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
+MAX_HEADER_BYTES = 64 * 1024
+CLOSE_S = 1.0
+COUNT_TIMEOUT_S = 10.0
+MESSAGES = "/v1/messages"
+COUNTED_KEYS = ("messages", "model", "system", "thinking", "tool_choice", "tools")  # what count_tokens takes
+# headers that are between two neighbours only, and those that aiohttp sets itself
+HOP_BY_HOP = frozenset(
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "content-length",
+        "accept-encoding",
+    ]
+)
+ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
+_MAX_TOKENS = re.compile(rb'(?<!\\)"max_tokens"\s*:\s*(\d{1,12})')
+_THINKING = re.compile(rb'(?<!\\)"budget_tokens"\s*:\s*(\d{1,12})')
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One attempt at an instance, and what is to be called when it asks and when it is answered."""
+
+    url: str
+    upstream: str
+    budgets: tuple[CommandBudgetInfo, ...]
+    on_request: Callable[[], None]
+    on_usage: Callable[[ApiUsage, Hold | None], None]
+    on_refused: Callable[[CommandBudgetInfo], None]
+    bound: InputBound = field(default_factory=InputBound)
+    wanted_tokens: int = 0
+    waiting: int = 0
+    handlers: set[asyncio.Task[object]] = field(default_factory=set)
+    digest: bytes = b""
+
+    @property
+    def env(self) -> tuple[tuple[str, str], ...]:
+        """The variables that make an instance use the gateway, and no proxy on the way to it."""
+        none = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1")))
+        return (("ANTHROPIC_BASE_URL", self.url), ("NO_PROXY", none), ("no_proxy", none))
+
+
+class Gateway:
+    """A context in which instances can talk to the API through us. `enforce`: refuse what budgets cannot pay for."""
+
+    def __init__(self, weights: Weights, *, enforce: bool, environ: Mapping[str, str] = os.environ) -> None:
+        self.admission = Admission(weights)
+        self.enforce = enforce
+        self.requests = 0
+        self._environ = environ
+        self._clients: dict[bytes, Client] = {}
+
+    async def __aenter__(self) -> Gateway:
+        connector = aiohttp.TCPConnector(limit=0, ssl=_ssl_context(self._environ))
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=60),
+            skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE),
+            read_bufsize=256 * 1024,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        server = web.Server(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        self._runner = web.ServerRunner(server, shutdown_timeout=CLOSE_S)
+        await self._runner.setup()
+        listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port: int = listening.getsockname()[1]
+        await web.SockSite(self._runner, listening).start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._runner.cleanup()
+        await self._session.close()
+
+    def open(
+        self,
+        budgets: tuple[CommandBudgetInfo, ...],
+        upstream: str | None,
+        *,
+        on_request: Callable[[], None],
+        on_usage: Callable[[ApiUsage, Hold | None], None],
+        on_refused: Callable[[CommandBudgetInfo], None],
+    ) -> Client:
+        """A place for one attempt at an instance: its `env` makes it use the gateway."""
+        secret = secrets.token_urlsafe(24)
+        target = (upstream or self._environ.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
+        url = f"http://127.0.0.1:{self.port}/{secret}"
+        client = Client(url, target, budgets, on_request, on_usage, on_refused)
+        client.digest = hashlib.sha256(secret.encode()).digest()
+        self._clients[client.digest] = client
+        return client
+
+    async def close(self, client: Client) -> None:
+        """The attempt has ended: its requests are broken off, counted by what had passed."""
+        self._clients.pop(client.digest, None)
+        for handler in client.handlers:
+            handler.cancel()
+        if client.handlers:
+            await asyncio.wait(client.handlers, timeout=CLOSE_S)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Budgets have more room: let those go who wait for it."""
+        self.admission.look_again()
+
+    # -- requests --
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        secret, _, path = request.raw_path.lstrip("/").partition("/")
+        secret, mark, query = secret.partition("?")
+        digest = hashlib.sha256(secret.encode("utf-8", "replace")).digest()
+        client = self._clients.get(digest)
+        if client is None or not hmac.compare_digest(client.digest, digest):
+            return web.Response(status=404)
+        task = asyncio.current_task()
+        assert task is not None
+        client.handlers.add(task)
+        try:
+            body = await _read(request)
+            if body is None:
+                return _error(413, "request_too_large", "the request is larger than 64 MiB")
+            path = f"/{path}" if path else mark + query
+            if request.method == "POST" and path.partition("?")[0] == MESSAGES:
+                return await self._message(client, request, path, body)
+            return await self._forward(client, request, path, body, None)
+        finally:
+            client.handlers.discard(task)
+
+    async def _message(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
+        """A request that will be billed: admitted first where budgets are enforced, and metered."""
+        self.requests += 1
+        client.on_request()
+        ticket = Ticket(client.budgets if self.enforce else (), 0, _asked(body))
+        if not ticket.budgets:
+            return await self._forward(client, request, path, body, ticket)
+        try:
+            if not await self._admit(client, request, path, body, ticket):
+                assert ticket.spent is not None
+                client.on_refused(ticket.spent)
+                return _error(400, "invalid_request_error", refusal(ticket), {"x-should-retry": "false"})
+            return await self._forward(client, request, path, lowered(body, ticket.output_tokens), ticket)
+        finally:
+            self.admission.settle(ticket)
+
+    async def _admit(self, client: Client, request: web.BaseRequest, path: str, body: bytes, ticket: Ticket) -> bool:
+        """Wait until the request may go; False: its budget is spent."""
+        thinking = _THINKING.search(body)
+        if thinking is not None:
+            ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
+        ticket.wanted_tokens = client.wanted_tokens
+        ticket.input_tokens = client.bound.of(body)
+        if not is_bounded(body) or not self.admission.has_room(ticket):
+            exact = await self._count(client, request, path, body)
+            if exact is not None:
+                ticket.input_tokens = exact if not is_bounded(body) else min(exact, ticket.input_tokens)
+        answered: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        ticket.answer = lambda verdict: None if answered.done() else answered.set_result(verdict)
+        verdict = self.admission.ask(ticket)
+        if verdict is Verdict.WAIT:
+            client.waiting += 1
+            try:
+                verdict = await answered
+            except asyncio.CancelledError:
+                self.admission.leave(ticket)
+                raise
+            finally:
+                client.waiting -= 1
+        return verdict is Verdict.GO
+
+    async def _count(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> int | None:
+        """The request's input tokens by the API's own count, which costs nothing; None where it does not tell."""
+        try:
+            data = json.loads(body)
+            asked = {key: data[key] for key in COUNTED_KEYS if key in data}
+            where = path.replace(MESSAGES, MESSAGES + "/count_tokens", 1)
+            headers = {**_headers(request.headers), hdrs.ACCEPT_ENCODING: "identity"}
+            async with asyncio.timeout(COUNT_TIMEOUT_S):
+                async with self._send(client, "POST", where, headers, json.dumps(asked).encode()) as answer:
+                    found = json.loads(await answer.content.read(1024 * 1024)) if answer.status == 200 else {}
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, AttributeError, RecursionError):
+            return None
+        tokens = found.get("input_tokens") if isinstance(found, dict) else None
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+            return None
+        return tokens + tokens // 100 + 16  # "may differ by a small amount", says its documentation
+
+    def _send(
+        self, client: Client, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> aiohttp.client._RequestContextManager:
+        url = client.upstream + path
+        return self._session.request(
+            method,
+            URL(url, encoded=True),
+            headers=headers,
+            data=body or None,
+            allow_redirects=False,
+            proxy=_proxy_for(url),
+        )
+
+    async def _forward(
+        self, client: Client, request: web.BaseRequest, path: str, body: bytes, ticket: Ticket | None
+    ) -> web.StreamResponse:
+        """Pass the request on and its answer back, piece by piece as it comes; with a ticket it is metered."""
+        headers = _headers(request.headers)
+        accepted = [item.strip() for item in request.headers.get(hdrs.ACCEPT_ENCODING, "").split(",")]
+        decodable = [item for item in accepted if item.partition(";")[0] in DECODABLE] if ticket else accepted
+        headers[hdrs.ACCEPT_ENCODING] = ", ".join(filter(None, decodable)) or "identity"
+        try:
+            async with self._send(client, request.method, path, headers, body) as answer:
+                return await self._answer(client, request, answer, body, ticket)
+        except (aiohttp.ClientError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            return _error(502, "api_error", f"claude-orchestrator: no answer from the API: {why}")
+
+    async def _answer(
+        self,
+        client: Client,
+        request: web.BaseRequest,
+        answer: aiohttp.ClientResponse,
+        body: bytes,
+        ticket: Ticket | None,
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, reason=answer.reason)
+        for name, value in answer.headers.items():
+            if name.lower() not in ANSWER_HOP_BY_HOP:
+                response.headers.add(name, value)
+        if request.method == "HEAD":
+            await response.prepare(request)
+            return response
+        metered = ticket is not None and answer.status == 200
+        counting = _Counting(client, ticket, body, answer) if ticket is not None and metered else None
+        last = b""
+        try:
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                if counting is not None:
+                    counting.feed(chunk)  # before the instance sees it: it never knows of more than was counted
+                    last, chunk = (chunk, last) if counting.is_document else (b"", chunk)  # noqa: PLW2901
+                await response.write(chunk)
+        except (aiohttp.ClientError, OSError):
+            if request.transport is not None:
+                request.transport.abort()  # as the API dropped us
+            last = b""
+        finally:
+            if counting is not None:
+                self._learn(client, ticket, counting.close())
+        if last:
+            await response.write(last)
+        with contextlib.suppress(ConnectionError):
+            await response.write_eof()
+        return response
+
+    def _learn(self, client: Client, ticket: Ticket | None, usage: ApiUsage | None) -> None:
+        """How long answers are; one that our own limit cut short is given more next time."""
+        if usage is None or ticket is None:
+            return
+        if usage.stop_reason == "max_tokens" and ticket.output_tokens < ticket.max_tokens:
+            client.wanted_tokens = 2 * ticket.output_tokens
+        elif usage.whole:
+            client.wanted_tokens = 0
+            self.admission.learn(usage.usage.output_tokens)
+
+
+class _Counting:
+    """Counts one answer as it passes."""
+
+    def __init__(self, client: Client, ticket: Ticket, body: bytes, answer: aiohttp.ClientResponse) -> None:
+        self._client = client
+        self._ticket = ticket
+        self._body = body
+        kind = answer.headers.get(hdrs.CONTENT_TYPE, "")
+        self.is_document = "event-stream" not in kind
+        self._meter = answer_meter(kind, answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower())
+        self._known_input = -1
+
+    def feed(self, chunk: bytes) -> None:
+        self._take(self._meter.feed(chunk))
+
+    def close(self) -> ApiUsage | None:
+        usage = self._meter.close()
+        self._take(usage)
+        return usage
+
+    def _take(self, usage: ApiUsage | None) -> None:
+        if usage is None:
+            return
+        self._client.on_usage(usage, self._ticket.hold)
+        tokens = usage.usage.total_tokens - usage.usage.output_tokens
+        if tokens != self._known_input:
+            self._known_input = tokens
+            self._client.bound.learn(self._body, tokens)
+
+
+def refusal(ticket: Ticket) -> str:
+    """What an instance is told when its budget is spent."""
+    budget = ticket.spent
+    assert budget is not None
+    return (
+        f"claude-orchestrator: {budget.label} budget is spent: used {budget.used:,}/{budget.limit:,} tokens; this "
+        f"request needs up to {ticket.input_tokens:,} for its input and at least {ticket.least_tokens:,} for its answer"
+    )
+
+
+def lowered(body: bytes, output_tokens: int) -> bytes:
+    """The body with `max_tokens` of at most so many, and a thinking budget below it."""
+    match = _only(_MAX_TOKENS, body)
+    if match is None:
+        return _lowered_whole(body, output_tokens)
+    if int(match[1]) <= output_tokens:
+        return body
+    body = body[: match.start(1)] + b"%d" % output_tokens + body[match.end(1) :]
+    thinking = _THINKING.search(body)
+    if thinking is None or int(thinking[1]) < output_tokens:
+        return body
+    if _only(_THINKING, body) is None:
+        return _lowered_whole(body, output_tokens)
+    least = max(LEAST_THINKING_TOKENS, output_tokens // 2)
+    return body[: thinking.start(1)] + b"%d" % least + body[thinking.end(1) :]
+
+
+def _lowered_whole(body: bytes, output_tokens: int) -> bytes:
+    """The same where a tool's own input has such a name: through the whole document."""
+    try:
+        data = json.loads(body)
+        if data["max_tokens"] <= output_tokens:
+            return body
+        data["max_tokens"] = output_tokens
+        thinking = data.get("thinking")
+        if isinstance(thinking, dict) and thinking.get("budget_tokens", 0) >= output_tokens:
+            thinking["budget_tokens"] = max(LEAST_THINKING_TOKENS, output_tokens // 2)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return body  # the API refuses it
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _asked(body: bytes) -> int:
+    """The `max_tokens` of a request; 0 where it has none (the API refuses it)."""
+    match = _only(_MAX_TOKENS, body)
+    if match is not None:
+        return int(match[1])
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        return int(json.loads(body)["max_tokens"])
+    return 0
+
+
+def _only(pattern: re.Pattern[bytes], body: bytes) -> re.Match[bytes] | None:
+    """The one place where it stands; None where there are none or several."""
+    found = pattern.finditer(body)
+    first = next(found, None)
+    return first if first is not None and next(found, None) is None else None
+
+
+async def _read(request: web.BaseRequest) -> bytes | None:
+    parts, size_bytes = [], 0
+    async for chunk in request.content.iter_any():
+        size_bytes += len(chunk)
+        if size_bytes > MAX_REQUEST_BYTES:
+            return None
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
+
+
+def _error(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer in the API's own shape for errors."""
+    data = {"type": "error", "error": {"type": kind, "message": message}}
+    return web.json_response(data, status=status, headers=headers)
+
+
+def _proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this address, as other programs take it."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+def _ssl_context(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """The system's certificates, and those that claude itself is told to trust."""
+    context = ssl.create_default_context()
+    extra = environ.get("NODE_EXTRA_CA_CERTS")
+    if extra:
+        with contextlib.suppress(OSError):
+            context.load_verify_locations(extra)
+    return context

@@ -1,0 +1,274 @@
+"""The run journal: whatever kills the orchestrator, what was counted is there, and the run can be gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claude_orchestrator import journal
+from claude_orchestrator.config import parse_config
+from claude_orchestrator.errors import UserError
+from claude_orchestrator.instance import State
+from claude_orchestrator.plan import GO_ON, Plan, make_manager, make_plan
+from claude_orchestrator.rehearsal import RehearsalLauncher
+from claude_orchestrator.resume import History, carry_over, read_history, take_up
+from claude_orchestrator.settings import Settings
+from claude_orchestrator.supervisor import Supervisor
+from tests.harness import ROOT, Workplace, content_of
+from tests.stand_in import Call, StandIn, Text, Tools, claude_env
+from token_budget import Usage
+
+RUN = "20261124-000000-abcdef"
+
+
+def small_plan(count: int = 3) -> Plan:
+    entries = [
+        {"name": f"i{n}", "command": f"/test {n}", "rehearsal": {"tokens": 1000 + n, "seconds": 0.05}}
+        for n in range(count)
+    ]
+    return make_plan(parse_config({"instances": entries}, "x"), Settings(), workspace="/", claude_bin="claude")
+
+
+def run_journalled(folder: Path, plan: Plan, settings: Settings) -> Supervisor:
+    """A rehearsal with a journal in the folder, to its end."""
+    records = journal.create(folder, print)
+    entries = [{"name": spec.name, "base_command": spec.base_command, "turns": "x"} for spec in plan.specs]
+    records.write("run", number=1, instances=entries)
+    supervisor = Supervisor(
+        take_up(plan, None, RUN),
+        settings,
+        RehearsalLauncher(),
+        make_manager(plan, settings),
+        say=lambda level, text: None,
+        journal=records,
+    )
+    asyncio.run(supervisor.run())
+    records.close()
+    return supervisor
+
+
+def history_of(data: bytes) -> History:
+    return read_history(journal.records(data))
+
+
+def test_killed_at_any_byte_it_reads_back_what_was_counted(tmp_path: Path) -> None:
+    supervisor = run_journalled(tmp_path, small_plan(), Settings())
+    data = (tmp_path / journal.NAME).read_bytes()
+    whole = history_of(data)
+    assert whole.usage == sum((status.usage for status in supervisor.instances), Usage())
+    assert whole.damaged_lines == 0 and {past.state for past in whole.instances.values()} == {State.COMPLETED}
+    before = 0
+    for end in range(len(data)):
+        history = history_of(data[:end])
+        complete = data[: data.rfind(b"\n", 0, end + 1) + 1]
+        assert history.damaged_lines == 0 and history.usage == history_of(complete).usage
+        assert history.usage.total_tokens >= before
+        before = history.usage.total_tokens
+    assert before == 3003
+
+
+def test_a_damaged_line_is_passed_over_and_said(tmp_path: Path) -> None:
+    run_journalled(tmp_path, small_plan(1), Settings())
+    lines = (tmp_path / journal.NAME).read_bytes().splitlines(keepends=True)
+    for place in range(1, len(lines) - 1):  # totals, not differences: the next line makes it good
+        for damage in (b"\0" * len(lines[place]), lines[place].replace(b"1", b"2", 1), b"[]\n", b'{"kind":"end"}\n'):
+            history = history_of(b"".join((*lines[:place], damage, *lines[place + 1 :])))
+            assert history.usage.total_tokens == 1000
+            assert history.damaged_lines >= 1 or damage == lines[place]
+    strange = journal.encode({"kind": "usage", "instance": "i0", "attempt": "x", "usage": 5})
+    assert history_of(b"".join((*lines, strange, lines[-1]))).damaged_lines == 1
+
+
+def test_carried_over_use_is_what_the_budgets_had(tmp_path: Path) -> None:
+    settings = Settings(overall_token_budget=10_000, command_budgets=(("/test", 5000),))
+    plan = small_plan()
+    supervisor = run_journalled(tmp_path, plan, settings)
+    manager = make_manager(plan, settings)
+    carry_over(manager, history_of((tmp_path / journal.NAME).read_bytes()), settings.token_weights)
+    assert [budget.used for budget in manager.budgets] == [budget.used for budget in supervisor.manager.budgets]
+
+
+def test_the_journal_is_private_and_has_no_prompt_and_no_environment(place: Workplace) -> None:
+    entry = {
+        "name": "one",
+        "prompt": "a prompt with hunter2",
+        "pre_commands": ["/x hunter2"],
+        "env": {"TOKEN": "hunter2"},
+    }
+    assert place.run("--config", place.config({"instances": [entry]}), ANTHROPIC_API_KEY="hunter2").returncode == 0
+    (path,) = place.root.glob("out/*/journal.jsonl")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert b"hunter2" not in path.read_bytes() and history_of(path.read_bytes()).usage.total_tokens == 2100
+
+
+def kill_in_the_middle(place: Workplace, config: dict[str, Any], *args: str) -> Path:
+    """Start a run, kill the orchestrator once an instance hangs; returns the run's folder."""
+    argv = place.argv("--config", place.config(config), *args)
+    process = subprocess.Popen(argv, env=place.env, cwd=place.root, stderr=subprocess.DEVNULL)
+    content_of(place.root / "pids.json", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (path,) = place.root.glob("out/*/journal.jsonl")
+    return path.parent
+
+
+KILLED = {
+    "instances": [
+        {"name": "done", "command": "/test a"},
+        {"name": "broken", "command": "/test b", "env": {"FAKE_CLAUDE": "hang-once"}},
+        {"name": "never", "command": "/other"},
+    ],
+    "budget": {"overall_budget": 50_000},
+}
+
+
+def test_resume_runs_what_had_not_completed_and_carries_the_use(place: Workplace) -> None:
+    args = ("--max-parallel", "1", "--command-budget", "/test=9000")
+    folder = kill_in_the_middle(place, KILLED, *args)
+    for path in place.root.glob("turns*.json"):
+        path.unlink()
+    done = place.run("--resume", "last", "--report", "report.json")
+    assert done.returncode == 0, done.stderr
+    assert f"resuming run {folder.name}: 1 of 3 instances had completed, 2,051 tokens were used" in done.stderr
+    report = place.report()
+    assert report["run_id"] == folder.name
+    assert [instance["status"] for instance in report["instances"]] == ["completed"] * 3
+    assert [instance["attempts"] for instance in report["instances"]] == [1, 2, 1]
+    # the option of the killed run still holds, and what it used is on it
+    assert report["budgets"]["commands"]["/test"] == {"limit": 9000, "used": 3101, "held": 0, "percentage": 34.46}
+    assert report["budgets"]["overall"]["used"] == 4151 == report["totals"]["total_tokens"]
+    assert not report["totals"]["exact"]
+    again = place.run("--resume", folder.name, "--report", "report.json")
+    assert again.returncode == 0 and len(list(place.root.glob("turns-*.json"))) == 2
+    assert place.report()["totals"]["total_tokens"] == 4151
+
+
+def test_resume_goes_on_in_the_session_that_was_broken_off(place: Workplace) -> None:
+    kill_in_the_middle(place, KILLED, "--max-parallel", "1")
+    for path in place.root.glob("turns*.json"):
+        path.unlink()
+    assert place.run("--resume", "last").returncode == 0
+    launched = [json.loads(path.read_text()) for path in place.root.glob("turns-*.json")]
+    sessions = {turns[0]: [arg for arg in argv if arg.startswith("--resume")] for argv, turns in launched}
+    assert sessions == {"/other": [], GO_ON: ["--resume=0f0e0d0c-0000-4000-8000-000000000001"]}
+
+
+def test_a_raised_limit_lets_a_blocked_run_go_on(place: Workplace) -> None:
+    config = place.config({"instances": [{"name": f"i{n}", "command": "/test"} for n in range(3)]})
+    block = ("--overall-token-budget", "2500", "--budget-enforcement-mode", "block")
+    assert place.run("--config", config, *block, "--max-parallel", "1").returncode == 1
+    assert place.run("--resume", "last", "--report", "report.json").returncode == 1  # the limit still holds
+    assert [instance["status"] for instance in place.report()["instances"]] == ["completed", "completed", "blocked"]
+    done = place.run("--resume", "last", "--overall-token-budget", "4000", "--report", "report.json")
+    assert done.returncode == 0 and place.report()["budgets"]["overall"]["used"] == 3150
+
+
+def test_two_orchestrators_on_one_run_are_refused(place: Workplace) -> None:
+    setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": "hang"}}]}
+    argv = place.argv("--config", place.config(setup), "--quiet")
+    process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.DEVNULL)
+    content_of(place.root / "pids.json", process)
+    done = place.run("--resume", "last")
+    assert done.returncode == 2 and "is being run by another orchestrator" in done.stderr
+    assert done.stderr.count("\n") == 1
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+
+
+@pytest.mark.parametrize("run_id", ["20260101-000000-000000", "../out", ".", "no/such", "last"])
+def test_a_run_that_is_not_there(place: Workplace, run_id: str) -> None:
+    done = place.run("--resume", run_id)
+    assert done.returncode == 2 and "--resume: no run" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_prompt_is_not_kept_and_asked_for(place: Workplace) -> None:
+    prompt = ("do this", "--model", "opus", "--instance-name", "it")
+    assert place.run(*prompt, FAKE_CLAUDE="crash").returncode == 1
+    done = place.run("--resume", "last")
+    assert done.returncode == 2 and "started with a PROMPT, which is not kept: give it again" in done.stderr
+    done = place.run("--resume", "last", "do this", "--report", "report.json", FAKE_CLAUDE="echo")
+    assert done.returncode == 0 and place.report()["instances"][0]["name"] == "it"
+    assert "--model=opus" in json.loads((place.root / "argv.json").read_text())
+
+
+def test_leftovers_of_a_run_without_a_guard_are_ended_first(place: Workplace) -> None:
+    assert place.run("hello", FAKE_CLAUDE="crash").returncode == 1
+    (path,) = place.root.glob("out/*/journal.jsonl")
+    mark = f"{path.parent.name}/0"
+    left = subprocess.Popen(["sleep", "600"], env={"CLAUDE_ORCHESTRATOR_MARK": mark, "PATH": os.environ["PATH"]})
+    try:
+        done = place.run("--resume", "last", "hello")
+        assert done.returncode == 0 and "1 processes of the earlier orchestrator were still running" in done.stderr
+        assert left.wait(timeout=10) == -signal.SIGKILL
+    finally:
+        left.kill()
+
+
+def test_a_folder_that_is_a_link_and_a_journal_without_its_head_are_refused(place: Workplace) -> None:
+    assert place.run("hello").returncode == 0
+    (path,) = place.root.glob("out/*/journal.jsonl")
+    (place.root / "out" / "link").symlink_to(path.parent)
+    assert "--resume: no run 'link'" in place.run("--resume", "link", "hello").stderr
+    path.write_bytes(path.read_bytes()[5:])
+    done = place.run("--resume", path.parent.name, "hello")
+    assert done.returncode == 2 and "its first line is damaged: this run cannot be resumed" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said_once_and_made_good_when_there_is_room(tmp_path: Path) -> None:
+    said: list[str] = []
+    full = os.open("/dev/full", os.O_WRONLY)
+    records = journal.Journal(full, said.append)
+    records.write("run", number=1, instances=[{"name": "a", "base_command": None, "turns": ""}])
+    records.write("usage", instance="a", attempt=1, usage=[1, 2, 3, 4], cost_usd=None)
+    assert len(said) == 1 and "the journal cannot be written (No space left on device)" in said[0]
+    target = os.open(tmp_path / "journal", os.O_WRONLY | os.O_CREAT)
+    os.dup2(target, full)
+    os.close(target)
+    records.write("usage", instance="a", attempt=1, usage=[2, 2, 3, 4], cost_usd=None)
+    records.close()
+    assert history_of((tmp_path / "journal").read_bytes()).usage == Usage(2, 2, 3, 4)
+
+
+def test_a_journal_in_the_way_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / journal.NAME).symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="cannot be written"):
+        journal.create(tmp_path, print)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.real_cli
+def test_a_real_session_goes_on_after_a_sigkill_of_the_orchestrator(claude: str, tmp_path: Path) -> None:
+    home, workspace, pidfile = tmp_path / "home", tmp_path / "work", tmp_path / "pid"
+    home.mkdir()
+    workspace.mkdir()
+    tool = Call.bash(f"echo $$ > {pidfile}; exec sleep 600")
+    script = {"CERISE": [Tools((tool,)), Text()], GO_ON: [Text("done")]}
+    with StandIn(script) as api:
+        own = ["--workspace", str(workspace), "--output-dir", str(tmp_path / "out"), "--report", str(tmp_path / "r")]
+        argv = [sys.executable, "-m", "claude_orchestrator", *own, "--quiet"]
+        env = {**claude_env(home, api.url), "PYTHONPATH": str(ROOT)}
+        config = {"instances": [{"name": "one", "prompt": "CERISE work", "permission_mode": "bypassPermissions"}]}
+        (tmp_path / "runs.json").write_text(json.dumps(config))
+        process = subprocess.Popen([*argv, "--claude-bin", claude, "--config", str(tmp_path / "runs.json")], env=env)
+        content_of(pidfile, process)
+        process.kill()
+        process.wait()
+        assert len(api.entries) == 1
+        assert subprocess.run([*argv, "--resume", "last"], env=env, check=False).returncode == 0
+        (instance,) = json.loads((tmp_path / "r").read_text())["instances"]
+        assert instance["status"] == "completed" and instance["attempts"] == 2
+        assert api.entries[1].marker == GO_ON and len(api.entries) == 2
+        billed = api.billed()
+        counts = {key: instance["usage"][key] for key in Usage.__dataclass_fields__}
+        assert Usage(**counts) == billed

@@ -1,0 +1,307 @@
+"""Retries: only after what may pass, at the price of what they cost, and never into a spent budget."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claude_orchestrator.config import parse_config
+from claude_orchestrator.instance import InstanceStatus, State
+from claude_orchestrator.launcher import Exit
+from claude_orchestrator.plan import GO_ON, LaunchSpec, make_manager, make_plan
+from claude_orchestrator.resume import take_up
+from claude_orchestrator.retries import backoff_s, passing_cause, reset_wait_s
+from claude_orchestrator.settings import Settings
+from claude_orchestrator.stream import parse_line
+from claude_orchestrator.supervisor import Supervisor
+from tests.harness import Outcome, Workplace, run_real
+from tests.scripted import Script, ScriptedRunning
+from tests.stand_in import Fail, StandIn, Text
+
+# name: (the error that the CLI names, api_error_status, whether it may pass)
+API_FAILURES = {
+    "overloaded": ("overloaded", 529, True),
+    "rate limit": ("rate_limit", 429, True),
+    "server error": ("server_error", 500, True),
+    "connection lost": ("server_error", None, True),
+    "unnamed 503": ("unknown", 503, True),
+    "unnamed 429": ("", 429, True),
+    "bad request": ("unknown", 400, False),
+    "prompt too long": ("invalid_request", 413, False),
+    "payment": ("billing_error", 402, False),
+    "not logged in": ("authentication_failed", None, False),
+    "forbidden": ("authentication_failed", 403, False),
+    "unknown model": ("model_not_found", 404, False),
+    "refusal": ("invalid_request", None, False),
+    "turn limit": ("", None, False),
+}
+
+
+class Failing(Script):
+    """Instances whose first attempts fail: each entry of `failures` is (error, api_error_status) or an exit code."""
+
+    def __init__(self, *failures: tuple[str, int | None] | int, events: tuple[dict[str, Any], ...] = ()) -> None:
+        super().__init__()
+        self.failures = list(failures)
+        self.events = events
+        self.specs: list[LaunchSpec] = []
+
+    async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
+        self.specs.append(spec)
+        await asyncio.sleep(0)
+        return FailingRunning(self, spec, self.failures.pop(0) if self.failures else None)
+
+
+class FailingRunning(ScriptedRunning):
+    def __init__(self, script: Failing, spec: LaunchSpec, failure: tuple[str, int | None] | int | None) -> None:
+        super().__init__(script, spec)
+        self.failure, self.events = failure, script.events
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "user" and isinstance(self.failure, int):
+            self.close_input()
+        else:
+            super().send(message)
+
+    def result(self, *, is_error: bool) -> None:
+        if not isinstance(self.failure, tuple):
+            return super().result(is_error=is_error)
+        error, status = self.failure
+        for event in self.events:
+            self.emit(event)
+        self.emit({"type": "assistant", "message": {"id": "x", "model": "<synthetic>"}, "error": error})
+        counts = {"inputTokens": 1000, "outputTokens": 1}
+        base = {"type": "result", "subtype": "success", "is_error": True, "num_turns": 1}
+        self.emit({**base, "result": f"API Error: {error}", "api_error_status": status, "modelUsage": {"m": counts}})
+        return None
+
+    async def wait(self) -> Exit:
+        return Exit(self.failure if isinstance(self.failure, int) else 0)
+
+
+def go(
+    script: Script, *, instance: Mapping[str, Any] | None = None, now: Callable[[], float] | None = None, **options: Any
+) -> Outcome:
+    """One instance, with no time between attempts but a reset's."""
+    settings = Settings(**options)
+    config = parse_config({"instances": [{"name": "one", "command": "/test", **(instance or {})}]}, "x")
+    plan = make_plan(config, settings, workspace="/", claude_bin="claude")
+    messages: list[str] = []
+    ticks = iter(range(10**9))
+
+    async def main() -> Supervisor:
+        supervisor = Supervisor(
+            take_up(plan, None, ""),
+            settings,
+            script,
+            make_manager(plan, settings),
+            say=lambda level, text: messages.append(f"{level}: {text}"),
+            clock=lambda: 1000.0 * next(ticks),  # each look is later than any wait
+            jitter=lambda: 0.0,
+            **({"now": now} if now else {}),
+        )
+        async with asyncio.timeout(20):
+            await supervisor.run()
+        return supervisor
+
+    supervisor = asyncio.run(main())
+    return Outcome(supervisor.instances, supervisor.manager, messages)
+
+
+@pytest.mark.parametrize("name", API_FAILURES)
+def test_only_what_may_pass_is_tried_again(name: str) -> None:
+    error, status, passes = API_FAILURES[name]
+    script = Failing((error, status))
+    outcome = go(script, retries=2)
+    assert len(script.specs) == (2 if passes else 1)
+    assert outcome.only.state is (State.COMPLETED if passes else State.FAILED)
+    assert outcome.only.attempts == len(script.specs)
+
+
+@pytest.mark.parametrize(("code", "attempts"), [(-9, 2), (1, 1), (0, 1)])
+def test_a_process_that_died_is_tried_again_one_that_was_called_wrongly_is_not(code: int, attempts: int) -> None:
+    outcome = go(Failing(code), retries=1)
+    assert outcome.only.attempts == attempts
+
+
+def test_every_attempt_stays_on_the_budgets_and_goes_on_in_its_session() -> None:
+    script = Failing(("overloaded", 529), ("server_error", None))
+    outcome = go(script, retries=5, overall_token_budget=50_000)
+    assert outcome.only.attempts == 3 and outcome.only.state is State.COMPLETED
+    assert outcome.only.total_tokens == outcome.manager.total_usage == 3 * 1001
+    assert [spec.turns for spec in script.specs] == [("/test",), (GO_ON,), (GO_ON,)]
+    assert "--resume=s" in script.specs[1].argv and script.specs[2].argv.count("--resume=s") == 1
+    assert outcome.messages[0].startswith("WARNING: one: attempt 1 failed, goes on at ")
+    assert outcome.messages[0].endswith("(retry 1 of 5) after: API Error: overloaded")
+
+
+def test_it_gives_up_after_n() -> None:
+    outcome = go(Failing(*[("overloaded", 529)] * 9), retries=3)
+    assert outcome.only.attempts == 4 and outcome.only.state is State.FAILED
+    assert outcome.only.reason == "API Error: overloaded"
+    outcome = go(Failing(*[("overloaded", 529)] * 9), instance={"retries": 1}, retries=3)
+    assert outcome.only.attempts == 2
+
+
+def test_a_spent_budget_refuses_the_retry_and_the_failure_stays() -> None:
+    options = {"overall_token_budget": 1500, "budget_enforcement_mode": "block"}
+    outcome = go(Failing(("overloaded", 529)), retries=3, **options)
+    assert outcome.only.state is State.FAILED and outcome.only.attempts == 1
+    assert outcome.only.reason.startswith("API Error: overloaded; not tried again: overall budget: used 1,001")
+
+
+def test_never_after_a_budget_stop() -> None:
+    options = {"overall_token_budget": 500, "budget_enforcement_mode": "block"}
+    outcome = go(Failing(("overloaded", 529)), retries=3, instance={"max_tokens_per_command": 400}, **options)
+    assert outcome.only.state is State.STOPPED and outcome.only.attempts == 1
+
+
+def test_a_lost_session_is_begun_anew() -> None:
+    class Lost(Failing):
+        async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
+            running = await super().launch(spec)
+            if spec.goes_on:
+                base = {"type": "result", "subtype": "error_during_execution", "is_error": True, "num_turns": 0}
+                running.result = lambda is_error: running.emit(  # type: ignore[method-assign]
+                    {**base, "errors": ["No conversation found with session ID: s"], "modelUsage": {}}
+                )
+                running.script.tokens = 0
+            return running
+
+    script = Lost(("overloaded", 529))
+    outcome = go(script, retries=1)
+    assert [spec.turns for spec in script.specs] == [("/test",), (GO_ON,), ("/test",)]
+    assert outcome.only.state is State.COMPLETED
+
+
+def test_a_rate_limits_reset_is_waited_for() -> None:
+    info = {"status": "rejected", "resetsAt": 5000, "rateLimitType": "five_hour"}
+    event = {"type": "rate_limit_event", "rate_limit_info": info}
+    times = iter([4999.99] * 4 + [5001.0] * 20)
+    script = Failing(("rate_limit", 429), events=(event,))
+    looks: list[float] = []
+
+    def now() -> float:
+        looks.append(next(times))
+        return looks[-1]
+
+    outcome = go(script, wait_for_reset=True, now=now, startup_delay_s=0)
+    assert outcome.only.state is State.COMPLETED and outcome.only.attempts == 2 and max(looks) == 5001.0
+    assert "when its rate limit resets) after: API Error: rate_limit" in outcome.messages[0]
+    # without the option it is a failure like others, and without a time there is nothing to wait for
+    assert go(Failing(("rate_limit", 429), events=(event,))).only.state is State.FAILED
+    assert go(Failing(("rate_limit", 429)), wait_for_reset=True).only.state is State.FAILED
+
+
+@pytest.mark.parametrize("resets_at", [None, 0, 999, 10**12])
+def test_no_wait_for_a_reset_that_cannot_be(resets_at: int | None) -> None:
+    assert reset_wait_s(resets_at, 1000.0, 0.0) is None
+    assert reset_wait_s(1060, 1000.0, 1.0) == 65.0
+
+
+def test_backoff_doubles_to_two_minutes_and_is_spread() -> None:
+    assert [backoff_s(n, 1.0) for n in (1, 2, 3, 4, 5, 6, 7, 8, 10_000)] == [2, 4, 8, 16, 32, 64, 120, 120, 120]
+    assert backoff_s(3, 0.0) == 4.0
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EAGAIN, True), (errno.EMFILE, True), (errno.ENOENT, False)])
+def test_a_machine_that_is_full_for_a_moment(number: int, passes: bool) -> None:
+    status = InstanceStatus(any_spec())
+    status.launch_errno = number
+    status.decide_end(State.FAILED, "cannot be launched")
+    status.finish(0.0, None, "")
+    assert (passing_cause(status) is not None) is passes
+
+
+def any_spec() -> LaunchSpec:
+    config = parse_config({"instances": [{"prompt": "x"}]}, "x")
+    return make_plan(config, Settings(), workspace="/", claude_bin="claude").specs[0]
+
+
+def test_the_recorded_failures_are_judged_as_they_should_be() -> None:
+    """Streams of the real CLI: what may pass, by the file's name."""
+    passing = {"06-429-permanent-max2", "06-529-permanent-default", "06-drop-after-block-once", "06-drop-nofallback"}
+    found = {}
+    for path in sorted(Path(__file__).parent.parent.glob("data/*.jsonl")):
+        status = InstanceStatus(any_spec())
+        status.next_turn()
+        for line in path.read_bytes().split(b"\n"):
+            if (event := parse_line(line)) is not None:
+                status.apply(event)
+        status.finish(0.0, 0, "")
+        if status.state is State.FAILED and status.last_result is not None and not status.turn_running:
+            found[path.stem] = passing_cause(status) is not None
+    assert {name for name, passes in found.items() if passes} == passing & set(found)
+
+
+@pytest.mark.parametrize(
+    ("failure", "attempts", "code"),
+    [("overloaded", 3, 0), ("no-result", 3, 0), ("authentication_failed", 1, 1), ("invalid_request", 1, 1)],
+)
+def test_with_processes(place: Workplace, failure: str, attempts: int, code: int) -> None:
+    env = {"FAKE_CLAUDE": "flaky", "FAKE_FAIL": failure, "FAKE_FAILS": "2"}
+    setup = {"instances": [{"name": "one", "command": "/test", "env": env, "retries": 2}]}
+    done = place.run("--config", place.config(setup), "--report", "report.json")
+    (instance,) = place.report()["instances"]
+    assert done.returncode == code and instance["attempts"] == attempts
+    each = 1001 if failure == "no-result" else 1050
+    assert place.report()["totals"]["total_tokens"] == (attempts - 1) * each + 1050
+    logs = sorted(path.name for path in place.root.glob("out/*/001*"))
+    assert logs == ["001-one.2.jsonl", "001-one.3.jsonl", "001-one.jsonl"][-attempts:] or attempts == 1
+
+
+@pytest.mark.parametrize("retries", [-1, 101, 1.5, True, "3"])
+def test_bad_numbers_of_retries(place: Workplace, retries: Any) -> None:
+    setup = {"instances": [{"prompt": "x", "retries": retries}]}
+    done = place.run("--config", place.config(setup))
+    assert done.returncode == 2 and "instances[0].retries: expected an integer from 0 to 100" in done.stderr
+
+
+@pytest.mark.real_cli
+def test_the_real_cli_comes_back_after_an_overload(claude: str, tmp_path: Path) -> None:
+    """It gives up after one retry of its own; the second attempt goes on in its session, and every token counts."""
+    env = {"CLAUDE_CODE_MAX_RETRIES": "1"}
+    entry = {"name": "one", "pre_commands": ["INDIGO work"], "prompt": "TEAL work", "env": env, "retries": 2}
+    with StandIn({"INDIGO": [Text()], "TEAL": [Fail(529)], GO_ON: [Text("done")]}) as api:
+        outcome = run_real({"instances": [entry]}, api, claude, tmp_path)
+        assert outcome.only.state is State.COMPLETED and outcome.only.attempts == 2, outcome.only.reason
+        assert [entry.marker for entry in api.entries] == ["INDIGO", "TEAL", "TEAL", GO_ON]
+        assert outcome.only.usage == api.billed() and outcome.only.exact
+
+
+@pytest.mark.real_cli
+@pytest.mark.parametrize("status", [400, 403])
+def test_the_real_cli_is_not_tried_again_after_a_bad_request(claude: str, tmp_path: Path, status: int) -> None:
+    with StandIn({"OLIVE": [Fail(status)]}) as api:
+        entry = {"name": "one", "prompt": "OLIVE work", "retries": 3}
+        outcome = run_real({"instances": [entry]}, api, claude, tmp_path)
+        assert outcome.only.state is State.FAILED and outcome.only.attempts == 1
+
+
+def test_ctrl_c_while_it_waits_for_a_retry() -> None:
+    """A retry waits a second or two: Ctrl-C in that time cancels it."""
+    script = Failing(("overloaded", 529))
+
+    async def main() -> Supervisor:
+        settings = Settings(retries=1)
+        config = parse_config({"instances": [{"name": "one", "command": "/test"}]}, "x")
+        plan = make_plan(config, settings, workspace="/", claude_bin="claude")
+        supervisor = Supervisor(
+            take_up(plan, None, ""), settings, script, make_manager(plan, settings), say=lambda level, text: None
+        )
+
+        def cancel_once_waiting() -> None:
+            if supervisor.instances[0].failed_before and not supervisor.cancelled:
+                supervisor.cancel("cancelled by test")
+
+        supervisor.on_change = cancel_once_waiting
+        await supervisor.run()
+        return supervisor
+
+    (status,) = asyncio.run(main()).instances
+    assert status.state is State.CANCELLED and status.attempts == 1 and status.total_tokens == 1001

@@ -1,0 +1,88 @@
+"""Silence is noticed, and an end without a result is a failure with its last words."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from claude_orchestrator.instance import State
+from tests.harness import Workplace, content_of, run_real
+from tests.stand_in import StandIn, Text
+
+
+def test_an_instance_that_prints_nothing_is_stopped_as_stalled(place: Workplace) -> None:
+    hanging = {"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": "hang"}}
+    setup = {"instances": [hanging, {"name": "two", "prompt": "y"}]}
+    done = place.run("--config", place.config(setup), "--idle-timeout", "1", "--report", "report.json")
+    one, two = place.report()["instances"]
+    assert done.returncode == 1 and two["status"] == "completed"
+    assert one["status"] == "timed_out" and one["reason"] == "stalled: nothing printed for 1 s"
+    assert not one["usage"]["exact"] and one["usage"]["total_tokens"] == 1001  # what had begun is counted
+
+
+def test_an_instance_that_never_says_anything_is_stopped_too(place: Workplace) -> None:
+    setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": "never-speaks"}}]}
+    place.run("--config", place.config(setup), "--idle-timeout", "1", "--report", "report.json")
+    assert place.report()["instances"][0]["reason"] == "stalled: nothing printed for 1 s"
+
+
+def test_a_paused_orchestrator_does_not_take_its_own_pause_for_a_stall(place: Workplace) -> None:
+    """What the instance printed meanwhile waits in the pipe."""
+    env = {"FAKE_SECONDS": "3"}
+    setup = {"instances": [{"name": "one", "prompt": "x", "env": env}]}
+    argv = place.argv("--config", place.config(setup), "--idle-timeout", "4", "--report", "report.json", "--quiet")
+    process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.DEVNULL)
+    content_of(place.root / "turns.json", process)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(6)  # longer than the idle timeout
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=30) == 0 and place.report()["instances"][0]["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "reason"),
+    [
+        ("crash", "exited with code 1 and without a result: something went wrong | badly"),
+        ("no-result", "exited with code 0 and without a result: fatal: lost my way"),
+        ("half-result", "exited with code 0 and without a result"),
+    ],
+)
+def test_an_end_without_a_whole_result_is_failed_with_its_last_words(
+    place: Workplace, scenario: str, reason: str
+) -> None:
+    setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": scenario}}]}
+    done = place.run("--config", place.config(setup), "--report", "report.json")
+    (instance,) = place.report()["instances"]
+    assert done.returncode == 1 and instance["status"] == "failed" and instance["reason"].startswith(reason)
+    assert f"one: failed: {reason}" in done.stdout
+
+
+def test_killed_by_somebody_else_is_failed(place: Workplace) -> None:
+    setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": "hang"}}]}
+    argv = place.argv("--config", place.config(setup), "--report", "report.json", "--quiet")
+    process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.DEVNULL)
+    pids = json.loads(content_of(place.root / "pids.json", process))
+    os.kill(pids[0], signal.SIGKILL)
+    assert process.wait(timeout=30) == 1
+    (instance,) = place.report()["instances"]
+    assert instance["status"] == "failed" and instance["exit_code"] == -9
+    assert instance["reason"] == "exited with code -9 and without a result"
+
+
+@pytest.mark.real_cli
+def test_a_real_stall_in_the_middle_of_a_response(claude: str, tmp_path: Path) -> None:
+    """Measured: the CLI itself is still silent after 100 s. Here the API stops in the middle of its text."""
+    gate = threading.Event()
+    with StandIn({"AMBER": [Text("one two three four", gate=gate, pings=False)]}) as api:
+        entry = {"name": "one", "prompt": "AMBER work"}
+        outcome = run_real({"instances": [entry]}, api, claude, tmp_path, idle_timeout_s=2.0, grace_s=2.0)
+        gate.set()
+        assert outcome.only.state is State.TIMED_OUT and outcome.only.reason == "stalled: nothing printed for 2 s"
+        assert outcome.only.usage.counts[0] == api.billed().input_tokens and not outcome.only.exact

@@ -1,0 +1,86 @@
+"""A Launcher of scripted instances: one API response for each turn, no process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from claude_orchestrator.launcher import Exit
+from claude_orchestrator.plan import LaunchSpec
+from claude_orchestrator.stream import Batch
+
+
+class Script:
+    """What scripted instances do on each message, and what they were told."""
+
+    def __init__(self, tokens: int = 1000, *, fail: OSError | None = None, silent: bool = False) -> None:
+        self.tokens = tokens
+        self.fail = fail
+        self.silent = silent
+        self.log: list[str] = []
+        self.running = 0
+        self.peak = 0
+
+    async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
+        if self.fail:
+            raise self.fail
+        running = ScriptedRunning(self, spec)
+        await asyncio.sleep(0)  # as a real launch does, let the others go on
+        return running
+
+
+class ScriptedRunning:
+    """One response for each turn; a turn called `wait` does not end."""
+
+    def __init__(self, script: Script, spec: LaunchSpec) -> None:
+        self.script, self.spec = script, spec
+        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.turns = 0
+        self.stopped: list[float] = []
+        script.running += 1
+        script.peak = max(script.peak, script.running)
+        script.log.append(f"launch {spec.name}")
+
+    def emit(self, data: dict[str, Any]) -> None:
+        self.queue.put_nowait(json.dumps({**data, "session_id": "s"}, separators=(",", ":")).encode())
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "control_request":
+            return
+        self.turns += 1
+        text = message["message"]["content"]
+        self.script.log.append(f"{self.spec.name}: {text}")
+        self.emit({"type": "system", "subtype": "init", "model": "m"})
+        usage = {"input_tokens": self.script.tokens, "output_tokens": 1}
+        start = {"type": "message_start", "message": {"id": f"{self.spec.name}{self.turns}", "usage": usage}}
+        self.emit({"type": "stream_event", "event": start})
+        if text == "wait":
+            return
+        delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}
+        self.emit({"type": "stream_event", "event": delta})
+        if not self.script.silent:
+            self.result(is_error=text == "broken")
+
+    def result(self, *, is_error: bool) -> None:
+        usage = {"inputTokens": self.script.tokens * self.turns, "outputTokens": self.turns}
+        subtype = "error_during_execution" if is_error else "success"
+        base = {"type": "result", "subtype": subtype, "is_error": is_error, "num_turns": 1}
+        self.emit({**base, "modelUsage": {"m": usage}})
+
+    def close_input(self) -> None:
+        self.queue.put_nowait(None)
+
+    def stop(self, grace_s: float) -> None:
+        self.stopped.append(grace_s)
+        self.script.log.append(f"stop {self.spec.name}")
+        self.queue.put_nowait(None)
+
+    async def output(self) -> AsyncIterator[Batch]:
+        while (line := await self.queue.get()) is not None:
+            yield Batch(line + b"\n", [line])
+        self.script.running -= 1
+
+    async def wait(self) -> Exit:
+        return Exit(0)

@@ -14,15 +14,13 @@ request = st.tuples(
 )
 
 
-@given(
-    st.lists(request, max_size=40), st.lists(st.integers(300, 20_000), min_size=3, max_size=3), WEIGHTS, st.randoms()
-)
+@given(st.lists(request, max_size=40), st.lists(st.integers(300, 20_000), min_size=3, max_size=3), WEIGHTS)
 def test_no_budget_is_overspent_and_every_request_is_answered(
     requests: list[tuple[int, int, int, int, int]], limits: list[int], weights: Weights
 ) -> None:
     overall, *commands = (CommandBudgetInfo(limit, scope=Scope.COMMAND, key=str(limit)) for limit in limits)
     admission = Admission(weights)
-    flying: list[Entry] = []
+    flying: list[tuple[Ticket, int, int]] = []
     answers: dict[int, Verdict] = {}
 
     def check() -> None:
@@ -43,7 +41,7 @@ def test_no_budget_is_overspent_and_every_request_is_answered(
         admission.learn(output)
         admission.settle(ticket)
 
-    for place, (tokens, max_tokens, needs, which, kind) in enumerate(requests):
+    for number, (tokens, max_tokens, needs, which, kind) in enumerate(requests):
         budgets = (overall, commands[which]) if which < 2 else (overall,)
         ticket = Ticket(budgets, tokens, max_tokens, min(256, max_tokens))
 

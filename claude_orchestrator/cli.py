@@ -145,7 +145,7 @@ FILE = click.Path(path_type=Path)
     "--command-budget",
     multiple=True,
     metavar="/CMD=N",
-    help="Token limit for a base command, or for an instance by its name. Repeatable.",
+    help="Token limit for a base command, or for an instance by its name. Repeatable; the last of a key counts.",
 )
 @click.option("--budget-enforcement-mode", type=click.Choice(MODES), help="When a budget is exceeded.  [default: warn]")
 @click.option("--disable-budget-visuals", is_flag=True, default=None, help="No bars and no panel in reports.")
@@ -283,7 +283,7 @@ def _for_settings(given: Mapping[str, Given]) -> dict[str, Given]:
 
 
 def _earlier(options: Mapping[str, Any], output_dir: Path, terminal: Terminal) -> EarlierRun | None:
-    if not options["resume"]:
+    if options["resume"] is None:
         return None
     from claude_orchestrator.runfolder import reopen_run
 
@@ -315,6 +315,11 @@ def _given_before(earlier: EarlierRun | None) -> dict[str, Given]:
 def _as_before(options: Mapping[str, Any], given: Mapping[str, Given], history: History) -> dict[str, Any]:
     """The options of a resumed run: what is not given now is as it was given then."""
     header = history.header
+    if "rehearse" in given and options["rehearse"] is not header["rehearsal"]:
+        was = "a rehearsal" if header["rehearsal"] else "no rehearsal"
+        raise UserError(f"--resume: run {header['run']} was {was}, which cannot change: leave out --rehearse")
+    if header["source"] != FROM_PROMPT and options["prompt"] is not None:
+        raise UserError("--resume: that run was not started with a PROMPT: leave it out")
     if header["source"] == FROM_PROMPT and options["prompt"] is None:
         raise UserError("--resume: that run was started with a PROMPT, which is not kept: give it again")
     config = Path(header["config"]) if header["config"] else None
@@ -429,8 +434,17 @@ def _show_commands(options: Mapping[str, Any], workspace: Path, terminal: Termin
     return 0
 
 
+def _open_standard_streams() -> None:
+    """Where the shell has closed one (`>&-`), no other file may get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            setattr(sys, name, os.fdopen(fd, "w" if number else "r"))
+
+
 def main() -> None:
     """The console script: runs the command and turns errors into exit codes."""
+    _open_standard_streams()
     try:
         code = command.main(prog_name=PROGRAM, standalone_mode=False)
     except UserError as error:

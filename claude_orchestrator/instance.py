@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -53,6 +53,12 @@ class Attempt:
     exact: bool = True
     cost_usd: float | None = None
     seconds: float = 0.0
+
+
+def cost_of(attempts: Iterable[Attempt]) -> float | None:
+    """The sum of their costs in USD; None where none is stated."""
+    costs = [attempt.cost_usd for attempt in attempts if attempt.cost_usd is not None]
+    return sum(costs) if costs else None
 
 
 class InstanceStatus:
@@ -130,8 +136,7 @@ class InstanceStatus:
     @property
     def cost_usd(self) -> float | None:
         """The cost as the CLI states it; None where it states nothing."""
-        costs = [attempt.cost_usd for attempt in (*self.earlier, self.this_attempt) if attempt.cost_usd is not None]
-        return sum(costs) if costs else None
+        return cost_of((*self.earlier, self.this_attempt))
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -202,6 +207,11 @@ class InstanceStatus:
     def idle(self) -> bool:
         """Whether every turn has had its result (or no further one will be sent) and no subagent is at work."""
         return not self.turn_running and not self.tally.agents and (self.all_sent or self.turn_failed is not None)
+
+    @property
+    def work_done(self) -> bool:
+        """Whether it has nothing left to do: what follows is only that its process leaves."""
+        return self.idle and self.turns_done > 0
 
     @property
     def all_sent(self) -> bool:

@@ -1,7 +1,7 @@
 """A run's journal: every launch, count, decision and ending, written as it happens, so that a kill loses nothing.
 
-A line is a JSON object whose last member is the CRC-32 of what stands before it. Counts are totals, not differences:
-a line that is missing or torn is made good by the next. Prompts and the environment are never written.
+A line is a JSON object with its number, whose last member is the CRC-32 of what stands before it. Counts are totals,
+not differences: a line that is missing or torn is made good by the next. Prompts and the environment are never written.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Journal:
         if self._fd is None:
             return
         self._written += 1
-        line = encode({"kind": kind, "at": round(self._now(), 3), **fields})
+        line = encode({"n": self._written, "kind": kind, "at": round(self._now(), 3), **fields})
         self._pending.append(line)
         self._pending_bytes += len(line)
         try:
@@ -88,6 +88,10 @@ class Journal:
             self._failed(error)
             if self._pending_bytes > MAX_PENDING_BYTES:
                 self.close()
+
+    def go_on_after(self, number: int) -> None:
+        """The journal has so many lines already."""
+        self._written = self._synced = number
 
     async def sync(self) -> None:
         """Wait until what was written so far is on the disk; all who wait at one time share an fsync."""

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from claude_orchestrator.instance import InstanceStatus, State
 from claude_orchestrator.metering import STREAM, Meter
 from claude_orchestrator.plan import Plan
+from claude_orchestrator.resume import Past
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import CommandBudgetInfo, Scope, Usage
 from token_budget.text import Look, display_width, fit, format_tokens, printable
@@ -28,7 +29,8 @@ STATE_COLORS = {
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All that reports are made from. `clock_at_start` is the supervisor's clock when `started_at` was."""
+    """All that reports are made from. `clock_at_start` is the supervisor's clock when `started_at` was; `removed` are
+    instances of an earlier start that are not in the plan any more."""
 
     run_id: str
     plan: Plan
@@ -39,6 +41,7 @@ class Run:
     rehearsal: bool = False
     folder: str | None = None
     meter: Meter = STREAM
+    removed: Sequence[Past] = ()
 
 
 def exit_code(instances: Iterable[InstanceStatus]) -> int:
@@ -46,11 +49,15 @@ def exit_code(instances: Iterable[InstanceStatus]) -> int:
     return 0 if all(status.state is State.COMPLETED for status in instances) else 1
 
 
-def total_usage(instances: Iterable[InstanceStatus]) -> tuple[Usage, bool]:
-    """The sum of all instances' usage, and whether every part of it is exact."""
+def _parts(run: Run) -> tuple[InstanceStatus | Past, ...]:
+    return (*run.instances, *run.removed)
+
+
+def total_usage(run: Run) -> tuple[Usage, bool]:
+    """The sum of all that the run has used, and whether every part of it is exact."""
     usage, exact = Usage(), True
-    for status in instances:
-        usage, exact = usage + status.usage, exact and status.exact
+    for part in _parts(run):
+        usage, exact = usage + part.usage, exact and part.exact
     return usage, exact
 
 
@@ -59,7 +66,7 @@ def total_usage(instances: Iterable[InstanceStatus]) -> tuple[Usage, bool]:
 
 def status_report(run: Run, now: float, look: Look, *, max_rows: int | None = None) -> list[str]:
     """A status report as lines no wider than `look.width`; `now` is of the supervisor's clock."""
-    usage, exact = total_usage(run.instances)
+    usage, exact = total_usage(run)
     states = Counter(status.state for status in run.instances)
     counts = ", ".join(f"{states[state]} {state}" for state in State if states[state])
     title = "REHEARSAL" if run.rehearsal else "STATUS"
@@ -78,7 +85,7 @@ def status_report(run: Run, now: float, look: Look, *, max_rows: int | None = No
 
 def final_report(run: Run, now: float, look: Look) -> list[str]:
     """The final summary: table, totals, what went wrong and how to go on, where the logs are."""
-    usage, exact = total_usage(run.instances)
+    usage, exact = total_usage(run)
     lines = status_report(run, now, look)
     for status in run.instances:
         if status.state is not State.COMPLETED:
@@ -91,7 +98,11 @@ def final_report(run: Run, now: float, look: Look) -> list[str]:
             lines.append(f"{printable(status.name)}: permission denied for {printable(denied)}")
         if status.bad_lines:
             lines.append(f"{printable(status.name)}: {status.bad_lines} broken lines in its stream were skipped")
-    cost = total_cost(run.instances)
+    lines += [
+        f"{printable(past.name)}: not in the config any more; {_at_least(past.exact)}{past.usage.total_tokens:,} tokens"
+        for past in run.removed
+    ]
+    cost = total_cost(run)
     lines.append(
         f"Total: {_at_least(exact)}{usage.total_tokens:,} tokens (input {usage.input_tokens:,}, "
         f"output {usage.output_tokens:,}, cache write {usage.cache_creation_input_tokens:,}, "
@@ -102,9 +113,9 @@ def final_report(run: Run, now: float, look: Look) -> list[str]:
     return lines
 
 
-def total_cost(instances: Iterable[InstanceStatus]) -> float | None:
+def total_cost(run: Run) -> float | None:
     """The sum of what the CLI itself states, in USD; None where it states nothing."""
-    costs = [cost for status in instances if (cost := status.cost_usd) is not None]
+    costs = [cost for part in _parts(run) if (cost := part.cost_usd) is not None]
     return sum(costs) if costs else None
 
 
@@ -232,7 +243,7 @@ def _duration(seconds: float) -> str:
 
 def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
     """The run as JSON data, `schema_version` 1. Times are ISO 8601 with the offset; costs are the CLI's own, in USD."""
-    usage, exact = total_usage(run.instances)
+    usage, exact = total_usage(run)
     manager = run.manager
     explicit = [budget for budget in run.plan.budgets if budget.explicit]
     own = [budget for budget in run.plan.budgets if not budget.explicit]
@@ -252,7 +263,16 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
             "instances": {budget.key: _budget(by_scope[budget.scope][budget.key]) for budget in own},
         },
         "instances": [_instance(status, rehearsal=run.rehearsal) for status in run.instances],
-        "totals": {**_usage(usage, exact=exact), "cost_usd": total_cost(run.instances)},
+        "removed_instances": [
+            {
+                "name": past.name,
+                "status": str(past.state),
+                "usage": _usage(past.usage, exact=past.exact),
+                "cost_usd": past.cost_usd,
+            }
+            for past in run.removed
+        ],
+        "totals": {**_usage(usage, exact=exact), "cost_usd": total_cost(run)},
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from claude_orchestrator.instance import Attempt, InstanceStatus, State
+from claude_orchestrator.instance import Attempt, InstanceStatus, State, cost_of
 from claude_orchestrator.plan import LaunchSpec, Plan
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Usage, Weights
@@ -31,21 +31,37 @@ class Past:
     launched_at: float = 0.0
     done: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def usage(self) -> Usage:
+        """The tokens counted."""
+        return sum((attempt.usage for attempt in self.attempts), Usage())
+
+    @property
+    def exact(self) -> bool:
+        """Whether that is all that was billed."""
+        return all(attempt.exact for attempt in self.attempts)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost as the CLI stated it; None where it stated nothing."""
+        return cost_of(self.attempts)
+
 
 @dataclass(slots=True)
 class History:
-    """A run as its journal tells it. `header` has what it was started with; `runs` is how often it was."""
+    """A run as its journal tells it. `header` is its latest start, with all settings that were ever given; `runs` is
+    how often it was started, `last_number` the number of its last line."""
 
     header: Mapping[str, Any] = field(default_factory=dict)
     instances: dict[str, Past] = field(default_factory=dict)
     runs: int = 0
     damaged_lines: int = 0
+    last_number: int = 0
 
     @property
     def usage(self) -> Usage:
         """All that was counted."""
-        attempts = (attempt for past in self.instances.values() for attempt in past.attempts)
-        return sum((attempt.usage for attempt in attempts), Usage())
+        return sum((past.usage for past in self.instances.values()), Usage())
 
 
 def turns_mark(spec: LaunchSpec, run_id: str) -> str:
@@ -55,22 +71,27 @@ def turns_mark(spec: LaunchSpec, run_id: str) -> str:
 
 def read_history(records: Iterable[Mapping[str, Any] | None]) -> History:
     """Fold a journal's records (None: a damaged line); what is not known here is passed over."""
-    history = History()
+    history, whole = History(), 0
     for record in records:
         try:
             if record is None:
                 history.damaged_lines += 1
-            elif record["kind"] == "run":
+                continue
+            whole, history.last_number = whole + 1, max(history.last_number, record["n"])
+            if record["kind"] == "run":
                 _begin(history, record)
             elif record.get("instance") in history.instances:
                 _fold(history.instances[record["instance"]], record)
         except (KeyError, TypeError, ValueError):
             history.damaged_lines += 1
+    history.damaged_lines = max(history.damaged_lines, history.last_number - whole)
     return history
 
 
 def _begin(history: History, record: Mapping[str, Any]) -> None:
-    history.header = history.header or record
+    before, now = history.header.get("settings", {}), record.get("settings", {})
+    budgets = [*before.get("command_budgets", ()), *now.get("command_budgets", ())]  # of one key the last one counts
+    history.header = {**record, "settings": {**before, **now, **({"command_budgets": budgets} if budgets else {})}}
     history.runs = record["number"]
     for entry in record["instances"]:
         past = history.instances.setdefault(entry["name"], Past(entry["name"]))
@@ -90,6 +111,8 @@ def _fold(past: Past, record: Mapping[str, Any]) -> None:
             past.session_id = record["session"]
         case "turn":
             past.turns_done = record["done"]
+        case "done":
+            past.state = State.COMPLETED
         case "usage":
             _count(past, record, seconds=max(0.0, record["at"] - past.launched_at))
         case "end":
@@ -137,20 +160,26 @@ def carry_over(manager: TokenBudgetManager, history: History, weights: Weights) 
 def told(plan: Plan, history: History, run_id: str) -> list[tuple[str, str]]:
     """What the user is told of a run that is resumed, with each message's level."""
     specs = {spec.name: spec for spec in plan.specs}
-    done = [past for past in history.instances.values() if past.state is State.COMPLETED]
+    done = [past for past in history.instances.values() if past.state is State.COMPLETED and past.name in specs]
     text = (
-        f"resuming run {run_id}: {len(done)} of {len(history.instances)} instances had completed, "
+        f"resuming run {run_id}: {len(done)} of {len(specs)} instances had completed, "
         f"{history.usage.total_tokens:,} tokens were used"
     )
     said = [("INFO", text)]
     if history.damaged_lines:
-        said.append(("WARNING", f"{history.damaged_lines} damaged lines of the run's journal were passed over"))
+        said.append(("WARNING", f"{history.damaged_lines} lines of the run's journal are damaged or missing"))
     said += [
         ("WARNING", f"{past.name} had completed and is not run again, though its turns have changed since")
         for past in done
-        if past.name in specs and turns_mark(specs[past.name], run_id) != past.turns_mark
+        if turns_mark(specs[past.name], run_id) != past.turns_mark
     ]
-    gone = [name for name in history.instances if name not in specs]
+    gone = [past.name for past in removed(plan, history)]
     if gone:
         said.append(("WARNING", f"{', '.join(gone)}: not in the config any more; what they used stays counted"))
     return said
+
+
+def removed(plan: Plan, history: History) -> tuple[Past, ...]:
+    """The instances that were launched in the run before, and are not in the plan any more."""
+    names = {spec.name for spec in plan.specs}
+    return tuple(past for past in history.instances.values() if past.attempts and past.name not in names)

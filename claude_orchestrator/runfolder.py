@@ -111,24 +111,33 @@ def reopen_run(output_dir: Path, run_id: str, complain: Callable[[str], None], *
 
     Raises UserError where there is none, or another orchestrator is at work on it.
     """
-    path = _last_run(output_dir, rehearsal=rehearsal) if run_id == LAST else output_dir / run_id
-    if path.parent != output_dir or path.is_symlink() or not path.is_dir():
-        raise UserError(f"--resume: no run {run_id!r} in {output_dir}")
+    if run_id == LAST:
+        path = _last_run(output_dir, complain, rehearsal=rehearsal)
+    else:
+        path = output_dir / run_id
+        if path.name != run_id or run_id in ("", "..") or path.is_symlink() or not path.is_dir():
+            raise UserError(f"--resume: no run {run_id!r} in {output_dir}")
     data, opened = journal.reopen(path, complain)
     history = read_history(journal.records(data))
     if not history.header:
         opened.close()
         raise UserError(f"--resume: {path / journal.NAME}: its first line is damaged: this run cannot be resumed")
+    opened.go_on_after(history.last_number)
     return EarlierRun(RunFolder(path, complain), history, opened)
 
 
-def _last_run(output_dir: Path, *, rehearsal: bool) -> Path:
-    found = []
+def _last_run(output_dir: Path, complain: Callable[[str], None], *, rehearsal: bool) -> Path:
+    found, unreadable = [], []
     for path in output_dir.glob(f"*/{journal.NAME}"):
         with contextlib.suppress(OSError), path.open("rb") as file:
             header = journal.decode(file.readline().rstrip(b"\n"))
-            if header is not None and header.get("rehearsal") is rehearsal:
+            if header is None:
+                unreadable.append((path.stat().st_mtime_ns, path.parent))
+            elif header.get("rehearsal") is rehearsal:
                 found.append((path.stat().st_mtime_ns, path.parent))
     if not found:
         raise UserError(f"--resume: no {'rehearsal' if rehearsal else 'run'} to resume in {output_dir}")
-    return max(found)[1]
+    last = max(found)
+    for _, path in sorted(newer for newer in unreadable if newer > last):
+        complain(f"--resume last: {path.name} is newer, but its journal is damaged: passed over")
+    return last[1]

@@ -25,7 +25,7 @@ from claude_orchestrator.plan import Plan, make_manager
 from claude_orchestrator.processes import Guard, end_run
 from claude_orchestrator.redact import redact, secrets_of
 from claude_orchestrator.rehearsal import RehearsalLauncher
-from claude_orchestrator.resume import History, carry_over, take_up, told, turns_mark
+from claude_orchestrator.resume import History, carry_over, removed, take_up, told, turns_mark
 from claude_orchestrator.runfolder import EarlierRun, RunFolder, new_run_id
 from claude_orchestrator.schedule import countdown
 from claude_orchestrator.session import Level
@@ -150,6 +150,7 @@ class _Run:
             rehearsal=isinstance(launcher, RehearsalLauncher),
             folder=str(folder.path),
             meter=meter,
+            removed=removed(plan, history) if history is not None else (),
         )
         self._redraw_due: asyncio.TimerHandle | None = None
         self._last_drawn = 0.0

@@ -32,7 +32,8 @@ ASK_EVERY_S = 0.25  # at most this often for one instance, on its events
 ASK_SUBSCRIPTION_EVERY_S = 2.0  # with an answer that has rate limits, for which claude may have to ask elsewhere
 BEAT_S = 2.0  # while subagents are at work
 SLOW_BEAT_S = 10.0
-LINGER_S = 120.0  # of silence, for a process whose work is done and whose input is closed
+LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed
+LEAVE_S = 5.0  # for a process that has closed its output
 FOLLOW_UP_S = 2.0  # how long the CLI has to begin its own turn when a background subagent has ended
 # tools that never call the API themselves: their results are no reason to ask for the CLI's count
 LOCAL_TOOLS = frozenset(
@@ -164,7 +165,7 @@ class Session:
         if running is None:
             status.finish(supervisor.clock(), None, "")
             return
-        timers = []
+        timers: list[asyncio.TimerHandle] = []
         if status.spec.timeout_s is not None:
             reason = f"timed out after {status.spec.timeout_s:g} s"
             timers.append(loop.call_later(status.spec.timeout_s, self.stop, State.TIMED_OUT, reason))
@@ -188,6 +189,7 @@ class Session:
                 for event in parse_lines(batch.lines):
                     self._take(event)
                 supervisor.on_change()
+            timers.append(loop.call_later(LEAVE_S, running.stop, supervisor.settings.grace_s))
             exit = await running.wait()
             await self._leave_meter()
         except BaseException:
@@ -323,6 +325,9 @@ class Session:
         """No further turn comes: the process leaves by itself, or is ended when it has been silent for long."""
         if self._running is None:
             return
+        status = self.status
+        if self._linger is None and status.work_done and not status.ending and status.turn_failed is None:
+            self.supervisor.journal.write("done", instance=status.name)
         self._running.close_input()
         if self._linger is not None:
             self._linger.cancel()
@@ -382,15 +387,14 @@ class Session:
         if paused or (self._place is not None and self._place.waiting):
             self._expect_output(None)
             return
-        self.status.stalled = not self.status.ending
+        self.status.stalled = not self.status.ending and not self.status.work_done
         self.stop(State.TIMED_OUT, f"stalled: nothing printed for {idle_s:g} s")
 
     def stop_if_over(self) -> None:
         """Stop the instance if a budget that it draws on is used up and there is something left to stop."""
         status = self.status
         budget = self.supervisor.over_budget(status.spec)
-        done = status.idle and status.turns_done > 0
-        if budget is None or status.ending or done:
+        if budget is None or status.ending or status.work_done:
             return
         self.supervisor.say(
             Level.ERROR, f"BLOCK MODE: Budget exceeded for instance {status.name}. Stopping. ({figures(budget)})"
@@ -398,8 +402,11 @@ class Session:
         self.stop(State.STOPPED, f"stopped by budget: {figures(budget)}")
 
     def stop(self, state: State, reason: str, grace_s: float | None = None) -> None:
-        """End the instance by the ladder; the first reason stands, a later call can only hurry."""
-        if self.status.decide_end(state, reason):
+        """End the instance by the ladder; the first reason stands, a later call can only hurry.
+
+        Where its work is done, only the process is ended: it has completed.
+        """
+        if not self.status.work_done and self.status.decide_end(state, reason):
             self.supervisor.journal.write("stop", instance=self.status.name, state=state, reason=reason)
         self._stop_grace_s = self.supervisor.settings.grace_s if grace_s is None else grace_s
         if self._running is not None:

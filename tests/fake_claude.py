@@ -142,6 +142,19 @@ def main() -> None:
             start(1)
             end(1)
             result(1)
+        elif scenario == "lingers":
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            start(1)
+            end(1)
+            result(1)
+            note("pids.json", json.dumps([os.getpid()]))
+            time.sleep(600)
+        elif scenario == "closes-its-output":
+            start(1)
+            note("pids.json", json.dumps([os.getpid()]))
+            os.close(1)
+            time.sleep(600)
         elif scenario == "never-speaks":
             time.sleep(600)
         elif scenario == "half-result":

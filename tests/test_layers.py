@@ -50,7 +50,7 @@ RULES: dict[str, set[str]] = {
         *(f"{CO}.{name}" for name in ("instance", "launcher", "plan", "retries", "session", "settings")),
         *BUDGET,
     },
-    f"{CO}.report": {f"{CO}.instance", f"{CO}.metering", f"{CO}.plan", *BUDGET},
+    f"{CO}.report": {f"{CO}.instance", f"{CO}.metering", f"{CO}.plan", f"{CO}.resume", *BUDGET},
     f"{CO}.dryrun": {f"{CO}.instance", f"{CO}.metering", f"{CO}.plan", f"{CO}.settings", *BUDGET},
     f"{CO}.terminal": BUDGET,
     f"{CO}.runner": {

@@ -99,7 +99,7 @@ def event_cost(folder: Path) -> tuple[float, float, float]:
     for _ in range(EVENTS):
         records.write("usage", **fields, cost_usd=1.25)
     ours = (time.perf_counter() - begun) / EVENTS * 1e6
-    line = journal.encode({"kind": "usage", "at": time.time(), **fields, "cost_usd": 1.25})
+    line = journal.encode({"n": 12345, "kind": "usage", "at": time.time(), **fields, "cost_usd": 1.25})
     begun = time.perf_counter()
     for _ in range(EVENTS):
         os.write(fd, line)

@@ -182,9 +182,11 @@ class Kept(Unrecorded):
 
     def __init__(self) -> None:
         self.data = b""
+        self.number = 0
 
     def write(self, kind: str, /, **fields: object) -> None:
-        self.data += encode({"kind": kind, "at": 0.0, **fields})
+        self.number += 1
+        self.data += encode({"n": self.number, "kind": kind, "at": 0.0, **fields})
 
 
 @settings(max_examples=EXAMPLES)

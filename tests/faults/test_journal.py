@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,9 @@ def test_a_damaged_line_is_passed_over_and_said(tmp_path: Path) -> None:
             history = history_of(b"".join((*lines[:place], damage, *lines[place + 1 :])))
             assert history.usage.total_tokens == 1000
             assert history.damaged_lines >= 1 or damage == lines[place]
+    for place in range(1, len(lines) - 1):  # one that is missing altogether
+        history = history_of(b"".join((*lines[:place], *lines[place + 1 :])))
+        assert history.damaged_lines == 1 and history.usage.total_tokens == 1000
     strange = journal.encode({"kind": "usage", "instance": "i0", "attempt": "x", "usage": 5})
     assert history_of(b"".join((*lines, strange, lines[-1]))).damaged_lines == 1
 
@@ -110,14 +114,17 @@ def test_the_journal_is_private_and_has_no_prompt_and_no_environment(place: Work
     assert b"hunter2" not in path.read_bytes() and history_of(path.read_bytes()).usage.total_tokens == 2100
 
 
-def kill_in_the_middle(place: Workplace, config: dict[str, Any], *args: str) -> Path:
-    """Start a run, kill the orchestrator once an instance hangs; returns the run's folder."""
+def kill_in_the_middle(place: Workplace, config: dict[str, Any], *args: str, until: bytes = b"") -> Path:
+    """Start a run, kill the orchestrator once an instance hangs (and the journal has `until`); returns its folder."""
     argv = place.argv("--config", place.config(config), *args)
     process = subprocess.Popen(argv, env=place.env, cwd=place.root, stderr=subprocess.DEVNULL)
     content_of(place.root / "pids.json", process)
+    (path,) = place.root.glob("out/*/journal.jsonl")
+    while until not in path.read_bytes():
+        assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (path,) = place.root.glob("out/*/journal.jsonl")
     return path.parent
 
 
@@ -168,8 +175,67 @@ def test_a_raised_limit_lets_a_blocked_run_go_on(place: Workplace) -> None:
     assert place.run("--config", config, *block, "--max-parallel", "1").returncode == 1
     assert place.run("--resume", "last", "--report", "report.json").returncode == 1  # the limit still holds
     assert [instance["status"] for instance in place.report()["instances"]] == ["completed", "completed", "blocked"]
+    raised = ("--overall-token-budget", "3000", "--command-budget", "/test=9000", "--report", "report.json")
+    assert place.run("--resume", "last", *raised).returncode == 1
+    assert place.run("--resume", "last", "--report", "report.json").returncode == 1  # it stays raised
+    budgets = place.report()["budgets"]
+    assert budgets["overall"]["limit"] == 3000 and budgets["commands"]["/test"]["limit"] == 9000
     done = place.run("--resume", "last", "--overall-token-budget", "4000", "--report", "report.json")
     assert done.returncode == 0 and place.report()["budgets"]["overall"]["used"] == 3150
+
+
+def test_what_removed_instances_have_used_is_in_the_totals(place: Workplace) -> None:
+    names = {"a": "/x", "b": "/test", "c": "/test"}
+    entries = [{"name": name, "command": command} for name, command in names.items()]
+    assert place.run("--config", place.config({"instances": entries})).returncode == 0
+    more = [*entries[:1], {"name": "d", "command": "/test"}]
+    config = place.config({"instances": more, "budget": {"overall_budget": 9000}}, "other.json")
+    done = place.run("--resume", "last", "--config", config, "--report", "report.json")
+    assert done.returncode == 0 and "1 of 2 instances had completed, 3,150 tokens were used" in done.stderr
+    assert "b, c: not in the config any more" in done.stderr
+    assert "b: not in the config any more; 1,050 tokens" in done.stdout and "Total: 4,200 tokens" in done.stdout
+    report = place.report()
+    assert report["totals"]["total_tokens"] == report["budgets"]["overall"]["used"] == 4200
+    assert [(past["name"], past["usage"]["total_tokens"]) for past in report["removed_instances"]] == [
+        ("b", 1050),
+        ("c", 1050),
+    ]
+    done = place.run("--resume", "last", "--report", "report.json")  # the config given last is kept
+    assert done.returncode == 0 and len(place.report()["instances"]) == 2
+
+
+def test_what_was_done_when_all_was_killed_is_not_done_again(place: Workplace) -> None:
+    """Its process had not left, but all its turns were done."""
+    setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "lingers"}}]}
+    folder = kill_in_the_middle(place, setup, until=b'"kind":"done"')
+    for path in place.root.glob("turns*.json"):
+        path.unlink()
+    assert place.run("--resume", folder.name, "--report", "report.json").returncode == 0
+    (one,) = place.report()["instances"]
+    assert one["status"] == "completed" and one["attempts"] == 1 and not list(place.root.glob("turns-*.json"))
+
+
+def test_a_rehearsal_stays_one_and_a_real_run_too(place: Workplace) -> None:
+    config = place.config({"instances": [{"name": "one", "command": "/test"}]})
+    assert place.run("--config", config).returncode == 0
+    (real,) = (path.name for path in place.root.glob("out/*"))
+    done = place.run("--rehearse", "--resume", real)
+    assert done.returncode == 2 and f"run {real} was no rehearsal, which cannot change" in done.stderr
+    assert place.run("--config", config, "--rehearse").returncode == 0
+    (rehearsal,) = (path.name for path in place.root.glob("out/*") if path.name != real)
+    done = place.run("--resume", rehearsal, "--report", "report.json")
+    assert done.returncode == 0 and place.report()["rehearsal"]
+    done = place.run("--resume", rehearsal, "a prompt")
+    assert done.returncode == 2 and "was not started with a PROMPT" in done.stderr
+
+
+def test_last_says_which_newer_run_it_passed_over(place: Workplace) -> None:
+    assert place.run("hello").returncode == 0
+    newer = place.root / "out" / "29991231-000000-000000"
+    newer.mkdir()
+    (newer / "journal.jsonl").write_bytes(b"torn")
+    done = place.run("--resume", "last", "hello")
+    assert done.returncode == 0 and f"{newer.name} is newer, but its journal is damaged: passed over" in done.stderr
 
 
 def test_two_orchestrators_on_one_run_are_refused(place: Workplace) -> None:
@@ -184,7 +250,7 @@ def test_two_orchestrators_on_one_run_are_refused(place: Workplace) -> None:
     assert process.wait(timeout=30) == 130
 
 
-@pytest.mark.parametrize("run_id", ["20260101-000000-000000", "../out", ".", "no/such", "last"])
+@pytest.mark.parametrize("run_id", ["20260101-000000-000000", "../out", ".", "..", "", "no/such", "last"])
 def test_a_run_that_is_not_there(place: Workplace, run_id: str) -> None:
     done = place.run("--resume", run_id)
     assert done.returncode == 2 and "--resume: no run" in done.stderr and done.stderr.count("\n") == 1

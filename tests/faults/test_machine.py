@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -133,6 +134,17 @@ def test_closed_standard_output_does_not_end_the_run(place: Workplace) -> None:
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait(timeout=30) == 0 and place.report()["exit_code"] == 0
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_standard_streams_that_the_shell_has_closed(place: Workplace, closed: tuple[int, ...]) -> None:
+    argv = place.argv("--config", place.config({"instances": [{"name": "one", "command": "/test"}]}))
+    command = f"{shlex.join(argv)} --report report.json {' '.join(f'{fd}>&-' for fd in closed)}"
+    done = subprocess.run(["sh", "-c", command], env=place.env, cwd=place.root, capture_output=True, check=False)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert place.report()["totals"]["total_tokens"] == 1050
+    (log,) = place.root.glob("out/*/001-one.jsonl")
+    assert all(json.loads(line) for line in log.read_text().splitlines())
 
 
 def test_a_terminal_that_goes_away_does_not_end_the_run(place: Workplace) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.instance import State
-from tests.harness import Workplace, content_of, run_real
+from tests.harness import Workplace, alive, content_of, run_real
 from tests.stand_in import StandIn, Text
 
 
@@ -62,6 +62,23 @@ def test_an_end_without_a_whole_result_is_failed_with_its_last_words(
     (instance,) = place.report()["instances"]
     assert done.returncode == 1 and instance["status"] == "failed" and instance["reason"].startswith(reason)
     assert f"one: failed: {reason}" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--idle-timeout", "--timeout"])
+def test_a_process_that_does_not_leave_when_its_work_is_done_has_completed(place: Workplace, option: str) -> None:
+    setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "lingers"}}]}
+    limits = (option, "1.5", "--grace", "0.5", "--retries", "2", "--report", "report.json")
+    assert place.run("--config", place.config(setup), *limits).returncode == 0
+    (one,) = place.report()["instances"]
+    assert (one["status"], one["attempts"], one["usage"]["total_tokens"]) == ("completed", 1, 1050)
+    assert not any(map(alive, json.loads((place.root / "pids.json").read_text())))
+
+
+def test_a_process_that_closes_its_output_and_stays_is_ended(place: Workplace) -> None:
+    setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "closes-its-output"}}]}
+    done = place.run("--config", place.config(setup), "--grace", "0.5", "--report", "report.json")
+    assert done.returncode == 1 and "without a result" in place.report()["instances"][0]["reason"]
+    assert not any(map(alive, json.loads((place.root / "pids.json").read_text())))
 
 
 def test_killed_by_somebody_else_is_failed(place: Workplace) -> None:

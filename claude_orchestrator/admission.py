@@ -20,6 +20,7 @@ from token_budget.models import CommandBudgetInfo, Hold, Weights
 FIRST_OUTPUT_TOKENS = 2_048  # until answers have been seen
 LEAST_OUTPUT_TOKENS = 256  # less is of no use to anybody
 LEAST_THINKING_TOKENS = 1_024  # the API's own least thinking budget
+ENOUGH_ANSWERS = 8
 SEEN_ANSWERS = 256
 QUANTILE = 0.95
 MARGIN = 1.25
@@ -56,6 +57,7 @@ class Admission:
     waiting: dict[Ticket, None] = field(default_factory=dict)
     in_flight: int = 0
     seen: deque[int] = field(default_factory=lambda: deque(maxlen=SEEN_ANSWERS))
+    expected: int = FIRST_OUTPUT_TOKENS  # output tokens that nearly all answers get along with
 
     def ask(self, ticket: Ticket) -> Verdict:
         """Decide on a request; one that must wait gets its answer later, through `ticket.answer`."""
@@ -89,6 +91,9 @@ class Admission:
     def learn(self, output_tokens: int) -> None:
         """An answer has ended by itself after so many output tokens."""
         self.seen.append(output_tokens)
+        if len(self.seen) >= ENOUGH_ANSWERS:
+            ordered = sorted(self.seen)
+            self.expected = max(LEAST_OUTPUT_TOKENS, int(ordered[int((len(ordered) - 1) * QUANTILE)] * MARGIN))
 
     def look_again(self) -> None:
         """Budgets have changed: answer those who wait, first come first served for each budget."""
@@ -121,18 +126,11 @@ class Admission:
         self._go(ticket, room)
         return Verdict.GO
 
-    def expected(self) -> int:
-        """Output tokens that nearly all answers get along with."""
-        if len(self.seen) < 8:
-            return FIRST_OUTPUT_TOKENS
-        ordered = sorted(self.seen)
-        return max(LEAST_OUTPUT_TOKENS, int(ordered[int((len(ordered) - 1) * QUANTILE)] * MARGIN))
-
     def _free_output(self, ticket: Ticket) -> int:
         return self._room(ticket, [budget.limit - budget.used - budget.held for budget in ticket.budgets])
 
     def _wanted(self, ticket: Ticket) -> int:
-        return min(ticket.max_tokens, max(self.expected(), ticket.wanted_tokens, ticket.least_tokens))
+        return min(ticket.max_tokens, max(self.expected, ticket.wanted_tokens, ticket.least_tokens))
 
     def _is_spent(self, ticket: Ticket) -> bool:
         """Whether a budget has not enough left, even when all others give back what they hold."""
@@ -176,6 +174,7 @@ IMAGE_TOKENS = 5_000  # an image is scaled down to at most about 1.6 to 4.8 thou
 SERVER_TOOL_TOKENS = 20_000  # what a search or a fetch by the API itself may add, for each use
 OVERHEAD_TOKENS = 700  # the API's own system prompt for tools (346 to 700 tokens, by model)
 SEAM_TOKENS = 16  # where old and new text meet, tokens may be cut otherwise
+CLOSE_BYTES = 1_024  # of new text: no other earlier body need be looked at
 REMEMBERED_BYTES = 8 * 1024 * 1024
 SERVER_TOOLS = (b'"web_search_', b'"web_fetch_', b'"code_execution_')
 UNBOUNDED = (b'"type":"document"', b'"type":"url"', b'"type":"file"', b'"type": "document"', b'"type": "url"')
@@ -194,7 +193,14 @@ class InputBound:
 
     def of(self, body: bytes) -> int:
         """An upper bound in tokens; documents and what is only referred to are not bounded by it (`is_bounded`)."""
-        return min((self._beside(body, old, tokens) for old, tokens in self.known), default=_of_bytes(body))
+        least = _of_bytes(body)
+        for old, tokens in self.known:  # the latest first
+            if tokens < least:
+                new = _beyond(old, body)
+                least = min(least, tokens + SEAM_TOKENS + _of_new(new))
+                if len(new) < CLOSE_BYTES:
+                    break
+        return least
 
     def learn(self, body: bytes, input_tokens: int) -> None:
         """A request with this body had exactly so many input tokens, cached ones included."""
@@ -205,16 +211,6 @@ class InputBound:
         while self._bytes > REMEMBERED_BYTES or len(self.known) > 16:
             self._bytes -= len(self.known.pop()[0])
 
-    @staticmethod
-    def _beside(body: bytes, old: bytes, tokens: int) -> int:
-        whole = _of_bytes(body)
-        if tokens >= whole:
-            return whole
-        same = common(old, body)
-        end = common_end(old[same:], body[same:])
-        new = body[same : len(body) - end]
-        return min(whole, tokens + SEAM_TOKENS + _of_new(new))
-
 
 def is_bounded(body: bytes) -> bool:
     """Whether the body's bytes bound its tokens: not with documents (compressed) or things named by reference."""
@@ -224,6 +220,12 @@ def is_bounded(body: bytes) -> bool:
 def _of_bytes(body: bytes) -> int:
     tools = SERVER_TOOL_TOKENS * 8 if any(mark in body for mark in SERVER_TOOLS) else 0
     return OVERHEAD_TOKENS + tools + _of_new(body)
+
+
+def _beyond(old: bytes, body: bytes) -> bytes:
+    """What stands in the body between the beginning and the end that it has in common with an older one."""
+    same = common(old, body)
+    return body[same : len(body) - common_end(old[same:], body[same:])]
 
 
 def _of_new(part: bytes) -> int:

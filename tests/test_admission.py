@@ -81,8 +81,9 @@ def test_first_come_first_served_for_each_budget() -> None:
 def test_a_cut_answer_is_given_more_and_scarcity_is_shared() -> None:
     overall = CommandBudgetInfo(100_000, scope=Scope.OVERALL)
     admission = Admission()
-    admission.seen.extend([400] * 50)
-    assert admission.expected() == 500
+    for _ in range(50):
+        admission.learn(400)
+    assert admission.expected == 500
     alone = Ticket((overall,), 1000, 64_000)
     admission.ask(alone)
     assert alone.output_tokens == 64_000  # nobody else is there

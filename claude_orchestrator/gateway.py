@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
@@ -55,6 +56,8 @@ HOP_BY_HOP = frozenset(
         "accept-encoding",
     ]
 )
+SILENT = logging.Logger("gateway")  # nothing of a request may get into a log
+SILENT.addHandler(logging.NullHandler())
 ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
 # they begin with fixed text, which is found fast in a body of megabytes
 _MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d{1,12})')
@@ -86,9 +89,18 @@ class Client:
 
 
 class Gateway:
-    """A context in which instances can talk to the API through us. `enforce`: refuse what budgets cannot pay for."""
+    """A context in which instances can talk to the API through us. `enforce`: refuse what budgets cannot pay for;
+    `upstream`: the API for all of them, whatever address they have of their own."""
 
-    def __init__(self, weights: Weights, *, enforce: bool, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        enforce: bool,
+        environ: Mapping[str, str] = os.environ,
+        upstream: str | None = None,
+    ) -> None:
+        self._upstream = upstream
         self.admission = Admission(weights)
         self.enforce = enforce
         self.requests = 0
@@ -111,6 +123,7 @@ class Gateway:
             self._handle,
             handler_cancellation=True,
             access_log=None,
+            logger=SILENT,
             auto_decompress=False,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
@@ -137,7 +150,7 @@ class Gateway:
     ) -> Client:
         """A place for one attempt at an instance: its `env` makes it use the gateway."""
         secret = secrets.token_urlsafe(24)
-        target = (upstream or self._environ.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
+        target = (self._upstream or upstream or self._environ.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
         url = f"http://127.0.0.1:{self.port}/{secret}"
         client = Client(url, target, budgets, on_request, on_usage, on_refused)
         client.digest = hashlib.sha256(secret.encode()).digest()

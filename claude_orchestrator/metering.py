@@ -36,8 +36,10 @@ def choose_meter(asked: str, plan: Plan, environ: Mapping[str, str], *, rehearse
     """The meter for a run. Raises UserError where `api` is asked for and cannot be had."""
     if asked == "stream":
         return STREAM
-    if rehearse:
-        return Meter("stream", "a rehearsal calls no API")
+    if rehearse and asked == "auto":
+        return Meter("stream", "a rehearsal; --meter api rehearses that too")
+    if rehearse and importlib.util.find_spec("aiohttp") is not None:
+        return Meter("api", "a simulated API")
     against = _against(plan, environ, certain=asked == "api")
     if against is None:
         return Meter("api")

@@ -10,7 +10,8 @@ import asyncio
 import json
 import random
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from claude_orchestrator.launcher import Exit
@@ -22,20 +23,69 @@ DEFAULT_TURNS = 4
 DEFAULT_SECONDS = 3.0
 PIECES = 5  # of streamed text for each response
 TOOLS = ("Read", "Grep", "Bash", "Edit")
+# the API's names, and those of the CLI's own count
+NAMES = {
+    "input_tokens": "inputTokens",
+    "output_tokens": "outputTokens",
+    "cache_creation_input_tokens": "cacheCreationInputTokens",
+    "cache_read_input_tokens": "cacheReadInputTokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a simulated API is to answer: tokens of each kind, within so many seconds."""
+
+    id: str
+    input_tokens: int
+    cache_write_tokens: int
+    cache_read_tokens: int
+    output_tokens: int
+    seconds: float
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """The events of its stream, while the time passes."""
+        usage = {
+            "input_tokens": self.input_tokens,
+            "cache_creation_input_tokens": self.cache_write_tokens,
+            "cache_read_input_tokens": self.cache_read_tokens,
+            "output_tokens": min(1, self.output_tokens),
+        }
+        message = {"id": self.id, "role": "assistant", "model": MODEL, "stop_reason": None, "usage": usage}
+        yield {"type": "message_start", "message": {**message, "content": []}}
+        for piece in range(PIECES):
+            await asyncio.sleep(self.seconds / PIECES)
+            delta = {"type": "text_delta", "text": f"word {piece} "}
+            yield {"type": "content_block_delta", "index": 0, "delta": delta}
+        yield {"type": "content_block_stop", "index": 0}
+        final = {**usage, "output_tokens": self.output_tokens}
+        yield {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": final}
+
+
+class Refused(Exception):
+    """The simulated API, or what stands before it, refuses the request."""
+
+
+Ask = Callable[[str, Response], AsyncIterator[dict[str, Any]]]
 
 
 class RehearsalLauncher:
-    """Starts simulated instances."""
+    """Starts simulated instances; with `ask` they get their responses through that, from the address in their env."""
+
+    def __init__(self, ask: Ask | None = None) -> None:
+        self.ask = ask
 
     async def launch(self, spec: LaunchSpec) -> RehearsalRunning:
         """Start one; never fails."""
-        return RehearsalRunning(spec)
+        return RehearsalRunning(spec, self.ask)
 
 
 class RehearsalRunning:
     """One simulated instance. It spends what the settings say, divided over API responses, while time passes."""
 
-    def __init__(self, spec: LaunchSpec) -> None:
+    def __init__(self, spec: LaunchSpec, ask: Ask | None = None) -> None:
+        self._ask = ask
+        self._url = dict(spec.env).get("ANTHROPIC_BASE_URL", "")
         settings = spec.rehearsal
         seed = settings.seed if settings.seed is not None else f"{spec.name}/{spec.command}"
         self._random = random.Random(seed)
@@ -45,7 +95,7 @@ class RehearsalRunning:
         self._tokens = settings.tokens or max(1, round(spec.estimate_tokens * self._random.uniform(0.6, 0.9)))
         self._seconds = settings.seconds or DEFAULT_SECONDS
         self._final_turn = spec.turns[-1]
-        self._usage = dict.fromkeys(("input", "output", "cache_write", "cache_read"), 0)
+        self._usage = dict.fromkeys(NAMES, 0)
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._inbox: asyncio.Queue[str | None] = asyncio.Queue()
         self._turn: asyncio.Task[None] | None = None
@@ -96,7 +146,8 @@ class RehearsalRunning:
                 self._emit({"type": "system", "subtype": "init", "model": MODEL})
                 self._turn = asyncio.ensure_future(self._work(text))
                 await asyncio.wait([self._turn])
-                self._result(interrupted=self._turn.cancelled(), spent=text == self._final_turn)
+                refused = None if self._turn.cancelled() else self._turn.exception()
+                self._result(self._turn.cancelled(), refused, spent=text == self._final_turn)
                 self._turn = None
         finally:
             if self._turn is not None:
@@ -116,46 +167,36 @@ class RehearsalRunning:
 
     async def _respond(self, tokens: int, seconds: float, *, last: bool) -> None:
         """One API response of so many tokens: mostly cache reads, as in real sessions."""
-        parts = {
-            "output": tokens * 10 // 100,
-            "cache_write": tokens * 15 // 100,
-            "cache_read": tokens * 70 // 100,
-        }
-        parts["input"] = tokens - sum(parts.values())
-        usage = {
-            "input_tokens": parts["input"],
-            "cache_creation_input_tokens": parts["cache_write"],
-            "cache_read_input_tokens": parts["cache_read"],
-            "output_tokens": min(1, parts["output"]),
-        }
+        output, written, read = tokens * 10 // 100, tokens * 15 // 100, tokens * 70 // 100
         message_id = f"msg_rehearsal_{self._random.getrandbits(64):016x}"
-        message = {"id": message_id, "role": "assistant", "model": MODEL, "stop_reason": None, "usage": usage}
-        self._stream({"type": "message_start", "message": {**message, "content": []}})
-        for piece in range(PIECES):
-            await asyncio.sleep(seconds / PIECES)
-            delta = {"type": "text_delta", "text": f"word {piece} "}
-            self._stream({"type": "content_block_delta", "index": 0, "delta": delta})
+        response = Response(message_id, tokens - output - written - read, written, read, output, seconds)
         block: dict[str, Any] = {"type": "text", "text": "Rehearsed."}
         if not last:
             tool_id = f"toolu_{self._random.getrandbits(64):016x}"
             block = {"type": "tool_use", "id": tool_id, "name": self._random.choice(TOOLS), "input": {}}
-        self._emit({"type": "assistant", "message": {**message, "content": [block]}, "parent_tool_use_id": None})
-        self._stream({"type": "content_block_stop", "index": 0})
-        stop_reason = "end_turn" if last else "tool_use"
-        final = {**usage, "output_tokens": parts["output"]}
-        for key, count in parts.items():
-            self._usage[key] += count
-        self._stream({"type": "message_delta", "delta": {"stop_reason": stop_reason}, "usage": final})
+        message: dict[str, Any] = {}
+        async for event in response.events() if self._ask is None else self._ask(self._url, response):
+            match event["type"]:
+                case "message_start":
+                    message = event["message"]
+                case "content_block_stop":
+                    said = {"type": "assistant", "message": {**message, "content": [block]}}
+                    self._emit({**said, "parent_tool_use_id": None})
+                case "message_delta":
+                    event["delta"]["stop_reason"] = "end_turn" if last else "tool_use"
+                    for key in self._usage:
+                        self._usage[key] += event["usage"][key]
+            self._emit({"type": "stream_event", "event": event, "parent_tool_use_id": None})
 
-    def _result(self, *, interrupted: bool, spent: bool) -> None:
-        self._code = int(interrupted)
+    def _result(self, interrupted: bool, refused: BaseException | None, *, spent: bool) -> None:
+        self._code = int(interrupted or refused is not None)
         self._emit(
             {
                 "type": "result",
                 "subtype": "error_during_execution" if interrupted else "success",
-                "is_error": interrupted,
+                "is_error": interrupted or refused is not None,
                 "num_turns": self._responses if spent else 0,
-                "result": "" if interrupted else "Rehearsed.",
+                "result": "" if interrupted else f"API Error: {refused}" if refused else "Rehearsed.",
                 "terminal_reason": "aborted_streaming" if interrupted else "completed",
                 "total_cost_usd": 0.0,
                 "modelUsage": self._model_usage(),
@@ -163,16 +204,7 @@ class RehearsalRunning:
         )
 
     def _model_usage(self) -> dict[str, Any]:
-        names = {
-            "input": "inputTokens",
-            "output": "outputTokens",
-            "cache_write": "cacheCreationInputTokens",
-            "cache_read": "cacheReadInputTokens",
-        }
-        return {MODEL: {names[key]: count for key, count in self._usage.items()} | {"costUSD": 0.0}}
-
-    def _stream(self, event: dict[str, Any]) -> None:
-        self._emit({"type": "stream_event", "event": event, "parent_tool_use_id": None})
+        return {MODEL: {NAMES[key]: count for key, count in self._usage.items()} | {"costUSD": 0.0}}
 
     def _emit(self, data: dict[str, Any]) -> None:
         line = json.dumps({**data, "session_id": self._session_id}, separators=(",", ":"))

@@ -195,10 +195,16 @@ class _Run:
 
     async def _run_metered(self) -> None:
         from claude_orchestrator.gateway import Gateway
+        from claude_orchestrator.rehearsed_api import RehearsedApi
 
         block = self.supervisor.manager.enforcement_mode == "block"
-        async with Gateway(self.settings.token_weights, enforce=block) as gateway:
-            self.supervisor.meter = gateway
+        async with contextlib.AsyncExitStack() as stack:
+            upstream = None
+            if isinstance(self.supervisor.launcher, RehearsalLauncher):
+                api = await stack.enter_async_context(RehearsedApi())
+                self.supervisor.launcher.ask, upstream = api.ask, api.url
+            gateway = Gateway(self.settings.token_weights, enforce=block, upstream=upstream)
+            self.supervisor.meter = await stack.enter_async_context(gateway)
             await self.supervisor.run()
 
     # -- start and stop --

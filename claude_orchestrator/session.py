@@ -223,9 +223,12 @@ class Session:
 
     def _take(self, event: Event) -> None:
         status, journal = self.status, self.supervisor.journal
-        session_id, turns = status.session_id, status.turns_completed
+        session_id, turns, metered = status.session_id, status.turns_completed, status.tally.metered
         status.apply(event)
         self.supervisor.record(status, self.hold)
+        if metered and not status.tally.metered:
+            said = f"{status.name} reaches the API past our meter (does its settings.json name an address?)"
+            self.supervisor.say(Level.WARNING, f"{said}: it is counted from its stream, without a hard cap")
         if status.session_id != session_id:
             journal.write("session", instance=status.name, session=status.session_id)
         if status.turns_completed != turns:

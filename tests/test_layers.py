@@ -42,6 +42,7 @@ RULES: dict[str, set[str]] = {
     f"{CO}.processes": set(),
     f"{CO}.launcher": {f"{CO}.plan", f"{CO}.processes", f"{CO}.stream"},
     f"{CO}.rehearsal": {f"{CO}.launcher", f"{CO}.plan", f"{CO}.stream"},
+    f"{CO}.rehearsed_api": {f"{CO}.gateway", f"{CO}.rehearsal"},
     f"{CO}.session": {
         *(f"{CO}.{name}" for name in ("events", "instance", "launcher", "plan", "settings", "stream")),
         *BUDGET,
@@ -56,8 +57,8 @@ RULES: dict[str, set[str]] = {
     f"{CO}.runner": {
         f"{CO}.{name}"
         for name in (
-            "commands errors gateway journal launcher metering plan processes redact rehearsal report resume runfolder"
-            " schedule session settings supervisor terminal __init__"
+            "commands errors gateway journal launcher metering plan processes redact rehearsal rehearsed_api report"
+            " resume runfolder schedule session settings supervisor terminal __init__"
         ).split()
     },
     f"{CO}.cli": {f"{CO}.*", *BUDGET},

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from claude_orchestrator.plan import LaunchSpec, make_plan
 from claude_orchestrator.redact import redact, secrets_of
 from claude_orchestrator.runfolder import RunFolder
 from claude_orchestrator.settings import Settings
-from tests.harness import Workplace, content_of
+from tests.harness import ROOT, Workplace, content_of
+from tests.stand_in import Call, StandIn, Text, Tools, claude_env
 
 SECRET = "sk-hunter2-hunter2"
 PROMPT = "the merger with Acme is on Monday"
@@ -54,6 +56,28 @@ def test_no_prompt_key_or_environment_in_messages_and_journal(place: Workplace, 
     for text in (done.stdout, done.stderr, journal.read_text()):
         assert SECRET not in text and PROMPT not in text and "sk-ant-key-0001" not in text
     assert ("***" in done.stderr) is (scenario == "tells-all")
+
+
+@pytest.mark.real_cli
+def test_a_key_that_passes_the_gateway_is_in_no_file_and_no_message(claude: str, tmp_path: Path) -> None:
+    home, workspace, key = tmp_path / "home", tmp_path / "work", "sk-ant-key-0002"
+    home.mkdir()
+    workspace.mkdir()
+    script = {"QUARTZ": [Tools((Call.bash("echo hi"),), fail_first=(529,)), Text(drop="text"), Text()]}
+    with StandIn(script) as api:
+        argv = [sys.executable, "-m", "claude_orchestrator", "QUARTZ work", "--permission-mode", "bypassPermissions"]
+        argv += ["--claude-bin", claude, "--workspace", str(workspace), "--output-dir", str(tmp_path / "out")]
+        argv += ["--meter", "api", "--log-level", "debug", "--report", str(tmp_path / "report.json")]
+        argv += ["--overall-token-budget", "9000", "--budget-enforcement-mode", "block"]
+        env = {**claude_env(home, api.url), "PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key}
+        done = subprocess.run(argv, env=env, capture_output=True, check=False, timeout=60)
+        assert api.entries and api.billed().total_tokens <= 9000
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["instances"][0]["usage_source"] == "api"
+    written = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(written) >= 2
+    for text in (done.stdout, done.stderr, (tmp_path / "report.json").read_bytes(), *written):
+        assert key.encode() not in text
 
 
 def test_no_prompt_or_key_in_the_list_of_processes(place: Workplace) -> None:

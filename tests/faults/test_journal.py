@@ -328,6 +328,9 @@ def test_a_real_session_goes_on_after_a_sigkill_of_the_orchestrator(claude: str,
         (tmp_path / "runs.json").write_text(json.dumps(config))
         process = subprocess.Popen([*argv, "--claude-bin", claude, "--config", str(tmp_path / "runs.json")], env=env)
         content_of(pidfile, process)
+        while not any("tool_use" in path.read_text() for path in home.glob(".claude/projects/*/*.jsonl")):
+            assert process.poll() is None  # until the CLI has kept its session on disk
+            time.sleep(0.01)
         process.kill()
         process.wait()
         assert len(api.entries) == 1

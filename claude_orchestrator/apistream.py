@@ -10,7 +10,7 @@ import zlib
 from typing import Any, Protocol
 
 from claude_orchestrator.events import ApiUsage
-from claude_orchestrator.stream import LineFramer, read_usage
+from claude_orchestrator.stream import LineFramer, read_usage, written_for_1h
 from token_budget.models import Usage
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024  # those that carry usage have some hundred bytes
@@ -74,6 +74,8 @@ class _EventStream:
         self._done = False
         self._malformed = False
         self._stop_reason: str | None = None
+        self._model = ""
+        self._written_for_1h_tokens = 0
 
     def feed(self, data: bytes) -> ApiUsage | None:
         told = False
@@ -97,7 +99,7 @@ class _EventStream:
             case "message_start":
                 message = event.get("message")
                 message = message if isinstance(message, dict) else {}
-                self._id = str(message.get("id") or "")
+                self._id, self._model = str(message.get("id") or ""), str(message.get("model") or "")
                 self._take(message.get("usage"))
             case "message_delta":
                 delta = event.get("delta")
@@ -112,6 +114,7 @@ class _EventStream:
     def _take(self, value: object) -> None:
         usage, malformed = read_usage(value)
         self._usage |= usage
+        self._written_for_1h_tokens = max(self._written_for_1h_tokens, written_for_1h(value))
         self._malformed = self._malformed or malformed
 
     def _so_far(self, *, ended: bool = False) -> ApiUsage | None:
@@ -119,7 +122,16 @@ class _EventStream:
             return None
         exact = not self._malformed and not self._framer.dropped
         cut = ended and not self._done
-        return ApiUsage(self._id, self._usage, self._done, cut=cut, exact=exact, stop_reason=self._stop_reason)
+        return ApiUsage(
+            self._id,
+            self._usage,
+            self._done,
+            cut=cut,
+            exact=exact,
+            stop_reason=self._stop_reason,
+            model=self._model,
+            written_for_1h_tokens=self._written_for_1h_tokens,
+        )
 
     def close(self) -> ApiUsage | None:
         for line in self._framer.flush():
@@ -150,7 +162,15 @@ class _Body:
             return None
         reason = data.get("stop_reason")
         stop_reason = reason if isinstance(reason, str) else None
-        return ApiUsage(str(data.get("id") or ""), usage, True, exact=not malformed, stop_reason=stop_reason)
+        return ApiUsage(
+            str(data.get("id") or ""),
+            usage,
+            True,
+            exact=not malformed,
+            stop_reason=stop_reason,
+            model=str(data.get("model") or ""),
+            written_for_1h_tokens=written_for_1h(data.get("usage")),
+        )
 
 
 def _json(data: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class ModelUsage:
     cost_usd: float | None
     models: tuple[str, ...]
     malformed: bool = False
+    by_model: tuple[tuple[str, Usage, float | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,8 @@ class ApiUsage:
     cut: bool = False
     exact: bool = True
     stop_reason: str | None = None
+    model: str = ""
+    written_for_1h_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

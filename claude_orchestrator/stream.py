@@ -312,6 +312,11 @@ def _count(value: object) -> tuple[int, bool]:
     return value, False
 
 
+def written_for_1h(value: object) -> int:
+    """How many of a `usage` object's cache writes are kept for an hour, which costs more than five minutes."""
+    return _count(_object(_object(value).get("cache_creation")).get("ephemeral_1h_input_tokens"))[0]
+
+
 def read_usage(value: object) -> tuple[Usage, bool]:
     """The four counts of the API's `usage` object, and whether any was malformed (then zero)."""
     return _usage(value)
@@ -330,14 +335,17 @@ def _usage(value: object, keys: tuple[str, ...] = _USAGE_KEYS) -> tuple[Usage, b
 
 def _model_usage(by_model: Json, total_cost_usd: object) -> ModelUsage:
     total, cost, costs_known, malformed = Usage(), 0.0, bool(by_model), False
-    for value in by_model.values():
+    parts = []
+    for name, value in by_model.items():
         usage, bad = _usage(value, _MODEL_USAGE_KEYS)
         total, malformed = total + usage, malformed or bad
         model_cost = _cost(_object(value).get("costUSD"))
         costs_known = costs_known and model_cost is not None
         cost += model_cost or 0.0
+        parts.append((str(name), usage, model_cost))
     # the sum by model is never stale; `total_cost_usd` of a first of two results can be
-    return ModelUsage(total, cost if costs_known else _cost(total_cost_usd), tuple(map(str, by_model)), malformed)
+    known = cost if costs_known else _cost(total_cost_usd)
+    return ModelUsage(total, known, tuple(map(str, by_model)), malformed, tuple(parts))
 
 
 def _cost(value: object) -> float | None:

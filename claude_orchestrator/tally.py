@@ -59,6 +59,7 @@ class _Response:
     chars: int = 0
     cut: bool = False
     in_reading: bool = False
+    model: str = ""
 
     def with_estimate(self) -> Usage:
         """The counts with the output that was streamed: at least a token a piece, about one for four characters."""
@@ -70,7 +71,8 @@ class UsageTally:
     """Counts one process's tokens from its events; `resumed` where it continues an earlier session, `metered` where
     the API meter tells of each response, which then is the count, as long as the stream shows none that it missed.
 
-    `usage` is the total so far and never falls; `exact` is False where it is a lower bound.
+    `usage` is the total so far and never falls; `exact` is False where it is a lower bound. `cut_off` has what the CLI
+    has no cost for: id, model and usage of each response that was cut off.
     """
 
     resumed: bool = False
@@ -101,6 +103,22 @@ class UsageTally:
     _api: dict[str, Usage] = field(default_factory=dict)
     _api_total: Usage = field(default_factory=Usage)
     _api_lower_bound: bool = False
+    _api_by_model: dict[str, Usage] = field(default_factory=dict)
+    _reading_by_model: tuple[tuple[str, Usage, float | None], ...] = ()
+    cut_off: list[tuple[str, str, Usage]] = field(default_factory=list)
+
+    @property
+    def by_model(self) -> dict[str, Usage]:
+        """`usage` divided by model, as far as that is known; the rest is the main model's."""
+        if self.metered:
+            return dict(self._api_by_model)
+        main = self.models[0] if self.models else ""
+        parts = {name: usage for name, usage, _ in self._reading_by_model}
+        known = sum(parts.values(), Usage())
+        if self.usage | known != self.usage:  # it has what earlier processes of the session used
+            return {main: self.usage}
+        parts[main] = parts.get(main, Usage()) + (self.usage - known)
+        return {name: usage for name, usage in parts.items() if usage.total_tokens}
 
     @property
     def exact(self) -> bool:
@@ -187,6 +205,7 @@ class UsageTally:
         now = before | event.usage
         self._api[event.id] = now
         self._api_total += now - before
+        self._api_by_model[event.model] = self._api_by_model.get(event.model, Usage()) + (now - before)
         self._api_lower_bound = self._api_lower_bound or event.cut or not event.exact
         if len(self._api) > REMEMBERED_IDS:
             del self._api[next(iter(self._api))]
@@ -217,7 +236,7 @@ class UsageTally:
             self._open[event.id].usage |= event.usage
             return
         self._cut_current(event.parent)
-        self._open[event.id] = _Response(event.id, event.usage, streamed=True)
+        self._open[event.id] = _Response(event.id, event.usage, streamed=True, model=event.model)
         self._current[event.parent] = self._streaming = event.id
 
     def _finish_current(self, event: MessageDelta) -> None:
@@ -288,6 +307,7 @@ class UsageTally:
 
     def _lose(self, response: _Response) -> None:
         self._lost += response.with_estimate()
+        self.cut_off.append((response.id, response.model, response.with_estimate()))
         self._lower_bound = True
         self._settle(response)
 
@@ -333,6 +353,7 @@ class UsageTally:
         self._doubt = reading.malformed
         self._unseen = False
         self.models = reading.models or self.models
+        self._reading_by_model = reading.by_model
         if reading.cost_usd is not None:
             cost = self._cost_before_restart + reading.cost_usd - (self._baseline.cost_usd or 0.0)
             self.cost_usd = max(self.cost_usd or 0.0, cost)

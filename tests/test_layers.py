@@ -16,7 +16,19 @@ RULES: dict[str, set[str]] = {
     f"{TB}.__init__": BUDGET,
     f"{TB}.models": set(),
     f"{TB}.text": set(),
-    f"{TB}.budget_manager": {f"{TB}.models"},
+    f"{TB}.budget_manager": {f"{TB}.models", f"{TB}.text"},
+    f"{TB}.windows": set(),
+    f"{TB}.ledger": {f"{TB}.models"},
+    f"{TB}.pricing": {f"{TB}.models"},
+    f"{TB}.forecast": {f"{TB}.models", f"{TB}.text"},
+    f"{TB}.profiles": {f"{TB}.models"},
+    f"{TB}.alerts": {f"{TB}.models", f"{TB}.text"},
+    f"{TB}.sinks": set(),
+    f"{TB}.history": {f"{TB}.ledger", f"{TB}.models", f"{TB}.text", f"{TB}.windows"},
+    f"{TB}.plot": {f"{TB}.history", f"{TB}.ledger", f"{TB}.models", f"{TB}.text", f"{TB}.windows"},
+    f"{TB}.transfer": {f"{TB}.ledger", f"{TB}.models"},
+    f"{TB}.transcripts": {f"{TB}.ledger", f"{TB}.models", f"{TB}.pricing"},
+    f"{TB}.cli": {f"{TB}.*"},
     f"{TB}.visualization": {f"{TB}.models", f"{TB}.budget_manager", f"{TB}.text"},
     f"{CO}.__init__": set(),
     f"{CO}.errors": set(),
@@ -69,7 +81,8 @@ PURE_HERE = """
     errors
 """
 PURE = {f"{CO}.{name}" for name in PURE_HERE.split()}
-PURE |= {name for name in RULES if name.startswith(TB)}
+NOT_PURE = {f"{TB}.{name}" for name in ("cli", "ledger", "profiles", "sinks", "transcripts", "transfer")}
+PURE |= {name for name in RULES if name.startswith(TB)} - NOT_PURE
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope
+from token_budget.text import format_usd
 
 MODES = ("warn", "block")
 
@@ -22,8 +23,10 @@ class TokenBudgetManager:
         self.overall: CommandBudgetInfo | None = None
         if overall_budget is not None:
             self.overall = CommandBudgetInfo(_limit(overall_budget), scope=Scope.OVERALL)
+        self.window_budgets: dict[str, CommandBudgetInfo] = {}
         self.command_budgets: dict[str, CommandBudgetInfo] = {}
         self.instance_budgets: dict[str, CommandBudgetInfo] = {}
+        self.cost_budgets: dict[tuple[Scope, str], CommandBudgetInfo] = {}
 
     @property
     def overall_budget(self) -> int | None:
@@ -32,9 +35,10 @@ class TokenBudgetManager:
 
     @property
     def budgets(self) -> tuple[CommandBudgetInfo, ...]:
-        """Every budget: overall first, then commands, then instances, each in the order they were set."""
+        """Every budget: overall first, then windows, commands, instances, and those in money, as they were set."""
         overall = (self.overall,) if self.overall else ()
-        return (*overall, *self.command_budgets.values(), *self.instance_budgets.values())
+        rest = (self.window_budgets, self.command_budgets, self.instance_budgets, self.cost_budgets)
+        return (*overall, *(budget for budgets in rest for budget in budgets.values()))
 
     def set_command_budget(self, command_name: str, limit: int) -> None:
         """Limit a base command (e.g. "/test") to `limit` tokens; what it has used stays on the new limit."""
@@ -43,6 +47,14 @@ class TokenBudgetManager:
     def set_instance_budget(self, instance_name: str, limit: int) -> None:
         """Limit one instance to `limit` tokens; what it has used stays on the new limit."""
         self._set(self.instance_budgets, Scope.INSTANCE, instance_name, limit)
+
+    def set_window_budget(self, window: Scope, limit: int) -> None:
+        """Limit all runs together to `limit` tokens a day, a week or a month."""
+        self._set(self.window_budgets, window, str(window), limit)
+
+    def set_cost_budget(self, scope: Scope, limit_nano: int, key: str = "") -> None:
+        """Limit what is spent to so many nano-dollars: overall, in a window, or by the command or instance `key`."""
+        self.cost_budgets[scope, key] = CommandBudgetInfo(_limit(limit_nano), scope=scope, key=key, money=True)
 
     @staticmethod
     def _set(budgets: dict[str, CommandBudgetInfo], scope: Scope, key: str, limit: int) -> None:
@@ -55,10 +67,18 @@ class TokenBudgetManager:
         """The budgets that an instance of this command draws on, the narrowest last."""
         found = (
             self.overall,
+            *self.window_budgets.values(),
             self.command_budgets.get(command_name) if command_name is not None else None,
             self.instance_budgets.get(instance) if instance is not None else None,
         )
         return tuple(budget for budget in found if budget is not None)
+
+    def cost_budgets_for(self, command_name: str | None, instance: str | None = None) -> tuple[CommandBudgetInfo, ...]:
+        """The budgets in money that an instance of this command draws on."""
+        keys = {Scope.COMMAND: command_name, Scope.INSTANCE: instance}
+        return tuple(
+            budget for (scope, key), budget in self.cost_budgets.items() if scope not in keys or keys[scope] == key
+        )
 
     def check_budget(self, command_name: str, estimated_tokens: int) -> bool:
         """Whether the command can use `estimated_tokens` more within every budget that applies, holds included."""
@@ -66,41 +86,53 @@ class TokenBudgetManager:
             budget.used + budget.held + estimated_tokens <= budget.limit for budget in self.budgets_for(command_name)
         )
 
-    def decide(self, command_name: str | None, estimated_tokens: int, instance: str | None = None) -> Decision:
-        """What would become of a launch that may use `estimated_tokens`; changes nothing.
+    def decide(
+        self,
+        command_name: str | None,
+        estimated_tokens: int,
+        instance: str | None = None,
+        *,
+        estimated_nano: int = 0,
+    ) -> Decision:
+        """What would become of a launch that may use `estimated_tokens` and cost `estimated_nano`; changes nothing.
 
         Block mode refuses what can never fit (`used + estimate > limit`) and lets wait what only others' holds
         keep out. Warn mode lets everything go and says what does not fit.
         """
-        over = [
-            budget
-            for budget in self.budgets_for(command_name, instance)
-            if budget.used + budget.held + estimated_tokens > budget.limit
-        ]
+        # what costs nothing by the estimate costs something all the same
+        wanted = [(budget, estimated_tokens) for budget in self.budgets_for(command_name, instance)]
+        wanted += [(budget, max(1, estimated_nano)) for budget in self.cost_budgets_for(command_name, instance)]
+        over = [(budget, estimate) for budget, estimate in wanted if estimate > budget.free]
         if not over:
             return Decision(Action.ALLOW)
-        tightest = min(over, key=lambda budget: (budget.limit - budget.used, budget.limit - budget.held))
-        if tightest.used + estimated_tokens > tightest.limit:
+        tightest, estimate = min(over, key=_tightness)
+        if tightest.used + estimate > tightest.limit:
             action = Action.BLOCK if self.enforcement_mode == "block" else Action.WARN
-            figures = f"used {tightest.used:,} + estimate {estimated_tokens:,} > limit {tightest.limit:,}"
-            return Decision(action, f"{tightest.label} budget: {figures} tokens", tightest)
+            return Decision(action, would_exceed(tightest, estimate), tightest)
         if self.enforcement_mode == "warn":
             return Decision(Action.ALLOW)
-        figures = (
-            f"used {tightest.used:,} + held by others {tightest.held:,} "
-            f"+ estimate {estimated_tokens:,} > limit {tightest.limit:,}"
+        return Decision(
+            Action.WAIT, would_exceed(tightest, estimate, tightest.held + tightest.held_elsewhere), tightest
         )
-        return Decision(Action.WAIT, f"{tightest.label} budget: {figures} tokens", tightest)
 
-    def reserve(self, command_name: str | None, estimated_tokens: int, instance: str | None = None) -> Decision:
-        """Decide, and when the launch may go set `estimated_tokens` aside on every budget that applies.
+    def reserve(
+        self,
+        command_name: str | None,
+        estimated_tokens: int,
+        instance: str | None = None,
+        *,
+        estimated_nano: int = 0,
+    ) -> Decision:
+        """Decide, and when the launch may go set the estimate aside on every budget that applies.
 
-        The decision carries the hold, to be passed to `record_usage` and at last to `release`.
+        The decision carries the hold, to be passed to `record_usage` and `record_cost`, and at last to `release`.
         """
-        decision = self.decide(command_name, estimated_tokens, instance)
+        decision = self.decide(command_name, estimated_tokens, instance, estimated_nano=estimated_nano)
         if decision.action not in (Action.ALLOW, Action.WARN):
             return decision
-        hold = Hold(self.budgets_for(command_name, instance), estimated_tokens)
+        costs = self.cost_budgets_for(command_name, instance)
+        money = Hold(costs, estimated_nano) if costs else None
+        hold = Hold(self.budgets_for(command_name, instance), estimated_tokens, money)
         return Decision(decision.action, decision.reason, decision.budget, hold)
 
     def record_usage(
@@ -115,17 +147,43 @@ class TokenBudgetManager:
         self.total_usage += tokens
         if hold is not None:
             hold.spend(tokens)
-        crossed = []
-        for budget in self.budgets_for(command_name, instance):
-            was_exceeded = budget.exceeded
-            budget.used += tokens
-            if budget.exceeded and not was_exceeded:
-                crossed.append(budget)
-        return tuple(crossed)
+        return _add(tokens, self.budgets_for(command_name, instance))
+
+    def record_cost(
+        self, command_name: str | None, nano: int, instance: str | None = None, hold: Hold | None = None
+    ) -> tuple[CommandBudgetInfo, ...]:
+        """Record a cost in nano-dollars (a delta, never negative); returns the budgets whose limit this passed."""
+        if hold is not None and hold.money is not None:
+            hold.money.spend(nano)
+        return _add(nano, self.cost_budgets_for(command_name, instance))
 
     def release(self, hold: Hold) -> None:
         """Give back what is left of a hold; a second call does nothing."""
         hold.release()
+
+
+def would_exceed(budget: CommandBudgetInfo, estimate: int, held: int | None = None) -> str:
+    """Why an estimate does not fit, with the figures; `held`: it would, but for what others hold."""
+    said = format_usd if budget.money else "{:,}".format
+    others = "" if held is None else f" + held by others {said(held)}"
+    figures = f"used {said(budget.used)}{others} + estimate {said(estimate)} > limit {said(budget.limit)}"
+    return f"{budget.label} budget: {figures}{'' if budget.money else ' tokens'}"
+
+
+def _tightness(item: tuple[CommandBudgetInfo, int]) -> tuple[bool, float, float]:
+    """What can never fit first; of budgets in tokens and money, the one with the smaller part left."""
+    budget, estimate = item
+    return budget.used + estimate <= budget.limit, budget.remaining / budget.limit, budget.free / budget.limit
+
+
+def _add(amount: int, budgets: tuple[CommandBudgetInfo, ...]) -> tuple[CommandBudgetInfo, ...]:
+    crossed = []
+    for budget in budgets:
+        was_exceeded = budget.exceeded
+        budget.used += amount
+        if budget.exceeded and not was_exceeded:
+            crossed.append(budget)
+    return tuple(crossed)
 
 
 def _limit(limit: int) -> int:

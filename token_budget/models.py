@@ -126,19 +126,27 @@ class Scope(StrEnum):
     """What a budget is a limit for."""
 
     OVERALL = "overall"
+    DAILY = "daily"
+    WEEKLY = "weekly"
+    MONTHLY = "monthly"
     COMMAND = "command"
     INSTANCE = "instance"
 
 
 class CommandBudgetInfo:
-    """Tracks one budget: its `limit`, what is `used` and what is `held`, all in tokens."""
+    """Tracks one budget: its `limit`, what is `used` and what is `held`, in tokens, or with `money` in nano-dollars.
 
-    def __init__(self, limit: int, *, scope: Scope = Scope.COMMAND, key: str = "") -> None:
+    Of a window's budget, `used` is what all runs have used in it, and `held_elsewhere` what other runs hold.
+    """
+
+    def __init__(self, limit: int, *, scope: Scope = Scope.COMMAND, key: str = "", money: bool = False) -> None:
         self.limit = limit
         self.scope = scope
         self.key = key
+        self.money = money
         self.used = 0
         self.held = 0
+        self.held_elsewhere = 0
 
     @property
     def remaining(self) -> int:
@@ -157,22 +165,30 @@ class CommandBudgetInfo:
 
     @property
     def label(self) -> str:
-        """The budget's name in messages: `overall`, `/test command`, `instance runner`."""
-        if self.scope is Scope.OVERALL:
-            return "overall"
-        return f"{self.key} command" if self.scope is Scope.COMMAND else f"instance {self.key}"
+        """The budget's name in messages: `overall`, `daily`, `/test command`, `instance runner`, `overall cost`."""
+        names = {Scope.COMMAND: f"{self.key} command", Scope.INSTANCE: f"instance {self.key}"}
+        return names.get(self.scope, str(self.scope)) + (" cost" if self.money else "")
+
+    @property
+    def free(self) -> int:
+        """What is neither used nor held by anybody; below zero once more than the limit is."""
+        return self.limit - self.used - self.held - self.held_elsewhere
 
     def __repr__(self) -> str:
         return f"CommandBudgetInfo({self.label}: used={self.used} held={self.held} limit={self.limit})"
 
 
 class Hold:
-    """Tokens that it sets aside on each of `budgets`; `remaining` falls as they are spent or released."""
+    """Tokens that it sets aside on each of `budgets`; `remaining` falls as they are spent or released.
 
-    __slots__ = ("budgets", "remaining")
+    `money` is the hold that goes with it on the budgets in money.
+    """
 
-    def __init__(self, budgets: tuple[CommandBudgetInfo, ...], tokens: int) -> None:
+    __slots__ = ("budgets", "money", "remaining")
+
+    def __init__(self, budgets: tuple[CommandBudgetInfo, ...], tokens: int, money: Hold | None = None) -> None:
         self.budgets = budgets
+        self.money = money
         self.remaining = 0
         self._change(tokens)
 
@@ -183,6 +199,14 @@ class Hold:
     def release(self) -> None:
         """Give back what is left; a second call does nothing."""
         self._change(-self.remaining)
+        if self.money is not None:
+            self.money.release()
+
+    def grow(self, tokens: int) -> int:
+        """Set aside up to so many more, as far as every budget has them free; returns how many."""
+        more = max(0, min(tokens, *(budget.free for budget in self.budgets))) if self.budgets else 0
+        self._change(more)
+        return more
 
     def _change(self, tokens: int) -> None:
         self.remaining += tokens

@@ -67,6 +67,16 @@ def _cut(text: str, width: int, ellipsis: str) -> tuple[str, int]:
     return text, taken
 
 
+NANO = 1_000_000_000  # nano-dollars in a dollar
+
+
+def format_usd(nano: int) -> str:
+    """Nano-dollars as text: `$1.23`, `$1,234.50`, and `$0.0042` where cents would hide it."""
+    if 0 < abs(nano) < NANO // 10:
+        return f"${nano / NANO:.4f}"
+    return f"${nano / NANO:,.2f}"
+
+
 def format_tokens(tokens: int) -> str:
     """Tokens in short: `950`, `3.0K`, `1.2M`, `4.5B`."""
     for size, unit in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "K")):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import CommandBudgetInfo, Scope
-from token_budget.text import ELLIPSIS, fit, format_tokens
+from token_budget.text import ELLIPSIS, fit, format_tokens, format_usd
 
 GREEN, YELLOW, RED, RESET = "\033[32m", "\033[33m", "\033[31m", "\033[0m"
 PANEL_WIDTH = 77
@@ -44,12 +44,14 @@ def render_budget_panel(
     inner = max(12, width - 4)
     rows: list[str] = []
     for title, budgets in (
-        ("Command Budgets:", manager.command_budgets),
-        ("Instance Budgets:", manager.instance_budgets),
+        ("Budgets of All Runs:", list(manager.window_budgets.values())),
+        ("Command Budgets:", list(manager.command_budgets.values())),
+        ("Instance Budgets:", list(manager.instance_budgets.values())),
+        ("Cost Budgets (estimates):", list(manager.cost_budgets.values())),
     ):
         if budgets:
             rows.append(fit(title, inner))
-            rows.extend(_rows(budgets.values(), 28, inner, color=color, ascii_only=ascii_only))
+            rows.extend(_rows(budgets, 28, inner, color=color, ascii_only=ascii_only))
     if manager.overall:
         rows[:0] = _rows([manager.overall], 8, inner, color=color, ascii_only=ascii_only)
     return boxed([fit("BUDGET STATUS", inner), *rows], inner=inner, ascii_only=ascii_only) if rows else []
@@ -77,7 +79,7 @@ def _rows(
         bar_width = room - label_width
     lines = []
     for budget, tail in zip(budgets, tails, strict=True):
-        label = "Overall:" if budget.scope is Scope.OVERALL else f"  {budget.key}"
+        label = "Overall:" if budget.scope is Scope.OVERALL and not budget.money else f"  {budget.key or budget.scope}"
         bar = ""
         if bar_width >= 4:
             bar = render_progress_bar(budget.used, budget.limit, bar_width, color=False, ascii_only=ascii_only)
@@ -93,8 +95,9 @@ def _rows(
 def _figures(budget: CommandBudgetInfo) -> str:
     """What stands behind a bar, e.g. `90% 900/1.0K (Warning!)`; for a command the warning follows the percentage."""
     warning = " (Warning!)" if budget.percentage >= 90 else ""
-    figures = f" {format_tokens(budget.used)}/{format_tokens(budget.limit)}"
-    if budget.held:
-        figures += f" +{format_tokens(budget.held)} held"
+    said = format_usd if budget.money else format_tokens
+    figures = f" {said(budget.used)}/{said(budget.limit)}"
+    if budget.held + budget.held_elsewhere:
+        figures += f" +{said(budget.held + budget.held_elsewhere)} held"
     both = figures + warning if budget.scope is Scope.OVERALL else warning + figures
     return f"{int(budget.percentage)}%{both}"

@@ -1,0 +1,501 @@
+"""An append-only ledger of what was used, across runs and orchestrators: SQLite in WAL mode, one file.
+
+A record is what one model has used for one attempt at an instance since the attempt's record before; its id is made
+from those, so that writing or importing it twice adds nothing. Holds of running orchestrators stand beside the
+records and lapse by their lease, so that a crash frees them. All times are milliseconds since 1970 in UTC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from token_budget.models import Action, Usage, Weights
+
+BUSY_S = 60.0  # for a writer to wait for others
+APPLICATION_ID = 0x54424C31  # "TBL1": told apart from other programs' databases
+QUARTER_MS = 900_000  # every zone's offset is a multiple of a quarter of an hour
+MIGRATIONS = (
+    """
+CREATE TABLE runs (
+    run TEXT PRIMARY KEY, machine TEXT NOT NULL, started_ms INTEGER NOT NULL, ended_ms INTEGER,
+    mode TEXT NOT NULL, budgets TEXT NOT NULL, exit_code INTEGER
+) WITHOUT ROWID;
+CREATE TABLE attempts (
+    key INTEGER PRIMARY KEY, run TEXT NOT NULL, instance TEXT NOT NULL, attempt INTEGER NOT NULL,
+    session TEXT, command TEXT, base_command TEXT, model TEXT, started_ms INTEGER NOT NULL, ended_ms INTEGER,
+    outcome TEXT, exact INTEGER NOT NULL DEFAULT 0,
+    input INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0, cache_write INTEGER NOT NULL DEFAULT 0,
+    cache_read INTEGER NOT NULL DEFAULT 0, cost_nano INTEGER,
+    UNIQUE (run, instance, attempt)
+);
+CREATE INDEX attempts_by_command ON attempts (base_command, ended_ms);
+CREATE TABLE records (
+    id TEXT PRIMARY KEY, attempt INTEGER NOT NULL REFERENCES attempts (key), at_ms INTEGER NOT NULL,
+    model TEXT NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+    cache_read INTEGER NOT NULL, cost_nano INTEGER, cost_source TEXT
+) WITHOUT ROWID;
+CREATE INDEX records_by_time ON records (at_ms, input, output, cache_write, cache_read, cost_nano, attempt, model);
+CREATE INDEX records_by_attempt ON records (attempt);
+CREATE TRIGGER add_up AFTER INSERT ON records BEGIN
+    UPDATE attempts SET input = input + NEW.input, output = output + NEW.output,
+        cache_write = cache_write + NEW.cache_write, cache_read = cache_read + NEW.cache_read,
+        cost_nano = CASE WHEN NEW.cost_nano IS NULL THEN cost_nano ELSE coalesce(cost_nano, 0) + NEW.cost_nano END
+    WHERE key = NEW.attempt;
+END;
+CREATE TABLE holds (
+    key INTEGER PRIMARY KEY, run TEXT NOT NULL, instance TEXT NOT NULL, tokens INTEGER NOT NULL,
+    cost_nano INTEGER NOT NULL, expires_ms INTEGER NOT NULL
+);
+CREATE TABLE alerts (key TEXT PRIMARY KEY, run TEXT NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE notes (
+    id TEXT PRIMARY KEY, run TEXT NOT NULL, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, instance TEXT,
+    text TEXT NOT NULL
+) WITHOUT ROWID;
+""",
+)
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of the orchestrator; `budgets` is JSON text of its limits."""
+
+    run: str
+    machine: str
+    started_ms: int
+    ended_ms: int | None = None
+    mode: str = "warn"
+    budgets: str = "{}"
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt at an instance, with what it has used by its records so far. `outcome` is None until it has ended."""
+
+    run: str
+    instance: str
+    attempt: int
+    started_ms: int
+    session: str | None = None
+    command: str | None = None
+    base_command: str | None = None
+    model: str | None = None
+    ended_ms: int | None = None
+    outcome: str | None = None
+    exact: bool = False
+    usage: Usage = field(default_factory=Usage)
+    cost_nano: int | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells it from all others."""
+        return self.run, self.instance, self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a model has used for an attempt since its record before. `cost_source` is `claude` or `prices`.
+
+    A count can be negative where an earlier record had named another model; the sums are right.
+    """
+
+    id: str
+    run: str
+    instance: str
+    attempt: int
+    at_ms: int
+    model: str
+    usage: Usage
+    cost_nano: int | None = None
+    cost_source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that a run did besides using tokens, e.g. an adjustment, with its reason."""
+
+    id: str
+    run: str
+    at_ms: int
+    kind: str
+    text: str
+    instance: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit on what all runs together use from a moment on: in tokens drawn, or with `money` in nano-dollars."""
+
+    since_ms: int
+    limit: int
+    money: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a reservation: its hold, or the place of the limit that was in the way with its figures."""
+
+    action: Action
+    hold: int | None = None
+    limit: int = 0
+    used: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What was used by one group of records; `start_ms` is its quarter of an hour where they are grouped by time."""
+
+    start_ms: int | None
+    group: str | None
+    usage: Usage
+    cost_nano: int | None
+    unpriced_tokens: int
+    records: int
+
+
+class Ledger:
+    """A ledger file. Safe with many processes at once; one object is for one thread at a time."""
+
+    def __init__(self, path: Path | str, *, create: bool = True) -> None:
+        """Open it. Raises LedgerError where it cannot be opened, is damaged, or was made by something else."""
+        self.path = Path(path)
+        if not create and not self.path.exists():
+            raise LedgerError(f"{self.path}: no ledger there yet: it begins with the first run")
+        try:
+            if create:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.path.touch(mode=0o600, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(f"{self.path}: cannot be opened: {_why(error)}") from None
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._damaged(error) from None
+        except LedgerError:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        application, version = self._pragma("application_id"), self._pragma("user_version")
+        tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if application != APPLICATION_ID and (tables or application):
+            raise LedgerError(f"{self.path}: is a database of another program: name another file with --ledger")
+        if version > len(MIGRATIONS):
+            raise LedgerError(f"{self.path}: was written by a newer version of this program (schema {version})")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        if version < len(MIGRATIONS):
+            with self._transaction():
+                for number in range(self._pragma("user_version"), len(MIGRATIONS)):  # another may have been first
+                    for statement in _statements(MIGRATIONS[number]):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version = {number + 1}")
+                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _pragma(self, name: str) -> int:
+        value: int = self._db.execute(f"PRAGMA {name}").fetchone()[0]
+        return value
+
+    def _damaged(self, error: sqlite3.Error) -> LedgerError:
+        if "locked" in str(error):
+            return LedgerError(f"{self.path}: is locked by another program")
+        return LedgerError(
+            f"{self.path}: cannot be read ({error}): nothing was changed; move it away to begin a new one, recover it "
+            f"with sqlite3's .recover, or run with --ledger off"
+        )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # -- writing --
+
+    def write(
+        self,
+        *,
+        runs: Iterable[Run] = (),
+        attempts: Iterable[Attempt] = (),
+        records: Iterable[Record] = (),
+        notes: Iterable[Note] = (),
+        alerts: Iterable[tuple[str, str, int]] = (),
+        holds: Iterable[tuple[int, int, int, int]] = (),
+    ) -> int:
+        """Write all of it in one transaction, durably; returns how many records were new.
+
+        Runs and attempts that are there already get their session, model, end and outcome; `usage` and `cost_nano` of
+        attempts come from their records alone. Alerts are (key, run, at_ms). Holds are (key, tokens, cost_nano,
+        expires_ms): what is left of each; one without anything left is taken away.
+        """
+        try:
+            with self._transaction():
+                self._db.executemany(_PUT_RUN, [_run_row(run) for run in runs])
+                self._db.executemany(_PUT_ATTEMPT, [_attempt_row(attempt) for attempt in attempts])
+                new = sum(self._db.execute(_PUT_RECORD, _record_row(record)).rowcount for record in records)
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO notes VALUES (?, ?, ?, ?, ?, ?)",
+                    [(note.id, note.run, note.at_ms, note.kind, note.instance, note.text) for note in notes],
+                )
+                self._db.executemany("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?)", alerts)
+                for key, tokens, cost_nano, expires_ms in holds:
+                    if tokens or cost_nano:
+                        self._db.execute(
+                            "UPDATE holds SET tokens = ?, cost_nano = ?, expires_ms = ? WHERE key = ?",
+                            (tokens, cost_nano, expires_ms, key),
+                        )
+                    else:
+                        self._db.execute("DELETE FROM holds WHERE key = ?", (key,))
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: cannot be written: {_why(error)}") from None
+        return new
+
+    def reserve(
+        self,
+        run: str,
+        instance: str,
+        tokens: int,
+        cost_nano: int,
+        limits: Sequence[Limit],
+        *,
+        weights: Weights,
+        now_ms: int,
+        lease_ms: int,
+        enforce: bool,
+    ) -> Answer:
+        """Hold so much against every limit, in one step for all processes that use this ledger.
+
+        With `enforce`, what can never fit is a BLOCK and what only others' holds keep out a WAIT; without it all is
+        held, and a WARN tells of the first that does not fit.
+        """
+        try:
+            with self._transaction():
+                self._db.execute("DELETE FROM holds WHERE expires_ms <= ?", (now_ms,))
+                held = self._db.execute("SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0) FROM holds")
+                held_tokens, held_nano = held.fetchone()
+                answer = Answer(Action.ALLOW)
+                for place, limit in enumerate(limits):
+                    used = self._used(limit, weights)
+                    others, wanted = (held_nano, cost_nano) if limit.money else (held_tokens, tokens)
+                    if used + others + wanted <= limit.limit:
+                        continue
+                    never = used + wanted > limit.limit
+                    if enforce:
+                        return Answer(Action.BLOCK if never else Action.WAIT, None, place, used, others)
+                    if never and answer.action is Action.ALLOW:
+                        answer = Answer(Action.WARN, None, place, used, others)
+                cursor = self._db.execute(
+                    "INSERT INTO holds (run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, ?, ?, ?)",
+                    (run, instance, tokens, cost_nano, now_ms + lease_ms),
+                )
+                return Answer(answer.action, cursor.lastrowid, answer.limit, answer.used, answer.held)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: cannot be written: {_why(error)}") from None
+
+    def release_run(self, run: str) -> None:
+        """Take away what an earlier orchestrator of this run held."""
+        with self._transaction():
+            self._db.execute("DELETE FROM holds WHERE run = ?", (run,))
+
+    def prune(self, before_ms: int) -> int:
+        """Take away runs that ended, and records that were made, before a moment; returns how many records went."""
+        old = "SELECT key FROM attempts WHERE coalesce(ended_ms, started_ms) < ?"
+        with self._transaction():
+            gone = self._db.execute(f"DELETE FROM records WHERE attempt IN ({old})", (before_ms,)).rowcount
+            self._db.execute("DELETE FROM attempts WHERE coalesce(ended_ms, started_ms) < ?", (before_ms,))
+            self._db.execute(
+                "DELETE FROM runs WHERE coalesce(ended_ms, started_ms) < ? AND run NOT IN (SELECT run FROM attempts)",
+                (before_ms,),
+            )
+            self._db.execute("DELETE FROM notes WHERE at_ms < ?", (before_ms,))
+            self._db.execute("DELETE FROM alerts WHERE at_ms < ?", (before_ms,))
+        return gone
+
+    # -- reading --
+
+    def used(self, limits: Sequence[Limit], weights: Weights) -> list[int]:
+        """What all runs have drawn (or spent) since the beginning of each limit."""
+        return [self._used(limit, weights) for limit in limits]
+
+    def held_by_others(self, run: str, now_ms: int) -> tuple[int, int]:
+        """Tokens and nano-dollars that other runs hold now."""
+        row = self._db.execute(
+            "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0) FROM holds WHERE run != ? AND expires_ms > ?",
+            (run, now_ms),
+        ).fetchone()
+        return row[0], row[1]
+
+    def _used(self, limit: Limit, weights: Weights) -> int:
+        if limit.money:
+            row = self._db.execute("SELECT sum(cost_nano) FROM records WHERE at_ms >= ?", (limit.since_ms,)).fetchone()
+            return row[0] or 0
+        row = self._db.execute(f"SELECT {_COUNTS} FROM records WHERE at_ms >= ?", (limit.since_ms,)).fetchone()
+        return weights.draw(_usage(row))
+
+    def totals(self, run: str) -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
+        """What is recorded of a run, by instance, attempt and model: usage, cost, number of records."""
+        rows = self._db.execute(
+            f"SELECT a.instance, a.attempt, r.model, {_COUNTS_OF_R}, sum(r.cost_nano), count(*) FROM records r"
+            " JOIN attempts a ON a.key = r.attempt WHERE a.run = ? GROUP BY 1, 2, 3",
+            (run,),
+        )
+        return {(row[0], row[1], row[2]): (_usage(row[3:7]), row[7], row[8]) for row in rows}
+
+    def sums(
+        self, by: str | None = None, *, since_ms: int = 0, until_ms: int = 2**62, by_time: bool = False
+    ) -> list[Sum]:
+        """What was used, grouped by `command`, `model`, `run` or nothing, and with `by_time` by quarters of an hour."""
+        column = {None: "NULL", "command": "a.base_command", "model": "r.model", "run": "a.run"}[by]
+        join = "" if by in (None, "model") else "JOIN attempts a ON a.key = r.attempt"
+        quarter = f"r.at_ms / {QUARTER_MS}" if by_time else "NULL"
+        unpriced = (
+            "sum(CASE WHEN r.cost_nano IS NULL THEN r.input + r.output + r.cache_write + r.cache_read ELSE 0 END)"
+        )
+        rows = self._db.execute(
+            f"SELECT {quarter}, {column}, {_COUNTS_OF_R}, sum(r.cost_nano), {unpriced}, count(*) FROM records r {join}"
+            " WHERE r.at_ms >= ? AND r.at_ms < ? GROUP BY 1, 2 ORDER BY 1, 2",
+            (since_ms, until_ms),
+        )
+        return [
+            Sum(None if row[0] is None else row[0] * QUARTER_MS, row[1], _usage(row[2:6]), row[6], row[7], row[8])
+            for row in rows
+        ]
+
+    def runs(self, *, since_ms: int = 0, run: str | None = None) -> list[Run]:
+        """Runs by their start; `run`: that one alone."""
+        rows = self._db.execute(
+            "SELECT run, machine, started_ms, ended_ms, mode, budgets, exit_code FROM runs"
+            " WHERE started_ms >= ? AND (? IS NULL OR run = ?) ORDER BY started_ms, run",
+            (since_ms, run, run),
+        )
+        return [Run(*row) for row in rows]
+
+    def attempts(
+        self, *, run: str | None = None, base_command: str | None = None, since_ms: int = 0, latest: int = -1
+    ) -> list[Attempt]:
+        """Attempts by their start, at most the `latest` of those that ended last; of one run or base command."""
+        where = ["coalesce(ended_ms, started_ms) >= ?"]
+        values: list[str | int] = [since_ms]
+        for column, value in (("run", run), ("base_command", base_command)):
+            if value is not None:
+                where.append(f"{column} = ?")
+                values.append(value)
+        rows = self._db.execute(
+            "SELECT run, instance, attempt, started_ms, session, command, base_command, model, ended_ms, outcome,"
+            f" exact, input, output, cache_write, cache_read, cost_nano FROM attempts WHERE {' AND '.join(where)}"
+            " ORDER BY ended_ms DESC LIMIT ?",
+            (*values, latest),
+        )
+        found = [_attempt(*row) for row in rows]
+        return sorted(found, key=lambda attempt: (attempt.started_ms, attempt.instance, attempt.attempt))
+
+    def records(self, *, run: str | None = None) -> Iterator[Record]:
+        """Records by time, of one run or of all."""
+        rows = self._db.execute(
+            "SELECT r.id, a.run, a.instance, a.attempt, r.at_ms, r.model, r.input, r.output, r.cache_write,"
+            " r.cache_read, r.cost_nano, r.cost_source FROM records r JOIN attempts a ON a.key = r.attempt"
+            " WHERE ? IS NULL OR a.run = ? ORDER BY r.at_ms, r.id",
+            (run, run),
+        )
+        for row in rows:
+            yield _record(*row)
+
+    def notes(self, *, run: str | None = None) -> list[Note]:
+        """Notes by time, of one run or of all."""
+        rows = self._db.execute(
+            "SELECT id, run, at_ms, kind, text, instance FROM notes WHERE ? IS NULL OR run = ? ORDER BY at_ms, id",
+            (run, run),
+        )
+        return [Note(*row) for row in rows]
+
+    def alerts_sent(self) -> set[str]:
+        """The keys of all alerts that were ever sent."""
+        return {row[0] for row in self._db.execute("SELECT key FROM alerts")}
+
+
+_COUNTS = "sum(input), sum(output), sum(cache_write), sum(cache_read)"
+_COUNTS_OF_R = "sum(r.input), sum(r.output), sum(r.cache_write), sum(r.cache_read)"
+_PUT_RUN = """
+INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run) DO UPDATE SET ended_ms = coalesce(excluded.ended_ms, ended_ms), mode = excluded.mode,
+    budgets = excluded.budgets, exit_code = coalesce(excluded.exit_code, exit_code)
+"""
+_PUT_ATTEMPT = """
+INSERT INTO attempts
+    (run, instance, attempt, session, command, base_command, model, started_ms, ended_ms, outcome, exact)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run, instance, attempt) DO UPDATE SET session = coalesce(excluded.session, session),
+    model = coalesce(excluded.model, model), ended_ms = coalesce(excluded.ended_ms, ended_ms),
+    outcome = coalesce(excluded.outcome, outcome), exact = excluded.exact
+"""
+_PUT_RECORD = """
+INSERT OR IGNORE INTO records
+SELECT ?, key, ?, ?, ?, ?, ?, ?, ?, ? FROM attempts WHERE run = ? AND instance = ? AND attempt = ?
+"""
+
+
+def _run_row(run: Run) -> tuple[str | int | None, ...]:
+    return (run.run, run.machine, run.started_ms, run.ended_ms, run.mode, run.budgets, run.exit_code)
+
+
+def _attempt_row(attempt: Attempt) -> tuple[str | int | None, ...]:
+    of = (attempt.session, attempt.command, attempt.base_command, attempt.model)
+    return (*attempt.key, *of, attempt.started_ms, attempt.ended_ms, attempt.outcome, int(attempt.exact))
+
+
+def _record_row(record: Record) -> tuple[str | int | None, ...]:
+    usage, cost = record.usage, (record.cost_nano, record.cost_source)
+    counts = (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_creation_input_tokens,
+        usage.cache_read_input_tokens,
+    )
+    return (record.id, record.at_ms, record.model, *counts, *cost, record.run, record.instance, record.attempt)
+
+
+def _attempt(*row: Any) -> Attempt:
+    return Attempt(*row[:10], **{"exact": bool(row[10]), "usage": _usage(row[11:15]), "cost_nano": row[15]})
+
+
+def _record(*row: Any) -> Record:
+    return Record(*row[:6], **{"usage": _usage(row[6:10]), "cost_nano": row[10], "cost_source": row[11]})
+
+
+def _usage(row: Sequence[int | None]) -> Usage:
+    return Usage(*(count or 0 for count in row))
+
+
+def _statements(script: str) -> Iterator[str]:
+    """A script's statements, triggers whole: `executescript` would commit before them."""
+    part = ""
+    for line in script.splitlines(keepends=True):
+        part += line
+        if sqlite3.complete_statement(part):
+            yield part
+            part = ""
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

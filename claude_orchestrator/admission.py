@@ -10,6 +10,7 @@ is cut short by it is continued by the client itself with another request, which
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -177,7 +178,8 @@ SEAM_TOKENS = 16  # where old and new text meet, tokens may be cut otherwise
 CLOSE_BYTES = 1_024  # of new text: no other earlier body need be looked at
 REMEMBERED_BYTES = 8 * 1024 * 1024
 SERVER_TOOLS = (b'"web_search_', b'"web_fetch_', b'"code_execution_')
-UNBOUNDED = (b'"type":"document"', b'"type":"url"', b'"type":"file"', b'"type": "document"', b'"type": "url"')
+SERVER_TOOL_USES = 8  # as Claude Code limits them
+UNBOUNDED = re.compile(rb'"type"\s*:\s*"(?:document|url|file)"')
 
 
 @dataclass(slots=True)
@@ -214,12 +216,16 @@ class InputBound:
 
 def is_bounded(body: bytes) -> bool:
     """Whether the body's bytes bound its tokens: not with documents (compressed) or things named by reference."""
-    return not any(mark in body for mark in UNBOUNDED)
+    return UNBOUNDED.search(body) is None
+
+
+def by_server_tools(body: bytes) -> int:
+    """What tools that the API itself runs may add to a request's input, beyond what any count of it tells."""
+    return SERVER_TOOL_TOKENS * SERVER_TOOL_USES if any(mark in body for mark in SERVER_TOOLS) else 0
 
 
 def _of_bytes(body: bytes) -> int:
-    tools = SERVER_TOOL_TOKENS * 8 if any(mark in body for mark in SERVER_TOOLS) else 0
-    return OVERHEAD_TOKENS + tools + _of_new(body)
+    return OVERHEAD_TOKENS + _of_new(body)
 
 
 def _beyond(old: bytes, body: bytes) -> bytes:

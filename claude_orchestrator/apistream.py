@@ -34,7 +34,7 @@ class AnswerMeter(Protocol):
 def answer_meter(content_type: str, encoding: str) -> AnswerMeter:
     """A meter for an answer with these headers."""
     meter: AnswerMeter = _EventStream() if "event-stream" in content_type else _Body()
-    return _Decoded(meter, encoding) if encoding in ("gzip", "deflate") else meter
+    return _Decoded(meter, encoding) if encoding in ("gzip", "x-gzip", "deflate") else meter
 
 
 class _Decoded:
@@ -42,8 +42,9 @@ class _Decoded:
 
     def __init__(self, meter: AnswerMeter, encoding: str) -> None:
         self._meter = meter
-        self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 32 if encoding == "gzip" else zlib.MAX_WBITS)
-        self._broken = False
+        self._wbits = zlib.MAX_WBITS if encoding == "deflate" else zlib.MAX_WBITS | 16
+        self._decoder = zlib.decompressobj(self._wbits)
+        self._broken = self._begun = False
 
     def feed(self, data: bytes) -> ApiUsage | None:
         if self._broken:
@@ -51,12 +52,26 @@ class _Decoded:
         last = None
         try:
             while data:
-                plain = self._decoder.decompress(data, 1024 * 1024)  # a bomb must not fill the memory
-                data = self._decoder.unconsumed_tail
+                if self._decoder.eof:
+                    self._decoder = zlib.decompressobj(self._wbits)  # gzip may come in several members
+                plain = self._decompress(data)
+                data = self._decoder.unconsumed_tail or self._decoder.unused_data
                 last = self._meter.feed(plain) or last
         except zlib.error:
             self._broken = True
         return last
+
+    def _decompress(self, data: bytes) -> bytes:
+        try:
+            plain = self._decoder.decompress(data, 1024 * 1024)  # a bomb must not fill the memory
+        except zlib.error:
+            if self._begun or self._wbits != zlib.MAX_WBITS:
+                raise
+            self._wbits = -zlib.MAX_WBITS  # some servers send deflate without its header
+            self._decoder = zlib.decompressobj(self._wbits)
+            plain = self._decoder.decompress(data, 1024 * 1024)
+        self._begun = True
+        return plain
 
     def close(self) -> ApiUsage | None:
         return self._meter.close()
@@ -75,6 +90,7 @@ class _EventStream:
         self._malformed = False
         self._stop_reason: str | None = None
         self._model = ""
+        self._told = False
         self._written_for_1h_tokens = 0
 
     def feed(self, data: bytes) -> ApiUsage | None:
@@ -88,11 +104,11 @@ class _EventStream:
         if not line.startswith(_DATA):
             return False
         head = line[:_HEAD_BYTES]
-        if b"content_block_delta" in head:
+        if b"content_block_delta" in head or b"content_block_delta" in line[-_HEAD_BYTES:]:
             self._pieces += 1
             self._chars += max(0, len(line) - 100)
             return False
-        if b"message_start" not in head and b"message_delta" not in head:
+        if b"usage" not in line:
             return False
         event = _json(line[len(_DATA) :])
         match event.get("type"):
@@ -107,8 +123,11 @@ class _EventStream:
                 self._stop_reason = reason if isinstance(reason, str) else None
                 self._done = self._stop_reason is not None
                 self._take(event.get("usage"))
-            case _:
+            case None:
                 self._malformed = True
+            case _:
+                return False
+        self._told = True
         return True
 
     def _take(self, value: object) -> None:
@@ -118,7 +137,7 @@ class _EventStream:
         self._malformed = self._malformed or malformed
 
     def _so_far(self, *, ended: bool = False) -> ApiUsage | None:
-        if not self._id:
+        if not self._told:
             return None
         exact = not self._malformed and not self._framer.dropped
         cut = ended and not self._done

@@ -15,8 +15,10 @@ from click.core import ParameterSource
 
 from claude_orchestrator import __version__
 from claude_orchestrator.config import (
+    ADJUST,
     MAX_RETRIES,
     PERMISSION_MODES,
+    WINDOWS,
     Config,
     InstanceConfig,
     load_config,
@@ -33,10 +35,15 @@ if TYPE_CHECKING:
     from claude_orchestrator.resume import History
     from claude_orchestrator.runfolder import EarlierRun
     from claude_orchestrator.terminal import Terminal
+    from token_budget.forecast import Forecast
+    from token_budget.ledger import Ledger
+    from token_budget.pricing import Prices
+    from token_budget.profiles import Profile
 
 PROGRAM = "claude-orchestrator"
 ENV_PREFIX = "CLAUDE_ORCHESTRATOR"
 CONFIG_NAME = "claude-orchestrator.json"
+LEDGER_NAME = "ledger.db"
 DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
 FROM_PROMPT, FROM_NOWHERE = "PROMPT", "built-in default"  # a config's source where it is no file
 ISSUES = "https://github.com/claude-orchestrator/claude-orchestrator/issues"
@@ -50,6 +57,25 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "disable_budget_visuals",
         "token_weights",
         "meter",
+        "adjust",
+        "budget_profile",
+    ),
+    "Budgets in money (estimates: subscriptions do not pay per token)": (
+        "overall_cost_budget",
+        "command_cost_budget",
+        "daily_cost_budget",
+        "weekly_cost_budget",
+        "monthly_cost_budget",
+        "stop_at_rate_limit",
+    ),
+    "Across runs": (
+        "ledger",
+        "daily_token_budget",
+        "weekly_token_budget",
+        "monthly_token_budget",
+        "alert_at",
+        "alert_command",
+        "alert_webhook",
     ),
     "How to run it": (
         "max_parallel",
@@ -81,6 +107,12 @@ SETTINGS = {
     "disable_budget_visuals": "disable_budget_visuals",
     "token_weights": "token_weights",
     "meter": "meter",
+    "adjust": "adjust",
+    "overall_cost_budget": "overall_cost_budget",
+    "command_cost_budget": "command_cost_budgets",
+    **{f"{window}_{unit}_budget": f"{window}_{unit}_budget" for window in WINDOWS for unit in ("token", "cost")},
+    "stop_at_rate_limit": "stop_at_rate_limit",
+    "alert_at": "alert_at",
     "max_parallel": "max_parallel",
     "startup_delay": "startup_delay_s",
     "timeout": "timeout_s",
@@ -160,6 +192,32 @@ FILE = click.Path(path_type=Path)
     help="Count at the API's connection, which makes a budget a hard cap, or from streams.  [default: auto]",
 )
 @click.option(
+    "--adjust",
+    type=click.Choice(ADJUST),
+    help="Holds that change while instances run: grow into room that others leave, or fair shares.  [default: pool]",
+)
+@click.option("--budget-profile", metavar="NAME", help="A named set of limits; see token-budget profile.")
+@click.option("--overall-cost-budget", metavar="USD", help="Limit in USD for the whole run.")
+@click.option("--command-cost-budget", multiple=True, metavar="/CMD=USD", help="For a base command or an instance.")
+@click.option("--daily-cost-budget", metavar="USD", help="For all runs of a day together.")
+@click.option("--weekly-cost-budget", metavar="USD", help="For all runs of a week, from Monday on.")
+@click.option("--monthly-cost-budget", metavar="USD", help="For all runs of a month.")
+@click.option(
+    "--stop-at-rate-limit",
+    type=click.FloatRange(0, 100, min_open=True),
+    metavar="PERCENT",
+    help="Stop when so much of a limit of the subscription is used.",
+)
+@click.option(
+    "--ledger", metavar="FILE|off", help="Where use is kept across runs.  [default: in the user's app folder]"
+)
+@click.option("--daily-token-budget", type=POSITIVE, metavar="N", help="For all runs of a day together.")
+@click.option("--weekly-token-budget", type=POSITIVE, metavar="N", help="For all runs of a week, from Monday on.")
+@click.option("--monthly-token-budget", type=POSITIVE, metavar="N", help="For all runs of a month.")
+@click.option("--alert-at", metavar="P,…|off", help="Percentages of any budget to tell of, once each.  [default: 80]")
+@click.option("--alert-command", metavar="CMD", help="A command that gets each alert as JSON; run without a shell.")
+@click.option("--alert-webhook", metavar="URL", help="An address that each alert is POSTed to as JSON.")
+@click.option(
     "--max-parallel", type=POSITIVE, metavar="N", help=f"Instances at once.  [default: {DEFAULT_MAX_PARALLEL}]"
 )
 @click.option("--startup-delay", type=SECONDS_OR_NONE, metavar="S", help="Seconds between launches.  [default: 0]")
@@ -227,11 +285,16 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     preflight.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
     config = _config(options, workspace)
-    settings = merge(_for_settings(given), config.budget, config.source, _given_before(earlier))
+    profile = _profile(options["budget_profile"], workspace)
+    settings = merge(_for_settings(given), config.budget, config.source, _given_before(earlier), profile)
     terminal.visuals = not settings.disable_budget_visuals
     only_shows = options["list_commands"] or options["inspect_command"]
     claude = "claude" if only_shows or options["rehearse"] else preflight.find_claude(options["claude_bin"])
-    plan = make_plan(config, settings, workspace=str(workspace), claude_bin=claude)
+    sinks = _sinks(options)
+    prices = _prices(settings)
+    ledger = None if only_shows else _ledger(options, settings)
+    forecasts = Forecasts(ledger)
+    plan = make_plan(config, settings, workspace=str(workspace), claude_bin=claude, forecast=forecasts.of)
     if only_shows:
         return _show_commands(options, workspace, terminal, make_manager(plan, settings))
     preflight.check_plan(plan, config.source)
@@ -244,6 +307,8 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     warnings = [*plan.warnings, *([lacks] if lacks else [])]
     if options["dry_run"]:
         return _dry_run(plan, settings, meter, terminal, config.source, warnings, earlier)
+    if ledger is None and windows_of(settings):
+        raise UserError(f"{windows_of(settings)[0]}: needs the ledger, which is off")
     for warning in warnings:
         terminal.message("WARNING", warning)
     from claude_orchestrator import runner
@@ -261,7 +326,90 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
         rehearse=options["rehearse"],
         start_in_s=start_in_s,
         earlier=earlier,
+        accounting=runner.Accounting(ledger, prices, *sinks),
     )
+
+
+# -- budgets with a memory --
+
+
+def _profile(name: str | None, workspace: Path) -> Profile | None:
+    if name is None:
+        return None
+    from token_budget.profiles import PROJECT_FILE, USER_FILE, load
+
+    try:
+        return load(name, (workspace / PROJECT_FILE, Path(click.get_app_dir(PROGRAM), USER_FILE)))
+    except ValueError as error:
+        raise UserError(*(f"--budget-profile: {line}" for line in str(error).splitlines())) from None
+
+
+def _ledger(options: Mapping[str, Any], settings: Settings) -> Ledger | None:
+    """The ledger; a rehearsal has one only where it is named, a dry run makes none."""
+    named = options["ledger"]
+    if named == "off" or (named is None and options["rehearse"]):
+        return None
+    path = Path(named) if named else Path(click.get_app_dir(PROGRAM), LEDGER_NAME)
+    if options["dry_run"] and not path.exists():
+        return None
+    from token_budget.ledger import Ledger, LedgerError
+
+    try:
+        return Ledger(path)
+    except LedgerError as error:
+        raise UserError(f"--ledger: {error}") from None
+
+
+def windows_of(settings: Settings) -> list[str]:
+    """The options of the limits across runs that are set."""
+    names = [f"{window}_{unit}_budget" for window in WINDOWS for unit in ("token", "cost")]
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(settings, name) is not None]
+
+
+def _prices(settings: Settings) -> Prices | None:
+    """Prices for what the CLI has no figure for; None where the extra is not installed."""
+    from token_budget import pricing
+
+    if not pricing.available():
+        return None
+    return pricing.Prices()
+
+
+def _sinks(options: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, str | None]:
+    """The alert command and webhook, checked."""
+    from token_budget.alerts import parse_command, parse_webhook
+
+    command, webhook = options["alert_command"], options["alert_webhook"]
+    try:
+        return (parse_command(command) if command is not None else None), (
+            parse_webhook(webhook) if webhook is not None else None
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+class Forecasts:
+    """What base commands will use, by the ledger."""
+
+    def __init__(self, ledger: Ledger | None) -> None:
+        self._ledger = ledger
+        self._known: dict[tuple[str | None, str | None], Forecast | None] = {}
+
+    def of(self, base_command: str | None, model: str | None) -> Forecast | None:
+        """The forecast for a base command; None without a ledger."""
+        if self._ledger is None:
+            return None
+        key = base_command, model
+        if key not in self._known:
+            import time
+
+            from token_budget.forecast import forecast
+            from token_budget.observations import observations
+
+            self._known[key] = forecast(
+                observations(self._ledger, base_command), base_command, model or "", time.time()
+            )
+        return self._known[key]
 
 
 def _given(ctx: click.Context, options: Mapping[str, Any]) -> dict[str, Given]:

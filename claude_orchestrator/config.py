@@ -6,13 +6,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from claude_orchestrator.errors import UserError
+from token_budget.alerts import parse_thresholds
 from token_budget.budget_manager import MODES
 from token_budget.models import WEIGHT_KEYS, Weights
 
+_T = TypeVar("_T")
 MAX_RETRIES = 100
+MAX_USD = 1_000_000
+WINDOWS = ("daily", "weekly", "monthly")
+ADJUST = ("off", "pool", "fair")
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 PERMISSION_MODES = ("default", "acceptEdits", "auto", "bypassPermissions", "dontAsk", "manual", "plan")
 OWN_OPTIONS = ("-p", "--print", "--input-format", "--output-format", "--resume", "-r", "--continue", "-c")
@@ -57,13 +62,23 @@ class InstanceConfig:
 
 @dataclass(frozen=True, slots=True)
 class BudgetConfig:
-    """The `budget` object; None: not said in the file."""
+    """The `budget` object; None: not said in the file. Costs are in USD, as text, so that they are exact."""
 
     overall_budget: int | None = None
     command_budgets: tuple[tuple[str, int], ...] = ()
     enforcement_mode: str | None = None
     disable_visuals: bool | None = None
     token_weights: str | None = None
+    daily_token_budget: int | None = None
+    weekly_token_budget: int | None = None
+    monthly_token_budget: int | None = None
+    overall_cost_budget: str | None = None
+    command_cost_budgets: tuple[tuple[str, str], ...] = ()
+    daily_cost_budget: str | None = None
+    weekly_cost_budget: str | None = None
+    monthly_cost_budget: str | None = None
+    alert_at: str | None = None
+    adjust: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +259,11 @@ class _Reader:
                     "enforcement_mode": self.enforcement_mode,
                     "disable_visuals": self.flag,
                     "token_weights": self.token_weights,
+                    **dict.fromkeys((f"{window}_token_budget" for window in WINDOWS), self.positive_integer),
+                    **dict.fromkeys((f"{window}_cost_budget" for window in ("overall", *WINDOWS)), self.usd),
+                    "command_cost_budgets": self.command_cost_budgets,
+                    "alert_at": self.alert_at,
+                    "adjust": self.adjust,
                 },
             )
         )
@@ -372,7 +392,30 @@ class _Reader:
                 self.error(f"{path}[{i}]", "is set by the orchestrator itself", arg)
         return args
 
+    def usd(self, value: object, path: str) -> str:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_USD:
+            self.error(path, f"expected an amount of USD above 0 and at most {MAX_USD:,}", value)
+            return "1"
+        return f"{value:.9f}".rstrip("0").rstrip(".")
+
+    def alert_at(self, value: object, path: str) -> str:
+        try:
+            parse_thresholds(value if isinstance(value, str) else ",".join(map(str, value)))  # type: ignore[call-overload]
+        except (TypeError, ValueError):
+            self.error(path, 'expected percentages such as [50, 80] or "50,80"', value)
+            return ""
+        return value if isinstance(value, str) else ",".join(map(str, value))  # type: ignore[call-overload]
+
+    def adjust(self, value: object, path: str) -> str:
+        return self.choice(value, path, ADJUST)
+
+    def command_cost_budgets(self, value: object, path: str) -> tuple[tuple[str, str], ...]:
+        return self.by_command(value, path, self.usd)
+
     def command_budgets(self, value: object, path: str) -> tuple[tuple[str, int], ...]:
+        return self.by_command(value, path, self.positive_integer)
+
+    def by_command(self, value: object, path: str, reader: Callable[[object, str], _T]) -> tuple[tuple[str, _T], ...]:
         if not isinstance(value, dict):
             self.error(path, "expected an object of command: limit", value)
             return ()
@@ -384,7 +427,7 @@ class _Reader:
                 continue
             if not key.strip():
                 self.error(path, "a command's name is empty")
-            pairs.append((key.strip(), self.positive_integer(limit, f"{path}.{key}")))
+            pairs.append((key.strip(), reader(limit, f"{path}.{key}")))
         return tuple(pairs)
 
     def token_weights(self, value: object, path: str) -> str:

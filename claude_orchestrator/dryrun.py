@@ -11,8 +11,9 @@ from claude_orchestrator.metering import Meter
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.settings import Settings
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Action, Hold, Weights
-from token_budget.text import Look, printable
+from token_budget.forecast import chance_that_sum_is_under
+from token_budget.models import Action, CommandBudgetInfo, Hold, Weights
+from token_budget.text import Look, format_usd, printable
 from token_budget.visualization import render_budget_panel
 
 _SAID = {
@@ -48,7 +49,7 @@ def describe(
             lines += ["", *_instance(status.spec, manager, holds)]
     for hold in holds:
         manager.release(hold)
-    lines += ["", f"Meter: {_meter(meter, manager)}"]
+    lines += ["", f"Meter: {_meter(meter, manager)}", *_chances(instances, manager)]
     lines += ["", "Settings (value, where it came from):", *_settings(settings)]
     lines = [printable(line) for line in lines]
     if look.visuals:
@@ -70,8 +71,24 @@ def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
     )
 
 
+def _chances(instances: Sequence[InstanceStatus], manager: TokenBudgetManager) -> list[str]:
+    """How likely the whole plan fits each budget in tokens, where that is known."""
+    lines = []
+    for budget in manager.budgets:
+        to_run = [status.spec for status in instances if not status.ended]
+        drawing = [spec for spec in to_run if budget in manager.budgets_for(spec.base_command, spec.name)]
+        forecasts = [spec.forecast for spec in drawing if spec.forecast is not None and spec.forecast.known]
+        if budget.money or not drawing or len(forecasts) < len(drawing):
+            continue
+        chance = chance_that_sum_is_under(forecasts, budget.limit - budget.used - budget.held_elsewhere)
+        if chance is not None:
+            lines.append(f"Chance that all of it fits the {budget.label} budget ({budget.limit:,}): {chance:.0%}")
+    return lines
+
+
 def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
-    budgets = manager.budgets_for(spec.base_command, spec.name)
+    costs = manager.cost_budgets_for(spec.base_command, spec.name)
+    budgets = manager.budgets_for(spec.base_command, spec.name) + costs
     decision = manager.reserve(spec.base_command, spec.estimate_tokens, spec.name)
     if decision.hold is not None:
         holds.append(decision.hold)
@@ -84,25 +101,43 @@ def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) 
         lines.append(f"   env:       {', '.join(name for name, _ in spec.env)} (values not shown)")
     if spec.timeout_s is not None:
         lines.append(f"   timeout:   {spec.timeout_s:g} s")
-    named = ", ".join(f"{budget.label} ({budget.limit:,})" for budget in budgets) or "none"
+    named = ", ".join(f"{budget.label} ({_limit(budget)})" for budget in budgets) or "none"
     lines.append(f"   budgets:   {named}")
     lines.append(f"   estimate:  {spec.estimate_tokens:,} tokens")
+    if spec.forecast is not None:
+        lines.append(f"   forecast:  {spec.forecast.describe()}")
     reason = f" ({decision.reason})" if decision.reason else ""
     lines.append(f"   admission: {_SAID[decision.action]}{reason}")
     return lines
 
 
+def _limit(budget: CommandBudgetInfo) -> str:
+    return format_usd(budget.limit) if budget.money else f"{budget.limit:,}"
+
+
 def _settings(settings: Settings) -> list[str]:
     rows = []
     for field in fields(settings):
-        if field.name in ("origins", "command_budgets"):
+        if field.name in ("origins", "command_budgets", "command_cost_budgets"):
             continue
         value = getattr(settings, field.name)
-        shown = value.describe() if isinstance(value, Weights) else "none" if value is None else value
-        rows.append((field.name, str(shown), settings.origins[field.name]))
+        match value:
+            case Weights():
+                shown = value.describe()
+            case tuple():
+                shown = ",".join(map(str, value)) or "off"
+            case int() if field.name.endswith("_cost_budget"):
+                shown = format_usd(value)
+            case _:
+                shown = "none" if value is None else str(value)
+        rows.append((field.name, shown, settings.origins[field.name]))
     rows += [
         (f"command_budgets[{key}]", str(limit), settings.origins[f"command_budgets[{key}]"])
         for key, limit in settings.command_budgets
+    ]
+    rows += [
+        (f"command_cost_budgets[{key}]", format_usd(limit), settings.origins[f"command_cost_budgets[{key}]"])
+        for key, limit in settings.command_cost_budgets
     ]
     width = max(len(name) for name, _, _ in rows)
     return [f"   {name:<{width}}  {value} ({origin})" for name, value, origin in rows]

@@ -18,18 +18,27 @@ import secrets
 import socket
 import ssl
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import hdrs, web
 from yarl import URL
 
-from claude_orchestrator.admission import LEAST_THINKING_TOKENS, Admission, InputBound, Ticket, Verdict, is_bounded
+from claude_orchestrator.admission import (
+    LEAST_THINKING_TOKENS,
+    Admission,
+    InputBound,
+    Ticket,
+    Verdict,
+    by_server_tools,
+    is_bounded,
+)
 from claude_orchestrator.apistream import DECODABLE, answer_meter
 from claude_orchestrator.events import ApiUsage
-from token_budget.models import CommandBudgetInfo, Hold, Weights
+from token_budget.models import CommandBudgetInfo, Hold, Usage, Weights
 
 PUBLIC_API = "https://api.anthropic.com"
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
@@ -58,10 +67,12 @@ HOP_BY_HOP = frozenset(
 )
 SILENT = logging.Logger("gateway")  # nothing of a request may get into a log
 SILENT.addHandler(logging.NullHandler())
+NO_RETRY = {"x-should-retry": "false"}
+UNCOUNTED = "claude-orchestrator: the API does not count this request's documents now, and nothing else bounds them"
 ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
 # they begin with fixed text, which is found fast in a body of megabytes
-_MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d{1,12})')
-_THINKING = re.compile(rb'"budget_tokens"\s*:\s*(\d{1,12})')
+_MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d*)')
+_THINKING = re.compile(rb'"budget_tokens"\s*:\s*(\d*)')
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +115,7 @@ class Gateway:
         self.admission = Admission(weights)
         self.enforce = enforce
         self.requests = 0
+        self.unknown = 0
         self._environ = environ
         self._clients: dict[bytes, Client] = {}
 
@@ -198,28 +210,41 @@ class Gateway:
         """A request that will be billed: admitted first where budgets are enforced, and metered."""
         self.requests += 1
         client.on_request()
-        ticket = Ticket(client.budgets if self.enforce else (), 0, _asked(body))
-        if not ticket.budgets:
-            return await self._forward(client, request, path, body, ticket)
+        if not client.budgets or not self.enforce:
+            return await self._forward(client, request, path, body, Ticket((), 0, 0))
+        asked = read_request(body)
+        if asked is None or hdrs.CONTENT_ENCODING in request.headers:
+            said = "claude-orchestrator: a request in block mode is plain JSON with an integer max_tokens"
+            return _error(400, "invalid_request_error", said, NO_RETRY)
+        ticket = Ticket(client.budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens)
+        if asked.thinking_tokens is not None:
+            ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
         try:
-            if not await self._admit(client, request, path, body, ticket):
+            if not await self._bound(client, request, path, body, asked, ticket):
+                return _error(529, "overloaded_error", UNCOUNTED)
+            if not await self._admit(client, ticket):
                 assert ticket.spent is not None
                 client.on_refused(ticket.spent)
-                return _error(400, "invalid_request_error", refusal(ticket), {"x-should-retry": "false"})
-            return await self._forward(client, request, path, lowered(body, ticket.output_tokens), ticket)
+                return _error(400, "invalid_request_error", refusal(ticket), NO_RETRY)
+            return await self._forward(client, request, path, lowered(body, asked, ticket.output_tokens), ticket)
         finally:
             self.admission.settle(ticket)
 
-    async def _admit(self, client: Client, request: web.BaseRequest, path: str, body: bytes, ticket: Ticket) -> bool:
+    async def _bound(
+        self, client: Client, request: web.BaseRequest, path: str, body: bytes, asked: Asked, ticket: Ticket
+    ) -> bool:
+        """Bound the request's input; False where nothing bounds it, for the API does not count it."""
+        bounded, more = is_bounded(body), by_server_tools(body)
+        ticket.input_tokens = client.bound.of(body) + more
+        if bounded and self.admission.has_room(ticket):
+            return True
+        exact = await self._count(client, request, path, asked)
+        if exact is not None:
+            ticket.input_tokens = exact + more if not bounded else min(exact + more, ticket.input_tokens)
+        return bounded or exact is not None
+
+    async def _admit(self, client: Client, ticket: Ticket) -> bool:
         """Wait until the request may go; False: its budget is spent."""
-        if next(_found(_THINKING, body), None) is not None:
-            ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
-        ticket.wanted_tokens = client.wanted_tokens
-        ticket.input_tokens = client.bound.of(body)
-        if not is_bounded(body) or not self.admission.has_room(ticket):
-            exact = await self._count(client, request, path, body)
-            if exact is not None:
-                ticket.input_tokens = exact if not is_bounded(body) else min(exact, ticket.input_tokens)
         answered: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         ticket.answer = lambda verdict: None if answered.done() else answered.set_result(verdict)
         verdict = self.admission.ask(ticket)
@@ -234,17 +259,16 @@ class Gateway:
                 client.waiting -= 1
         return verdict is Verdict.GO
 
-    async def _count(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> int | None:
+    async def _count(self, client: Client, request: web.BaseRequest, path: str, asked_for: Asked) -> int | None:
         """The request's input tokens by the API's own count, which costs nothing; None where it does not tell."""
         try:
-            data = json.loads(body)
-            asked = {key: data[key] for key in COUNTED_KEYS if key in data}
+            asked = {key: asked_for.data[key] for key in COUNTED_KEYS if key in asked_for.data}
             where = path.replace(MESSAGES, MESSAGES + "/count_tokens", 1)
             headers = {**_headers(request.headers), hdrs.ACCEPT_ENCODING: "identity"}
             async with asyncio.timeout(COUNT_TIMEOUT_S):
                 async with self._send(client, "POST", where, headers, json.dumps(asked).encode()) as answer:
                     found = json.loads(await answer.content.read(1024 * 1024)) if answer.status == 200 else {}
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, AttributeError, RecursionError):
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
             return None
         tokens = found.get("input_tokens") if isinstance(found, dict) else None
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
@@ -271,12 +295,22 @@ class Gateway:
         accepted = [item.strip() for item in request.headers.get(hdrs.ACCEPT_ENCODING, "").split(",")]
         decodable = [item for item in accepted if item.partition(";")[0] in DECODABLE] if ticket else accepted
         headers[hdrs.ACCEPT_ENCODING] = ", ".join(filter(None, decodable)) or "identity"
+        answered = ticket is None
         try:
             async with self._send(client, request.method, path, headers, body) as answer:
+                answered = True
                 return await self._answer(client, request, answer, body, ticket)
+        except aiohttp.ClientConnectorError as error:
+            answered = True  # it was never sent
+            why = error.os_error.strerror or type(error).__name__
+            return _error(502, "api_error", f"claude-orchestrator: no answer from the API: {why}")
         except (aiohttp.ClientError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             return _error(502, "api_error", f"claude-orchestrator: no answer from the API: {why}")
+        finally:
+            if not answered:  # whether it was billed is not known
+                self.unknown += 1
+                client.on_usage(ApiUsage(f"unknown-{self.unknown}", Usage(), False, cut=True), None)
 
     async def _answer(
         self,
@@ -295,7 +329,7 @@ class Gateway:
             return response
         metered = ticket is not None and answer.status == 200
         counting = _Counting(client, ticket, body, answer) if ticket is not None and metered else None
-        last = b""
+        last, whole = b"", False
         try:
             await response.prepare(request)
             async for chunk in answer.content.iter_any():
@@ -303,13 +337,15 @@ class Gateway:
                     counting.feed(chunk)  # before the instance sees it: it never knows of more than was counted
                     last, chunk = (chunk, last) if counting.is_document else (b"", chunk)  # noqa: PLW2901
                 await response.write(chunk)
+            whole = True
         except (aiohttp.ClientError, OSError):
             if request.transport is not None:
                 request.transport.abort()  # as the API dropped us
             last = b""
         finally:
             if counting is not None:
-                self._learn(client, ticket, counting.close())
+                self.unknown += 1
+                self._learn(client, ticket, counting.close(f"unknown-{self.unknown}", whole=whole))
         if last:
             await response.write(last)
         with contextlib.suppress(ConnectionError):
@@ -342,13 +378,24 @@ class _Counting:
     def feed(self, chunk: bytes) -> None:
         self._take(self._meter.feed(chunk))
 
-    def close(self) -> ApiUsage | None:
+    def close(self, name: str, *, whole: bool) -> ApiUsage | None:
+        """The answer has ended, `whole` or not; `name` is for one without an id.
+
+        One that ended by itself and tells no usage counts with all that was held for it: it was billed something.
+        """
         usage = self._meter.close()
+        if usage is None:
+            ticket = self._ticket
+            held = whole and ticket.hold is not None
+            most = Usage(ticket.input_tokens, ticket.output_tokens) if held else Usage()
+            self._client.on_usage(ApiUsage(name, most, whole, exact=False), ticket.hold)
+        elif not usage.id:
+            usage = replace(usage, id=name)
         self._take(usage)
         return usage
 
     def _take(self, usage: ApiUsage | None) -> None:
-        if usage is None:
+        if usage is None or not usage.id:
             return
         self._client.on_usage(usage, self._ticket.hold)
         tokens = usage.usage.total_tokens - usage.usage.output_tokens
@@ -367,58 +414,54 @@ def refusal(ticket: Ticket) -> str:
     )
 
 
-def lowered(body: bytes, output_tokens: int) -> bytes:
-    """The body with `max_tokens` of at most so many, and a thinking budget below it."""
-    match = _only(_MAX_TOKENS, body)
-    if match is None:
-        return _lowered_whole(body, output_tokens)
-    if int(match[1]) <= output_tokens:
-        return body
-    body = body[: match.start(1)] + b"%d" % output_tokens + body[match.end(1) :]
-    thinking = next(_found(_THINKING, body), None)
-    if thinking is None or int(thinking[1]) < output_tokens:
-        return body
-    if _only(_THINKING, body) is None:
-        return _lowered_whole(body, output_tokens)
-    least = max(LEAST_THINKING_TOKENS, output_tokens // 2)
-    return body[: thinking.start(1)] + b"%d" % least + body[thinking.end(1) :]
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for: its `max_tokens` and thinking budget. `data` is the whole of it."""
+
+    data: dict[str, object]
+    max_tokens: int
+    thinking_tokens: int | None = None
 
 
-def _lowered_whole(body: bytes, output_tokens: int) -> bytes:
-    """The same where a tool's own input has such a name: through the whole document."""
+def read_request(body: bytes) -> Asked | None:
+    """What a request asks for; None where it is none that the API would take, or nobody could say what it costs."""
     try:
         data = json.loads(body)
-        if data["max_tokens"] <= output_tokens:
-            return body
-        data["max_tokens"] = output_tokens
-        thinking = data.get("thinking")
-        if isinstance(thinking, dict) and thinking.get("budget_tokens", 0) >= output_tokens:
-            thinking["budget_tokens"] = max(LEAST_THINKING_TOKENS, output_tokens // 2)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return body  # the API refuses it
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not _is_count(data.get("max_tokens")):
+        return None
+    thinking = data.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    return Asked(data, data["max_tokens"], budget if _is_count(budget) else None)
 
 
-def _asked(body: bytes) -> int:
-    """The `max_tokens` of a request; 0 where it has none (the API refuses it)."""
-    match = _only(_MAX_TOKENS, body)
-    if match is not None:
-        return int(match[1])
-    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-        return int(json.loads(body)["max_tokens"])
-    return 0
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _only(pattern: re.Pattern[bytes], body: bytes) -> re.Match[bytes] | None:
-    """The one place where it stands; None where there are none or several."""
-    found = _found(pattern, body)
-    first = next(found, None)
-    return first if first is not None and next(found, None) is None else None
+def lowered(body: bytes, asked: Asked, output_tokens: int) -> bytes:
+    """The body with `max_tokens` of at most so many, and a thinking budget below it; otherwise unchanged."""
+    wanted = dict(asked.data)
+    spliced = body
+    if asked.max_tokens > output_tokens:
+        wanted["max_tokens"] = output_tokens
+        spliced = _spliced(_MAX_TOKENS, spliced, output_tokens)
+    if asked.thinking_tokens is not None and asked.thinking_tokens >= output_tokens:
+        least = max(LEAST_THINKING_TOKENS, output_tokens // 2)
+        thinking = wanted["thinking"]
+        assert isinstance(thinking, dict)
+        wanted["thinking"] = {**thinking, "budget_tokens": least}
+        spliced = _spliced(_THINKING, spliced, least)
+    if len(_MAX_TOKENS.findall(body)) == 1 and (spliced is body or json.loads(spliced) == wanted):
+        return spliced
+    return json.dumps(wanted, separators=(",", ":")).encode()  # the names stand more than once: said in one way only
 
 
-def _found(pattern: re.Pattern[bytes], body: bytes) -> Iterator[re.Match[bytes]]:
-    """Where it stands, but not in the middle of a string."""
-    return (match for match in pattern.finditer(body) if body[match.start() - 1 : match.start()] != b"\\")
+def _spliced(pattern: re.Pattern[bytes], body: bytes, tokens: int) -> bytes:
+    """The number after the first such name replaced; whether that was the right one is for the caller to see."""
+    match = pattern.search(body)
+    return body if match is None else body[: match.start(1)] + b"%d" % tokens + body[match.end(1) :]
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from claude_orchestrator.events import (
+    ApiUsage,
     Assistant,
     BadLine,
     Event,
@@ -23,8 +24,10 @@ from claude_orchestrator.events import (
 from claude_orchestrator.plan import LaunchSpec, continued
 from claude_orchestrator.tally import UsageTally
 from token_budget.models import Usage, Weights
+from token_budget.text import NANO
 
 MAX_TOOL_IDS = 100_000
+Price = Callable[[str, Usage, int], int | None]  # model, usage, cache writes for an hour: nano-dollars, None: unknown
 _COMMAND = re.compile(r"/[A-Za-z0-9][\w:-]*")  # a path is none
 
 
@@ -104,6 +107,9 @@ class InstanceStatus:
         self._answers = 0
         self._last_known_usage = Usage()
         self._last_known_total_tokens = 0
+        self._last_known_cost_nano = 0
+        self._priced: dict[str, int] = {}
+        self._priced_nano = 0
         self._ending: tuple[State, str] | None = None
 
     def again(self, *, afresh: bool = False) -> None:
@@ -313,6 +319,40 @@ class InstanceStatus:
         self._last_known_total_tokens = total
         return delta
 
+    @property
+    def cost_nano(self) -> int | None:
+        """This attempt's cost so far in nano-dollars: what the CLI states, and prices where it states none."""
+        priced = self._priced_nano if self._priced else None
+        stated = None if self.tally.cost_usd is None else round(self.tally.cost_usd * NANO)
+        if priced is None or stated is None:
+            return stated if priced is None else priced
+        return max(stated, priced) if self.tally.metered else stated + priced
+
+    @property
+    def cost_source(self) -> str | None:
+        """Where the cost is from: `claude`, or `prices` where a part of it is reckoned here."""
+        return "prices" if self._priced else None if self.tally.cost_usd is None else "claude"
+
+    def price(self, price: Price, response: ApiUsage | None) -> None:
+        """Reckon what the CLI has no figure for: a response that the API meter has seen, else those cut off."""
+        if response is not None:
+            told = [(response.id, response.model, response.usage, response.written_for_1h_tokens)]
+        else:
+            told = [] if self.tally.metered else [(*cut, 0) for cut in self.tally.cut_off]
+        for response_id, model, usage, written_for_1h_tokens in told:
+            nano = price(model, usage, written_for_1h_tokens)
+            if nano is not None:
+                before = self._priced.get(response_id, 0)
+                self._priced[response_id] = max(nano, before)
+                self._priced_nano += max(nano, before) - before
+
+    def take_cost(self) -> int:
+        """What this attempt has cost since the last call, in nano-dollars; never negative."""
+        total = self.cost_nano or 0
+        delta = max(0, total - self._last_known_cost_nano)
+        self._last_known_cost_nano += delta
+        return delta
+
     def decide_end(self, state: State, reason: str) -> bool:
         """Decide how this instance ends; the first decision stands. Returns whether this is it."""
         if self.ending:
@@ -356,3 +396,14 @@ def failure(result: Result) -> str | None:
         ]
         return ": ".join(part for part in (", ".join(parts), said) if part) or "the result is an error"
     return None
+
+
+def rate_limit_rows(limits: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """A subscription's limits as the CLI tells them: name, percent used, when it resets ("": not said)."""
+    rows = []
+    for name, limit in limits.items():
+        used = limit.get("utilization") if isinstance(limit, Mapping) else None
+        if isinstance(used, int | float) and not isinstance(used, bool):
+            resets_at = limit.get("resets_at")
+            rows.append((str(name), float(used), resets_at if isinstance(resets_at, str) else ""))
+    return rows

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from claude_orchestrator.config import Config, InstanceConfig, Rehearsal
 from claude_orchestrator.settings import Settings
 from token_budget.budget_manager import TokenBudgetManager
+from token_budget.forecast import Forecast
 from token_budget.models import Scope
+from token_budget.text import format_usd
 
 DEFAULT_ESTIMATE_TOKENS = 1_000
 GO_ON = "You were interrupted. Continue where you left off."
@@ -50,6 +52,7 @@ class LaunchSpec:
     rehearsal: Rehearsal
     turns_before: int = 0
     goes_on: bool = False
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class PlannedBudget:
     key: str
     limit: int
     explicit: bool
+    money: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +80,20 @@ def base_command(command: str) -> str | None:
     return command.split(None, 1)[0] if command.startswith("/") else None
 
 
-def make_plan(config: Config, settings: Settings, *, workspace: str, claude_bin: str) -> Plan:
-    """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing."""
+def make_plan(
+    config: Config,
+    settings: Settings,
+    *,
+    workspace: str,
+    claude_bin: str,
+    forecast: Callable[[str | None, str | None], Forecast | None] = lambda base_command, model: None,
+) -> Plan:
+    """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing.
+
+    `forecast` tells what a base command will use with a model, where that is known.
+    """
     specs = tuple(
-        _launch_spec(index, instance, config.rehearsal, settings, workspace, claude_bin)
+        _launch_spec(index, instance, config.rehearsal, settings, workspace, claude_bin, forecast)
         for index, instance in enumerate(config.instances)
     )
     explicit, warnings = _explicit_budgets(settings.command_budgets, specs)
@@ -91,7 +105,8 @@ def make_plan(config: Config, settings: Settings, *, workspace: str, claude_bin:
         and (Scope.INSTANCE, spec.name) not in named
         and (Scope.COMMAND, spec.base_command) not in named
     ]
-    return Plan(specs, (*explicit, *own), (*config.warnings, *warnings))
+    costs, more = _explicit_budgets(settings.command_cost_budgets, specs, money=True)
+    return Plan(specs, (*explicit, *own, *costs), (*config.warnings, *warnings, *more))
 
 
 def continued(spec: LaunchSpec, session_id: str, turns_done: int) -> LaunchSpec:
@@ -116,8 +131,18 @@ def continued(spec: LaunchSpec, session_id: str, turns_done: int) -> LaunchSpec:
 def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
     """A budget manager with the plan's limits."""
     manager = TokenBudgetManager(settings.overall_token_budget, settings.budget_enforcement_mode)
+    for scope in (Scope.DAILY, Scope.WEEKLY, Scope.MONTHLY):
+        limit = getattr(settings, f"{scope}_token_budget")
+        if limit is not None:
+            manager.set_window_budget(scope, limit)
+    for scope in (Scope.OVERALL, Scope.DAILY, Scope.WEEKLY, Scope.MONTHLY):
+        limit = getattr(settings, f"{scope}_cost_budget")
+        if limit is not None:
+            manager.set_cost_budget(scope, limit)
     for budget in plan.budgets:
-        if budget.scope is Scope.COMMAND:
+        if budget.money:
+            manager.set_cost_budget(budget.scope, budget.limit, budget.key)
+        elif budget.scope is Scope.COMMAND:
             manager.set_command_budget(budget.key, budget.limit)
         else:
             manager.set_instance_budget(budget.key, budget.limit)
@@ -125,7 +150,7 @@ def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
 
 
 def _explicit_budgets(
-    budgets: Iterable[tuple[str, int]], specs: tuple[LaunchSpec, ...]
+    budgets: Iterable[tuple[str, int]], specs: tuple[LaunchSpec, ...], *, money: bool = False
 ) -> tuple[list[PlannedBudget], list[str]]:
     names = [spec.name for spec in specs]
     commands = list(dict.fromkeys(spec.base_command for spec in specs if spec.base_command is not None))
@@ -138,19 +163,28 @@ def _explicit_budgets(
                 scope = Scope.INSTANCE
             elif f"/{key}" in commands:
                 resolved = f"/{key}"
-        found[scope, resolved] = PlannedBudget(scope, resolved, limit, explicit=True)
+        found[scope, resolved] = PlannedBudget(scope, resolved, limit, explicit=True, money=money)
         if scope is Scope.COMMAND and resolved not in commands:
             import difflib
 
             known = [*commands, *names]
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known[:3]
-            warnings.append(f"the budget {key}={limit} matches nothing in the plan; nearest: {', '.join(near)}")
+            amount = format_usd(limit) if money else limit
+            warnings.append(f"the budget {key}={amount} matches nothing in the plan; nearest: {', '.join(near)}")
     return list(found.values()), warnings
 
 
 def _launch_spec(
-    index: int, instance: InstanceConfig, rehearsal: Rehearsal, settings: Settings, workspace: str, claude_bin: str
+    index: int,
+    instance: InstanceConfig,
+    rehearsal: Rehearsal,
+    settings: Settings,
+    workspace: str,
+    claude_bin: str,
+    forecast: Callable[[str | None, str | None], Forecast | None],
 ) -> LaunchSpec:
+    expected = forecast(base_command(instance.command), instance.model)
+    known = expected.p50 if expected is not None else None
     return LaunchSpec(
         index=index,
         name=instance.name,
@@ -162,7 +196,8 @@ def _launch_spec(
         turns=_turns(instance),
         cwd=str(PurePath(workspace, instance.cwd or "")),
         env=instance.env,
-        estimate_tokens=instance.max_tokens_per_command or DEFAULT_ESTIMATE_TOKENS,
+        estimate_tokens=instance.max_tokens_per_command or known or DEFAULT_ESTIMATE_TOKENS,
+        forecast=expected,
         timeout_s=instance.timeout_s if instance.timeout_s is not None else settings.timeout_s,
         retries=instance.retries if instance.retries is not None else settings.retries,
         session_id=instance.session_id,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from xml.etree import ElementTree
 
-from claude_orchestrator.instance import InstanceStatus, State
+from claude_orchestrator.instance import InstanceStatus, State, rate_limit_rows
 from claude_orchestrator.metering import STREAM, Meter
 from claude_orchestrator.plan import Plan
 from claude_orchestrator.resume import Past
@@ -19,6 +19,7 @@ from token_budget.text import Look, display_width, fit, format_tokens, printable
 from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color, render_budget_panel
 
 SCHEMA_VERSION = 1
+ADJUSTMENTS_SHOWN = 10
 STATE_COLORS = {
     State.COMPLETED: GREEN,
     State.RUNNING: "\033[36m",
@@ -42,6 +43,8 @@ class Run:
     folder: str | None = None
     meter: Meter = STREAM
     removed: Sequence[Past] = ()
+    adjustments: Sequence[str] = ()
+    rate_limits: Mapping[str, Any] = field(default_factory=dict)
 
 
 def exit_code(instances: Iterable[InstanceStatus]) -> int:
@@ -101,6 +104,13 @@ def final_report(run: Run, now: float, look: Look) -> list[str]:
     lines += [
         f"{printable(past.name)}: not in the config any more; {_at_least(past.exact)}{past.usage.total_tokens:,} tokens"
         for past in run.removed
+    ]
+    lines += [f"Adjusted: {printable(text)}" for text in run.adjustments[:ADJUSTMENTS_SHOWN]]
+    if len(run.adjustments) > ADJUSTMENTS_SHOWN:
+        lines.append(f"... and {len(run.adjustments) - ADJUSTMENTS_SHOWN} more adjustments (in the JSON report)")
+    lines += [
+        f"Subscription: {printable(name)} {used:g} % used" + (f", resets at {printable(resets)}" if resets else "")
+        for name, used, resets in rate_limit_rows(run.rate_limits)
     ]
     cost = total_cost(run)
     lines.append(
@@ -179,7 +189,8 @@ def _row(
     look: Look,
 ) -> str:
     usage = status.usage
-    tightest = _tightest(manager.budgets_for(status.spec.base_command, status.name))
+    command, name = status.spec.base_command, status.name
+    tightest = _tightest(manager.budgets_for(command, name) + manager.cost_budgets_for(command, name))
     values = {
         "INSTANCE": status.name,
         "STATE": "retrying" if status.retry and status.state is State.RUNNING else str(status.state),
@@ -245,7 +256,7 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
     """The run as JSON data, `schema_version` 1. Times are ISO 8601 with the offset; costs are the CLI's own, in USD."""
     usage, exact = total_usage(run)
     manager = run.manager
-    explicit = [budget for budget in run.plan.budgets if budget.explicit]
+    explicit = [budget for budget in run.plan.budgets if budget.explicit and not budget.money]
     own = [budget for budget in run.plan.budgets if not budget.explicit]
     by_scope = {Scope.COMMAND: manager.command_budgets, Scope.INSTANCE: manager.instance_budgets}
     return {
@@ -259,6 +270,8 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
         "meter": {"kind": run.meter.kind, "reason": run.meter.reason},
         "budgets": {
             "overall": _budget(manager.overall) if manager.overall else None,
+            "windows": {window: _budget(budget) for window, budget in manager.window_budgets.items()},
+            "costs_nano_usd": {budget.label: _budget(budget) for budget in manager.cost_budgets.values()},
             "commands": {budget.key: _budget(by_scope[budget.scope][budget.key]) for budget in explicit},
             "instances": {budget.key: _budget(by_scope[budget.scope][budget.key]) for budget in own},
         },
@@ -271,6 +284,11 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
                 "cost_usd": past.cost_usd,
             }
             for past in run.removed
+        ],
+        "adjustments": list(run.adjustments),
+        "rate_limits": [
+            {"name": name, "used_percent": used, "resets_at": resets or None}
+            for name, used, resets in rate_limit_rows(run.rate_limits)
         ],
         "totals": {**_usage(usage, exact=exact), "cost_usd": total_cost(run)},
     }

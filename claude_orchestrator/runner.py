@@ -11,14 +11,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from claude_orchestrator import journal, report
+from claude_orchestrator.bookkeeping import Books, budgets_text, this_machine
 from claude_orchestrator.errors import UserError
+from claude_orchestrator.instance import Price
 from claude_orchestrator.launcher import Launcher, LocalLauncher, raise_file_limit, use_pidfd_watcher
 from claude_orchestrator.metering import Meter
 from claude_orchestrator.plan import Plan, make_manager
@@ -32,6 +34,13 @@ from claude_orchestrator.session import Level
 from claude_orchestrator.settings import Settings
 from claude_orchestrator.supervisor import Supervisor
 from claude_orchestrator.terminal import Terminal
+from token_budget.alerts import AlertBook
+from token_budget.ledger import Attempt, Ledger, Run
+from token_budget.models import Usage
+from token_budget.pricing import Prices
+from token_budget.sinks import Sinks
+from token_budget.text import NANO
+from token_budget.windows import to_ms
 
 REDRAW_EVERY_S = 0.1
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -48,6 +57,16 @@ class Outputs:
     private: bool = True  # whether claude takes private options by file
 
 
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """What a run's books are kept with: the ledger of all runs, prices, and where alerts go besides the log."""
+
+    ledger: Ledger | None = None
+    prices: Prices | None = None
+    alert_command: tuple[str, ...] | None = None
+    alert_webhook: str | None = None
+
+
 def run(
     plan: Plan,
     settings: Settings,
@@ -59,6 +78,7 @@ def run(
     rehearse: bool,
     start_in_s: float,
     earlier: EarlierRun | None = None,
+    accounting: Accounting = Accounting(),
 ) -> int:
     """Run the plan, or what is left of an earlier run of it, and write its reports; returns the exit code.
 
@@ -78,9 +98,10 @@ def run(
     if not rehearse:
         launcher = LocalLauncher(mark, keep=folder.keep if outputs.private else None)
     history = earlier.history if earlier else None
-    work = _Run(plan, settings, meter, terminal, outputs, folder, launcher, records, history)
+    work = _Run(plan, settings, meter, terminal, outputs, folder, launcher, records, history, accounting)
     work.begin(number, header)
     with contextlib.ExitStack() as stack:
+        work.sinks = stack.enter_context(Sinks(accounting.alert_command, accounting.alert_webhook, terminal.warn))
         stack.enter_context(terminal.in_background())
         if rehearse:
             return asyncio.run(work.execute(start_in_s))
@@ -116,7 +137,9 @@ class _Run:
         launcher: Launcher,
         records: journal.Journal,
         history: History | None,
+        accounting: Accounting,
     ) -> None:
+        self.sinks: Sinks | None = None
         self.terminal = terminal
         self.outputs = outputs
         self.settings = settings
@@ -138,6 +161,7 @@ class _Run:
             open_log=folder.open_log,
             knows_command=_knows_command,
             journal=records,
+            price=_price_with(accounting.prices),
             hide=partial(redact, secrets=secrets_of(os.environ, [pair for spec in plan.specs for pair in spec.env])),
         )
         self.record = report.Run(
@@ -152,6 +176,24 @@ class _Run:
             meter=meter,
             removed=removed(plan, history) if history is not None else (),
         )
+        self.books = Books(
+            accounting.ledger,
+            Run(
+                run_id,
+                this_machine(),
+                to_ms(self.record.started_at),
+                mode=manager.enforcement_mode,
+                budgets=budgets_text(manager),
+            ),
+            manager,
+            settings.token_weights,
+            AlertBook(settings.alert_at, accounting.ledger.alerts_sent() if accounting.ledger else ()),
+            self.supervisor.instances,
+            complain=terminal.warn,
+            alert=self._alert,
+        )
+        self.supervisor.accounts = self.books
+        self.books.on_crossed = self.supervisor.crossed
         self._redraw_due: asyncio.TimerHandle | None = None
         self._last_drawn = 0.0
         self._started = asyncio.Event()
@@ -178,6 +220,8 @@ class _Run:
         if self.settings.status_report_interval_s > 0:
             self.terminal.show(self._status_lines)
         reports = asyncio.ensure_future(self._report_at_intervals())
+        await self.books.begin(self._earlier_attempts())
+        keeping = asyncio.ensure_future(self.books.run())
         try:
             if self.meter.kind == "api":
                 await self._run_metered()
@@ -185,13 +229,45 @@ class _Run:
                 await self.supervisor.run()
         finally:
             reports.cancel()
+            keeping.cancel()
             self.terminal.show(None)
         code = 128 + self.interrupted_by if self.interrupted_by else report.exit_code(self.supervisor.instances)
         self.journal.write("finish", exit_code=code)
         await self.journal.sync()
+        await self.books.end(code)
         ended_at, now = datetime.now(UTC).astimezone(), time.monotonic()
+        told = self.supervisor
+        self.record = replace(self.record, adjustments=told.adjustments, rate_limits=told.rate_limits)
         self.terminal.print(report.final_report(self.record, now, self.terminal.look()))
         return self._write_reports(ended_at, now, code)
+
+    def _alert(self, text: str, payload: dict[str, object]) -> None:
+        """Tell of a threshold that was reached."""
+        self.terminal.message(Level.WARNING, text)
+        self.journal.write("alert", reason=text)
+        if self.sinks is not None:
+            self.sinks.put(payload)
+
+    def _earlier_attempts(self) -> list[Attempt]:
+        """What the journal of a run that is resumed has of it, for a ledger that may lack the last second."""
+        history = self.history
+        return [
+            Attempt(
+                self.record.run_id,
+                past.name,
+                number,
+                started_ms=round(past.launched_at * 1000),
+                session=past.session_id,
+                base_command=past.base_command,
+                ended_ms=round((past.launched_at + attempt.seconds) * 1000),
+                outcome=str(past.state),
+                exact=attempt.exact,
+                usage=attempt.usage,
+                cost_nano=None if attempt.cost_usd is None else round(attempt.cost_usd * NANO),
+            )
+            for past in (history.instances.values() if history else ())
+            for number, attempt in enumerate(past.attempts, 1)
+        ]
 
     async def _run_metered(self) -> None:
         from claude_orchestrator.gateway import Gateway
@@ -304,6 +380,16 @@ class _Run:
                 self.terminal.message(Level.ERROR, f"{path}: cannot be written: {error.strerror or error}")
                 code = code or 1
         return code
+
+
+def _price_with(prices: Prices | None) -> Price | None:
+    if prices is None:
+        return None
+
+    def price(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
+        return prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
+
+    return price
 
 
 def _knows_command(folder: str, command: str) -> bool:

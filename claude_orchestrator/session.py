@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -21,12 +21,13 @@ from claude_orchestrator.events import (
     UsageAnswer,
     User,
 )
-from claude_orchestrator.instance import InstanceStatus, State
+from claude_orchestrator.instance import InstanceStatus, Price, State
 from claude_orchestrator.launcher import Launcher, Running, control_request
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.settings import Settings
 from claude_orchestrator.stream import Batch, parse_lines
-from token_budget.models import CommandBudgetInfo, Hold
+from token_budget.models import Action, CommandBudgetInfo, Decision, Hold
+from token_budget.text import format_usd
 
 ASK_EVERY_S = 0.25  # at most this often for one instance, on its events
 ASK_SUBSCRIPTION_EVERY_S = 2.0  # with an answer that has rate limits, for which claude may have to ask elsewhere
@@ -83,6 +84,45 @@ class Unrecorded:
         """Nothing to wait for."""
 
 
+class Accounts(Protocol):
+    """The books of all runs."""
+
+    async def admit(self, status: InstanceStatus, hold: Hold) -> Decision:
+        """Hold it on what all runs share too."""
+
+    def note(self, status: InstanceStatus) -> None:
+        """It was launched, or more was counted."""
+
+    def ended(self, status: InstanceStatus) -> None:
+        """An attempt has ended."""
+
+    def released(self, hold: Hold) -> None:
+        """A hold is over."""
+
+    def adjusted(self, kind: str, text: str, instance: str | None = None) -> None:
+        """A hold was changed, with the reason."""
+
+
+class Unaccounted:
+    """Books that nobody keeps."""
+
+    async def admit(self, status: InstanceStatus, hold: Hold) -> Decision:
+        """Nothing is shared with others."""
+        return Decision(Action.ALLOW, hold=hold)
+
+    def note(self, status: InstanceStatus) -> None:
+        """Forget it."""
+
+    def ended(self, status: InstanceStatus) -> None:
+        """Forget it."""
+
+    def released(self, hold: Hold) -> None:
+        """Forget it."""
+
+    def adjusted(self, kind: str, text: str, instance: str | None = None) -> None:
+        """Forget it."""
+
+
 class MeterPlace(Protocol):
     """One attempt's place at the API meter; `waiting` is how many of its requests wait for a budget."""
 
@@ -127,6 +167,13 @@ class Host(Protocol):
     journal: Records
     hide: Callable[[str], str]
     meter: ApiMeter | None
+    price: Price | None
+
+    def rate_limits_told(self, limits: Mapping[str, Any]) -> None:
+        """The CLI has said how much of a subscription's limits is used."""
+
+    def max_usd_of(self, spec: LaunchSpec, hold: Hold) -> str | None:
+        """What an instance may spend at most, as text, where its budgets in money are enforced."""
 
     def budgets_of(self, spec: LaunchSpec) -> tuple[CommandBudgetInfo, ...]:
         """The budgets that this instance draws on."""
@@ -207,6 +254,8 @@ class Session:
             status.tally.lost_line()
         status.finish(supervisor.clock(), exit.code, exit.stderr)
         status.reason = supervisor.hide(status.reason)
+        if supervisor.price is not None:
+            status.price(supervisor.price, None)
         supervisor.record(status, self.hold)
 
     async def _launch(self) -> Running | None:
@@ -214,7 +263,7 @@ class Session:
         if self.status.ending:
             return None
         try:
-            return await self.supervisor.launcher.launch(self._through_meter(self.status.spec))
+            return await self.supervisor.launcher.launch(self._through_meter(self._fenced(self.status.spec)))
         except OSError as error:
             await self._leave_meter()
             self.status.launch_errno = error.errno
@@ -243,6 +292,8 @@ class Session:
             case UsageAnswer():
                 self._asking = False
                 self._ask_every_s = ASK_EVERY_S if event.rate_limits is None else ASK_SUBSCRIPTION_EVERY_S
+                if event.rate_limits is not None:
+                    self.supervisor.rate_limits_told(event.rate_limits)
                 if status.ending and not status.turn_running:
                     self._close_input()
             case ControlRequest():
@@ -259,6 +310,11 @@ class Session:
                 self._ask_soon()
             case _:
                 pass
+
+    def _fenced(self, spec: LaunchSpec) -> LaunchSpec:
+        """The same instance, with Claude's own limit in money as a second fence."""
+        max_usd = self.supervisor.max_usd_of(spec, self.hold)
+        return spec if max_usd is None else replace(spec, argv=(*spec.argv, f"--max-budget-usd={max_usd}"))
 
     # -- the API meter --
 
@@ -290,6 +346,8 @@ class Session:
 
     def _metered(self, usage: ApiUsage, hold: Hold | None) -> None:
         self.status.apply(usage)
+        if self.supervisor.price is not None:
+            self.status.price(self.supervisor.price, usage)
         self.supervisor.record(self.status, hold)
         self.supervisor.on_change()
 
@@ -420,4 +478,6 @@ class Session:
 
 def figures(budget: CommandBudgetInfo) -> str:
     """A budget's name and figures in a reason."""
+    if budget.money:
+        return f"{budget.label} budget: used {format_usd(budget.used)} of {format_usd(budget.limit)}"
     return f"{budget.label} budget: used {budget.used:,}/{budget.limit:,} tokens"

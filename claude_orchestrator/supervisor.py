@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
-from claude_orchestrator.instance import InstanceStatus, State
+from claude_orchestrator.instance import InstanceStatus, Price, State, rate_limit_rows
 from claude_orchestrator.launcher import Launcher
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.retries import RATE_LIMIT, backoff_s, passing_cause, reset_wait_s, session_is_lost
-from claude_orchestrator.session import ApiMeter, Level, Log, Records, Session, Unrecorded
+from claude_orchestrator.session import Accounts, ApiMeter, Level, Log, Records, Session, Unaccounted, Unrecorded
 from claude_orchestrator.settings import Settings
+from token_budget.adjust import GROW_BELOW, LEAST_SHARE_TOKENS, floor_of, max_min_shares
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Action, CommandBudgetInfo, Hold, Scope
+from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope
+from token_budget.text import NANO, format_usd
 
 LOOK_AT_CLOCK_S = 30.0
+LOOK_AT_OTHERS_S = 1.0
+MAX_ADJUSTMENTS = 1_000
 
 
 class Supervisor:
@@ -27,7 +33,8 @@ class Supervisor:
     gives the place for the raw lines of an instance's attempt, `knows_command` tells whether a slash command that a
     session does not list is one all the same (an alias), in which folder; `journal` gets every launch, count, decision
     and ending; `hide` takes secrets out of what an instance said last; through
-    `meter`, where there is one, instances talk to the API. `clock` is monotonic, in seconds.
+    `meter`, where there is one, instances talk to the API; `accounts` are the books of all runs; `price` reckons what
+    the CLI has no figure for. `clock` is monotonic, in seconds.
     """
 
     def __init__(
@@ -44,6 +51,8 @@ class Supervisor:
         journal: Records | None = None,
         hide: Callable[[str], str] = str,
         meter: ApiMeter | None = None,
+        accounts: Accounts | None = None,
+        price: Price | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
@@ -62,6 +71,10 @@ class Supervisor:
         self.knows_command = knows_command
         self.hide = hide
         self.meter = meter
+        self.accounts = accounts or Unaccounted()
+        self.price = price
+        self.adjustments: list[str] = []
+        self.rate_limits: Mapping[str, Any] = {}
         self.journal = journal or Unrecorded()
         self._sessions: dict[str, Session] = {}
         self._wake = asyncio.Event()
@@ -73,7 +86,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
-                pause_s = self._launch_what_may(tasks)
+                pause_s = await self._launch_what_may(tasks)
                 if all(status.ended for status in self.instances):
                     break
                 try:
@@ -83,18 +96,22 @@ class Supervisor:
 
     def cancel(self, reason: str, *, at_once: bool = False) -> None:
         """Start nothing more and stop what runs; `at_once`: without grace."""
+        self.stop_all(State.CANCELLED, State.CANCELLED, reason, grace_s=0.0 if at_once else self.settings.grace_s)
+
+    def stop_all(self, running: State, waiting: State, reason: str, grace_s: float | None = None) -> None:
+        """Start nothing more and stop what runs; `running` and `waiting` are what becomes of those."""
         self.cancelled = True
         for status in self.instances:
             if status.state in (State.PENDING, State.WAITING):
-                self._skip(status, State.CANCELLED, reason)
+                self._skip(status, waiting, reason)
         for session in list(self._sessions.values()):
-            session.stop(State.CANCELLED, reason, grace_s=0.0 if at_once else self.settings.grace_s)
+            session.stop(running, reason, grace_s=grace_s)
         self._wake.set()
         self.on_change()
 
     # -- admission --
 
-    def _launch_what_may(self, tasks: asyncio.TaskGroup) -> float | None:
+    async def _launch_what_may(self, tasks: asyncio.TaskGroup) -> float | None:
         """Launch what slots and budgets allow, in order; returns the seconds to the next look, or None.
 
         Who waits for a budget goes first: nobody who came later takes from that budget.
@@ -119,12 +136,16 @@ class Supervisor:
             if not reserved.isdisjoint(self.budgets_of(spec)):
                 self._wait(status, "others wait for the same budget")
                 continue
-            decision = self.manager.reserve(spec.base_command, spec.estimate_tokens, spec.name)
-            if decision.action is Action.BLOCK:
+            decision = await self._decide(status)
+            if status.ended or self.cancelled:  # while others were asked
+                self._give_back(decision.hold)
+            elif decision.action is Action.BLOCK:
                 self._block(status, decision.reason)
-            elif decision.hold is None:
+            elif decision.action is Action.WAIT or decision.hold is None:
                 if decision.budget is not None:
                     reserved.add(decision.budget)
+                    if decision.budget.held_elsewhere:
+                        pauses_s.append(LOOK_AT_OTHERS_S)  # nobody tells when other orchestrators give back
                 self._wait(status, decision.reason)
             else:
                 if decision.action is Action.WARN and decision.budget is not None:
@@ -132,6 +153,71 @@ class Supervisor:
                     self.journal.write("decision", instance=spec.name, action="warn", reason=decision.reason)
                 self._launch(tasks, status, decision.hold)
         return min(pauses_s, default=None)
+
+    async def _decide(self, status: InstanceStatus) -> Decision:
+        """Whether an instance may be launched: by the budgets of this run, then by those that all runs share."""
+        spec = status.spec
+        decision = self.manager.reserve(spec.base_command, spec.estimate_tokens, spec.name)
+        if decision.action is Action.WAIT and decision.budget is not None and self.settings.adjust == "fair":
+            share_tokens = self._share(spec, decision.budget)
+            if share_tokens is not None:
+                decision = self.manager.reserve(spec.base_command, share_tokens, spec.name)
+        if decision.hold is None:
+            return decision
+        shared = await self.accounts.admit(status, decision.hold)
+        if shared.action in (Action.BLOCK, Action.WAIT):
+            self._give_back(decision.hold)
+            return replace(shared, hold=None)
+        return shared if shared.action is Action.WARN else decision
+
+    def _give_back(self, hold: Hold | None) -> None:
+        if hold is not None:
+            self.manager.release(hold)
+            self.accounts.released(hold)
+
+    # -- adjustment: holds change, limits never --
+
+    def _share(self, spec: LaunchSpec, budget: CommandBudgetInfo) -> int | None:
+        """Make room for one that would wait: everybody's hold becomes its max-min fair share of what is left.
+
+        Returns what it may hold, or None where that is too little to start with.
+        """
+        holders = [session for session in self._sessions.values() if budget in session.hold.budgets]
+        wanted = [*(session.hold.remaining for session in holders), spec.estimate_tokens]
+        *shares, own = max_min_shares(budget.limit - budget.used - budget.held_elsewhere, wanted)
+        if budget.money or own < floor_of(spec.estimate_tokens):
+            return None
+        for session, share in zip(holders, shares, strict=True):
+            less = session.hold.shrink_to(share)
+            if less:
+                why = f"so that {spec.name} can start: fair shares of what the {budget.label} budget has left"
+                self._adjusted(session.status.name, f"hold of {session.status.name} down by {less:,} tokens, {why}")
+        if own < spec.estimate_tokens:
+            what = f"{spec.name} starts with {own:,} of {spec.estimate_tokens:,} tokens"
+            self._adjusted(spec.name, f"{what}: its fair share of what the {budget.label} budget has left")
+        return own
+
+    def _grow(self, status: InstanceStatus, hold: Hold) -> None:
+        """Let the hold of an instance that nears it grow, as far as there is room."""
+        spec = status.spec
+        if self.manager.enforcement_mode != "block" or self.settings.adjust == "off" or status.tally.metered:
+            return
+        if status.ending or status.work_done or hold.remaining >= GROW_BELOW * spec.estimate_tokens:
+            return
+        further = spec.estimate_tokens
+        if spec.forecast is not None:
+            expected = spec.forecast.given(status.total_tokens).p50
+            further = max(LEAST_SHARE_TOKENS, expected - status.total_tokens) if expected is not None else further
+        room = min((budget.free for budget in hold.budgets), default=0)
+        if room >= LEAST_SHARE_TOKENS:
+            more = hold.grow(further)
+            self._adjusted(spec.name, f"hold of {spec.name} up by {more:,} tokens: it has used {status.total_tokens:,}")
+
+    def _adjusted(self, instance: str, text: str) -> None:
+        self.journal.write("adjust", instance=instance, reason=text)
+        self.accounts.adjusted("adjust", text, instance)
+        if len(self.adjustments) < MAX_ADJUSTMENTS:
+            self.adjustments.append(text)
 
     def _wait(self, status: InstanceStatus, reason: str) -> None:
         if status.state is State.PENDING:
@@ -167,6 +253,7 @@ class Supervisor:
             turns_done=spec.turns_before,
             goes_on=spec.goes_on,
         )
+        self.accounts.note(status)
         session = Session(self, status, hold)
         self._sessions[status.name] = session
         tasks.create_task(self._supervise(session))
@@ -179,7 +266,7 @@ class Supervisor:
             await session.run()
         finally:
             del self._sessions[status.name]
-            self.manager.release(session.hold)
+            self._give_back(session.hold)
             self._wake.set()
         self._record_end(status)
         if self._try_again(status):
@@ -227,6 +314,7 @@ class Supervisor:
         return True
 
     def _record_end(self, status: InstanceStatus) -> None:
+        self.accounts.ended(status)
         attempt = status.this_attempt
         self.journal.write(
             "end",
@@ -252,17 +340,47 @@ class Supervisor:
 
     def record(self, status: InstanceStatus, hold: Hold | None) -> None:
         """Book what an instance has used since the last time, then judge it."""
-        if not status.take_news():
+        news, cost_nano = status.take_news(), status.take_cost()
+        if not news and not cost_nano:
             return
+        self.accounts.note(status)
         usage = status.tally.usage.counts
         self.journal.write(
             "usage", instance=status.name, attempt=status.attempts, usage=usage, cost_usd=status.tally.cost_usd
         )
         delta = status.take_delta(self.settings.token_weights)
-        for budget in self.manager.record_usage(status.spec.base_command, delta, status.name, hold):
-            self._crossed(budget)
+        command, name = status.spec.base_command, status.name
+        crossed = self.manager.record_usage(command, delta, name, hold)
+        if cost_nano:
+            crossed += self.manager.record_cost(command, cost_nano, name, hold)
+        for budget in crossed:
+            self.crossed(budget)
+        if hold is not None:
+            self._grow(status, hold)
 
-    def _crossed(self, budget: CommandBudgetInfo) -> None:
+    def rate_limits_told(self, limits: Mapping[str, Any]) -> None:
+        """A subscription's limits: kept for the reports, and a reason to stop where that was asked for."""
+        self.rate_limits = limits
+        percent = self.settings.stop_at_rate_limit
+        if percent is None or self.cancelled:
+            return
+        for name, used, resets_at in rate_limit_rows(limits):
+            if used >= percent:
+                when = f", resets at {resets_at}" if resets_at else ""
+                reason = f"{name} limit of the subscription: {used:g} % used, to stop at {percent:g} %{when}"
+                self.say(Level.ERROR, f"stopping: {reason}")
+                self.stop_all(State.STOPPED, State.BLOCKED, reason)
+                return
+
+    def max_usd_of(self, spec: LaunchSpec, hold: Hold) -> str | None:
+        """What an instance may spend at most, as text, where its budgets in money are enforced."""
+        if self.manager.enforcement_mode != "block":
+            return None
+        budgets = self.manager.cost_budgets_for(spec.base_command, spec.name)
+        left = min((budget.limit - budget.used for budget in budgets), default=0)
+        return f"{left / NANO:.6f}" if left > 1000 else None
+
+    def crossed(self, budget: CommandBudgetInfo) -> None:
         self.say(Level.WARNING, _exceeded(budget))
         self.journal.write("crossing", budget=budget.label, used=budget.used, limit=budget.limit)
         self._syncing = asyncio.ensure_future(self.journal.sync())  # not waited for: the stops come first
@@ -275,14 +393,23 @@ class Supervisor:
         """In block mode, the budget of this instance whose limit is passed, if there is one."""
         if self.manager.enforcement_mode != "block":
             return None
-        return next((budget for budget in self.budgets_of(spec) if budget.exceeded), None)
+        costs = self.manager.cost_budgets_for(spec.base_command, spec.name)
+        return next((budget for budget in (*self.budgets_of(spec), *costs) if budget.exceeded), None)
 
 
 def _exceeded(budget: CommandBudgetInfo) -> str:
-    label = "overall session" if budget.scope is Scope.OVERALL else budget.label
-    return f"Budget exceeded for {label} (used: {budget.used}/{budget.limit} tokens)"
+    return f"Budget exceeded for {_label(budget)} ({_figures(budget)})"
 
 
 def _would_exceed(budget: CommandBudgetInfo) -> str:
-    label = "overall session" if budget.scope is Scope.OVERALL else budget.label
-    return f"Budget would be exceeded for {label} (used: {budget.used}/{budget.limit} tokens):"
+    return f"Budget would be exceeded for {_label(budget)} ({_figures(budget)}):"
+
+
+def _label(budget: CommandBudgetInfo) -> str:
+    return budget.label.replace("overall", "overall session") if budget.scope is Scope.OVERALL else budget.label
+
+
+def _figures(budget: CommandBudgetInfo) -> str:
+    if budget.money:
+        return f"used: {format_usd(budget.used)}/{format_usd(budget.limit)}"
+    return f"used: {budget.used}/{budget.limit} tokens"

@@ -5,7 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_orchestrator.admission import Admission, InputBound, Ticket, Verdict, bound, common, common_end, is_bounded
+from claude_orchestrator.admission import (
+    Admission,
+    InputBound,
+    Ticket,
+    Verdict,
+    bound,
+    by_server_tools,
+    common,
+    common_end,
+    is_bounded,
+)
 from token_budget.models import CommandBudgetInfo, Scope, Usage, Weights
 
 WEIGHTS = st.sampled_from([Weights(), Weights.parse("billing"), Weights.parse("output=0"), Weights.parse("input=0.3")])
@@ -122,4 +132,4 @@ def test_documents_and_references_are_not_bounded_by_their_bytes() -> None:
     assert not is_bounded(b'{"content":[{"type":"document","source":{"type":"base64"}}]}')
     assert not is_bounded(b'{"content":[{"type":"image","source":{"type":"url"}}]}')
     assert InputBound().of(b'{"type":"image"}') > 5_000
-    assert InputBound().of(b'{"tools":[{"type":"web_search_20250305"}]}') > 100_000
+    assert by_server_tools(b'{"tools":[{"type":"web_search_20250305"}]}') > 100_000

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ import pytest
 from yarl import URL
 
 from claude_orchestrator.events import ApiUsage
-from claude_orchestrator.gateway import Client, Gateway, lowered
+from claude_orchestrator.gateway import Client, Gateway, lowered, read_request
 from tests.benchmarks.hard_cap import Counted
 from token_budget import TokenBudgetManager
 from token_budget.models import CommandBudgetInfo, Hold, Weights
@@ -40,6 +41,12 @@ class Upstream:
     heads: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    count: int = 200
+
+    @property
+    def messages(self) -> list[str]:
+        """The requests that are billed."""
+        return [head for head in self.heads if "/count_tokens" not in head]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -49,7 +56,7 @@ class Upstream:
                 self.heads.append(head)
                 self.bodies.append(await reader.readexactly(int(sizes[0]) if sizes else 0))
                 if "/count_tokens" in head:
-                    writer.write(plain(200, b'{"input_tokens": 100}'))
+                    writer.write(plain(self.count, b'{"input_tokens": 100}'))
                     continue
                 await self.behave(self, writer)
                 if writer.is_closing():
@@ -249,12 +256,50 @@ def test_an_answer_that_breaks_off_is_counted_by_what_passed(reset: bool) -> Non
 MALFORMED = {
     "no JSON": (b"event: message_start\ndata: {message_start\n\n" + sse(PIECE)),
     "no usage": sse({"type": "message_start", "message": {"id": "m"}}),
-    "no id": sse({"type": "message_start", "message": {"usage": {"input_tokens": 5}}}),
-    "counts of text": sse({"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": "5"}}}),
     "nothing": b"",
     "NULs": b"\0" * 1000,
     "nested": b"data: {" + b'"message_start":[' * 20_000 + b"\n\n",
 }
+
+
+STRANGE = {
+    "no id": (sse({**START, "message": {"usage": {"input_tokens": 100}}}, END), 150, True),
+    "sorted keys": (sse(dict(sorted({**START, "a": "x" * 300}.items())), PIECE, dict(sorted(END.items()))), 150, True),
+    "counts of text": (sse({**START, "message": {"id": "m", "usage": {"input_tokens": "5"}}}, END), 50, False),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_answers_are_counted_all_the_same(name: str) -> None:
+    text, used, exact = STRANGE[name]
+
+    async def main() -> None:
+        async with place(answering(text)) as here:
+            assert await here.post() == (200, text)
+            assert here.budget.used == used and here.usages[-1].exact is exact
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "raw deflate", "two members"])
+def test_compressed_answers_are_counted_however_they_are_packed(encoding: str) -> None:
+    parts = sse(START), sse(PIECE, END)
+    raw = zlib.compressobj(wbits=-15)
+    packed = {
+        "deflate": zlib.compress(b"".join(parts)),
+        "raw deflate": raw.compress(b"".join(parts)) + raw.flush(),
+        "two members": gzip.compress(parts[0]) + gzip.compress(parts[1]),
+    }.get(encoding, gzip.compress(b"".join(parts)))
+    name = {"raw deflate": "deflate", "two members": "gzip"}.get(encoding, encoding)
+
+    async def main() -> None:
+        answer = plain(200, packed, f"content-encoding: {name}", kind="text/event-stream")
+        async with place(saying(answer)) as here, aiohttp.ClientSession(auto_decompress=False) as session:
+            async with session.post(here.client.url + "/v1/messages", json=ASK) as got:
+                assert got.status == 200 and await got.read() == packed
+            assert here.budget.used == 150 and here.usages[-1].exact
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -262,7 +307,7 @@ def test_malformed_answers_pass_and_leave_no_hold(name: str) -> None:
     async def main() -> None:
         async with place(answering(MALFORMED[name] or b"\n")) as here:
             assert await here.post() == (200, MALFORMED[name] or b"\n")
-            assert here.budget.used == 0
+            assert here.budget.used > 1000 and not here.usages[-1].exact  # what it was billed is not known
 
     asyncio.run(main())
 
@@ -361,6 +406,70 @@ def test_nearly_spent_lowers_max_tokens_and_warn_mode_changes_nothing() -> None:
     asyncio.run(main())
 
 
+REFUSED = {
+    "no JSON": (b"{", {}),
+    "a float": (b'{"max_tokens":6e4}', {}),
+    "none": (b"{}", {}),
+    "negative": (b'{"max_tokens":-5}', {}),
+    "compressed": (gzip.compress(json.dumps(ASK).encode()), {"content-encoding": "gzip"}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_bounded_is_not_sent(name: str) -> None:
+    body, headers = REFUSED[name]
+
+    async def main() -> None:
+        async with place(answering(sse(START, PIECE, END))) as here:
+            url = here.client.url + "/v1/messages"
+            async with here.session.post(url, data=body, headers=headers) as answer:
+                assert answer.status == 400 and "integer max_tokens" in (await answer.json())["error"]["message"]
+            assert not here.upstream.heads and not here.refused
+
+    asyncio.run(main())
+
+
+def test_documents_wait_until_the_api_counts_them() -> None:
+    document = [{"type": "document", "source": {"type": "base64", "data": "abcd"}}]
+    body = {**ASK, "messages": [{"role": "user", "content": document}]}
+
+    async def main() -> None:
+        async with place(answering(sse(START, PIECE, END))) as here:
+            here.upstream.count = 429
+            status, text = await here.post(body)
+            assert status == 529 and b"does not count" in text and not here.upstream.messages
+            here.upstream.count = 200
+            assert (await here.post(body))[0] == 200
+
+    asyncio.run(main())
+
+
+def test_tools_that_the_api_runs_have_their_allowance_on_top() -> None:
+    body = {**ASK, "tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 8}]}
+
+    async def main() -> None:
+        async with place(answering(sse(START, PIECE, END)), limit=100_000) as here:
+            assert (await here.post(body))[0] == 400 and not here.upstream.messages
+        async with place(answering(sse(START, PIECE, END)), limit=300_000) as here:
+            for _ in range(2):  # the second is known by the first
+                assert (await here.post(body))[0] == 200
+            assert json.loads(here.upstream.bodies[-1])["max_tokens"] < 300_000 - 160_000
+
+    asyncio.run(main())
+
+
+def test_a_request_that_was_sent_and_not_answered_leaves_the_count_inexact() -> None:
+    async def drops(upstream: Upstream, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async def main() -> None:
+        async with place(drops) as here:
+            assert (await here.post())[0] == 502
+            assert here.usages[-1].cut and here.budget.used == 0
+
+    asyncio.run(main())
+
+
 LOWERED = {
     "as it is": (b'{"max_tokens":100}', b'{"max_tokens":100}'),
     "lowered": (b'{"messages":[],"max_tokens":64000}', b'{"messages":[],"max_tokens":5000}'),
@@ -371,14 +480,28 @@ LOWERED = {
     ),
     "a tool's": (
         b'{"input":{"max_tokens":7},"max_tokens":64000,"e":"\xc3\xbc"}',
-        b'{"input":{"max_tokens":7},"max_tokens":5000,"e":"\xc3\xbc"}',
+        b'{"input":{"max_tokens":7},"max_tokens":5000,"e":"\\u00fc"}',
     ),
-    "no JSON": (b'"max_tokens":1 "max_tokens":2', b'"max_tokens":1 "max_tokens":2'),
-    "none": (b"{}", b"{}"),
+    "twice": (b'{"max_tokens":90000,"max_tokens":10}', b'{"max_tokens":10}'),
+    "escaped": (
+        b'{"max\\u005ftokens":64000,"metadata":{"max_tokens":10}}',
+        b'{"max_tokens":5000,"metadata":{"max_tokens":10}}',
+    ),
+    "long": (b'{"max_tokens":9225000000000000}', b'{"max_tokens":5000}'),
+    "half a pair": (b'{"max_tokens":90000,"a":"\\ud800"}', b'{"max_tokens":5000,"a":"\\ud800"}'),
+    "a tool's budget": (
+        b'{"input":{"budget_tokens":50000},"max_tokens":9000}',
+        b'{"input":{"budget_tokens":50000},"max_tokens":5000}',
+    ),
+    "both budgets": (
+        b'{"input":{"budget_tokens":5},"max_tokens":9000,"thinking":{"budget_tokens":8000}}',
+        b'{"input":{"budget_tokens":5},"max_tokens":5000,"thinking":{"budget_tokens":2500}}',
+    ),
 }
 
 
 @pytest.mark.parametrize("name", LOWERED)
 def test_only_what_must_be_is_changed(name: str) -> None:
     before, after = LOWERED[name]
-    assert lowered(before, 5000) == after
+    asked = read_request(before)
+    assert asked is not None and lowered(before, asked, 5000) == after

@@ -20,6 +20,7 @@ class TokenBudgetManager:
             raise ValueError(f"enforcement_mode must be one of {', '.join(MODES)}, got {enforcement_mode!r}")
         self.enforcement_mode = enforcement_mode
         self.total_usage = 0
+        self.total_cost_nano = 0
         self.overall: CommandBudgetInfo | None = None
         if overall_budget is not None:
             self.overall = CommandBudgetInfo(_limit(overall_budget), scope=Scope.OVERALL)
@@ -153,6 +154,7 @@ class TokenBudgetManager:
         self, command_name: str | None, nano: int, instance: str | None = None, hold: Hold | None = None
     ) -> tuple[CommandBudgetInfo, ...]:
         """Record a cost in nano-dollars (a delta, never negative); returns the budgets whose limit this passed."""
+        self.total_cost_nano += nano
         if hold is not None and hold.money is not None:
             hold.money.spend(nano)
         return _add(nano, self.cost_budgets_for(command_name, instance))

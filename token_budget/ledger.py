@@ -367,14 +367,13 @@ class Ledger:
     ) -> list[Sum]:
         """What was used, grouped by `command`, `model`, `run` or nothing, and with `by_time` by quarters of an hour."""
         column = {None: "NULL", "command": "a.base_command", "model": "r.model", "run": "a.run"}[by]
-        join = "" if by in (None, "model") else "JOIN attempts a ON a.key = r.attempt"
         quarter = f"r.at_ms / {QUARTER_MS}" if by_time else "NULL"
         unpriced = (
-            "sum(CASE WHEN r.cost_nano IS NULL THEN r.input + r.output + r.cache_write + r.cache_read ELSE 0 END)"
+            "sum(CASE WHEN a.cost_nano IS NULL THEN r.input + r.output + r.cache_write + r.cache_read ELSE 0 END)"
         )
         rows = self._db.execute(
-            f"SELECT {quarter}, {column}, {_COUNTS_OF_R}, sum(r.cost_nano), {unpriced}, count(*) FROM records r {join}"
-            " WHERE r.at_ms >= ? AND r.at_ms < ? GROUP BY 1, 2 ORDER BY 1, 2",
+            f"SELECT {quarter}, {column}, {_COUNTS_OF_R}, sum(r.cost_nano), {unpriced}, count(*) FROM records r"
+            " JOIN attempts a ON a.key = r.attempt WHERE r.at_ms >= ? AND r.at_ms < ? GROUP BY 1, 2 ORDER BY 1, 2",
             (since_ms, until_ms),
         )
         return [

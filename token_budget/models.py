@@ -202,6 +202,12 @@ class Hold:
         if self.money is not None:
             self.money.release()
 
+    def shrink_to(self, tokens: int) -> int:
+        """Give back all but so many; returns how many were given back."""
+        less = max(0, self.remaining - tokens)
+        self._change(-less)
+        return less
+
     def grow(self, tokens: int) -> int:
         """Set aside up to so many more, as far as every budget has them free; returns how many."""
         more = max(0, min(tokens, *(budget.free for budget in self.budgets))) if self.budgets else 0

@@ -1,0 +1,365 @@
+"""A run's books: what it uses goes into the ledger of all runs, in batches and off the event loop; what others have
+used and hold comes back from it; alerts are raised."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypeVar
+
+from claude_orchestrator.instance import InstanceStatus
+from token_budget.alerts import AlertBook
+from token_budget.budget_manager import TokenBudgetManager, would_exceed
+from token_budget.ledger import Answer, Attempt, Ledger, LedgerError, Limit, Note, Record, Run
+from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope, Usage, Weights
+from token_budget.windows import Window, name_of, start_of, to_ms
+
+_T = TypeVar("_T")
+FLUSH_EVERY_S = 1.0
+LEASE_MS = 60_000  # of a hold: so long after a crash it still stands
+RENEW_EVERY_S = 20.0
+MAX_COMMAND_CHARS = 1_000
+WINDOWS = {Scope.DAILY: Window.DAILY, Scope.WEEKLY: Window.WEEKLY, Scope.MONTHLY: Window.MONTHLY}
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """An attempt and what it has used at one moment; without `by_model` nobody knows which model used it."""
+
+    attempt: Attempt
+    by_model: dict[str, Usage] | None
+    cost_source: str | None = None
+
+
+@dataclass(slots=True)
+class _Written:
+    """What the ledger has of an attempt: by model, in money, and how many records."""
+
+    by_model: dict[str, Usage] = field(default_factory=dict)
+    cost_nano: int = 0
+    records: int = 0
+
+
+class Books:
+    """Keeps the books of one run. `now` is local time; `on_crossed` learns of a window's limit that was passed
+    elsewhere; a ledger that cannot be written is said once, and the run goes on."""
+
+    def __init__(
+        self,
+        ledger: Ledger | None,
+        run: Run,
+        manager: TokenBudgetManager,
+        weights: Weights,
+        alerts: AlertBook,
+        instances: Sequence[InstanceStatus] = (),
+        *,
+        complain: Callable[[str], None],
+        alert: Callable[[str, dict[str, object]], None],
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self.on_crossed: Callable[[CommandBudgetInfo], None] = lambda budget: None
+        self._ledger = ledger
+        self._run = run
+        self._manager = manager
+        self._weights = weights
+        self._alerts = alerts
+        self._instances = instances
+        self._sent: list[tuple[str, str, int]] = []
+        alerts.on_sent = lambda key: self._sent.append((key, run.run, to_ms(now())))
+        self._complain = complain
+        self._alert = alert
+        self._now = now
+        self._complained = False
+        self._dirty: dict[str, InstanceStatus] = {}
+        self._ended: list[_Snapshot] = []
+        self._started_ms: dict[tuple[str, int], int] = {}
+        self._written: dict[tuple[str, int], _Written] = {}
+        self._holds: dict[int, Hold] = {}
+        self._released: set[int] = set()
+        self._notes: list[Note] = []
+        self._note_count = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._flushing = asyncio.Lock()
+
+    @property
+    def windows(self) -> tuple[CommandBudgetInfo, ...]:
+        """The budgets that all runs share."""
+        return tuple(budget for budget in self._manager.budgets if budget.scope in WINDOWS)
+
+    # -- from start to end --
+
+    async def begin(self, earlier: Iterable[Attempt] = ()) -> None:
+        """Enter the run; of one that is resumed, also what its journal has (`earlier`) and the ledger lacks."""
+        if self._ledger is None:
+            return
+        ledger, run_id = self._ledger, self._run.run
+
+        def enter() -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
+            ledger.write(runs=[self._run])
+            ledger.release_run(run_id)
+            return ledger.totals(run_id)
+
+        try:
+            totals = await self._in_thread(enter)
+        except LedgerError as error:
+            self._failed(error)
+            return
+        for (instance, attempt, model), (usage, cost_nano, records) in totals.items():
+            written = self._written.setdefault((instance, attempt), _Written())
+            written.by_model[model] = usage
+            written.cost_nano += cost_nano or 0
+            written.records += records
+        self._ended = [_Snapshot(attempt, None) for attempt in earlier]
+        await self.flush()
+
+    async def run(self) -> None:
+        """Write at intervals, until cancelled."""
+        renewed = 0.0
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            renewed += FLUSH_EVERY_S
+            news = self._dirty or self._ended or self._released or self._notes or self._sent
+            if news or (self.windows and renewed >= RENEW_EVERY_S):
+                renewed = 0.0 if renewed >= RENEW_EVERY_S else renewed
+                await self.flush()
+
+    async def end(self, exit_code: int) -> None:
+        """Write what is left, and that the run is over."""
+        self._run = replace(self._run, ended_ms=to_ms(self._now()), exit_code=exit_code)
+        await self.flush(whole=True)
+        self._thread.shutdown(wait=True)
+        if self._ledger is not None:
+            self._ledger.close()
+
+    # -- what the supervisor tells --
+
+    async def admit(self, status: InstanceStatus, hold: Hold) -> Decision:
+        """Hold it on the windows' budgets, for all orchestrators at once."""
+        windows = self.windows
+        if not windows or self._ledger is None:
+            return Decision(Action.ALLOW, hold=hold)
+        await self.flush()  # what this run has used counts too
+        limits = self._limits(windows)
+        nano = hold.money.remaining if hold.money is not None else 0
+        ledger, tokens, now_ms = self._ledger, hold.remaining, to_ms(self._now())
+        enforce = self._manager.enforcement_mode == "block"
+
+        def reserve() -> Answer:
+            return ledger.reserve(
+                self._run.run,
+                status.name,
+                tokens,
+                nano,
+                limits,
+                weights=self._weights,
+                now_ms=now_ms,
+                lease_ms=LEASE_MS,
+                enforce=enforce,
+            )
+
+        try:
+            answer = await self._in_thread(reserve)
+        except LedgerError as error:
+            self._failed(error)
+            return Decision(Action.ALLOW, hold=hold)
+        if answer.hold is not None:
+            self._holds[answer.hold] = hold
+        if answer.action is Action.ALLOW:
+            return Decision(Action.ALLOW, hold=hold)
+        budget = windows[answer.limit]
+        budget.used = max(budget.used, answer.used)
+        budget.held_elsewhere = max(0, answer.held - budget.held)
+        held = answer.held if answer.action is Action.WAIT else None
+        reason = would_exceed(budget, nano if budget.money else tokens, held)
+        return Decision(answer.action, reason, budget, hold)
+
+    def note(self, status: InstanceStatus) -> None:
+        """It was launched, or more was counted: to be written soon."""
+        self._dirty[status.name] = status
+        self._started_ms.setdefault((status.name, status.attempts), to_ms(self._now()))
+
+    def ended(self, status: InstanceStatus) -> None:
+        """An attempt has ended: to be written as it is now."""
+        self._dirty.pop(status.name, None)
+        self._ended.append(self._snapshot(status))
+
+    def adjusted(self, kind: str, text: str, instance: str | None = None) -> None:
+        """A hold or a share was changed, with its reason."""
+        self._note_count += 1
+        run, at_ms = self._run.run, to_ms(self._now())
+        self._notes.append(Note(f"{run}/{at_ms}/{self._note_count}", run, at_ms, kind, text, instance))
+
+    def released(self, hold: Hold) -> None:
+        """A hold is over."""
+        self._released |= {key for key, held in self._holds.items() if held is hold}
+
+    # -- writing --
+
+    async def flush(self, *, whole: bool = False) -> None:
+        """Raise alerts, write what is new and learn what others have used; `whole`: the run's own row too."""
+        self._raise_alerts()
+        async with self._flushing:
+            await self._write(whole)
+
+    async def _write(self, whole: bool) -> None:
+        ledger = self._ledger
+        if ledger is None:
+            return
+        dirty, self._dirty = self._dirty, {}
+        ended, self._ended = self._ended, []
+        notes, self._notes = self._notes, []
+        released, self._released = self._released, set()
+        sent, self._sent = self._sent, []
+        now_ms = to_ms(self._now())
+        snapshots = [*ended, *(self._snapshot(status) for status in dirty.values() if status.attempts)]
+        attempts = [snapshot.attempt for snapshot in snapshots]
+        records = [record for snapshot in snapshots for record in self._difference(snapshot, now_ms)]
+        expires_ms = now_ms + LEASE_MS
+        holds = [(key, 0, 0, 0) for key in released]
+        for key, hold in self._holds.items():
+            if key not in released:
+                holds.append((key, max(0, hold.remaining), hold.money.remaining if hold.money else 0, expires_ms))
+        windows = self.windows
+        limits = self._limits(windows)
+        drawn, spent = self._manager.total_usage, self._manager.total_cost_nano
+
+        def write() -> tuple[list[int], tuple[int, int]]:
+            runs = [self._run] if whole else []
+            ledger.write(runs=runs, attempts=attempts, records=records, notes=notes, alerts=sent, holds=holds)
+            if not windows:
+                return [], (0, 0)
+            return ledger.used(limits, self._weights), ledger.held_by_others(self._run.run, now_ms)
+
+        try:
+            used, (tokens, nano) = await self._in_thread(write)
+        except LedgerError as error:
+            self._failed(error)
+            self._dirty, self._ended = {**dirty, **self._dirty}, ended + self._ended
+            self._notes, self._released = notes + self._notes, released | self._released
+            self._sent = sent + self._sent
+            return
+        for record in records:
+            self._take(record)
+        for key in released:
+            self._holds.pop(key, None)
+        for budget, sum_used in zip(windows, used, strict=True):
+            self._learn(budget, sum_used, nano if budget.money else tokens, drawn, spent)
+
+    def _learn(self, budget: CommandBudgetInfo, used: int, held: int, drawn: int, spent: int) -> None:
+        """What the ledger says, and what was recorded here while it was asked."""
+        since = self._manager.total_cost_nano - spent if budget.money else self._manager.total_usage - drawn
+        was_exceeded = budget.exceeded
+        budget.used, budget.held_elsewhere = used + since, held
+        if budget.exceeded and not was_exceeded:
+            self.on_crossed(budget)
+
+    def _limits(self, windows: tuple[CommandBudgetInfo, ...]) -> list[Limit]:
+        now = self._now()
+        return [
+            Limit(to_ms(start_of(WINDOWS[budget.scope], now)), budget.limit, money=budget.money) for budget in windows
+        ]
+
+    def _snapshot(self, status: InstanceStatus) -> _Snapshot:
+        command, has_ended, now_ms = status.spec.command[:MAX_COMMAND_CHARS], status.ended, to_ms(self._now())
+        attempt = Attempt(
+            run=self._run.run,
+            instance=status.name,
+            attempt=status.attempts,
+            started_ms=self._started_ms.get((status.name, status.attempts), now_ms),
+            session=status.session_id,
+            command=command,
+            base_command=status.spec.base_command,
+            model=status.models[0] if status.models else None,
+            ended_ms=now_ms if has_ended else None,
+            outcome=str(status.state) if has_ended else None,
+            exact=status.tally.exact,
+            usage=status.tally.usage,
+            cost_nano=status.cost_nano,
+        )
+        return _Snapshot(attempt, status.tally.by_model, status.cost_source)
+
+    def _difference(self, snapshot: _Snapshot, at_ms: int) -> list[Record]:
+        """The records that bring the ledger to what the snapshot says."""
+        attempt = snapshot.attempt
+        written = self._written.setdefault((attempt.instance, attempt.attempt), _Written())
+        totals = snapshot.by_model
+        if totals is None:
+            missing = attempt.usage - sum(written.by_model.values(), Usage())
+            totals = {**written.by_model, "": written.by_model.get("", Usage()) + missing}
+        cost = None if attempt.cost_nano is None else attempt.cost_nano - written.cost_nano
+        found: list[Record] = []
+        for model in {**totals, **written.by_model}:
+            counts = zip(totals.get(model, Usage()).counts, written.by_model.get(model, Usage()).counts, strict=True)
+            delta = Usage(*(now - before for now, before in counts))
+            if any(delta.counts) or (cost and not found and model == next(iter(totals), None)):
+                record = Record(
+                    f"{attempt.run}/{attempt.instance}/{attempt.attempt}/{written.records + len(found) + 1}",
+                    *attempt.key,
+                    at_ms=at_ms,
+                    model=model,
+                    usage=delta,
+                    cost_nano=None if cost is None else 0 if found else cost,
+                    cost_source=None if cost is None else snapshot.cost_source,
+                )
+                found.append(record)
+        return found
+
+    def _take(self, record: Record) -> None:
+        """It is in the ledger now."""
+        written = self._written[record.instance, record.attempt]
+        before = written.by_model.get(record.model, Usage())
+        written.by_model[record.model] = before + record.usage
+        written.cost_nano += record.cost_nano or 0
+        written.records += 1
+
+    def _in_thread(self, work: Callable[[], _T]) -> Awaitable[_T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _failed(self, error: LedgerError) -> None:
+        if not self._complained:
+            self._complain(f"the ledger: {error}: the run goes on, limits across runs hold for this run alone")
+        self._complained = True
+
+    # -- alerts --
+
+    def _raise_alerts(self) -> None:
+        now = self._now()
+
+        def window_of(budget: CommandBudgetInfo) -> str:
+            return name_of(WINDOWS[budget.scope], now) if budget.scope in WINDOWS else f"run {self._run.run}"
+
+        found = self._alerts.due(self._manager.budgets, window_of, self._run.run)
+        for budget in self._manager.budgets:
+            expected = None if budget.money or not self._alerts.thresholds else self._expected(budget)
+            if expected is not None:
+                overrun = self._alerts.overrun(budget, budget.used + expected, window_of(budget), self._run.run)
+                found += [overrun] if overrun is not None else []
+        for alert in found:
+            self._alert(alert.text, alert.payload(now.astimezone().isoformat()))
+
+    def _expected(self, budget: CommandBudgetInfo) -> int | None:
+        """What those who draw on a budget will still use by their forecasts; None where nobody has one."""
+        left, known = 0, False
+        for status in self._instances:
+            spec = status.spec
+            if status.ended or spec.forecast is None or not spec.forecast.known:
+                continue
+            if budget in self._manager.budgets_for(spec.base_command, spec.name):
+                expected = spec.forecast.given(status.total_tokens).p50 or 0
+                left, known = left + max(0, expected - status.total_tokens), True
+        return left if known else None
+
+
+def budgets_text(manager: TokenBudgetManager) -> str:
+    """A run's limits as JSON, by their labels: tokens, or nano-dollars for costs."""
+    return json.dumps({budget.label: budget.limit for budget in manager.budgets})
+
+
+def this_machine() -> str:
+    """The machine's name in the ledger."""
+    return platform.node() or "unknown"

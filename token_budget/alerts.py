@@ -1,0 +1,181 @@
+"""Alerts on budgets: which thresholds are reached and not yet told of, and what an alert says. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from token_budget.models import CommandBudgetInfo
+from token_budget.text import NANO, format_usd, printable
+
+SCHEMA_VERSION = 1
+MAX_THRESHOLD = 1000
+TOKENS, USD = "tokens", "USD"
+
+
+def parse_thresholds(text: str) -> tuple[int, ...]:
+    """Read percentages such as `50,80,95`, sorted and each once; nothing or `off` gives ().
+
+    Raises ValueError with one line that begins with `--alert-at:`.
+    """
+    text = text.strip()
+    if text in ("", "off"):
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and len(part) <= 4 and 1 <= int(part) <= MAX_THRESHOLD):
+            raise ValueError(
+                f"--alert-at: expected percentages from 1 to {MAX_THRESHOLD} (50,80,95) or off, got {part!r}"
+            )
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def parse_webhook(url: str) -> str:
+    """Check an http or https URL with a host, and return it.
+
+    Raises ValueError with one line that begins with `--alert-webhook:` and shows nothing of the URL: it is a secret.
+    """
+    url = url.strip()
+    # urlsplit drops line ends and tabs in silence, and a request line takes ASCII only
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("--alert-webhook: expected a URL of ASCII characters without spaces; write others as %XX")
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        is_good = False
+    if not is_good:
+        raise ValueError("--alert-webhook: expected a URL such as https://host/path: http or https, with a valid host")
+    return url
+
+
+def parse_command(text: str) -> tuple[str, ...]:
+    """Split a command into its words as a POSIX shell would; raises ValueError (`--alert-command: …`) if none."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError(f"--alert-command: expected a command such as 'notify --urgent': {error}") from None
+    if not words or not words[0]:
+        raise ValueError("--alert-command: expected a command such as 'notify --urgent', got nothing to run")
+    if "\0" in text:
+        raise ValueError("--alert-command: expected a command without NUL characters")
+    return words
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A threshold of a budget that was reached, in percent, or (None) a forecast that passes its limit.
+
+    `used` and `limit` are tokens, or nano-dollars where `unit` is USD. `window` is what the budget is for, e.g. `day
+    2026-11-24`; with the next one its alerts are armed again.
+    """
+
+    budget: str
+    unit: str
+    threshold: int | None
+    used: int
+    limit: int
+    window: str
+    run: str
+    text: str
+
+    @property
+    def key(self) -> str:
+        """What makes it the same alert, as text: budget, unit, window and threshold."""
+        return json.dumps([self.budget, self.unit, self.window, self.threshold])
+
+    @property
+    def id(self) -> str:
+        """The key as 32 hexadecimal digits, by which a receiver knows a repeated delivery."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:32]
+
+    def payload(self, at_iso: str) -> dict[str, object]:
+        """The alert as JSON; `used` and `limit` are in `unit`, so dollars for USD. `at_iso` is when it was raised."""
+        used, limit = (self.used / NANO, self.limit / NANO) if self.unit == USD else (self.used, self.limit)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "id": self.id,
+            "kind": "forecast_overrun" if self.threshold is None else "threshold",
+            "at": at_iso,
+            "run": self.run,
+            "budget": self.budget,
+            "window": self.window,
+            "threshold": self.threshold,
+            "unit": self.unit,
+            "used": used,
+            "limit": limit,
+            "text": self.text,
+        }
+
+
+class AlertBook:
+    """Gives each alert once for its budget, window and threshold.
+
+    `sent` are the keys that earlier processes have sent; `on_sent` is called with each key that becomes sent here,
+    so that it can be stored (also the keys of lower thresholds that were passed with a higher one).
+    """
+
+    def __init__(
+        self, thresholds: Iterable[int], sent: Iterable[str] = (), on_sent: Callable[[str], None] = lambda key: None
+    ) -> None:
+        self.on_sent = on_sent
+        self.thresholds = tuple(sorted(set(thresholds)))
+        self._sent = set(sent)
+
+    def due(
+        self, budgets: Iterable[CommandBudgetInfo], window_of: Callable[[CommandBudgetInfo], str], run: str
+    ) -> list[Alert]:
+        """The alerts to send now, one for each budget at most: of thresholds passed at once, the highest."""
+        found: list[Alert] = []
+        for budget in budgets:
+            # in integers: a rounded percentage would be early or late
+            reached = [t for t in self.thresholds if 0 < t * budget.limit <= 100 * budget.used]
+            if reached:
+                text, window = _used_text(budget), window_of(budget)
+                alerts = [_alert(budget, threshold, window, run, text) for threshold in reached]
+                found += [alert for alert in alerts if self._mark(alert)][-1:]
+        return found
+
+    def overrun(self, budget: CommandBudgetInfo, forecast_tokens: int, window: str, run: str) -> Alert | None:
+        """The alert that the budget is forecast to be passed, once; None when it is not, or is passed already.
+
+        `forecast_tokens` is all that the budget will have used at the end, in nano-dollars where it is in money.
+        """
+        if forecast_tokens <= budget.limit or budget.exceeded:
+            return None
+        alert = _alert(budget, None, window, run, _overrun_text(budget, forecast_tokens))
+        return alert if self._mark(alert) else None
+
+    def _mark(self, alert: Alert) -> bool:
+        """Whether it was not sent before; from now on it is."""
+        if alert.key in self._sent:
+            return False
+        self._sent.add(alert.key)
+        self.on_sent(alert.key)
+        return True
+
+
+def _alert(budget: CommandBudgetInfo, threshold: int | None, window: str, run: str, text: str) -> Alert:
+    unit = USD if budget.money else TOKENS
+    return Alert(budget.label, unit, threshold, budget.used, budget.limit, window, run, text)
+
+
+def _used_text(budget: CommandBudgetInfo) -> str:
+    percent = 100 * budget.used // budget.limit
+    return f"{percent} % of the {printable(budget.label)} budget is used ({_amounts(budget, budget.used)})"
+
+
+def _overrun_text(budget: CommandBudgetInfo, forecast: int) -> str:
+    percent = 100 * budget.used // budget.limit if budget.limit > 0 else 0
+    amounts = _amounts(budget, forecast)
+    return f"the {printable(budget.label)} budget is forecast to be passed ({amounts}; {percent} % is used now)"
+
+
+def _amounts(budget: CommandBudgetInfo, amount: int) -> str:
+    if budget.money:
+        return f"{format_usd(amount)}/{format_usd(budget.limit)}"
+    return f"{amount:,}/{budget.limit:,} tokens"

@@ -1,0 +1,121 @@
+"""Money: amounts in integer nano-dollars, and what one response costs by the public price lists.
+
+Prices are estimates: subscriptions do not pay by the token, and discounts, batches, fast modes and server tools such
+as web search are not in them.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
+from importlib.util import find_spec
+
+from token_budget.models import Usage
+
+MAX_USD = 1_000_000
+EXTRA = "the extra cost (pip install 'claude-orchestrator[cost]')"
+UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts of the CLI's own, and rehearsed answers
+
+_NANO_USD = Decimal("1e-9")
+# own contexts: a caller's precision would decide over digits
+_ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation])
+_EXACT = Context(prec=60, traps=[InvalidOperation, Inexact])
+# str() of a small float has an exponent
+_AMOUNT = re.compile(r"\$?((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?)", re.ASCII | re.IGNORECASE)
+_BRACKETS = re.compile(r"\[[^\]]*\]$")  # `[1m]` asks for a longer context; the price follows from the tokens
+_BEDROCK = re.compile(r"(?:[a-z-]+\.)?anthropic\.claude-", re.IGNORECASE)  # us.anthropic.claude-sonnet-4-5-…-v1:0
+
+
+def usd_to_nano(value: float | str | Decimal) -> int:
+    """Dollars as nano-dollars, rounded half to even. Raises ValueError for what is not a finite number."""
+    try:
+        # a float by its text: 0.1 is a tenth
+        return int(Decimal(str(value)).quantize(_NANO_USD, context=_ROUNDING).scaleb(9, _ROUNDING))
+    except (InvalidOperation, ValueError):
+        raise ValueError(f"expected an amount of US dollars, got {str(value)!r}") from None
+
+
+def parse_usd(text: str) -> int:
+    """Read `5`, `0.25` or `$1.50` as nano-dollars, exactly.
+
+    Raises ValueError with a reason for anything else, for 0, for more than 1,000,000 USD and for what is finer than
+    a nano-dollar (nine decimals).
+    """
+    found = _AMOUNT.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"expected an amount of US dollars such as 5, 0.25 or $1.50, got {text!r}")
+    usd = Decimal(found[1])
+    if not 0 < usd <= MAX_USD:
+        raise ValueError(f"expected an amount of US dollars above 0 and at most {MAX_USD:,}, got {text!r}")
+    try:
+        return int(usd.quantize(_NANO_USD, context=_EXACT).scaleb(9, _EXACT))
+    except (InvalidOperation, Inexact):
+        raise ValueError(f"expected an amount of US dollars with at most nine decimals, got {text!r}") from None
+
+
+def available() -> bool:
+    """Whether the library with the price lists is installed; does not load it."""
+    return find_spec("genai_prices") is not None
+
+
+def require() -> None:
+    """Raises ValueError with a line that names the extra if the price lists are not installed."""
+    if not available():
+        raise ValueError(f"prices of models need {EXTRA}")
+
+
+class Prices:
+    """The price lists that genai-prices brings along, never fetched anew; loaded with the first price asked for.
+
+    `unknown` collects the models that have no price. Raises ValueError if the extra is not installed.
+    """
+
+    def __init__(self) -> None:
+        require()
+        self.unknown: set[str] = set()
+
+    def response(
+        self, model: str, usage: Usage, *, written_for_1h_tokens: int = 0, at_ms: int | None = None
+    ) -> int | None:
+        """The price of ONE response in nano-dollars, rounded up; None for a model that has no price.
+
+        `model` is as Claude Code names it; a name of Bedrock's has Bedrock's price, any other Anthropic's.
+        `written_for_1h_tokens` are those of the cache writes that live an hour, the others live five minutes.
+        `at_ms` is when the response was made, in Unix milliseconds, for prices that have changed; None: now.
+        """
+        if model in UNBILLED_MODELS:
+            return 0
+        usd = _price(*_reference(model), usage, written_for_1h_tokens, at_ms)
+        if usd is None:
+            self.unknown.add(model)
+            return None
+        return int(usd.scaleb(9, _ROUNDING).to_integral_value(ROUND_CEILING))
+
+
+def _reference(model: str) -> tuple[str, str]:
+    """A provider and a model as the price lists know them."""
+    name = _BRACKETS.sub("", model.strip())
+    name = name.rpartition("/")[2]  # `anthropic/…`, `bedrock/…`, or the ARN of an inference profile
+    return ("aws" if _BEDROCK.match(name) else "anthropic"), name
+
+
+def _price(provider: str, model: str, usage: Usage, written_for_1h_tokens: int, at_ms: int | None) -> Decimal | None:
+    import genai_prices
+
+    written = usage.cache_creation_input_tokens
+    theirs = genai_prices.Usage(
+        # theirs counts cached tokens as input too; its tiers go by this sum
+        input_tokens=usage.input_tokens + written + usage.cache_read_input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=min(written_for_1h_tokens, written),
+        cache_read_tokens=usage.cache_read_input_tokens,
+    )
+    at = None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC)
+    try:
+        return genai_prices.calc_price(
+            theirs, model_ref=model, provider_id=provider, genai_request_timestamp=at
+        ).total_price
+    except LookupError:
+        return None

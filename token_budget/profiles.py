@@ -1,0 +1,480 @@
+"""Budget profiles: named sets of limits in JSON files of the project and of the user, which can extend each other.
+
+A file is `{"profiles": {NAME: {"extends": NAME, KEY: VALUE, …}}}`; keys that begin with `//` are comments. Wherever
+several files are asked for, the first wins: the project's before the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from token_budget.models import WEIGHT_KEYS, Weights
+
+PROJECT_FILE = "claude-orchestrator-profiles.json"
+USER_FILE = "profiles.json"
+MAX_FILE_BYTES = 1024 * 1024
+MAX_USD = 1_000_000_000
+MAX_MARGIN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile with what it inherits; costs are in USD; `origins` has `command_budgets[KEY]` for each command."""
+
+    name: str
+    values: Mapping[str, object]
+    origins: Mapping[str, str]
+
+
+class Listed(NamedTuple):
+    """A profile as it stands in a file; `extends` is None where it says nothing usable."""
+
+    name: str
+    file: Path
+    extends: str | None
+
+
+def load(name: str, files: Sequence[Path]) -> Profile:
+    """The profile `name` with all that it extends; missing files are fine, and only those needed are read.
+
+    Raises ValueError with a line for each fault found.
+    """
+    shelf = _Shelf(files)
+    index = shelf.find(name)
+    if index is None:
+        looked = ", ".join(str(file) for file in files)
+        raise ValueError(f"unknown profile {_show(name)}{_nearest(name, shelf.names())} (looked in {looked})")
+    faults: list[str] = []
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for place, said in reversed(_chain(shelf, (index, name), faults).items()):
+        origin = f"profile {_plain(place[1])} ({shelf.label(place[0])})"
+        for key, value in said.items():
+            if isinstance(value, dict):
+                before = values.get(key)
+                values[key] = {**before, **value} if isinstance(before, dict) else value
+                origins.update((f"{key}[{command}]", origin) for command in value)
+            else:
+                values[key], origins[key] = value, origin
+    if faults:
+        raise ValueError("\n".join(faults))
+    return Profile(name, values, origins)
+
+
+def names(files: Sequence[Path]) -> list[Listed]:
+    """Every profile of every file, by name, the one that counts first. Raises ValueError for a damaged file."""
+    listed = [
+        Listed(name, file, _extends(data)) for file in files for name, data in _profiles(file, _document(file)).items()
+    ]
+    return sorted(listed, key=lambda profile: profile.name)
+
+
+def describe(profile: Profile) -> list[str]:
+    """A line for each value, aligned: `key  value  (origin)`."""
+    rows: list[tuple[str, str, str]] = []
+    for key in (key for key in READERS if key in profile.values):
+        value = profile.values[key]
+        items = sorted(value.items()) if isinstance(value, dict) else [("", value)]
+        for command, item in items:
+            path = f"{key}[{command}]" if command else key
+            shown = _usd_text(item) if "cost" in key else f"{item:,}" if isinstance(item, int) else _plain(str(item))
+            rows.append((_plain(path), shown, f"({profile.origins[path]})"))
+    if not rows:
+        return [f"profile {_plain(profile.name)} sets nothing"]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return [f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for key, value, origin in rows]
+
+
+def save(file: Path, name: str, values: Mapping[str, object]) -> None:
+    """Write a profile into a file, in place of one of that name; `values` as in the file, `extends` included.
+
+    Everything else in the file stays, comments too. Raises ValueError when the name or a value is wrong, when the
+    file is damaged or cannot be written; the file is then as it was.
+    """
+    if not name.strip() or name != name.strip() or not name.isprintable() or name.startswith(("-", "//", "$")):
+        raise ValueError(
+            f"profile name: expected one line of text that does not begin with -, // or $, got {_show(name)}"
+        )
+    faults: list[str] = []
+    _checked(dict(values), _where(file, name), faults)
+    if faults:
+        raise ValueError("\n".join(faults))
+    document = _document(file)
+    _profiles(file, document)  # refuses what is damaged
+    profiles = document["profiles"] = document.get("profiles") or {}
+    assert isinstance(profiles, dict)
+    profiles[name] = _merged(profiles.get(name), values)
+    _write(file, document)
+
+
+def delete(file: Path, name: str, files: Sequence[Path] = ()) -> None:
+    """Take a profile out of a file; `files` (the first wins, `file` among them) are searched for what extends it.
+
+    Raises ValueError when there is no such profile or another one extends it; the file is then as it was.
+    """
+    document = _document(file)
+    own = _profiles(file, document)
+    if name not in own:
+        raise ValueError(f"{file}: unknown profile {_show(name)}{_nearest(name, own)}")
+    shelf = _Shelf(files if file in files else [*files, file])
+    target = shelf.files.index(file)
+    users = []
+    for index, other in enumerate(shelf.files):
+        for user, data in shelf.profiles(index).items():
+            if _extends(data) == name and shelf.find(name, index + 1 if user == name else 0) == target:
+                users.append(f"{_show(user)} of {other}")
+    if users:
+        raise ValueError(f"{file}: profile {_show(name)} cannot be deleted: extended by {', '.join(users)}")
+    profiles = document["profiles"]
+    assert isinstance(profiles, dict)
+    del profiles[name]
+    _write(file, document)
+
+
+def from_run(overall_used_tokens: int, by_command: Mapping[str, int], margin: float = 0.25) -> dict[str, object]:
+    """Limits that a run with this use keeps, as values for `save`: use plus margin, rounded up to two digits.
+
+    `margin` is a share (0.25: a quarter more). What was not used gets no limit, as a limit is never zero.
+    """
+    if not 0 <= margin <= MAX_MARGIN:
+        raise ValueError(f"margin: expected a number from 0 to {MAX_MARGIN} (0.25: a quarter more), got {margin}")
+    factor = 1 + Fraction(str(margin))  # as it was written: 0.1 is a tenth
+    commands = {key: _rounded_up(math.ceil(used * factor)) for key, used in sorted(by_command.items()) if used > 0}
+    values: dict[str, object] = {}
+    if overall_used_tokens > 0:
+        values["overall_budget"] = _rounded_up(math.ceil(overall_used_tokens * factor))
+    if commands:
+        values["command_budgets"] = commands
+    return values
+
+
+def _rounded_up(number: int) -> int:
+    """The next number of at most two digits that are not trailing zeros."""
+    unit: int = 10 ** max(0, len(str(number)) - 2)
+    return -(-number // unit) * unit
+
+
+# -- inheritance --
+
+_Place = tuple[int, str]  # the file's number and the profile's name
+
+
+class _Shelf:
+    """The profiles of several files, each read when it is first asked for."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = tuple(files)
+        self._read: dict[int, dict[str, object]] = {}
+
+    def profiles(self, index: int) -> dict[str, object]:
+        """The profiles of one file, unchecked."""
+        if index not in self._read:
+            self._read[index] = _profiles(self.files[index], _document(self.files[index]))
+        return self._read[index]
+
+    def find(self, name: str, start: int = 0) -> int | None:
+        """The first file from `start` on that has this profile."""
+        return next((i for i in range(start, len(self.files)) if name in self.profiles(i)), None)
+
+    def names(self) -> list[str]:
+        """All names, each once."""
+        return sorted({name for index in range(len(self.files)) for name in self.profiles(index)})
+
+    def label(self, index: int) -> str:
+        """The file's name, with its folder where another file has the same name."""
+        file = self.files[index]
+        return file.name if [other.name for other in self.files].count(file.name) == 1 else str(file)
+
+
+def _chain(shelf: _Shelf, start: _Place, faults: list[str]) -> dict[_Place, dict[str, object]]:
+    """The checked values of a profile, of the one that it extends, and so on."""
+    chain: dict[_Place, dict[str, object]] = {}
+    place: _Place | None = start
+    while place is not None:
+        index, name = place
+        data = shelf.profiles(index)[name]
+        where = _where(shelf.files[index], name)
+        chain[place] = _checked(data, where, faults)
+        target = _extends(data)
+        place = None
+        if target is not None:
+            try:
+                found = shelf.find(target, index + 1 if target == name else 0)
+                known = shelf.names() if found is None else []
+            except ValueError as error:
+                faults.append(str(error))
+                break
+            path = " extends ".join(_plain(step) for step in (*(step for _, step in chain), target))
+            if found is not None and (found, target) not in chain:
+                place = found, target
+            elif found is not None or target == name:
+                faults.append(f"{where}.extends: profiles extend each other: {path}")
+            else:
+                faults.append(f"{where}.extends: unknown profile {_show(target)}{_nearest(target, known)}")
+    return chain
+
+
+def _extends(data: object) -> str | None:
+    target = data.get("extends") if isinstance(data, dict) else None
+    return target if isinstance(target, str) else None
+
+
+# -- values: each reader returns the checked value or raises ValueError with what is wrong --
+
+
+def _expected(what: str, value: object) -> ValueError:
+    return ValueError(f"expected {what}, got {_show(value)}")
+
+
+def _tokens(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise _expected("a positive integer", value)
+    return value
+
+
+def _usd(value: object) -> object:
+    # below half a nano-dollar it would be a limit of nothing
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-9 <= value <= MAX_USD:
+        raise _expected("a positive number of US dollars", value)
+    return value
+
+
+def _mode(value: object) -> object:
+    if value not in ("warn", "block"):
+        raise _expected("one of warn, block", value)
+    return value
+
+
+def _weights(value: object) -> object:
+    if isinstance(value, dict):
+        for key, weight in value.items():
+            if key not in WEIGHT_KEYS or isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise _expected(f"numbers for {', '.join(WEIGHT_KEYS)}", value)
+        value = ",".join(f"{key}={weight}" for key, weight in value.items())
+    if not isinstance(value, str):
+        raise _expected("flat, billing or weights such as output=5", value)
+    Weights.parse(value)
+    return value
+
+
+def _thresholds(value: object) -> object:
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
+    if parts in ([""], ["off"]):
+        return "off"
+    if not parts or not all(part.isascii() and part.isdigit() and len(part) <= 4 for part in parts):
+        raise _expected('percentages such as "50,80,95", or "off"', value)
+    if not all(1 <= int(part) <= 1000 for part in parts):
+        raise _expected("percentages from 1 to 1000", value)
+    return ",".join(parts)
+
+
+def _by_command(reader: Callable[[object], object]) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if not isinstance(value, dict):
+            raise _expected("an object of command: limit", value)
+        limits = {key.strip(): limit for key, limit in value.items() if not _is_comment(key)}
+        if "" in limits:
+            raise ValueError("a command's name is empty")
+        for key, limit in limits.items():
+            try:
+                limits[key] = reader(limit)
+            except ValueError as error:
+                raise ValueError(f"{_plain(key)}: {error}") from None
+        return limits
+
+    return read
+
+
+READERS: Mapping[str, Callable[[object], object]] = {
+    "overall_budget": _tokens,
+    "command_budgets": _by_command(_tokens),
+    "daily_token_budget": _tokens,
+    "weekly_token_budget": _tokens,
+    "monthly_token_budget": _tokens,
+    "overall_cost_budget": _usd,
+    "command_cost_budgets": _by_command(_usd),
+    "daily_cost_budget": _usd,
+    "weekly_cost_budget": _usd,
+    "monthly_cost_budget": _usd,
+    "enforcement_mode": _mode,
+    "token_weights": _weights,
+    "alert_at": _thresholds,
+}
+
+
+def _checked(data: object, where: str, faults: list[str]) -> dict[str, object]:
+    """The values of one profile that are there and not null, without `extends`."""
+    if not isinstance(data, dict):
+        faults.append(f"{where}: {_expected('an object', data)}")
+        return {}
+    values: dict[str, object] = {}
+    for key, value in data.items():
+        if _is_comment(key) or value is None:
+            continue
+        if key == "extends":
+            if not isinstance(value, str):
+                faults.append(f"{where}.extends: {_expected('the name of a profile', value)}")
+        elif key not in READERS:
+            faults.append(f"{where}.{_plain(key)}: unknown key{_nearest(key, ['extends', *READERS])}")
+        else:
+            try:
+                values[key] = READERS[key](value)
+            except ValueError as error:
+                faults.append(f"{where}.{key}: {error}")
+    return values
+
+
+# -- files --
+
+
+class _Comment(str):
+    """A comment's key: equal to itself only, so that comments under the same key all stay."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def _is_comment(key: str) -> bool:
+    return key.startswith("//") or key == "$schema"
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result: dict[str, object] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {_show(key)} stands twice in one object")
+        result[_Comment(key) if key.startswith("//") else key] = value
+    return result
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a number that can be used")
+    return number
+
+
+def _document(file: Path) -> dict[str, object]:
+    """The whole of a file, {} where there is none. Raises ValueError when it is not one JSON object."""
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ValueError(f"{file}: cannot read the profiles: {error.strerror or error}") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise ValueError(f"{file}: the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    try:
+        document: object = json.loads(
+            raw.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 text (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: line {error.lineno} column {error.colno}: invalid JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        reason = "too deeply nested" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"{file}: invalid JSON: {reason}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{file}: {_expected('an object', document)}")
+    return document
+
+
+def _profiles(file: Path, document: Mapping[str, object]) -> dict[str, object]:
+    """The profiles of a file's document, unchecked. Raises ValueError when that is not what it holds."""
+    faults = [
+        f"{file}: {_plain(key)}: unknown key{_nearest(key, ['profiles'])}"
+        for key in document
+        if key != "profiles" and not _is_comment(key)
+    ]
+    profiles = document.get("profiles")
+    if profiles is not None and not isinstance(profiles, dict):
+        faults.append(f"{file}: profiles: {_expected('an object of name: profile', profiles)}")
+    if faults:
+        raise ValueError("\n".join(faults))
+    return {k: data for k, data in profiles.items() if not _is_comment(k)} if isinstance(profiles, dict) else {}
+
+
+def _merged(old: object, new: Mapping[str, object]) -> dict[str, object]:
+    """The new object with the old one's comments, in the old one's order."""
+    kept = old if isinstance(old, dict) else {}
+    merged = {
+        key: value if _is_comment(key) else new[key] for key, value in kept.items() if _is_comment(key) or key in new
+    }
+    for key, value in new.items():
+        merged[key] = _merged(kept.get(key), value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _write(file: Path, document: Mapping[str, object]) -> None:
+    """Replace a file at once, or create it for its owner only; a symbolic link stays one."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    temporary: str | None = None
+    try:
+        target = file.resolve()
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(descriptor, "wb") as stream:
+            # half a surrogate pair becomes its JSON escape
+            stream.write(text.encode("utf-8", "backslashreplace"))
+            stream.flush()
+            os.fsync(descriptor)
+        if target.exists():
+            Path(temporary).chmod(target.stat().st_mode & 0o777)
+        Path(temporary).replace(target)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        raise ValueError(f"{file}: cannot write the profiles: {error.strerror or error}") from None
+
+
+# -- words --
+
+
+def _where(file: Path, name: str) -> str:
+    return f"{file}: profiles.{_plain(name)}"
+
+
+def _plain(text: str) -> str:
+    """The text on one line, with what could drive a terminal escaped."""
+    return text if text.isprintable() else json.dumps(text)[1:-1]
+
+
+def _show(value: object) -> str:
+    """A value as JSON, short enough for an error line."""
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _usd_text(value: object) -> str:
+    """Dollars with at least the cents and no more places than there are: `$5.00`, `$0.0025`."""
+    whole, _, places = f"{value:,.9f}".partition(".")
+    return f"${whole}.{places.rstrip('0').ljust(2, '0')}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at what may have been meant, else at what there is."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3)
+    if near:
+        return f"; did you mean {' or '.join(_show(one) for one in near)}?"
+    return (
+        f"; known: {', '.join(map(_plain, known[:20]))}{', ...' if len(known) > 20 else ''}"
+        if known
+        else "; none known"
+    )

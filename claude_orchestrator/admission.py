@@ -122,13 +122,13 @@ class Admission:
             share = room // (1 + self.in_flight + len(self.waiting))
             self._go(ticket, min(ticket.max_tokens, max(wanted, share)))
             return Verdict.GO
-        if any(budget.held for budget in ticket.budgets):
+        if any(budget.held or budget.held_elsewhere for budget in ticket.budgets):
             return Verdict.WAIT
         self._go(ticket, room)
         return Verdict.GO
 
     def _free_output(self, ticket: Ticket) -> int:
-        return self._room(ticket, [budget.limit - budget.used - budget.held for budget in ticket.budgets])
+        return self._room(ticket, [budget.free for budget in ticket.budgets])
 
     def _wanted(self, ticket: Ticket) -> int:
         return min(ticket.max_tokens, max(self.expected, ticket.wanted_tokens, ticket.least_tokens))

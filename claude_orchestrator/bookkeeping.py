@@ -6,23 +6,25 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from claude_orchestrator.instance import InstanceStatus
 from token_budget.alerts import AlertBook
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
-from token_budget.ledger import Answer, Attempt, Ledger, LedgerError, Limit, Note, Record, Run
+from token_budget.ledger import Attempt, Ledger, LedgerError, Limit, Note, Record, Run
 from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope, Usage, Weights
 from token_budget.windows import Window, name_of, start_of, to_ms
 
 _T = TypeVar("_T")
 FLUSH_EVERY_S = 1.0
 LEASE_MS = 60_000  # of a hold: so long after a crash it still stands
-RENEW_EVERY_S = 20.0
+RENEW_EVERY_MS = 20_000
 MAX_COMMAND_CHARS = 1_000
 WINDOWS = {Scope.DAILY: Window.DAILY, Scope.WEEKLY: Window.WEEKLY, Scope.MONTHLY: Window.MONTHLY}
 
@@ -47,7 +49,8 @@ class _Written:
 
 class Books:
     """Keeps the books of one run. `now` is local time; `on_crossed` learns of a window's limit that was passed
-    elsewhere; a ledger that cannot be written is said once, and the run goes on."""
+    elsewhere, `on_room` of what other runs use and hold having changed; a ledger that cannot be written is said once,
+    and the run goes on."""
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Books:
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self.on_crossed: Callable[[CommandBudgetInfo], None] = lambda budget: None
+        self.on_room: Callable[[], None] = lambda: None
         self._ledger = ledger
         self._run = run
         self._manager = manager
@@ -79,8 +83,10 @@ class Books:
         self._ended: list[_Snapshot] = []
         self._started_ms: dict[tuple[str, int], int] = {}
         self._written: dict[tuple[str, int], _Written] = {}
-        self._holds: dict[int, Hold] = {}
-        self._released: set[int] = set()
+        self._holds: dict[Hold, tuple[int, int]] = {}  # as the ledger has them
+        self._hold_keys: dict[Hold, int] = {}
+        self._released: set[Hold] = set()
+        self._renewed_ms = 0
         self._notes: list[Note] = []
         self._note_count = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -89,7 +95,7 @@ class Books:
     @property
     def windows(self) -> tuple[CommandBudgetInfo, ...]:
         """The budgets that all runs share."""
-        return tuple(budget for budget in self._manager.budgets if budget.scope in WINDOWS)
+        return _windows(self._manager)
 
     # -- from start to end --
 
@@ -115,22 +121,19 @@ class Books:
             written.cost_nano += cost_nano or 0
             written.records += records
         self._ended = [_Snapshot(attempt, None) for attempt in earlier]
-        await self.flush()
+        await self.flush(look=True)
 
     async def run(self) -> None:
-        """Write at intervals, until cancelled."""
-        renewed = 0.0
+        """Write, look at what others do and raise alerts at intervals, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_EVERY_S)
-            renewed += FLUSH_EVERY_S
-            news = self._dirty or self._ended or self._released or self._notes or self._sent
-            if news or (self.windows and renewed >= RENEW_EVERY_S):
-                renewed = 0.0 if renewed >= RENEW_EVERY_S else renewed
-                await self.flush()
+            self._raise_alerts()
+            await self.flush(look=True)
 
     async def end(self, exit_code: int) -> None:
         """Write what is left, and that the run is over."""
         self._run = replace(self._run, ended_ms=to_ms(self._now()), exit_code=exit_code)
+        self._raise_alerts()
         await self.flush(whole=True)
         self._thread.shutdown(wait=True)
         if self._ledger is not None:
@@ -140,40 +143,44 @@ class Books:
 
     async def admit(self, status: InstanceStatus, hold: Hold) -> Decision:
         """Hold it on the windows' budgets, for all orchestrators at once."""
-        windows = self.windows
-        if not windows or self._ledger is None:
+        if not self.windows or self._ledger is None:
             return Decision(Action.ALLOW, hold=hold)
         await self.flush()  # what this run has used counts too
-        limits = self._limits(windows)
-        nano = hold.money.remaining if hold.money is not None else 0
-        ledger, tokens, now_ms = self._ledger, hold.remaining, to_ms(self._now())
-        enforce = self._manager.enforcement_mode == "block"
+        reserving = asyncio.ensure_future(self._reserve(status, hold))
+        try:
+            return await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            reserving.add_done_callback(lambda _: self.released(hold))
+            raise
 
-        def reserve() -> Answer:
-            return ledger.reserve(
-                self._run.run,
-                status.name,
-                tokens,
-                nano,
-                limits,
-                weights=self._weights,
-                now_ms=now_ms,
-                lease_ms=LEASE_MS,
-                enforce=enforce,
-            )
-
+    async def _reserve(self, status: InstanceStatus, hold: Hold) -> Decision:
+        windows, ledger = self.windows, self._ledger
+        assert ledger is not None
+        tokens, nano = _left_of(hold)
+        reserve = partial(
+            ledger.reserve,
+            self._run.run,
+            status.name,
+            tokens,
+            nano,
+            _limits(windows, self._now()),
+            weights=self._weights,
+            now_ms=to_ms(self._now()),
+            lease_ms=LEASE_MS,
+            enforce=self._manager.enforcement_mode == "block",
+        )
         try:
             answer = await self._in_thread(reserve)
         except LedgerError as error:
             self._failed(error)
             return Decision(Action.ALLOW, hold=hold)
         if answer.hold is not None:
-            self._holds[answer.hold] = hold
+            self._hold_keys[hold], self._holds[hold] = answer.hold, (tokens, nano)
         if answer.action is Action.ALLOW:
             return Decision(Action.ALLOW, hold=hold)
         budget = windows[answer.limit]
         budget.used = max(budget.used, answer.used)
-        budget.held_elsewhere = max(0, answer.held - budget.held)
+        budget.held_elsewhere = answer.held_elsewhere
         held = answer.held if answer.action is Action.WAIT else None
         reason = would_exceed(budget, nano if budget.money else tokens, held)
         return Decision(answer.action, reason, budget, hold)
@@ -182,6 +189,10 @@ class Books:
         """It was launched, or more was counted: to be written soon."""
         self._dirty[status.name] = status
         self._started_ms.setdefault((status.name, status.attempts), to_ms(self._now()))
+
+    async def sync(self) -> None:
+        """Wait until what was noted outlives the machine."""
+        await self.flush()
 
     def ended(self, status: InstanceStatus) -> None:
         """An attempt has ended: to be written as it is now."""
@@ -196,41 +207,46 @@ class Books:
 
     def released(self, hold: Hold) -> None:
         """A hold is over."""
-        self._released |= {key for key, held in self._holds.items() if held is hold}
+        if hold in self._holds:
+            self._released.add(hold)
 
     # -- writing --
 
-    async def flush(self, *, whole: bool = False) -> None:
-        """Raise alerts, write what is new and learn what others have used; `whole`: the run's own row too."""
-        self._raise_alerts()
-        async with self._flushing:
-            await self._write(whole)
+    async def flush(self, *, whole: bool = False, look: bool = False) -> None:
+        """Write what is new and learn what others have used; `whole`: the run's own row too, `look`: ask even where
+        nothing is new."""
 
-    async def _write(self, whole: bool) -> None:
-        ledger = self._ledger
-        if ledger is None:
+        async def write() -> None:
+            async with self._flushing:
+                await self._write(whole, look)
+
+        await asyncio.shield(asyncio.ensure_future(write()))  # what was begun is known to be written, or not
+
+    async def _write(self, whole: bool, look: bool) -> None:
+        ledger, windows = self._ledger, self.windows
+        now_ms = to_ms(self._now())
+        renew = bool(self._holds) and now_ms - self._renewed_ms >= RENEW_EVERY_MS
+        holds = {hold: (0, 0) if hold in self._released else _left_of(hold) for hold in self._holds}
+        news = bool(self._dirty or self._ended or self._notes or self._sent or whole or renew or holds != self._holds)
+        if ledger is None or not (news or (look and windows)):
             return
         dirty, self._dirty = self._dirty, {}
         ended, self._ended = self._ended, []
         notes, self._notes = self._notes, []
-        released, self._released = self._released, set()
+        released, keys = frozenset(self._released), dict(self._hold_keys)
         sent, self._sent = self._sent, []
-        now_ms = to_ms(self._now())
         snapshots = [*ended, *(self._snapshot(status) for status in dirty.values() if status.attempts)]
         attempts = [snapshot.attempt for snapshot in snapshots]
         records = [record for snapshot in snapshots for record in self._difference(snapshot, now_ms)]
-        expires_ms = now_ms + LEASE_MS
-        holds = [(key, 0, 0, 0) for key in released]
-        for key, hold in self._holds.items():
-            if key not in released:
-                holds.append((key, max(0, hold.remaining), hold.money.remaining if hold.money else 0, expires_ms))
-        windows = self.windows
-        limits = self._limits(windows)
+        limits = _limits(windows, self._now())
         drawn, spent = self._manager.total_usage, self._manager.total_cost_nano
 
         def write() -> tuple[list[int], tuple[int, int]]:
-            runs = [self._run] if whole else []
-            ledger.write(runs=runs, attempts=attempts, records=records, notes=notes, alerts=sent, holds=holds)
+            if news:
+                runs = [self._run] if whole else []
+                until = {hold: 0 if hold in released else now_ms + LEASE_MS for hold in holds}
+                left = [(keys[hold], *amounts, until[hold]) for hold, amounts in holds.items()]
+                ledger.write(runs=runs, attempts=attempts, records=records, notes=notes, alerts=sent, holds=left)
             if not windows:
                 return [], (0, 0)
             return ledger.used(limits, self._weights), ledger.held_by_others(self._run.run, now_ms)
@@ -240,15 +256,21 @@ class Books:
         except LedgerError as error:
             self._failed(error)
             self._dirty, self._ended = {**dirty, **self._dirty}, ended + self._ended
-            self._notes, self._released = notes + self._notes, released | self._released
-            self._sent = sent + self._sent
+            self._notes, self._sent = notes + self._notes, sent + self._sent
             return
+        if news:
+            self._renewed_ms = now_ms
         for record in records:
             self._take(record)
-        for key in released:
-            self._holds.pop(key, None)
+        self._holds.update(holds)
+        for hold in released:
+            del self._holds[hold], self._hold_keys[hold]
+        self._released -= released
+        before = [(budget.used, budget.held_elsewhere) for budget in windows]
         for budget, sum_used in zip(windows, used, strict=True):
             self._learn(budget, sum_used, nano if budget.money else tokens, drawn, spent)
+        if before != [(budget.used, budget.held_elsewhere) for budget in windows]:
+            self.on_room()
 
     def _learn(self, budget: CommandBudgetInfo, used: int, held: int, drawn: int, spent: int) -> None:
         """What the ledger says, and what was recorded here while it was asked."""
@@ -257,12 +279,6 @@ class Books:
         budget.used, budget.held_elsewhere = used + since, held
         if budget.exceeded and not was_exceeded:
             self.on_crossed(budget)
-
-    def _limits(self, windows: tuple[CommandBudgetInfo, ...]) -> list[Limit]:
-        now = self._now()
-        return [
-            Limit(to_ms(start_of(WINDOWS[budget.scope], now)), budget.limit, money=budget.money) for budget in windows
-        ]
 
     def _snapshot(self, status: InstanceStatus) -> _Snapshot:
         command, has_ended, now_ms = status.spec.command[:MAX_COMMAND_CHARS], status.ended, to_ms(self._now())
@@ -334,25 +350,44 @@ class Books:
             return name_of(WINDOWS[budget.scope], now) if budget.scope in WINDOWS else f"run {self._run.run}"
 
         found = self._alerts.due(self._manager.budgets, window_of, self._run.run)
-        for budget in self._manager.budgets:
-            expected = None if budget.money or not self._alerts.thresholds else self._expected(budget)
-            if expected is not None:
-                overrun = self._alerts.overrun(budget, budget.used + expected, window_of(budget), self._run.run)
-                found += [overrun] if overrun is not None else []
+        for budget, expected in self._expected().items() if self._alerts.thresholds else ():
+            overrun = self._alerts.overrun(budget, budget.used + expected, window_of(budget), self._run.run)
+            found += [overrun] if overrun is not None else []
         for alert in found:
             self._alert(alert.text, alert.payload(now.astimezone().isoformat()))
 
-    def _expected(self, budget: CommandBudgetInfo) -> int | None:
-        """What those who draw on a budget will still use by their forecasts; None where nobody has one."""
-        left, known = 0, False
+    def _expected(self) -> dict[CommandBudgetInfo, int]:
+        """What those who draw on each budget in tokens will still use by their forecasts, where there are any."""
+        left: Counter[CommandBudgetInfo] = Counter()
         for status in self._instances:
             spec = status.spec
             if status.ended or spec.forecast is None or not spec.forecast.known:
                 continue
-            if budget in self._manager.budgets_for(spec.base_command, spec.name):
-                expected = spec.forecast.given(status.total_tokens).p50 or 0
-                left, known = left + max(0, expected - status.total_tokens), True
-        return left if known else None
+            expected = spec.forecast.given(status.total_tokens).p50 or 0
+            for budget in self._manager.budgets_for(spec.base_command, spec.name):
+                left[budget] += max(0, expected - status.total_tokens)
+        return left
+
+
+def _left_of(hold: Hold) -> tuple[int, int]:
+    """Tokens and nano-dollars."""
+    return hold.remaining, hold.money.remaining if hold.money is not None else 0
+
+
+def _windows(manager: TokenBudgetManager) -> tuple[CommandBudgetInfo, ...]:
+    return tuple(budget for budget in manager.budgets if budget.scope in WINDOWS)
+
+
+def _limits(windows: Iterable[CommandBudgetInfo], now: datetime) -> list[Limit]:
+    return [Limit(to_ms(start_of(WINDOWS[budget.scope], now)), budget.limit, money=budget.money) for budget in windows]
+
+
+def look_at_others(ledger: Ledger, manager: TokenBudgetManager, weights: Weights) -> None:
+    """What all runs use and hold now of the windows' budgets, for a look without a run."""
+    now, windows = datetime.now(), _windows(manager)
+    tokens, nano = ledger.held_by_others("", to_ms(now))
+    for budget, used in zip(windows, ledger.used(_limits(windows, now), weights), strict=True):
+        budget.used, budget.held_elsewhere = used, nano if budget.money else tokens
 
 
 def budgets_text(manager: TokenBudgetManager) -> str:

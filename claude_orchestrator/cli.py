@@ -29,6 +29,7 @@ from claude_orchestrator.metering import METERS, Meter, choose_meter
 from claude_orchestrator.plan import Plan, make_manager, make_plan
 from claude_orchestrator.settings import DEFAULT_MAX_PARALLEL, Given, Settings, merge
 from token_budget.budget_manager import MODES, TokenBudgetManager
+from token_budget.pricing import EXTRA as PRICES_EXTRA
 from token_budget.text import printable
 
 if TYPE_CHECKING:
@@ -291,8 +292,8 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     only_shows = options["list_commands"] or options["inspect_command"]
     claude = "claude" if only_shows or options["rehearse"] else preflight.find_claude(options["claude_bin"])
     sinks = _sinks(options)
-    prices = _prices(settings)
-    ledger = None if only_shows else _ledger(options, settings)
+    prices = _prices()
+    ledger = None if only_shows else _ledger(options, settings, terminal)
     forecasts = Forecasts(ledger)
     plan = make_plan(config, settings, workspace=str(workspace), claude_bin=claude, forecast=forecasts.of)
     if only_shows:
@@ -305,8 +306,10 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     meter = choose_meter(settings.meter, plan, os.environ, rehearse=options["rehearse"])
     lacks = None if options["rehearse"] else preflight.check_version(claude)
     warnings = [*plan.warnings, *([lacks] if lacks else [])]
+    if settings.in_money and prices is None:
+        warnings.append(f"budgets in money without {PRICES_EXTRA}: what claude states no cost of has none")
     if options["dry_run"]:
-        return _dry_run(plan, settings, meter, terminal, config.source, warnings, earlier)
+        return _dry_run(plan, settings, meter, terminal, config.source, warnings, earlier, ledger)
     if ledger is None and windows_of(settings):
         raise UserError(f"{windows_of(settings)[0]}: needs the ledger, which is off")
     for warning in warnings:
@@ -344,19 +347,26 @@ def _profile(name: str | None, workspace: Path) -> Profile | None:
         raise UserError(*(f"--budget-profile: {line}" for line in str(error).splitlines())) from None
 
 
-def _ledger(options: Mapping[str, Any], settings: Settings) -> Ledger | None:
-    """The ledger; a rehearsal has one only where it is named, a dry run makes none."""
+def _ledger(options: Mapping[str, Any], settings: Settings, terminal: Terminal) -> Ledger | None:
+    """The ledger; a rehearsal has one only where it is named, a dry run makes none.
+
+    A run that nobody wants in a ledger of a certain name, or held to limits across runs, goes without one where its
+    place does not take it.
+    """
     named = options["ledger"]
     if named == "off" or (named is None and options["rehearse"]):
         return None
     path = Path(named) if named else Path(click.get_app_dir(PROGRAM), LEDGER_NAME)
     if options["dry_run"] and not path.exists():
         return None
-    from token_budget.ledger import Ledger, LedgerError
+    from token_budget.ledger import Ledger, LedgerError, LedgerUnwritable
 
     try:
         return Ledger(path)
     except LedgerError as error:
+        if isinstance(error, LedgerUnwritable) and not named and not windows_of(settings):
+            terminal.message("WARNING", f"the ledger: {error}: this run is in no history")
+            return None
         raise UserError(f"--ledger: {error}") from None
 
 
@@ -366,7 +376,7 @@ def windows_of(settings: Settings) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in names if getattr(settings, name) is not None]
 
 
-def _prices(settings: Settings) -> Prices | None:
+def _prices() -> Prices | None:
     """Prices for what the CLI has no figure for; None where the extra is not installed."""
     from token_budget import pricing
 
@@ -393,22 +403,21 @@ class Forecasts:
 
     def __init__(self, ledger: Ledger | None) -> None:
         self._ledger = ledger
-        self._known: dict[tuple[str | None, str | None], Forecast | None] = {}
+        self._known: dict[tuple[str | None, str | None, bool], Forecast] = {}
 
-    def of(self, base_command: str | None, model: str | None) -> Forecast | None:
-        """The forecast for a base command; None without a ledger."""
+    def of(self, base_command: str | None, model: str | None, money: bool) -> Forecast | None:
+        """The forecast for a base command, in tokens or nano-dollars; None without a ledger."""
         if self._ledger is None:
             return None
-        key = base_command, model
+        key = base_command, model, money
         if key not in self._known:
             import time
 
             from token_budget.forecast import forecast
             from token_budget.observations import observations
 
-            self._known[key] = forecast(
-                observations(self._ledger, base_command), base_command, model or "", time.time()
-            )
+            known = observations(self._ledger, base_command, money=money)
+            self._known[key] = forecast(known, base_command, model or "", time.time())
         return self._known[key]
 
 
@@ -534,6 +543,7 @@ def _dry_run(
     source: str,
     warnings: list[str],
     earlier: EarlierRun | None,
+    ledger: Ledger | None,
 ) -> int:
     from claude_orchestrator.dryrun import describe
     from claude_orchestrator.resume import History, carry_over, take_up, told
@@ -546,6 +556,10 @@ def _dry_run(
         warnings = [*(text for _, text in told(plan, history, run_id)), *warnings]
     manager = make_manager(plan, settings)
     carry_over(manager, history, settings.token_weights)
+    if ledger is not None and windows_of(settings):
+        from claude_orchestrator.bookkeeping import look_at_others
+
+        look_at_others(ledger, manager, settings.token_weights)
     instances = take_up(plan, history, run_id)
     terminal.print(describe(instances, manager, settings, meter, terminal.look(), source=source, warnings=warnings))
     return 0

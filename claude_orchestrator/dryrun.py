@@ -72,24 +72,27 @@ def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
 
 
 def _chances(instances: Sequence[InstanceStatus], manager: TokenBudgetManager) -> list[str]:
-    """How likely the whole plan fits each budget in tokens, where that is known."""
+    """How likely the whole plan fits each budget, where that is known."""
     lines = []
     for budget in manager.budgets:
+        drawing_on = manager.cost_budgets_for if budget.money else manager.budgets_for
         to_run = [status.spec for status in instances if not status.ended]
-        drawing = [spec for spec in to_run if budget in manager.budgets_for(spec.base_command, spec.name)]
-        forecasts = [spec.forecast for spec in drawing if spec.forecast is not None and spec.forecast.known]
-        if budget.money or not drawing or len(forecasts) < len(drawing):
+        drawing = [spec for spec in to_run if budget in drawing_on(spec.base_command, spec.name)]
+        found = [spec.cost_forecast if budget.money else spec.forecast for spec in drawing]
+        forecasts = [forecast for forecast in found if forecast is not None and forecast.known]
+        if not drawing or len(forecasts) < len(drawing):
             continue
         chance = chance_that_sum_is_under(forecasts, budget.limit - budget.used - budget.held_elsewhere)
         if chance is not None:
-            lines.append(f"Chance that all of it fits the {budget.label} budget ({budget.limit:,}): {chance:.0%}")
+            lines.append(f"Chance that all of it fits the {budget.label} budget ({_limit(budget)}): {chance:.0%}")
     return lines
 
 
 def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
     costs = manager.cost_budgets_for(spec.base_command, spec.name)
     budgets = manager.budgets_for(spec.base_command, spec.name) + costs
-    decision = manager.reserve(spec.base_command, spec.estimate_tokens, spec.name)
+    nano = spec.estimate_nano
+    decision = manager.reserve(spec.base_command, spec.estimate_tokens, spec.name, estimated_nano=nano)
     if decision.hold is not None:
         holds.append(decision.hold)
     lines = [f"{spec.index + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
@@ -103,9 +106,11 @@ def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) 
         lines.append(f"   timeout:   {spec.timeout_s:g} s")
     named = ", ".join(f"{budget.label} ({_limit(budget)})" for budget in budgets) or "none"
     lines.append(f"   budgets:   {named}")
-    lines.append(f"   estimate:  {spec.estimate_tokens:,} tokens")
+    lines.append(f"   estimate:  {spec.estimate_tokens:,} tokens" + (f", {format_usd(nano)}" if nano else ""))
     if spec.forecast is not None:
         lines.append(f"   forecast:  {spec.forecast.describe()}")
+    if spec.cost_forecast is not None:
+        lines.append(f"   cost:      {spec.cost_forecast.describe(money=True)}")
     reason = f" ({decision.reason})" if decision.reason else ""
     lines.append(f"   admission: {_SAID[decision.action]}{reason}")
     return lines

@@ -18,7 +18,7 @@ import secrets
 import socket
 import ssl
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 from urllib.parse import urlsplit
@@ -45,6 +45,7 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
 MAX_HEADER_BYTES = 64 * 1024
 CLOSE_S = 1.0
 COUNT_TIMEOUT_S = 10.0
+ASK_AGAIN_S = 0.2
 MESSAGES = "/v1/messages"
 COUNTED_KEYS = ("messages", "model", "system", "thinking", "tool_choice", "tools")  # what count_tokens takes
 # headers that are between two neighbours only, and those that aiohttp sets itself
@@ -85,6 +86,8 @@ class Client:
     on_request: Callable[[], None]
     on_usage: Callable[[ApiUsage, Hold | None], None]
     on_refused: Callable[[CommandBudgetInfo], None]
+    reserve: Callable[[Hold], Awaitable[bool]] | None
+    on_settled: Callable[[Hold], None]
     bound: InputBound = field(default_factory=InputBound)
     wanted_tokens: int = 0
     waiting: int = 0
@@ -159,12 +162,17 @@ class Gateway:
         on_request: Callable[[], None],
         on_usage: Callable[[ApiUsage, Hold | None], None],
         on_refused: Callable[[CommandBudgetInfo], None],
+        reserve: Callable[[Hold], Awaitable[bool]] | None = None,
+        on_settled: Callable[[Hold], None] = lambda hold: None,
     ) -> Client:
-        """A place for one attempt at an instance: its `env` makes it use the gateway."""
+        """A place for one attempt at an instance: its `env` makes it use the gateway.
+
+        `reserve` holds a request on what all runs share too, unless there is no room; `on_settled`: it is over.
+        """
         secret = secrets.token_urlsafe(24)
         target = (self._upstream or upstream or self._environ.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
         url = f"http://127.0.0.1:{self.port}/{secret}"
-        client = Client(url, target, budgets, on_request, on_usage, on_refused)
+        client = Client(url, target, budgets, on_request, on_usage, on_refused, reserve, on_settled)
         client.digest = hashlib.sha256(secret.encode()).digest()
         client.proxy = _proxy_for(target)
         self._clients[client.digest] = client
@@ -228,7 +236,7 @@ class Gateway:
                 return _error(400, "invalid_request_error", refusal(ticket), NO_RETRY)
             return await self._forward(client, request, path, lowered(body, asked, ticket.output_tokens), ticket)
         finally:
-            self.admission.settle(ticket)
+            self._settle(client, ticket)
 
     async def _bound(
         self, client: Client, request: web.BaseRequest, path: str, body: bytes, asked: Asked, ticket: Ticket
@@ -245,6 +253,15 @@ class Gateway:
 
     async def _admit(self, client: Client, ticket: Ticket) -> bool:
         """Wait until the request may go; False: its budget is spent."""
+        while await self._decide(client, ticket) is Verdict.GO:
+            assert ticket.hold is not None
+            if client.reserve is None or await client.reserve(ticket.hold):
+                return True
+            self._settle(client, ticket)  # other runs were first: the budgets know by now what they hold
+            await asyncio.sleep(ASK_AGAIN_S)
+        return False
+
+    async def _decide(self, client: Client, ticket: Ticket) -> Verdict:
         answered: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         ticket.answer = lambda verdict: None if answered.done() else answered.set_result(verdict)
         verdict = self.admission.ask(ticket)
@@ -257,7 +274,13 @@ class Gateway:
                 raise
             finally:
                 client.waiting -= 1
-        return verdict is Verdict.GO
+        return verdict
+
+    def _settle(self, client: Client, ticket: Ticket) -> None:
+        hold = ticket.hold
+        self.admission.settle(ticket)
+        if hold is not None:
+            client.on_settled(hold)
 
     async def _count(self, client: Client, request: web.BaseRequest, path: str, asked_for: Asked) -> int | None:
         """The request's input tokens by the API's own count, which costs nothing; None where it does not tell."""

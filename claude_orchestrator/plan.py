@@ -14,6 +14,8 @@ from token_budget.models import Scope
 from token_budget.text import format_usd
 
 DEFAULT_ESTIMATE_TOKENS = 1_000
+# what a base command will use with a model, in tokens or with `money` in nano-dollars, where that is known
+Foretell = Callable[[str | None, str | None, bool], Forecast | None]
 GO_ON = "You were interrupted. Continue where you left off."
 
 STREAM_ARGS = (
@@ -53,6 +55,12 @@ class LaunchSpec:
     turns_before: int = 0
     goes_on: bool = False
     forecast: Forecast | None = None
+    cost_forecast: Forecast | None = None
+
+    @property
+    def estimate_nano(self) -> int:
+        """What it is expected to cost, in nano-dollars; 0 where nobody knows."""
+        return (self.cost_forecast.p50 if self.cost_forecast is not None else None) or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +94,9 @@ def make_plan(
     *,
     workspace: str,
     claude_bin: str,
-    forecast: Callable[[str | None, str | None], Forecast | None] = lambda base_command, model: None,
+    forecast: Foretell = lambda base_command, model, money: None,
 ) -> Plan:
-    """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing.
-
-    `forecast` tells what a base command will use with a model, where that is known.
-    """
+    """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing."""
     specs = tuple(
         _launch_spec(index, instance, config.rehearsal, settings, workspace, claude_bin, forecast)
         for index, instance in enumerate(config.instances)
@@ -181,9 +186,9 @@ def _launch_spec(
     settings: Settings,
     workspace: str,
     claude_bin: str,
-    forecast: Callable[[str | None, str | None], Forecast | None],
+    forecast: Foretell,
 ) -> LaunchSpec:
-    expected = forecast(base_command(instance.command), instance.model)
+    expected = forecast(base_command(instance.command), instance.model, False)
     known = expected.p50 if expected is not None else None
     return LaunchSpec(
         index=index,
@@ -198,6 +203,7 @@ def _launch_spec(
         env=instance.env,
         estimate_tokens=instance.max_tokens_per_command or known or DEFAULT_ESTIMATE_TOKENS,
         forecast=expected,
+        cost_forecast=forecast(base_command(instance.command), instance.model, True) if settings.in_money else None,
         timeout_s=instance.timeout_s if instance.timeout_s is not None else settings.timeout_s,
         retries=instance.retries if instance.retries is not None else settings.retries,
         session_id=instance.session_id,

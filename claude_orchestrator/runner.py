@@ -39,7 +39,7 @@ from token_budget.ledger import Attempt, Ledger, Run
 from token_budget.models import Usage
 from token_budget.pricing import Prices
 from token_budget.sinks import Sinks
-from token_budget.text import NANO
+from token_budget.text import NANO, printable
 from token_budget.windows import to_ms
 
 REDRAW_EVERY_S = 0.1
@@ -85,6 +85,8 @@ def run(
     `header` is what the journal is to say of how it was started.
     """
     use_pidfd_watcher()
+    if accounting.prices is not None and meter.kind == "api":
+        accounting.prices.load()
     raise_file_limit(min(settings.max_parallel, len(plan.specs)))
     number = earlier.history.runs + 1 if earlier else 1
     if earlier is None:
@@ -161,7 +163,7 @@ class _Run:
             open_log=folder.open_log,
             knows_command=_knows_command,
             journal=records,
-            price=_price_with(accounting.prices),
+            price=_price_with(accounting.prices, terminal.warn),
             hide=partial(redact, secrets=secrets_of(os.environ, [pair for spec in plan.specs for pair in spec.env])),
         )
         self.record = report.Run(
@@ -194,6 +196,7 @@ class _Run:
         )
         self.supervisor.accounts = self.books
         self.books.on_crossed = self.supervisor.crossed
+        self.books.on_room = self.supervisor.look_again
         self._redraw_due: asyncio.TimerHandle | None = None
         self._last_drawn = 0.0
         self._started = asyncio.Event()
@@ -382,12 +385,17 @@ class _Run:
         return code
 
 
-def _price_with(prices: Prices | None) -> Price | None:
+def _price_with(prices: Prices | None, complain: Callable[[str], None]) -> Price | None:
     if prices is None:
         return None
+    said: set[str] = set()
 
     def price(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
-        return prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
+        nano = prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
+        for unknown in prices.unknown - said:
+            said.add(unknown)
+            complain(f"no price is known for the model {printable(unknown)}: its cost is what claude states at last")
+        return nano
 
     return price
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -93,6 +93,9 @@ class Accounts(Protocol):
     def note(self, status: InstanceStatus) -> None:
         """It was launched, or more was counted."""
 
+    async def sync(self) -> None:
+        """Wait until what was noted outlives the machine."""
+
     def ended(self, status: InstanceStatus) -> None:
         """An attempt has ended."""
 
@@ -112,6 +115,9 @@ class Unaccounted:
 
     def note(self, status: InstanceStatus) -> None:
         """Forget it."""
+
+    async def sync(self) -> None:
+        """Nothing to wait for."""
 
     def ended(self, status: InstanceStatus) -> None:
         """Forget it."""
@@ -144,8 +150,13 @@ class ApiMeter(Protocol):
         on_request: Callable[[], None],
         on_usage: Callable[[ApiUsage, Hold | None], None],
         on_refused: Callable[[CommandBudgetInfo], None],
+        reserve: Callable[[Hold], Awaitable[bool]],
+        on_settled: Callable[[Hold], None],
     ) -> Any:
-        """A place for one attempt, which is a MeterPlace; `upstream`: the API's address where it is its own."""
+        """A place for one attempt, which is a MeterPlace; `upstream`: the API's address where it is its own.
+
+        `reserve` holds a request on what all runs share too, unless there is no room; `on_settled`: it is over.
+        """
 
     async def close(self, place: Any) -> None:
         """The attempt has ended."""
@@ -165,6 +176,7 @@ class Host(Protocol):
     open_log: Callable[[LaunchSpec, int], Log | None]
     knows_command: Callable[[str, str], bool]
     journal: Records
+    accounts: Accounts
     hide: Callable[[str], str]
     meter: ApiMeter | None
     price: Price | None
@@ -329,6 +341,8 @@ class Session:
             on_request=self._first_request,
             on_usage=self._metered,
             on_refused=self._refused,
+            reserve=self._reserve,
+            on_settled=self.supervisor.accounts.released,
         )
         self.status.tally.metered = True
         return replace(spec, env=(*spec.env, *self._place.env))
@@ -338,6 +352,10 @@ class Session:
         if self.hold.remaining and self.supervisor.meter is not None:
             self.hold.release()
             self.supervisor.meter.look_again()
+
+    async def _reserve(self, hold: Hold) -> bool:
+        decision = await self.supervisor.accounts.admit(self.status, hold)
+        return decision.action in (Action.ALLOW, Action.WARN)
 
     async def _leave_meter(self) -> None:
         if self._place is not None and self.supervisor.meter is not None:

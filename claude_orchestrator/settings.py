@@ -56,6 +56,12 @@ class Settings:
     stop_at_rate_limit: float | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def in_money(self) -> bool:
+        """Whether there is a budget in money."""
+        limits = (self.overall_cost_budget, self.daily_cost_budget, self.weekly_cost_budget, self.monthly_cost_budget)
+        return bool(self.command_cost_budgets) or any(limit is not None for limit in limits)
+
 
 @dataclass(frozen=True, slots=True)
 class Given:

@@ -22,7 +22,6 @@ from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope
 from token_budget.text import NANO, format_usd
 
 LOOK_AT_CLOCK_S = 30.0
-LOOK_AT_OTHERS_S = 1.0
 MAX_ADJUSTMENTS = 1_000
 
 
@@ -79,7 +78,7 @@ class Supervisor:
         self._sessions: dict[str, Session] = {}
         self._wake = asyncio.Event()
         self._next_launch_at = 0.0
-        self._syncing: asyncio.Future[None] | None = None
+        self._syncing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Run every instance to its end; returns when nothing runs any more."""
@@ -97,6 +96,12 @@ class Supervisor:
     def cancel(self, reason: str, *, at_once: bool = False) -> None:
         """Start nothing more and stop what runs; `at_once`: without grace."""
         self.stop_all(State.CANCELLED, State.CANCELLED, reason, grace_s=0.0 if at_once else self.settings.grace_s)
+
+    def look_again(self) -> None:
+        """Budgets may have more room: let those go who wait for it."""
+        self._wake.set()
+        if self.meter is not None:
+            self.meter.look_again()
 
     def stop_all(self, running: State, waiting: State, reason: str, grace_s: float | None = None) -> None:
         """Start nothing more and stop what runs; `running` and `waiting` are what becomes of those."""
@@ -144,8 +149,6 @@ class Supervisor:
             elif decision.action is Action.WAIT or decision.hold is None:
                 if decision.budget is not None:
                     reserved.add(decision.budget)
-                    if decision.budget.held_elsewhere:
-                        pauses_s.append(LOOK_AT_OTHERS_S)  # nobody tells when other orchestrators give back
                 self._wait(status, decision.reason)
             else:
                 if decision.action is Action.WARN and decision.budget is not None:
@@ -157,11 +160,12 @@ class Supervisor:
     async def _decide(self, status: InstanceStatus) -> Decision:
         """Whether an instance may be launched: by the budgets of this run, then by those that all runs share."""
         spec = status.spec
-        decision = self.manager.reserve(spec.base_command, spec.estimate_tokens, spec.name)
+        nano = spec.estimate_nano
+        decision = self.manager.reserve(spec.base_command, spec.estimate_tokens, spec.name, estimated_nano=nano)
         if decision.action is Action.WAIT and decision.budget is not None and self.settings.adjust == "fair":
             share_tokens = self._share(spec, decision.budget)
             if share_tokens is not None:
-                decision = self.manager.reserve(spec.base_command, share_tokens, spec.name)
+                decision = self.manager.reserve(spec.base_command, share_tokens, spec.name, estimated_nano=nano)
         if decision.hold is None:
             return decision
         shared = await self.accounts.admit(status, decision.hold)
@@ -262,7 +266,7 @@ class Supervisor:
         status = session.status
         self.on_change()
         try:
-            await self.journal.sync()
+            await self._sync()
             await session.run()
         finally:
             del self._sessions[status.name]
@@ -271,7 +275,7 @@ class Supervisor:
         self._record_end(status)
         if self._try_again(status):
             return
-        await self.journal.sync()
+        await self._sync()
         took_s = status.this_attempt.seconds
         said = f"{status.name}: {status.state} after {took_s:.1f} s, {status.total_tokens:,} tokens"
         level = Level.INFO if status.state is State.COMPLETED else Level.ERROR
@@ -279,6 +283,10 @@ class Supervisor:
         self.on_change()
         if status.state in (State.FAILED, State.TIMED_OUT) and self.settings.fail_fast:
             self.cancel(f"cancelled because {status.name} failed")
+
+    async def _sync(self) -> None:
+        """Wait until journal and ledger have what was written so far."""
+        await asyncio.gather(self.journal.sync(), self.accounts.sync())
 
     def _try_again(self, status: InstanceStatus) -> bool:
         """Whether an ended attempt is followed by another, which is then made ready."""
@@ -383,7 +391,7 @@ class Supervisor:
     def crossed(self, budget: CommandBudgetInfo) -> None:
         self.say(Level.WARNING, _exceeded(budget))
         self.journal.write("crossing", budget=budget.label, used=budget.used, limit=budget.limit)
-        self._syncing = asyncio.ensure_future(self.journal.sync())  # not waited for: the stops come first
+        self._syncing = asyncio.ensure_future(self._sync())  # not waited for: the stops come first
         if self.manager.enforcement_mode == "block":
             for session in list(self._sessions.values()):
                 session.stop_if_over()

@@ -78,8 +78,8 @@ def test_holds_are_shared_and_lapse(ledger: Ledger) -> None:
     first = reserve(ledger, 100, 400)
     assert first.action is Action.ALLOW and first.hold is not None
     assert reserve(ledger, 100, 400, now_ms=1500).action is Action.ALLOW  # the first has lapsed by then
-    assert reserve(ledger, 100, 400, now_ms=1500) == Answer(Action.WAIT, None, 0, 210, 100)
-    assert reserve(ledger, 191, 400, now_ms=1500) == Answer(Action.BLOCK, None, 0, 210, 100)
+    assert reserve(ledger, 100, 400, now_ms=1500) == Answer(Action.WAIT, None, 0, 210, 100, 0)
+    assert reserve(ledger, 191, 400, now_ms=1500) == Answer(Action.BLOCK, None, 0, 210, 100, 0)
     warned = reserve(ledger, 191, 400, now_ms=1500, enforce=False)
     assert warned.action is Action.WARN and warned.hold is not None
     assert ledger.held_by_others("other", 1500) == (291, 0) and ledger.held_by_others("r1", 1500) == (0, 0)

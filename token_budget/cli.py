@@ -144,8 +144,12 @@ def forecast(ctx: click.Context, command: str | None, model: str) -> None:
     if not names:
         click.echo("no finished instances in the ledger yet")
     for name in names:
-        known = forecast_of(observations(ledger, name or None), name or None, model, time.time())
-        click.echo(f"{printable(name or '(prompts)')}: {known.describe()}")
+        known, cost = (
+            forecast_of(observations(ledger, name or None, money=money), name or None, model, time.time())
+            for money in (False, True)
+        )
+        spent = f"; {cost.describe(money=True)} (an estimate)" if cost.known else ""
+        click.echo(f"{printable(name or '(prompts)')}: {known.describe()}{spent}")
 
 
 @group.command()
@@ -317,9 +321,14 @@ def _from_claude(ledger: Ledger, folder: Path) -> Any:
         raise ValueError(f"--from-claude: {folder}: no such folder")
     import platform
 
-    price = pricing.Prices().response if pricing.available() else None
+    prices = pricing.Prices() if pricing.available() else None
+    if prices is None:
+        click.echo(f"without {pricing.EXTRA} what is imported has no cost", err=True)
     sessions = transcripts.known_sessions(ledger)
+    price = None if prices is None else prices.response
     found = transcripts.read_transcripts(folder, platform.node() or "unknown", price, known_sessions=sessions)
+    for model in sorted(prices.unknown) if prices else ():
+        click.echo(f"no price is known for the model {printable(model)}: its use has no cost", err=True)
     if found.skipped_lines:
         click.echo(f"{found.skipped_lines:,} broken lines were skipped", err=True)
     return Parcel(runs=found.runs, attempts=found.attempts, records=found.records)

@@ -11,7 +11,7 @@ from math import ceil, exp, log
 from operator import attrgetter
 from random import Random
 
-from token_budget.text import format_tokens
+from token_budget.text import format_tokens, format_usd
 
 LEAST = 5  # runs to the end, below which nothing is foretold
 KEPT = 300  # latest runs of the command
@@ -30,7 +30,8 @@ _Point = tuple[float, float, bool]  # tokens, weight, censored
 class Observation:
     """What one instance used; `censored`: it was ended before its end, so it would have used at least `tokens`.
 
-    `at_s` is when it ended (seconds since 1970). Plain prompts have no base command and count as one command.
+    `at_s` is when it ended (seconds since 1970). Plain prompts have no base command and count as one command. For a
+    forecast in money `tokens` are nano-dollars.
     """
 
     base_command: str | None
@@ -110,17 +111,18 @@ class Forecast:
         below = tuple((value - gone) / (1 - gone) for value in self.below[index:])
         return Forecast(self.n, self.n_censored, self.points[index:], below, self.spread)
 
-    def describe(self) -> str:
-        """The forecast in words: `about 41K, 90 % under 88K, n=23`, or `unknown (n=2)`."""
+    def describe(self, *, money: bool = False) -> str:
+        """The forecast in words: `about 41K, 90 % under 88K, n=23`, or `unknown (n=2)`; `money`: of nano-dollars."""
         if self.p50 is None or self.p90 is None:
             stopped = f", {self.n_censored} of them stopped early" if self.n >= LEAST else ""
             return f"unknown (n={self.n}{stopped})"
-        return f"about {_about(self.p50)}, 90 % under {_about(self.p90)}, n={self.n}"
+        return f"about {_about(self.p50, money)}, 90 % under {_about(self.p90, money)}, n={self.n}"
 
 
-def _about(tokens: int) -> str:
+def _about(amount: int, money: bool) -> str:
     """Two digits are as much as a forecast can promise."""
-    return format_tokens(int(float(f"{tokens:.1e}"))).replace(".0", "")
+    rough = int(float(f"{amount:.1e}"))
+    return format_usd(rough) if money else format_tokens(rough).replace(".0", "")
 
 
 def forecast(

@@ -15,16 +15,14 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Literal
 
-from token_budget.ledger import Attempt, Ledger, Note, Run, Sum
+from token_budget.ledger import FOREVER_MS, Attempt, Instance, Ledger, Note, Run, Sum
 from token_budget.models import Usage
 from token_budget.text import ELLIPSIS, NANO, Look, display_width, fit, format_tokens, format_usd, printable
 from token_budget.windows import Window, start_of, to_ms
 
 By = Literal["day", "command", "model", "run"]
-FOREVER_MS = 2**62
 PLAIN_PROMPT = "(prompt)"  # no base command
 UNKNOWN_MODEL = "(unknown)"
-IMPORTED = "imported"  # the outcome of what no orchestrator ran: no instance of ours
 LEAST_FOR_DRIFT = 6
 MOST_EMPTY_DAYS = 366  # before the first and after the last day with use
 ESTIMATES = "costs are estimates: subscriptions do not pay per token"
@@ -75,20 +73,6 @@ class Row:
 # -- from the ledger to rows --
 
 
-@dataclass(frozen=True, slots=True)
-class _Instance:
-    """All attempts at one instance as one; `at_ms` is its end, or its start while it runs."""
-
-    last: Attempt
-    at_ms: int
-    tokens: int
-
-    @property
-    def measured(self) -> bool:
-        """Whether its use says what such an instance takes."""
-        return self.last.ended_ms is not None and self.tokens > 0
-
-
 def history(
     ledger: Ledger,
     by: By,
@@ -105,8 +89,8 @@ def history(
     used: dict[str, list[Sum]] = defaultdict(list)
     for part in sums:
         used[_group_of_sum(part, by, local)].append(part)
-    instances: dict[str, list[_Instance]] = defaultdict(list)
-    for instance in _instances(ledger, since_ms, until_ms):
+    instances: dict[str, list[Instance]] = defaultdict(list)
+    for instance in ledger.instances(since_ms=since_ms, until_ms=until_ms):
         instances[_group_of_instance(instance, by, local)].append(instance)
     rows = {group: _row(group, used[group], instances[group], by) for group in {*used, *instances}}
     if by == "day":
@@ -123,51 +107,29 @@ def _group_of_sum(part: Sum, by: By, local: Callable[[int], datetime]) -> str:
     return part.group or (PLAIN_PROMPT if by == "command" else UNKNOWN_MODEL)
 
 
-def _group_of_instance(instance: _Instance, by: By, local: Callable[[int], datetime]) -> str:
-    last = instance.last
+def _group_of_instance(instance: Instance, by: By, local: Callable[[int], datetime]) -> str:
     if by == "day":
         return local(instance.at_ms).date().isoformat()
     if by == "run":
-        return last.run
-    return (last.base_command or PLAIN_PROMPT) if by == "command" else (last.model or UNKNOWN_MODEL)
+        return instance.run
+    return (instance.base_command or PLAIN_PROMPT) if by == "command" else (instance.model or UNKNOWN_MODEL)
 
 
-def _instances(ledger: Ledger, since_ms: int, until_ms: int) -> list[_Instance]:
-    """The instances of the span by time, with attempts that were before it."""
-    parts: dict[tuple[str, str], list[Attempt]] = {}
-    for attempt in ledger.attempts(since_ms=since_ms):
-        if attempt.outcome != IMPORTED:
-            parts.setdefault((attempt.run, attempt.instance), []).append(attempt)
-    cut = {key for key, attempts in parts.items() if min(one.attempt for one in attempts) > 1}
-    for run in {run for run, _ in cut} if since_ms > 0 else ():
-        whole: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
-        for attempt in ledger.attempts(run=run):
-            whole[attempt.run, attempt.instance].append(attempt)
-        parts.update((key, attempts) for key, attempts in whole.items() if key in cut)
-    found = []
-    for attempts in parts.values():
-        last = max(attempts, key=lambda one: one.attempt)
-        at_ms = last.started_ms if last.ended_ms is None else last.ended_ms
-        if since_ms <= at_ms < until_ms:
-            found.append(_Instance(last, at_ms, sum(one.usage.total_tokens for one in attempts)))
-    return sorted(found, key=lambda one: (one.at_ms, one.last.key))
-
-
-def _row(group: str, sums: Iterable[Sum], instances: Sequence[_Instance], by: By) -> Row:
+def _row(group: str, sums: Iterable[Sum], instances: Sequence[Instance], by: By) -> Row:
     counts, cost_nano, unpriced = [0, 0, 0, 0], None, 0
     for part in sums:
         counts = [a + b for a, b in zip(counts, part.usage.counts, strict=True)]
         if part.cost_nano is not None:
             cost_nano = part.cost_nano + (cost_nano or 0)
         unpriced += part.unpriced_tokens
-    tokens = [instance.tokens for instance in instances if instance.measured]
+    tokens = [instance.tokens for instance in instances if instance.outcome is not None and instance.tokens > 0]
     return Row(
         group,
         Usage(*counts),
         cost_nano,
         unpriced,
         len(instances),
-        sum(instance.last.outcome == "completed" for instance in instances),
+        sum(instance.outcome == "completed" for instance in instances),
         percentile(tokens, 50),
         percentile(tokens, 90),
         _drift(tokens) if by == "command" else None,

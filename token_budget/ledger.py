@@ -2,22 +2,27 @@
 
 A record is what one model has used for one attempt at an instance since the attempt's record before; its id is made
 from those, so that writing or importing it twice adds nothing. Holds of running orchestrators stand beside the
-records and lapse by their lease, so that a crash frees them. All times are milliseconds since 1970 in UTC.
+records and lapse by their lease, so that a crash frees them. Sums by attempt and by quarters of an hour are kept up to
+date beside the records: years of them are added up in a moment. All times are milliseconds since 1970 in UTC.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from token_budget.models import Action, Usage, Weights
 
 BUSY_S = 60.0  # for a writer to wait for others
+BUSY_AGAIN_S = 0.01
 APPLICATION_ID = 0x54424C31  # "TBL1": told apart from other programs' databases
+FOREVER_MS = 2**62
+IMPORTED = "imported"  # the outcome of what no orchestrator ran: no instance of ours
 QUARTER_MS = 900_000  # every zone's offset is a multiple of a quarter of an hour
 MIGRATIONS = (
     """
@@ -33,15 +38,27 @@ CREATE TABLE attempts (
     cache_read INTEGER NOT NULL DEFAULT 0, cost_nano INTEGER,
     UNIQUE (run, instance, attempt)
 );
+CREATE INDEX attempts_by_end ON attempts (ended_ms);
 CREATE INDEX attempts_by_command ON attempts (base_command, ended_ms);
 CREATE TABLE records (
     id TEXT PRIMARY KEY, attempt INTEGER NOT NULL REFERENCES attempts (key), at_ms INTEGER NOT NULL,
     model TEXT NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL, cache_write INTEGER NOT NULL,
     cache_read INTEGER NOT NULL, cost_nano INTEGER, cost_source TEXT
 ) WITHOUT ROWID;
-CREATE INDEX records_by_time ON records (at_ms, input, output, cache_write, cache_read, cost_nano, attempt, model);
+CREATE INDEX records_by_time ON records (at_ms);
 CREATE INDEX records_by_attempt ON records (attempt);
+CREATE TABLE quarters (
+    start_ms INTEGER NOT NULL, attempt INTEGER NOT NULL, model TEXT NOT NULL, input INTEGER NOT NULL,
+    output INTEGER NOT NULL, cache_write INTEGER NOT NULL, cache_read INTEGER NOT NULL, cost_nano INTEGER,
+    PRIMARY KEY (start_ms, attempt, model)
+) WITHOUT ROWID;
+CREATE INDEX quarters_by_attempt ON quarters (attempt);
 CREATE TRIGGER add_up AFTER INSERT ON records BEGIN
+    INSERT INTO quarters VALUES (NEW.at_ms / 900000 * 900000, NEW.attempt, NEW.model, NEW.input, NEW.output,
+        NEW.cache_write, NEW.cache_read, NEW.cost_nano)
+    ON CONFLICT DO UPDATE SET input = input + NEW.input, output = output + NEW.output,
+        cache_write = cache_write + NEW.cache_write, cache_read = cache_read + NEW.cache_read,
+        cost_nano = CASE WHEN NEW.cost_nano IS NULL THEN cost_nano ELSE coalesce(cost_nano, 0) + NEW.cost_nano END;
     UPDATE attempts SET input = input + NEW.input, output = output + NEW.output,
         cache_write = cache_write + NEW.cache_write, cache_read = cache_read + NEW.cache_read,
         cost_nano = CASE WHEN NEW.cost_nano IS NULL THEN cost_nano ELSE coalesce(cost_nano, 0) + NEW.cost_nano END
@@ -60,8 +77,25 @@ CREATE TABLE notes (
 )
 
 
+_PLACE_FAULTS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
 class LedgerError(Exception):
     """The ledger cannot be used; the message says why and what to do."""
+
+
+class LedgerUnwritable(LedgerError):
+    """The ledger is sound, but its place does not take it: full, read-only, no permission, locked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +133,18 @@ class Attempt:
     def key(self) -> tuple[str, str, int]:
         """What tells it from all others."""
         return self.run, self.instance, self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """All attempts at an instance as one: what the last was and when it ended (or began, where it goes on)."""
+
+    run: str
+    base_command: str | None
+    model: str | None
+    outcome: str | None
+    at_ms: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +188,17 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a reservation: its hold, or the place of the limit that was in the way with its figures."""
+    """What became of a reservation: its hold, or the place of the limit that was in the way with its figures.
+
+    `held` is what all hold of it, `held_elsewhere` what other runs do.
+    """
 
     action: Action
     hold: int | None = None
     limit: int = 0
     used: int = 0
     held: int = 0
+    held_elsewhere: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +210,6 @@ class Sum:
     usage: Usage
     cost_nano: int | None
     unpriced_tokens: int
-    records: int
 
 
 class Ledger:
@@ -177,19 +226,34 @@ class Ledger:
                 self.path.touch(mode=0o600, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
-            raise LedgerError(f"{self.path}: cannot be opened: {_why(error)}") from None
+            raise LedgerUnwritable(f"{self.path}: cannot be opened: {_why(error)}") from None
         try:
-            self._prepare()
+            self._prepare_with_others()
         except sqlite3.Error as error:
             self._db.close()
-            raise self._damaged(error) from None
+            raise self._fault(error, "read") from None
         except LedgerError:
             self._db.close()
             raise
 
+    def _prepare_with_others(self) -> None:
+        """Several may make it at once, and SQLite does not wait by itself for one that turns WAL on."""
+        until = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self._prepare()
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                self._roll_back()
+                time.sleep(BUSY_AGAIN_S)
+
     def _prepare(self) -> None:
+        self._db.execute("BEGIN")  # one moment for all that is asked: another may be making it
         application, version = self._pragma("application_id"), self._pragma("user_version")
         tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        self._db.execute("COMMIT")
         if application != APPLICATION_ID and (tables or application):
             raise LedgerError(f"{self.path}: is a database of another program: name another file with --ledger")
         if version > len(MIGRATIONS):
@@ -209,23 +273,43 @@ class Ledger:
         value: int = self._db.execute(f"PRAGMA {name}").fetchone()[0]
         return value
 
-    def _damaged(self, error: sqlite3.Error) -> LedgerError:
-        if "locked" in str(error):
-            return LedgerError(f"{self.path}: is locked by another program")
+    def _fault(self, error: sqlite3.Error, done: str) -> LedgerError:
+        # an extended result code has the primary one in its low byte: https://www.sqlite.org/rescode.html
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PLACE_FAULTS:
+            return LedgerUnwritable(f"{self.path}: cannot be {done}: {error}")
         return LedgerError(
-            f"{self.path}: cannot be read ({error}): nothing was changed; move it away to begin a new one, recover it "
-            f"with sqlite3's .recover, or run with --ledger off"
+            f"{self.path}: cannot be {done} ({error}): nothing was changed; move it away to begin a new one, recover "
+            f"it with sqlite3's .recover, or run with --ledger off"
         )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        """All of it or nothing, durably. Raises LedgerError where it cannot be written."""
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                raise self._fault(error, "written") from None
             raise
-        self._db.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have done so already
+            self._db.execute("ROLLBACK")
+
+    def _rows(self, sql: str, values: Sequence[str | int | None] = ()) -> Iterator[Any]:
+        """The rows of a question, as they are read. Raises LedgerError where it cannot be read."""
+        try:
+            yield from self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise self._fault(error, "read") from None
+
+    def _row(self, sql: str, values: Sequence[str | int | None] = ()) -> Any:
+        """The row of a question that has just one."""
+        (row,) = self._rows(sql, values)
+        return row
 
     def close(self) -> None:
         """Close the file."""
@@ -247,28 +331,25 @@ class Ledger:
 
         Runs and attempts that are there already get their session, model, end and outcome; `usage` and `cost_nano` of
         attempts come from their records alone. Alerts are (key, run, at_ms). Holds are (key, tokens, cost_nano,
-        expires_ms): what is left of each; one without anything left is taken away.
+        expires_ms): what is left of each; one that expires at 0 is taken away.
         """
-        try:
-            with self._transaction():
-                self._db.executemany(_PUT_RUN, [_run_row(run) for run in runs])
-                self._db.executemany(_PUT_ATTEMPT, [_attempt_row(attempt) for attempt in attempts])
-                new = sum(self._db.execute(_PUT_RECORD, _record_row(record)).rowcount for record in records)
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO notes VALUES (?, ?, ?, ?, ?, ?)",
-                    [(note.id, note.run, note.at_ms, note.kind, note.instance, note.text) for note in notes],
-                )
-                self._db.executemany("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?)", alerts)
-                for key, tokens, cost_nano, expires_ms in holds:
-                    if tokens or cost_nano:
-                        self._db.execute(
-                            "UPDATE holds SET tokens = ?, cost_nano = ?, expires_ms = ? WHERE key = ?",
-                            (tokens, cost_nano, expires_ms, key),
-                        )
-                    else:
-                        self._db.execute("DELETE FROM holds WHERE key = ?", (key,))
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: cannot be written: {_why(error)}") from None
+        with self._transaction():
+            self._db.executemany(_PUT_RUN, [_run_row(run) for run in runs])
+            self._db.executemany(_PUT_ATTEMPT, [_attempt_row(attempt) for attempt in attempts])
+            new = sum(self._db.execute(_PUT_RECORD, _record_row(record)).rowcount for record in records)
+            self._db.executemany(
+                "INSERT OR IGNORE INTO notes VALUES (?, ?, ?, ?, ?, ?)",
+                [(note.id, note.run, note.at_ms, note.kind, note.instance, note.text) for note in notes],
+            )
+            self._db.executemany("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?)", alerts)
+            for key, tokens, cost_nano, expires_ms in holds:
+                if expires_ms:
+                    self._db.execute(
+                        "UPDATE holds SET tokens = ?, cost_nano = ?, expires_ms = ? WHERE key = ?",
+                        (tokens, cost_nano, expires_ms, key),
+                    )
+                else:
+                    self._db.execute("DELETE FROM holds WHERE key = ?", (key,))
         return new
 
     def reserve(
@@ -289,29 +370,27 @@ class Ledger:
         With `enforce`, what can never fit is a BLOCK and what only others' holds keep out a WAIT; without it all is
         held, and a WARN tells of the first that does not fit.
         """
-        try:
-            with self._transaction():
-                self._db.execute("DELETE FROM holds WHERE expires_ms <= ?", (now_ms,))
-                held = self._db.execute("SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0) FROM holds")
-                held_tokens, held_nano = held.fetchone()
-                answer = Answer(Action.ALLOW)
-                for place, limit in enumerate(limits):
-                    used = self._used(limit, weights)
-                    others, wanted = (held_nano, cost_nano) if limit.money else (held_tokens, tokens)
-                    if used + others + wanted <= limit.limit:
-                        continue
-                    never = used + wanted > limit.limit
-                    if enforce:
-                        return Answer(Action.BLOCK if never else Action.WAIT, None, place, used, others)
-                    if never and answer.action is Action.ALLOW:
-                        answer = Answer(Action.WARN, None, place, used, others)
-                cursor = self._db.execute(
-                    "INSERT INTO holds (run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, ?, ?, ?)",
-                    (run, instance, tokens, cost_nano, now_ms + lease_ms),
-                )
-                return Answer(answer.action, cursor.lastrowid, answer.limit, answer.used, answer.held)
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: cannot be written: {_why(error)}") from None
+        with self._transaction():
+            self._db.execute("DELETE FROM holds WHERE expires_ms <= ?", (now_ms,))
+            elsewhere = self.held_by_others(run, now_ms)
+            held = self._row(f"SELECT {_HELD} FROM holds")
+            answer = Answer(Action.ALLOW)
+            for place, limit in enumerate(limits):
+                used = self._used(limit, weights)
+                wanted = cost_nano if limit.money else tokens
+                figures = used, held[limit.money], elsewhere[limit.money]
+                if used + held[limit.money] + wanted <= limit.limit:
+                    continue
+                never = used + wanted > limit.limit
+                if enforce:
+                    return Answer(Action.BLOCK if never else Action.WAIT, None, place, *figures)
+                if never and answer.action is Action.ALLOW:
+                    answer = Answer(Action.WARN, None, place, *figures)
+            cursor = self._db.execute(
+                "INSERT INTO holds (run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, ?, ?, ?)",
+                (run, instance, tokens, cost_nano, now_ms + lease_ms),
+            )
+            return replace(answer, hold=cursor.lastrowid)
 
     def release_run(self, run: str) -> None:
         """Take away what an earlier orchestrator of this run held."""
@@ -323,6 +402,7 @@ class Ledger:
         old = "SELECT key FROM attempts WHERE coalesce(ended_ms, started_ms) < ?"
         with self._transaction():
             gone = self._db.execute(f"DELETE FROM records WHERE attempt IN ({old})", (before_ms,)).rowcount
+            self._db.execute(f"DELETE FROM quarters WHERE attempt IN ({old})", (before_ms,))
             self._db.execute("DELETE FROM attempts WHERE coalesce(ended_ms, started_ms) < ?", (before_ms,))
             self._db.execute(
                 "DELETE FROM runs WHERE coalesce(ended_ms, started_ms) < ? AND run NOT IN (SELECT run FROM attempts)",
@@ -340,22 +420,17 @@ class Ledger:
 
     def held_by_others(self, run: str, now_ms: int) -> tuple[int, int]:
         """Tokens and nano-dollars that other runs hold now."""
-        row = self._db.execute(
-            "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0) FROM holds WHERE run != ? AND expires_ms > ?",
-            (run, now_ms),
-        ).fetchone()
+        row = self._row(f"SELECT {_HELD} FROM holds WHERE run != ? AND expires_ms > ?", (run, now_ms))
         return row[0], row[1]
 
     def _used(self, limit: Limit, weights: Weights) -> int:
-        if limit.money:
-            row = self._db.execute("SELECT sum(cost_nano) FROM records WHERE at_ms >= ?", (limit.since_ms,)).fetchone()
-            return row[0] or 0
-        row = self._db.execute(f"SELECT {_COUNTS} FROM records WHERE at_ms >= ?", (limit.since_ms,)).fetchone()
-        return weights.draw(_usage(row))
+        source, values = _between(limit.since_ms, FOREVER_MS)
+        row = self._row(f"SELECT {_COUNTS}, sum(cost_nano) FROM ({source})", values)
+        return row[4] or 0 if limit.money else weights.draw(_usage(row[:4]))
 
     def totals(self, run: str) -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
         """What is recorded of a run, by instance, attempt and model: usage, cost, number of records."""
-        rows = self._db.execute(
+        rows = self._rows(
             f"SELECT a.instance, a.attempt, r.model, {_COUNTS_OF_R}, sum(r.cost_nano), count(*) FROM records r"
             " JOIN attempts a ON a.key = r.attempt WHERE a.run = ? GROUP BY 1, 2, 3",
             (run,),
@@ -363,27 +438,25 @@ class Ledger:
         return {(row[0], row[1], row[2]): (_usage(row[3:7]), row[7], row[8]) for row in rows}
 
     def sums(
-        self, by: str | None = None, *, since_ms: int = 0, until_ms: int = 2**62, by_time: bool = False
+        self, by: str | None = None, *, since_ms: int = 0, until_ms: int = FOREVER_MS, by_time: bool = False
     ) -> list[Sum]:
         """What was used, grouped by `command`, `model`, `run` or nothing, and with `by_time` by quarters of an hour."""
         column = {None: "NULL", "command": "a.base_command", "model": "r.model", "run": "a.run"}[by]
-        quarter = f"r.at_ms / {QUARTER_MS}" if by_time else "NULL"
+        quarter = "r.start_ms" if by_time else "NULL"
         unpriced = (
             "sum(CASE WHEN a.cost_nano IS NULL THEN r.input + r.output + r.cache_write + r.cache_read ELSE 0 END)"
         )
-        rows = self._db.execute(
-            f"SELECT {quarter}, {column}, {_COUNTS_OF_R}, sum(r.cost_nano), {unpriced}, count(*) FROM records r"
-            " JOIN attempts a ON a.key = r.attempt WHERE r.at_ms >= ? AND r.at_ms < ? GROUP BY 1, 2 ORDER BY 1, 2",
-            (since_ms, until_ms),
+        source, values = _between(since_ms, until_ms)
+        rows = self._rows(
+            f"SELECT {quarter}, {column}, {_COUNTS_OF_R}, sum(r.cost_nano), {unpriced} FROM ({source}) r"
+            " JOIN attempts a ON a.key = r.attempt GROUP BY 1, 2 ORDER BY 1, 2",
+            values,
         )
-        return [
-            Sum(None if row[0] is None else row[0] * QUARTER_MS, row[1], _usage(row[2:6]), row[6], row[7], row[8])
-            for row in rows
-        ]
+        return [Sum(row[0], row[1], _usage(row[2:6]), row[6], row[7]) for row in rows]
 
     def runs(self, *, since_ms: int = 0, run: str | None = None) -> list[Run]:
         """Runs by their start; `run`: that one alone."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT run, machine, started_ms, ended_ms, mode, budgets, exit_code FROM runs"
             " WHERE started_ms >= ? AND (? IS NULL OR run = ?) ORDER BY started_ms, run",
             (since_ms, run, run),
@@ -394,24 +467,35 @@ class Ledger:
         self, *, run: str | None = None, base_command: str | None = None, since_ms: int = 0, latest: int = -1
     ) -> list[Attempt]:
         """Attempts by their start, at most the `latest` of those that ended last; of one run or base command."""
-        where = ["coalesce(ended_ms, started_ms) >= ?"]
-        values: list[str | int] = [since_ms]
-        for column, value in (("run", run), ("base_command", base_command)):
-            if value is not None:
-                where.append(f"{column} = ?")
-                values.append(value)
-        rows = self._db.execute(
+        wanted = {
+            "run = ?": run,
+            "base_command = ?": base_command,
+            "coalesce(ended_ms, started_ms) >= ?": since_ms or None,
+        }
+        asked = {condition: value for condition, value in wanted.items() if value is not None}
+        rows = self._rows(
             "SELECT run, instance, attempt, started_ms, session, command, base_command, model, ended_ms, outcome,"
-            f" exact, input, output, cache_write, cache_read, cost_nano FROM attempts WHERE {' AND '.join(where)}"
-            " ORDER BY ended_ms DESC LIMIT ?",
-            (*values, latest),
+            f" exact, input, output, cache_write, cache_read, cost_nano FROM attempts"
+            f" WHERE {' AND '.join(asked) or 'true'} ORDER BY ended_ms DESC LIMIT ?",
+            (*asked.values(), latest),
         )
         found = [_attempt(*row) for row in rows]
         return sorted(found, key=lambda attempt: (attempt.started_ms, attempt.instance, attempt.attempt))
 
+    def instances(self, *, since_ms: int = 0, until_ms: int = FOREVER_MS) -> list[Instance]:
+        """The instances that orchestrators ran, by the moment in which each ended, from a moment up to another."""
+        # of a group with max() SQLite takes the other columns from that row: https://www.sqlite.org/lang_select.html
+        rows = self._rows(
+            "SELECT run, base_command, model, outcome, coalesce(ended_ms, started_ms) AS at_ms,"
+            " sum(input + output + cache_write + cache_read), max(attempt) FROM attempts WHERE outcome IS NOT ?"
+            " GROUP BY run, instance HAVING at_ms >= ? AND at_ms < ? ORDER BY at_ms, run, instance",
+            (IMPORTED, since_ms, until_ms),
+        )
+        return [Instance(*row[:6]) for row in rows]
+
     def records(self, *, run: str | None = None) -> Iterator[Record]:
         """Records by time, of one run or of all."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT r.id, a.run, a.instance, a.attempt, r.at_ms, r.model, r.input, r.output, r.cache_write,"
             " r.cache_read, r.cost_nano, r.cost_source FROM records r JOIN attempts a ON a.key = r.attempt"
             " WHERE ? IS NULL OR a.run = ? ORDER BY r.at_ms, r.id",
@@ -422,7 +506,7 @@ class Ledger:
 
     def notes(self, *, run: str | None = None) -> list[Note]:
         """Notes by time, of one run or of all."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT id, run, at_ms, kind, text, instance FROM notes WHERE ? IS NULL OR run = ? ORDER BY at_ms, id",
             (run, run),
         )
@@ -430,9 +514,13 @@ class Ledger:
 
     def alerts_sent(self) -> set[str]:
         """The keys of all alerts that were ever sent."""
-        return {row[0] for row in self._db.execute("SELECT key FROM alerts")}
+        return {row[0] for row in self._rows("SELECT key FROM alerts")}
 
 
+_HELD = "coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0)"
+_USE = "attempt, model, input, output, cache_write, cache_read, cost_nano"
+_QUARTERS = f"SELECT start_ms, {_USE} FROM quarters WHERE start_ms >= ? AND start_ms < ?"
+_EDGE = f"SELECT at_ms / {QUARTER_MS} * {QUARTER_MS}, {_USE} FROM records WHERE at_ms >= ? AND at_ms < ?"
 _COUNTS = "sum(input), sum(output), sum(cache_write), sum(cache_read)"
 _COUNTS_OF_R = "sum(r.input), sum(r.output), sum(r.cache_write), sum(r.cache_read)"
 _PUT_RUN = """
@@ -449,9 +537,19 @@ ON CONFLICT (run, instance, attempt) DO UPDATE SET session = coalesce(excluded.s
     outcome = coalesce(excluded.outcome, outcome), exact = excluded.exact
 """
 _PUT_RECORD = """
-INSERT OR IGNORE INTO records
+INSERT INTO records
 SELECT ?, key, ?, ?, ?, ?, ?, ?, ?, ? FROM attempts WHERE run = ? AND instance = ? AND attempt = ?
+ON CONFLICT DO NOTHING
 """
+
+
+def _between(since_ms: int, until_ms: int) -> tuple[str, tuple[int, ...]]:
+    """A question for the use from a moment up to another: by whole quarters of an hour, and records at the edges."""
+    first = -(-max(0, since_ms) // QUARTER_MS) * QUARTER_MS
+    last = max(first, until_ms // QUARTER_MS * QUARTER_MS)
+    edges = [(since_ms, min(first, until_ms)), (max(last, since_ms), until_ms)]
+    sources = [(_QUARTERS, (first, last)), *((_EDGE, edge) for edge in edges if edge[0] < edge[1] < FOREVER_MS)]
+    return " UNION ALL ".join(sql for sql, _ in sources), tuple(ms for _, span in sources for ms in span)
 
 
 def _run_row(run: Run) -> tuple[str | int | None, ...]:

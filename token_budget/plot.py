@@ -10,8 +10,8 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import Literal
 
-from token_budget.history import ESTIMATES, FOREVER_MS, PLAIN_PROMPT
-from token_budget.ledger import QUARTER_MS, Ledger
+from token_budget.history import ESTIMATES, PLAIN_PROMPT
+from token_budget.ledger import FOREVER_MS, QUARTER_MS, Ledger
 from token_budget.text import display_width, fit, format_tokens, format_usd, printable
 from token_budget.windows import Window, start_of
 

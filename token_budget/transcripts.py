@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from token_budget.ledger import Attempt, Ledger, Record, Run
+from token_budget.ledger import IMPORTED, Attempt, Ledger, Record, Run
 from token_budget.models import Usage
 
 RUN_PREFIX = "claude:"
@@ -254,7 +254,7 @@ def _attempt(key: tuple[str, str, int], part: _Part) -> Attempt:
         base_command=part.command,
         model=part.model,
         ended_ms=part.ended_ms,
-        outcome="imported",
+        outcome=IMPORTED,
     )
 
 

@@ -1,0 +1,412 @@
+"""`token-budget` as users run it: in a home of its own, against ledgers made here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import fromstring
+
+import pytest
+
+from token_budget.ledger import Attempt, Ledger, Note, Record, Run
+from token_budget.models import Usage
+from token_budget.transfer import CSV_COLUMNS, export
+
+PROGRAM = [sys.executable, "-c", "from token_budget.cli import main; main()"]
+HOSTILE = "/x\033[31m\n"
+MILLION = 1_000_000
+
+
+def ms(text: str) -> int:
+    """`11-24T12:00` of 2025 in UTC: long ago, whatever the clock says."""
+    return round(datetime.fromisoformat(f"2025-{text}").replace(tzinfo=UTC).timestamp() * 1000)
+
+
+class Home:
+    """A home folder with a ledger, and the program in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.ledger = root / "ledger.db"
+        root.mkdir(exist_ok=True)
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(root),
+            "XDG_CONFIG_HOME": str(root / "config"),
+            "TOKEN_BUDGET_LEDGER": str(self.ledger),
+            "PYTHONUTF8": "1",
+            "COLUMNS": "100",
+            "TZ": "UTC",
+        }
+
+    def run(self, *args: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 60, **more}
+        return subprocess.run([*PROGRAM, *args], env=self.env, cwd=self.root, check=False, **options)
+
+    def says(self, *args: str, stderr: str = "", **more: Any) -> str:
+        """What a command says that succeeds."""
+        done = self.run(*args, **more)
+        assert (done.returncode, done.stderr) == (0, stderr)
+        return done.stdout
+
+    def refuses(self, *args: str, **more: Any) -> str:
+        """The one line of a command that fails, and changes no file."""
+        before = self.files()
+        done = self.run(*args, **more)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+        assert done.stderr.startswith("ERROR: ") and done.stderr[:-1].isprintable() and self.files() == before
+        return done.stderr.removeprefix("ERROR: ").strip()
+
+    def files(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
+
+    def exported(self) -> list[str]:
+        ledger = Ledger(self.ledger, create=False)
+        lines = list(export(ledger, prompts=True))
+        ledger.close()
+        return lines
+
+
+def fill(path: Path, *, instances: int = 6) -> None:
+    """A run of so many instances of /test that use 100, 200, … tokens, and one of a prompt a day later."""
+    ledger = Ledger(path)
+    first, second = ms("11-24T12:00"), ms("11-25T18:00")
+    names = [f"i{number}" for number in range(1, instances + 1)]
+    ledger.write(
+        runs=[
+            Run("run-1", "host", first, first + 60_000, "block", '{"overall": 4200}', 0),
+            Run("run-2", "host", second, second + 1_000),
+        ],
+        attempts=[
+            *(
+                Attempt("run-1", name, 1, first, None, "/test the secret", "/test", "opus", first + 60_000, "completed")
+                for name in names
+            ),
+            Attempt("run-2", "p", 1, second, None, "a secret prompt", None, "haiku", second + 1_000, "failed"),
+        ],
+        records=[
+            *(
+                Record(
+                    f"run-1/{name}", "run-1", name, 1, first + 1, "opus", Usage(100 * place), MILLION * place, "claude"
+                )
+                for place, name in enumerate(names, 1)
+            ),
+            Record("run-2/p", "run-2", "p", 1, second + 1, "haiku", Usage(0, 50)),
+        ],
+        notes=[Note("n", "run-1", first + 5, "adjustment", "grew", "i1")],
+    )
+    ledger.close()
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Home:
+    """A home without a ledger."""
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def home(empty: Home) -> Iterator[Home]:
+    """A home with a ledger, which is there unharmed when the test is over."""
+    fill(empty.ledger)
+    yield empty
+    Ledger(empty.ledger, create=False).close()
+
+
+# -- history --
+
+
+def test_history_by_day(home: Home) -> None:
+    lines = [line.split()[:6] for line in home.says("history").splitlines()]
+    assert lines[:4] == [
+        ["day", "tokens", "cost", "cached", "done", "p50"],
+        ["2025-11-24", "2.1K", "$0.0210", "0%", "6/6", "300"],
+        ["2025-11-25", "50", "?", "-", "0/1", "50"],
+        ["total", "2.1K", "$0.0210+", "0%", "6/7", "-"],
+    ]
+
+
+def test_history_as_json_and_csv(home: Home) -> None:
+    by_command = json.loads(home.says("history", "--by", "command", "--json"))
+    assert [(row["group"], row["total_tokens"], row["cost_usd"]) for row in by_command] == [
+        ("/test", 2100, 0.021),
+        ("(prompt)", 50, None),
+    ]
+    by_run = csv.DictReader(io.StringIO(home.says("history", "--by", "run", "--csv", "--since", "2025-11-25")))
+    assert [(row["group"], row["total_tokens"], row["cost_usd"], row["p50_tokens"]) for row in by_run] == [
+        ("run-2", "50", "", "50")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (
+            ("--since", "soon"),
+            "--since: expected a past moment such as 24h, 7d, 4w, today, month or 2026-11-01, got 'soon'",
+        ),
+        (("--json", "--csv"), "--json and --csv exclude each other (see token-budget --help)"),
+        (("--by", "hour"), "Invalid value for '--by': 'hour' is not one of 'day', 'command', 'model', 'run'."),
+    ],
+)
+def test_wrong_options_are_told(home: Home, args: tuple[str, ...], reason: str) -> None:
+    assert home.refuses("history", *args).startswith(reason)
+
+
+def test_help_names_the_commands(empty: Home) -> None:
+    text = empty.says("-h")
+    commands = ("history", "run", "plot", "forecast", "backtest", "profile", "export", "import", "prune")
+    assert all(f"\n  {name} " in text for name in commands) and not empty.files()
+
+
+def test_a_run(home: Home) -> None:
+    text = home.says("run", "last")
+    assert text.startswith("run        run-2\n") and "a secret prompt" in text
+    lines = home.says("run", "run-1").splitlines()
+    assert lines[8].split()[:3] == ["overall", "50%", "2.1K/4.2K"] and lines[-1] == "12:00:00 adjustment i1: grew"
+    assert home.refuses("run", "run1") == (
+        "RUN_ID: expected a run of the ledger or last, got 'run1'; the nearest: run-1, run-2"
+    )
+
+
+def test_hostile_names_are_shown_and_files_have_no_colours(empty: Home) -> None:
+    ledger = Ledger(empty.ledger)
+    ledger.write(attempts=[Attempt("r", HOSTILE, 1, 1, None, HOSTILE, HOSTILE, HOSTILE, 5, "completed")])
+    ledger.write(runs=[Run("r", HOSTILE, 1)], records=[Record("x", "r", HOSTILE, 1, 2, HOSTILE, Usage(5))])
+    ledger.close()
+    for args in (("history", "--by", "command"), ("run", "last"), ("forecast",)):
+        text = empty.says(*args)
+        assert r"/x\x1b[31m\x0a" in text and "\033" not in text
+
+
+# -- plot --
+
+
+def test_plots(home: Home) -> None:
+    assert home.says("plot", "use.svg", "--since", "2025-11-24", "--daily", "1000") == ""
+    assert home.says("plot", "USE.HTML", "--since", "2025-11-24") == ""
+    svg, page = (home.root / name for name in ("use.svg", "USE.HTML"))
+    title = fromstring(svg.read_text()).findtext("{http://www.w3.org/2000/svg}title") or ""
+    assert title.startswith("Token use, 2025-11-24 to ") and "daily budget: 1.0K" in svg.read_text()
+    assert (fromstring(page.read_text()).findtext("head/title") or "") == title and "budget" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("use.png", "use.png: expected a name that ends in .svg or .html"),
+        ("svg", "svg: expected a name that ends in .svg or .html"),
+        ("no/such/folder.svg", "no/such/folder.svg: cannot be written: No such file or directory"),
+    ],
+)
+def test_a_plot_that_cannot_be_is_told(home: Home, file: str, reason: str) -> None:
+    assert home.refuses("plot", file) == f"{reason} (see token-budget --help)"
+
+
+# -- forecasts --
+
+
+def test_forecasts_and_how_good_they_would_have_been(home: Home) -> None:
+    prompts, test = home.says("forecast").splitlines()
+    assert prompts.startswith("(prompts): unknown (n=1") and test.startswith("/test: about ") and "n=6" in test
+    assert home.says("forecast", "/tset").startswith("/tset: unknown (n=0")
+    told, *scores = home.says("backtest").splitlines()
+    assert told == "1 instances foretold, 5 without a forecast"
+    assert [score.split(":")[0] for score in scores] == ["P50", "P90", "P95"]
+
+
+# -- profiles --
+
+
+def test_profiles_from_the_first_to_the_last(home: Home) -> None:
+    assert home.says("profile", "list") == ""
+    said = home.says(
+        "profile", "save", "base", "--project", "--set", "daily_cost_budget=2.5", "--set", "alert_at=50,80"
+    )
+    assert said == "saved base in claude-orchestrator-profiles.json\n"
+    file = home.root / "config" / "claude-orchestrator" / "profiles.json"
+    args = ("--from-run", "run-1", "--margin", "0.5", "--set", "extends=base")
+    assert home.says("profile", "save", "night", *args) == f"saved night in {file}\n"
+    assert home.says("profile", "list").splitlines() == [
+        "base (claude-orchestrator-profiles.json)",
+        f"night extends base ({file})",
+    ]
+    assert [line.split() for line in home.says("profile", "show", "night").splitlines()] == [
+        ["overall_budget", "3,200", "(profile", "night", "(profiles.json))"],
+        ["command_budgets[/test]", "3,200", "(profile", "night", "(profiles.json))"],
+        ["daily_cost_budget", "$2.50", "(profile", "base", "(claude-orchestrator-profiles.json))"],
+        ["alert_at", "50,80", "(profile", "base", "(claude-orchestrator-profiles.json))"],
+    ]
+    refused = home.refuses("profile", "delete", "base", "--project")
+    assert refused.endswith(f'profile "base" cannot be deleted: extended by "night" of {file}')
+    assert home.says("profile", "delete", "night") == "deleted night\n"
+    assert json.loads(file.read_text()) == {"profiles": {}}
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (("show", "night"), 'unknown profile "night"; none known (looked in '),
+        (("delete", "night"), "/profiles.json: unknown profile"),
+        (("save", "night"), "nothing to save: give --from-run or --set"),
+        (("save", "night", "--set", "overall_budget"), "--set: expected KEY=VALUE, got 'overall_budget'"),
+        (("save", "night", "--set", "overall_budget=lots"), "expected a positive integer, got"),
+        (("save", "night", "--from-run", "run-3"), "--from-run: no run 'run-3' in "),
+    ],
+)
+def test_a_profile_that_cannot_be_is_told(home: Home, args: tuple[str, ...], reason: str) -> None:
+    assert reason in home.refuses("profile", *args)
+
+
+# -- in and out --
+
+
+def test_an_export_goes_into_another_ledger_whole_and_once(home: Home, tmp_path: Path) -> None:
+    home.says("profile", "save", "night", "--set", "overall_budget=5000")
+    file, other = home.root / "all.jsonl", Home(tmp_path / "other")
+    assert home.says("export", str(file)) == "" and "secret" not in file.read_text()
+    Ledger(other.ledger).close()
+    before = other.exported()
+    added = "2 runs, 7 attempts, 7 records (2.1K tokens); 0 records were known\n"
+    assert other.says("import", str(file), "--dry-run") == f"would add {added}"
+    assert other.exported() == before and not (other.root / "config").exists()
+    assert other.says("import", "-", input=file.read_text()) == f"added {added}"
+    assert other.says("export") == file.read_text()
+    known = "profile night is there already and stays as it is\n"
+    again = other.says("import", str(file), stderr=known)
+    assert again == "added 0 runs, 0 attempts, 0 records (0 tokens); 7 records were known\n"
+    assert other.says("export") == file.read_text()
+
+
+def test_prompts_and_tables_are_exported_where_asked_for(home: Home) -> None:
+    assert home.says("export", "--prompts").splitlines() == home.exported()
+    rows = list(csv.DictReader(io.StringIO(home.says("export", "-", "--csv"))))
+    assert tuple(rows[0]) == CSV_COLUMNS and [row["total_tokens"] for row in rows][-2:] == ["600", "50"]
+
+
+def test_a_malformed_line_is_named_and_nothing_is_taken(home: Home) -> None:
+    lines = home.exported()
+    ledger = Ledger(home.root / "new.db")
+    ledger.close()
+    broken = [*(line.replace("run-", "other-") for line in lines), '{"kind": "run", "ru']
+    (home.root / "bad.jsonl").write_text("\n".join(broken))
+    reason = home.refuses("import", "bad.jsonl")
+    assert reason.startswith(f"bad.jsonl: line {len(broken)}: is not JSON") and home.exported() == lines
+    assert home.refuses("--ledger", "new.db", "import", "bad.jsonl") == reason
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        ((), "expected a FILE, or --from-claude DIR"),
+        (("ledger.db", "--from-claude", "."), "expected a FILE, or --from-claude DIR"),
+        (("x.jsonl", "--from-claude", "."), "Invalid value for '[FILE]': 'x.jsonl': No such file or directory"),
+        (("--from-claude", "nowhere"), "--from-claude: nowhere: no such folder"),
+        (("ledger.db",), "ledger.db: "),
+    ],
+)
+def test_an_import_that_cannot_be_is_told(home: Home, args: tuple[str, ...], reason: str) -> None:
+    assert home.refuses("import", *args).startswith(reason)
+
+
+def said(name: str, second: int, **usage: int) -> str:
+    """A line of a transcript that stands for a part of a response."""
+    message = {"id": name, "model": "made-up", "usage": {"input_tokens": 10, "output_tokens": 1, **usage}}
+    moment = f"2025-11-24T18:00:{second:02}Z"
+    return json.dumps({"type": "assistant", "message": message, "timestamp": moment, "sessionId": "s1"})
+
+
+def test_claude_s_own_transcripts_count_each_response_once(empty: Home) -> None:
+    del empty.env["TOKEN_BUDGET_LEDGER"]
+    folder = empty.root / "projects" / "slug"
+    folder.mkdir(parents=True)
+    first = [said("a", 1, output_tokens=5), said("a", 2, cache_read_input_tokens=7), said("b", 3, output_tokens=70)]
+    (folder / "s1.jsonl").write_text("\n".join([*first, said("a", 4, output_tokens=3), "{broken"]))
+    (folder / "s2.jsonl").write_text(said("a", 1, output_tokens=2) + "\n")
+    done = empty.run("import", "--from-claude", "projects")
+    assert done.stdout == "added 1 runs, 1 attempts, 2 records (102 tokens); 0 records were known\n"
+    assert done.returncode == 0 and "1 broken lines were skipped\n" in done.stderr
+    again = empty.run("import", "--from-claude", ".")
+    assert again.stdout == "added 0 runs, 0 attempts, 0 records (0 tokens); 2 records were known\n"
+    ledger = Ledger(empty.root / "config" / "claude-orchestrator" / "ledger.db", create=False)
+    assert {record.id: record.usage for record in ledger.records()} == {
+        "claude:a": Usage(10, 5, 0, 7),
+        "claude:b": Usage(10, 70),
+    }
+    ledger.close()
+
+
+def test_old_runs_go_where_that_is_said_twice(home: Home) -> None:
+    shown = home.says("prune", "--before", "2025-11-25")
+    assert shown == "would remove 6 attempts (2.1K tokens); with --yes it is done\n"
+    assert len(home.exported()) == 1 + 2 + 7 + 7 + 1
+    assert home.says("prune", "--before", "2025-11-25", "--yes") == "removed 6 attempts, 6 records (2.1K tokens)\n"
+    assert [json.loads(line).get("run") for line in home.exported()] == [None, "run-2", "run-2", "run-2"]
+    assert "Missing option '--before'" in home.refuses("prune", "--yes")
+
+
+# -- what is no ledger --
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(b"not a database at all, but long enough to be one" * 50)
+
+
+def make_other(path: Path) -> None:
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE mine (x)")
+    other.close()
+
+
+@pytest.mark.parametrize("args", [("history",), ("prune", "--before", "1d", "--yes")])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "no ledger there yet: it begins with the first run"),
+        (damage, "cannot be read (file is not a database): nothing was changed"),
+        (make_other, "is a database of another program: name another file with --ledger"),
+        (Path.mkdir, "cannot be "),
+    ],
+    ids=["none", "damaged", "another's", "folder"],
+)
+def test_what_is_no_ledger_is_told_and_left_alone(empty: Home, make: Any, reason: str, args: tuple[str, ...]) -> None:
+    make(empty.ledger)
+    assert empty.refuses(*args).startswith(f"{empty.ledger}: {reason}")
+
+
+def test_a_ledger_that_is_damaged_inside_is_told(empty: Home) -> None:
+    fill(empty.ledger)
+    data = empty.ledger.read_bytes()
+    empty.ledger.write_bytes(data[:4096] + b"\xa5" * (len(data) - 4096))  # the schema is whole
+    assert empty.refuses("history").startswith(f"{empty.ledger}: cannot be read (")
+
+
+# -- pipes --
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(empty: Home) -> None:
+    fill(empty.ledger, instances=1_000)  # far more than a pipe holds
+    writer = subprocess.Popen(
+        [*PROGRAM, "export"], env=empty.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None and writer.stderr is not None
+    assert writer.stdout.readline() == '{"kind": "token-budget", "version": 1}\n'
+    writer.stdout.close()
+    assert writer.stderr.read() == "" and writer.wait(60) in (0, 1)
+    writer.stderr.close()
+
+
+def test_nobody_reads_at_all(home: Home) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = home.run("history", stdout=writing)
+    os.close(writing)
+    assert done.stderr == ""

@@ -35,15 +35,17 @@ class _Snapshot:
 
     attempt: Attempt
     by_model: dict[str, Usage] | None
+    cost_by_model: dict[str, int] = field(default_factory=dict)
     cost_source: str | None = None
 
 
 @dataclass(slots=True)
 class _Written:
-    """What the ledger has of an attempt: by model, in money, and how many records."""
+    """What the ledger has of an attempt: by model, in money too, and how many records."""
 
     by_model: dict[str, Usage] = field(default_factory=dict)
-    cost_nano: int = 0
+    cost_by_model: Counter[str] = field(default_factory=Counter)
+    priced: bool = False
     records: int = 0
 
 
@@ -118,7 +120,8 @@ class Books:
         for (instance, attempt, model), (usage, cost_nano, records) in totals.items():
             written = self._written.setdefault((instance, attempt), _Written())
             written.by_model[model] = usage
-            written.cost_nano += cost_nano or 0
+            written.cost_by_model[model] += cost_nano or 0
+            written.priced = written.priced or cost_nano is not None
             written.records += records
         self._ended = [_Snapshot(attempt, None) for attempt in earlier]
         await self.flush(look=True)
@@ -297,30 +300,33 @@ class Books:
             usage=status.tally.usage,
             cost_nano=status.cost_nano,
         )
-        return _Snapshot(attempt, status.tally.by_model, status.cost_source)
+        return _Snapshot(attempt, status.tally.by_model, status.cost_by_model, status.cost_source)
 
     def _difference(self, snapshot: _Snapshot, at_ms: int) -> list[Record]:
         """The records that bring the ledger to what the snapshot says."""
         attempt = snapshot.attempt
         written = self._written.setdefault((attempt.instance, attempt.attempt), _Written())
-        totals = snapshot.by_model
+        totals, costs = snapshot.by_model, snapshot.cost_by_model
         if totals is None:
             missing = attempt.usage - sum(written.by_model.values(), Usage())
             totals = {**written.by_model, "": written.by_model.get("", Usage()) + missing}
-        cost = None if attempt.cost_nano is None else attempt.cost_nano - written.cost_nano
+            cost = (attempt.cost_nano or 0) - written.cost_by_model.total()
+            costs = {**written.cost_by_model, "": written.cost_by_model[""] + max(0, cost)}
         found: list[Record] = []
-        for model in {**totals, **written.by_model}:
+        for model in {**totals, **costs, **written.by_model, **written.cost_by_model}:
             counts = zip(totals.get(model, Usage()).counts, written.by_model.get(model, Usage()).counts, strict=True)
             delta = Usage(*(now - before for now, before in counts))
-            if any(delta.counts) or (cost and not found and model == next(iter(totals), None)):
+            cost_nano = costs.get(model, 0) - written.cost_by_model[model]
+            free = attempt.cost_nano is not None and not written.priced and not found  # to be told from unknown
+            if any(delta.counts) or cost_nano or free:
                 record = Record(
                     f"{attempt.run}/{attempt.instance}/{attempt.attempt}/{written.records + len(found) + 1}",
                     *attempt.key,
                     at_ms=at_ms,
                     model=model,
                     usage=delta,
-                    cost_nano=None if cost is None else 0 if found else cost,
-                    cost_source=None if cost is None else snapshot.cost_source,
+                    cost_nano=None if attempt.cost_nano is None else cost_nano,
+                    cost_source=None if attempt.cost_nano is None else snapshot.cost_source,
                 )
                 found.append(record)
         return found
@@ -330,7 +336,8 @@ class Books:
         written = self._written[record.instance, record.attempt]
         before = written.by_model.get(record.model, Usage())
         written.by_model[record.model] = before + record.usage
-        written.cost_nano += record.cost_nano or 0
+        written.cost_by_model[record.model] += record.cost_nano or 0
+        written.priced = written.priced or record.cost_nano is not None
         written.records += 1
 
     def _in_thread(self, work: Callable[[], _T]) -> Awaitable[_T]:

@@ -457,9 +457,15 @@ def _header(
         "source": config.source,
         "config": None if config.source in (FROM_PROMPT, FROM_NOWHERE) else str(Path(config.source).absolute()),
         "claude_bin": claude,
+        "ledger": _ledger_of_header(options["ledger"]),
+        "budget_profile": options["budget_profile"],
         "settings": {name: value.value for name, value in _for_settings(given).items()},
         "single": {name: options[name] for name in SINGLE if options[name]},
     }
+
+
+def _ledger_of_header(named: str | None) -> str | None:
+    return named if named in (None, "off") else str(Path(named).absolute())
 
 
 def _given_before(earlier: EarlierRun | None) -> dict[str, Given]:
@@ -484,6 +490,8 @@ def _as_before(options: Mapping[str, Any], given: Mapping[str, Given], history: 
         "workspace": Path(header["workspace"]),
         "config": config,
         "claude_bin": header["claude_bin"],
+        "ledger": header.get("ledger"),
+        "budget_profile": header.get("budget_profile"),
         "rehearse": header["rehearsal"],
         **(header["single"] if header["source"] == FROM_PROMPT else {}),
     }

@@ -109,7 +109,7 @@ class InstanceStatus:
         self._last_known_total_tokens = 0
         self._last_known_cost_nano = 0
         self._priced: dict[str, int] = {}
-        self._priced_nano = 0
+        self._priced_by_model: Counter[str] = Counter()
         self._ending: tuple[State, str] | None = None
 
     def again(self, *, afresh: bool = False) -> None:
@@ -322,11 +322,15 @@ class InstanceStatus:
     @property
     def cost_nano(self) -> int | None:
         """This attempt's cost so far in nano-dollars: what the CLI states, and prices where it states none."""
-        priced = self._priced_nano if self._priced else None
-        stated = None if self.tally.cost_usd is None else round(self.tally.cost_usd * NANO)
-        if priced is None or stated is None:
-            return stated if priced is None else priced
-        return max(stated, priced) if self.tally.metered else stated + priced
+        return sum(self.cost_by_model.values()) if self._priced or self.tally.cost_usd is not None else None
+
+    @property
+    def cost_by_model(self) -> dict[str, int]:
+        """`cost_nano` divided by model, as far as that is known."""
+        stated = {model: round(cost * NANO) for model, cost in self.tally.cost_by_model.items()}
+        if self.tally.metered:
+            return max(stated, dict(self._priced_by_model), key=lambda costs: sum(costs.values()))
+        return dict(Counter(stated) + self._priced_by_model)
 
     @property
     def cost_source(self) -> str | None:
@@ -344,7 +348,7 @@ class InstanceStatus:
             if nano is not None:
                 before = self._priced.get(response_id, 0)
                 self._priced[response_id] = max(nano, before)
-                self._priced_nano += max(nano, before) - before
+                self._priced_by_model[model] += max(nano, before) - before
 
     def take_cost(self) -> int:
         """What this attempt has cost since the last call, in nano-dollars; never negative."""

@@ -12,6 +12,7 @@ taken to be in it, and the next count settles it. A total never falls.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from claude_orchestrator.events import (
@@ -119,6 +120,16 @@ class UsageTally:
             return {main: self.usage}
         parts[main] = parts.get(main, Usage()) + (self.usage - known)
         return {name: usage for name, usage in parts.items() if usage.total_tokens}
+
+    @property
+    def cost_by_model(self) -> dict[str, float]:
+        """`cost_usd` divided by model where the CLI does so; else it is the main model's."""
+        if self.cost_usd is None:
+            return {}
+        parts = {name: cost for name, _, cost in self._reading_by_model if cost is not None}
+        if math.isclose(sum(parts.values()), self.cost_usd, rel_tol=1e-9):
+            return parts
+        return {self.models[0] if self.models else "": self.cost_usd}
 
     @property
     def exact(self) -> bool:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from token_budget.ledger import Attempt, Ledger, Record, Run
+from token_budget.models import Usage
+from token_budget.transfer import export
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,16 +45,30 @@ eval "$(_CLAUDE_ORCHESTRATOR_COMPLETE=bash_source claude-orchestrator)"
 
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
-    """A workspace with the README's runs.json, and a `claude` on PATH that spends little."""
+    """A workspace with the README's runs.json, a `claude` on PATH that spends little, and a past."""
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "claude").symlink_to(Path(__file__).with_name("fake_claude.py"))
     scripts = {"claude-orchestrator": "-m claude_orchestrator", "python": ""}
     scripts["claude-instance-orchestrator"] = scripts["claude-orchestrator"]
+    scripts["token-budget"] = "-c 'from token_budget.cli import main; main()'"
     for name, args in scripts.items():
         (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {args} "$@"\n')
         (tools / name).chmod(0o755)
     (tmp_path / "runs.json").write_text(blocks(ROOT / "README.md", "json")[0])
+    (tmp_path / "claude-orchestrator-profiles.json").write_text(blocks(ROOT / "docs" / "profiles.md", "json")[0])
+    app = tmp_path / ".config" / "claude-orchestrator"
+    app.mkdir(parents=True)
+    shutil.copy(tmp_path / "claude-orchestrator-profiles.json", app / "profiles.json")
+    (tmp_path / ".claude" / "projects").mkdir(parents=True)
+    ledger = Ledger(app / "ledger.db")
+    ledger.write(
+        runs=[Run("past", "m", 1, 2)],
+        attempts=[Attempt("past", "unit", 1, 1, None, "/test", "/test", "opus", 2, "completed", exact=True)],
+        records=[Record("past/unit/1/1", "past", "unit", 1, 1, "opus", Usage(100), 500, "claude")],
+    )
+    (tmp_path / "use.jsonl").write_text("\n".join(export(ledger)))
+    ledger.close()
     (tmp_path / ".claude" / "commands").mkdir(parents=True)
     (tmp_path / ".claude" / "commands" / "test.md").write_text("Run the tests")
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"

@@ -341,7 +341,10 @@ class Books:
         written.records += 1
 
     def _in_thread(self, work: Callable[[], _T]) -> Awaitable[_T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError as error:  # "can't start new thread"
+            raise LedgerError(f"{self._ledger and self._ledger.path}: {error}") from None
 
     def _failed(self, error: LedgerError) -> None:
         if not self._complained:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from claude_orchestrator import __version__
+from claude_orchestrator import __version__, across_runs
 from claude_orchestrator.config import (
     ADJUST,
     MAX_RETRIES,
@@ -36,10 +36,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.resume import History
     from claude_orchestrator.runfolder import EarlierRun
     from claude_orchestrator.terminal import Terminal
-    from token_budget.forecast import Forecast
     from token_budget.ledger import Ledger
-    from token_budget.pricing import Prices
-    from token_budget.profiles import Profile
 
 PROGRAM = "claude-orchestrator"
 ENV_PREFIX = "CLAUDE_ORCHESTRATOR"
@@ -286,15 +283,15 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     preflight.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
     config = _config(options, workspace)
-    profile = _profile(options["budget_profile"], workspace)
+    profile = across_runs.find_profile(options["budget_profile"], workspace, click.get_app_dir(PROGRAM))
     settings = merge(_for_settings(given), config.budget, config.source, _given_before(earlier), profile)
     terminal.visuals = not settings.disable_budget_visuals
     only_shows = options["list_commands"] or options["inspect_command"]
     claude = "claude" if only_shows or options["rehearse"] else preflight.find_claude(options["claude_bin"])
-    sinks = _sinks(options)
-    prices = _prices()
+    sinks = across_runs.check_sinks(options["alert_command"], options["alert_webhook"])
+    prices = across_runs.find_prices()
     ledger = None if only_shows else _ledger(options, settings, terminal)
-    forecasts = Forecasts(ledger)
+    forecasts = across_runs.Forecasts(ledger)
     plan = make_plan(config, settings, workspace=str(workspace), claude_bin=claude, forecast=forecasts.of)
     if only_shows:
         return _show_commands(options, workspace, terminal, make_manager(plan, settings))
@@ -310,8 +307,8 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
         warnings.append(f"budgets in money without {PRICES_EXTRA}: what claude states no cost of has none")
     if options["dry_run"]:
         return _dry_run(plan, settings, meter, terminal, config.source, warnings, earlier, ledger)
-    if ledger is None and windows_of(settings):
-        raise UserError(f"{windows_of(settings)[0]}: needs the ledger, which is off")
+    if ledger is None and across_runs.windows_of(settings):
+        raise UserError(f"{across_runs.windows_of(settings)[0]}: needs the ledger, which is off")
     for warning in warnings:
         terminal.message("WARNING", warning)
     from claude_orchestrator import runner
@@ -333,92 +330,16 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     )
 
 
-# -- budgets with a memory --
-
-
-def _profile(name: str | None, workspace: Path) -> Profile | None:
-    if name is None:
-        return None
-    from token_budget.profiles import PROJECT_FILE, USER_FILE, load
-
-    try:
-        return load(name, (workspace / PROJECT_FILE, Path(click.get_app_dir(PROGRAM), USER_FILE)))
-    except ValueError as error:
-        raise UserError(*(f"--budget-profile: {line}" for line in str(error).splitlines())) from None
-
-
 def _ledger(options: Mapping[str, Any], settings: Settings, terminal: Terminal) -> Ledger | None:
-    """The ledger; a rehearsal has one only where it is named, a dry run makes none.
-
-    A run that nobody wants in a ledger of a certain name, or held to limits across runs, goes without one where its
-    place does not take it.
-    """
+    """The ledger; a rehearsal has one only where it is named, a dry run makes none."""
     named = options["ledger"]
     if named == "off" or (named is None and options["rehearse"]):
         return None
     path = Path(named) if named else Path(click.get_app_dir(PROGRAM), LEDGER_NAME)
     if options["dry_run"] and not path.exists():
         return None
-    from token_budget.ledger import Ledger, LedgerError, LedgerUnwritable
-
-    try:
-        return Ledger(path)
-    except LedgerError as error:
-        if isinstance(error, LedgerUnwritable) and not named and not windows_of(settings):
-            terminal.message("WARNING", f"the ledger: {error}: this run is in no history")
-            return None
-        raise UserError(f"--ledger: {error}") from None
-
-
-def windows_of(settings: Settings) -> list[str]:
-    """The options of the limits across runs that are set."""
-    names = [f"{window}_{unit}_budget" for window in WINDOWS for unit in ("token", "cost")]
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(settings, name) is not None]
-
-
-def _prices() -> Prices | None:
-    """Prices for what the CLI has no figure for; None where the extra is not installed."""
-    from token_budget import pricing
-
-    if not pricing.available():
-        return None
-    return pricing.Prices()
-
-
-def _sinks(options: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, str | None]:
-    """The alert command and webhook, checked."""
-    from token_budget.alerts import parse_command, parse_webhook
-
-    command, webhook = options["alert_command"], options["alert_webhook"]
-    try:
-        return (parse_command(command) if command is not None else None), (
-            parse_webhook(webhook) if webhook is not None else None
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from None
-
-
-class Forecasts:
-    """What base commands will use, by the ledger."""
-
-    def __init__(self, ledger: Ledger | None) -> None:
-        self._ledger = ledger
-        self._known: dict[tuple[str | None, str | None, bool], Forecast] = {}
-
-    def of(self, base_command: str | None, model: str | None, money: bool) -> Forecast | None:
-        """The forecast for a base command, in tokens or nano-dollars; None without a ledger."""
-        if self._ledger is None:
-            return None
-        key = base_command, model, money
-        if key not in self._known:
-            import time
-
-            from token_budget.forecast import forecast
-            from token_budget.observations import observations
-
-            known = observations(self._ledger, base_command, money=money)
-            self._known[key] = forecast(known, base_command, model or "", time.time())
-        return self._known[key]
+    wanted = named is not None or bool(across_runs.windows_of(settings))
+    return across_runs.open_ledger(path, None if wanted else terminal.warn)
 
 
 def _given(ctx: click.Context, options: Mapping[str, Any]) -> dict[str, Given]:
@@ -564,7 +485,7 @@ def _dry_run(
         warnings = [*(text for _, text in told(plan, history, run_id)), *warnings]
     manager = make_manager(plan, settings)
     carry_over(manager, history, settings.token_weights)
-    if ledger is not None and windows_of(settings):
+    if ledger is not None and across_runs.windows_of(settings):
         from claude_orchestrator.bookkeeping import look_at_others
 
         look_at_others(ledger, manager, settings.token_weights)
@@ -627,6 +548,9 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
+        if across_runs.is_ledger_error(error):
+            click.echo(f"ERROR: --ledger: {printable(str(error))}", err=True)
+            sys.exit(2)
         if isinstance(error, click.Abort) and not isinstance(error.__cause__, EOFError):
             sys.exit(130)  # click's word for Ctrl-C, but also for an EOFError
         import traceback

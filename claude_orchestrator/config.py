@@ -364,7 +364,7 @@ class _Reader:
                 continue
             if not key or "=" in key or "\0" in key:
                 self.error(f"{path}.{key}", "not a name of an environment variable")
-            pairs.append((key, self.text(item, f"{path}.{key}")))
+            pairs.append((self.text(key, f"{path}.{key}"), self.text(item, f"{path}.{key}")))
         return tuple(pairs)
 
     def mcp_config(self, value: object, path: str) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ from token_budget.models import Usage, Weights
 from token_budget.text import NANO
 
 MAX_TOOL_IDS = 100_000
+MAX_LAST_CHARS, LAST_LINES = 4_096, 6
+MAX_PERCENT = 1_000_000  # of a limit's use, that makes any sense
 Price = Callable[[str, Usage, int], int | None]  # model, usage, cache writes for an hour: nano-dollars, None: unknown
 _COMMAND = re.compile(r"/[A-Za-z0-9][\w:-]*")  # a path is none
 
@@ -402,12 +404,17 @@ def failure(result: Result) -> str | None:
     return None
 
 
+def last_words(text: str) -> str:
+    """The last lines of what a process wrote to standard error, in one line."""
+    return " | ".join(text[-MAX_LAST_CHARS:].split("\n")[-LAST_LINES:]).strip(" |")
+
+
 def rate_limit_rows(limits: Mapping[str, Any]) -> list[tuple[str, float, str]]:
     """A subscription's limits as the CLI tells them: name, percent used, when it resets ("": not said)."""
     rows = []
     for name, limit in limits.items():
         used = limit.get("utilization") if isinstance(limit, Mapping) else None
-        if isinstance(used, int | float) and not isinstance(used, bool):
+        if isinstance(used, int | float) and not isinstance(used, bool) and 0 <= used <= MAX_PERCENT:
             resets_at = limit.get("resets_at")
             rows.append((str(name), float(used), resets_at if isinstance(resets_at, str) else ""))
     return rows

@@ -14,10 +14,12 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.errors import UserError
+from claude_orchestrator.threads import off_loop
 
 if sys.platform == "win32":
     import msvcrt
@@ -43,7 +45,10 @@ def decode(line: bytes) -> Record | None:
     body = line[:-_CRC_BYTES] + b"}"
     if line[len(body) - 1 :] != b',"crc":"%08x"}' % zlib.crc32(body):
         return None
-    record = json.loads(body.decode())
+    try:
+        record = json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return None
     return record if isinstance(record, dict) else None
 
 
@@ -57,21 +62,24 @@ def records(data: bytes) -> Iterator[Record | None]:
 
 
 class Journal:
-    """Appends records to a run's journal. A disk that is full is said once; what could not be written is kept for
-    when there is room again, up to 16 MiB."""
+    """Appends records to a run's journal, `begin` before the first. A disk that is full is said once; what could not be
+    written is kept for when there is room again, up to 16 MiB."""
 
-    def __init__(self, fd: int, complain: Callable[[str], None], now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, fd: int, complain: Callable[[str], None], now: Callable[[], float] = time.time, *, begin: bytes = b""
+    ) -> None:
         self._fd: int | None = fd
         self._complain: Callable[[str], None] | None = complain
         self._now = now
-        self._pending: deque[bytes] = deque()
-        self._pending_bytes = 0
+        self._pending: deque[bytes] = deque([begin] if begin else [])
+        self._pending_bytes = len(begin)
+        self._given_up = False
         self._written = self._synced = 0
         self._syncing: asyncio.Task[None] | None = None
 
     def write(self, kind: str, /, **fields: object) -> None:
         """Append a record and hand it to the operating system: it outlives this process, whatever kills it."""
-        if self._fd is None:
+        if self._fd is None or self._given_up:
             return
         self._written += 1
         line = encode({"n": self._written, "kind": kind, "at": round(self._now(), 3), **fields})
@@ -87,7 +95,8 @@ class Journal:
         except OSError as error:
             self._failed(error)
             if self._pending_bytes > MAX_PENDING_BYTES:
-                self.close()
+                self._pending.clear()
+                self._given_up = True  # but the lock stays: this run is still ours
 
     def go_on_after(self, number: int) -> None:
         """The journal has so many lines already."""
@@ -104,7 +113,7 @@ class Journal:
     async def _fsync(self, fd: int) -> None:
         upto = self._written
         try:
-            await asyncio.to_thread(os.fsync, fd)
+            await off_loop(partial(os.fsync, fd))
         except OSError as error:
             self._failed(error)
         self._synced = upto
@@ -149,9 +158,8 @@ def reopen(folder: Path, complain: Callable[[str], None]) -> tuple[bytes, Journa
         raise UserError(f"--resume: run {folder.name} is being run by another orchestrator")
     with open(fd, "rb", closefd=False) as file:
         data = file.read()
-    if data and not data.endswith(b"\n"):
-        os.write(fd, b"\n")  # a torn last line stays what it is
-    return data, Journal(fd, complain)
+    torn = bool(data) and not data.endswith(b"\n")  # a torn last line stays what it is
+    return data, Journal(fd, complain, begin=b"\n" if torn else b"")
 
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)

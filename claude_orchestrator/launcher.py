@@ -14,22 +14,26 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from claude_orchestrator import processes
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.processes import MARK_VARIABLE
 from claude_orchestrator.stream import Batch, LineFramer
+from claude_orchestrator.threads import off_loop
 
 if sys.platform == "linux":
     import fcntl
 if sys.platform != "win32":
     import resource
 
-STDERR_TAIL_BYTES = 4_096
+STDERR_TAIL_BYTES = 64 * 1024
 READ_AHEAD_BYTES = 4 * 1024 * 1024
 PIPE_BYTES = 256 * 1024  # what asyncio reads at most at once
 SWEEP_EVERY_S = 0.25
+MOST_LOOKS = 40
+SPARE_FILES = 2  # /proc and one file in it
 FILES_OWN, FILES_EACH = 64, 5
 END_OF_STREAM_S = 2.0
 BY_FILE = {"append-system-prompt": "append-system-prompt-file", "mcp-config": "mcp-config"}
@@ -111,6 +115,18 @@ class LocalLauncher:
         self._environ = dict(os.environ if environ is None else environ)
         self._sweep_due = 0.0
         self._sweeping: asyncio.Task[dict[str, list[int]]] | None = None
+        self._spare: list[int] = []
+        self._take_spare_files()
+
+    def _take_spare_files(self) -> None:
+        """Numbers of files that nobody else gets: a stop must be able to look around when all others are taken."""
+        with contextlib.suppress(OSError):
+            while len(self._spare) < SPARE_FILES:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY))
+
+    def _give_spare_files(self) -> None:
+        while self._spare:
+            os.close(self._spare.pop())
 
     async def launch(self, spec: LaunchSpec) -> LocalRunning:
         """Start the process. Raises OSError where that is not possible."""
@@ -136,12 +152,25 @@ class LocalLauncher:
         return LocalRunning(self, f"{self.run_id}/{spec.index}")
 
     async def end_marked(self, mark: str) -> None:
-        """End every process that carries the mark; looks around at most four times a second, for all instances."""
-        for _ in range(20):
-            pids = (await self._sweep()).get(mark)
+        """End every process that carries the mark; looks around at most four times a second, for all instances.
+
+        They are frozen first, until a look finds no new ones: an unmarked child of one that is killed while it starts
+        another is found by nobody.
+        """
+        frozen: set[int] = set()
+        for _ in range(MOST_LOOKS):
+            try:
+                pids = set((await self._sweep()).get(mark, ()))
+            except OSError:  # too many open files: those that are being ended give theirs back
+                await asyncio.sleep(SWEEP_EVERY_S)
+                continue
             if not pids:
                 return
-            processes.kill(pids)
+            if pids <= frozen:
+                processes.kill(pids)
+            else:
+                processes.freeze(pids - frozen)
+                frozen |= pids
 
     def _sweep(self) -> asyncio.Task[dict[str, list[int]]]:
         if self._sweeping is None or self._sweeping.done():
@@ -152,7 +181,11 @@ class LocalLauncher:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._sweep_due - loop.time())
         # in the one helper thread: a look takes some ms, and a budget stop must not wait for it
-        found = await asyncio.to_thread(processes.marked, self.run_id)
+        self._give_spare_files()
+        try:
+            found = await off_loop(partial(processes.marked, self.run_id))
+        finally:
+            self._take_spare_files()
         # those with leftovers look again soon
         self._sweep_due = loop.time() + (0.02 if found else SWEEP_EVERY_S)
         return found
@@ -279,8 +312,10 @@ class LocalRunning(asyncio.SubprocessProtocol):
                     self._signal(step)
         # frozen, it spends nothing more, and what it started can still be told by its parent
         self._signal_group("SIGSTOP")
-        await self._launcher.end_marked(self.mark)
-        self._signal_group("SIGKILL")
+        try:
+            await self._launcher.end_marked(self.mark)
+        finally:
+            self._signal_group("SIGKILL")
 
     async def _ends_by(self, deadline: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -308,5 +343,5 @@ class LocalRunning(asyncio.SubprocessProtocol):
 
     async def wait(self) -> Exit:
         await self._ended
-        stderr = " | ".join(bytes(self._stderr).decode("utf-8", "replace").split("\n")[-6:]).strip(" |")
+        stderr = bytes(self._stderr).decode("utf-8", "replace")
         return Exit(self._transport.get_returncode(), stderr, self._framer.dropped)

@@ -1,4 +1,7 @@
-"""What must be there before anything starts: the workspace, claude, files to read, places to write."""
+"""What must be there before anything starts: the workspace, claude, files to read, places to write.
+
+What a path is, is asked of os.path: a Path raises OSError where a name is too long, or a folder closed.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ def find_claude(given: str | None) -> str:
     if found is not None:
         return str(Path(found).absolute())
     path = Path(name).expanduser()
-    if given and path.is_dir():
+    if given and os.path.isdir(path):
         raise UserError(f"--claude-bin: {name}: is a folder, not an executable")
-    if given and path.exists():
+    if given and os.path.exists(path):
         raise UserError(f"--claude-bin: {name}: not executable")
     if given:
         raise UserError(f"--claude-bin: {name}: no such file")
@@ -70,9 +73,9 @@ def check_version(claude: str) -> str | None:
 
 def check_workspace(workspace: Path) -> None:
     """Refuse a workspace that is missing or no folder."""
-    if not workspace.exists():
+    if not os.path.exists(workspace):
         raise UserError(f"--workspace: {workspace}: no such folder")
-    if not workspace.is_dir():
+    if not os.path.isdir(workspace):
         raise UserError(f"--workspace: {workspace}: not a folder")
 
 
@@ -81,7 +84,7 @@ def check_plan(plan: Plan, source: str) -> None:
     errors = [
         f"{source}: instances[{spec.index}].cwd: {spec.cwd}: no such folder"
         for spec in plan.specs
-        if not Path(spec.cwd).is_dir()
+        if not os.path.isdir(spec.cwd)
     ]
     if errors:
         raise UserError(*errors)
@@ -89,7 +92,7 @@ def check_plan(plan: Plan, source: str) -> None:
 
 def check_output_dir(path: Path) -> None:
     """Refuse a folder that could not be made or written to; makes nothing."""
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    existing = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
     if not existing.is_dir():
         raise UserError(f"--output-dir: {path}: cannot be written: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -9,11 +9,13 @@ Run as a program, this file is the guard of a run: it needs nothing but the stan
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from typing import IO
 
 MARK_VARIABLE = "CLAUDE_ORCHESTRATOR_MARK"
@@ -32,25 +34,36 @@ def marked(run_mark: str) -> dict[str, list[int]]:
     return _marked_by_ps(run_mark.encode())
 
 
-def kill(pids: list[int]) -> None:
+def kill(pids: Iterable[int]) -> None:
     """SIGKILL to each; those that are gone already are passed over."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
 
 
+def freeze(pids: Iterable[int]) -> None:
+    """SIGSTOP to each: what is frozen starts nothing more, and what it started can still be told by its parent."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if sys.platform != "win32":
+                os.kill(pid, signal.SIGSTOP)
+
+
 def end_run(run_mark: str) -> int:
     """End every process that carries a mark of this run; returns how many there were."""
     deadline = time.monotonic() + END_LIMIT_S
-    ended: set[int] = set()
+    frozen: set[int] = set()
     quiet = 0
     while quiet < 3 and time.monotonic() < deadline:  # one look can miss a process that is just being forked
-        pids = [pid for found in marked(run_mark).values() for pid in found]
+        pids = {pid for found in marked(run_mark).values() for pid in found}
+        if not pids <= frozen:  # an unmarked child of one that is killed before it is seen is found by nobody
+            freeze(pids - frozen)
+            frozen |= pids
+            continue
         kill(pids)
-        ended.update(pids)
         quiet = 0 if pids else quiet + 1
         time.sleep(0.01)
-    return len(ended)
+    return len(frozen)
 
 
 def _marked_in_proc(run_mark: bytes) -> dict[str, list[int]]:
@@ -75,7 +88,9 @@ def _proc_file(pid: int | str, name: str) -> bytes:
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123
             return file.read()
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # that is no process that has gone
+            raise
         return b""
 
 

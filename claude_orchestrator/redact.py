@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -11,10 +12,12 @@ HIDDEN = "***"
 
 
 def secrets_of(environ: Mapping[str, str], given: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """The values to hide: of all variables given to instances, and of those in `environ` whose names speak of one."""
+    """The values to hide: of all variables given to instances, and of those in `environ` whose names speak of one;
+    also line by line, and as JSON has them."""
     values = [value for name, value in environ.items() if SECRET_NAME.search(name)]
     values += [value for _, value in given]
-    return frozenset(value for value in values if len(value) >= SHORTEST)
+    parts = [part for value in values for part in (value, *value.splitlines(), json.dumps(value)[1:-1])]
+    return frozenset(part for part in parts if len(part) >= SHORTEST)
 
 
 def redact(text: str, secrets: frozenset[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,7 +135,7 @@ def resume_hint(status: InstanceStatus) -> str | None:
     ended_early = status.state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED, State.FAILED)
     if not ended_early or status.session_id is None or not status.launched:
         return None
-    return f"claude --resume {status.session_id}"
+    return f"claude --resume {shlex.quote(status.session_id)}"
 
 
 @dataclass(frozen=True, slots=True)

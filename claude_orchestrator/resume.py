@@ -77,7 +77,9 @@ def read_history(records: Iterable[Mapping[str, Any] | None]) -> History:
             if record is None:
                 history.damaged_lines += 1
                 continue
-            whole, history.last_number = whole + 1, max(history.last_number, record["n"])
+            if record["n"] <= history.last_number:  # a copy of a line
+                continue
+            whole, history.last_number = whole + 1, record["n"]
             if record["kind"] == "run":
                 _begin(history, record)
             elif record.get("instance") in history.instances:

@@ -59,7 +59,7 @@ class RunFolder:
         """Store an option's text where only its owner reads it; returns the path. Raises OSError."""
         path = (self.path / f"{spec.index + 1:03}.{option}").absolute()
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        with os.fdopen(fd, "w") as file:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)
         return str(path)
 
@@ -129,6 +129,8 @@ def reopen_run(output_dir: Path, run_id: str, complain: Callable[[str], None], *
 def _last_run(output_dir: Path, complain: Callable[[str], None], *, rehearsal: bool) -> Path:
     found, unreadable = [], []
     for path in output_dir.glob(f"*/{journal.NAME}"):
+        if path.parent.is_symlink() or path.is_symlink() or not path.is_file():
+            continue
         with contextlib.suppress(OSError), path.open("rb") as file:
             header = journal.decode(file.readline().rstrip(b"\n"))
             if header is None:

@@ -122,7 +122,7 @@ def _mark(run_id: str, number: int) -> str:
 
 def _end_leftovers(run_id: str, number: int, terminal: Terminal) -> None:
     """Where not even the guard survived: two processes must not go on with one session."""
-    ended = sum(end_run(_mark(run_id, earlier)) for earlier in range(1, number))
+    ended = sum(end_run(_mark(run_id, earlier)) for earlier in range(1, number + 1))  # a damaged line may hide a start
     if ended:
         terminal.message(Level.WARNING, f"{ended} processes of the earlier orchestrator were still running: ended")
 
@@ -304,6 +304,8 @@ class _Run:
         for name in STOP_SIGNALS:
             number = getattr(signal, name, None)
             if number is not None and sys.platform != "win32":
+                if name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup
                 loop.add_signal_handler(number, self._stop, number)
 
     def _stop(self, number: signal.Signals) -> None:

@@ -21,7 +21,7 @@ from claude_orchestrator.events import (
     UsageAnswer,
     User,
 )
-from claude_orchestrator.instance import InstanceStatus, Price, State
+from claude_orchestrator.instance import InstanceStatus, Price, State, last_words
 from claude_orchestrator.launcher import Launcher, Running, control_request
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.settings import Settings
@@ -264,7 +264,7 @@ class Session:
                 log.close()
         for _ in range(exit.dropped_lines):
             status.tally.lost_line()
-        status.finish(supervisor.clock(), exit.code, exit.stderr)
+        status.finish(supervisor.clock(), exit.code, last_words(supervisor.hide(exit.stderr)))
         status.reason = supervisor.hide(status.reason)
         if supervisor.price is not None:
             status.price(supervisor.price, None)
@@ -276,10 +276,11 @@ class Session:
             return None
         try:
             return await self.supervisor.launcher.launch(self._through_meter(self._fenced(self.status.spec)))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: an argument that no system takes
             await self._leave_meter()
-            self.status.launch_errno = error.errno
-            self.status.decide_end(State.FAILED, f"cannot be launched: {error.strerror or error}")
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+            self.status.launch_errno = error.errno if isinstance(error, OSError) else None
+            self.status.decide_end(State.FAILED, f"cannot be launched: {why}")
             return None
 
     def _take(self, event: Event) -> None:

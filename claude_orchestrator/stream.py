@@ -38,6 +38,8 @@ from token_budget.models import Usage
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_COUNT = 2**53 - 1  # what the CLI, a JavaScript program, can say exactly
 MAX_TEXT = 2_000
+MAX_ID_CHARS = 200
+MAX_COST_USD = 1e6  # of one process
 
 Json = dict[str, Any]
 
@@ -233,7 +235,7 @@ def _result(data: Json) -> Event | None:
         subtype=_text(data.get("subtype")),
         is_error=data.get("is_error") is True,
         terminal_reason=_text(data.get("terminal_reason")) or None,
-        session_id=_text(data.get("session_id")),
+        session_id=_id(data.get("session_id")),
         usage=usage,
         model_usage=_model_usage(by_model, data.get("total_cost_usd")) if isinstance(by_model, dict) else None,
         num_turns=_count(data.get("num_turns"))[0],
@@ -294,7 +296,16 @@ def _object(value: object) -> Json:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """Text that can be written down: halves of surrogate pairs are replaced."""
+    if not isinstance(value, str) or value.isascii():
+        return value if isinstance(value, str) else ""
+    return value.encode("utf-8", "replace").decode()
+
+
+def _id(value: object) -> str:
+    """An id that can be given back to claude as an argument; else empty."""
+    text = _text(value)
+    return text if len(text) <= MAX_ID_CHARS and text.isprintable() else ""
 
 
 def _parent(data: Json) -> str | None:
@@ -342,13 +353,13 @@ def _model_usage(by_model: Json, total_cost_usd: object) -> ModelUsage:
         model_cost = _cost(_object(value).get("costUSD"))
         costs_known = costs_known and model_cost is not None
         cost += model_cost or 0.0
-        parts.append((str(name), usage, model_cost))
+        parts.append((_text(name), usage, model_cost))
     # the sum by model is never stale; `total_cost_usd` of a first of two results can be
     known = cost if costs_known else _cost(total_cost_usd)
-    return ModelUsage(total, known, tuple(map(str, by_model)), malformed, tuple(parts))
+    return ModelUsage(total, known, tuple(map(_text, by_model)), malformed, tuple(parts))
 
 
 def _cost(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_COST_USD:
         return None
     return float(value)

@@ -39,7 +39,7 @@ from token_budget.models import Usage
 def _number(version: str) -> int:
     """A version as a number to compare; 0 for what is none."""
     parts = version.split(".")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
         return 0
     return int(parts[0]) * 10**10 + int(parts[1]) * 10**5 + int(parts[2])
 

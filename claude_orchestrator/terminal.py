@@ -52,12 +52,14 @@ class Terminal:
     @contextlib.contextmanager
     def in_background(self) -> Iterator[None]:
         """Until the end of the context nobody waits for a screen or pipe that does not take what is written to it."""
-        self._writer = _Writer()
+        with contextlib.suppress(RuntimeError):  # "can't start new thread": then we do wait
+            self._writer = _Writer()
         try:
             yield
         finally:
             writer, self._writer = self._writer, None
-            writer.close()
+            if writer is not None:
+                writer.close()
 
     def look(self) -> Look:
         """How reports are to look here and now."""

@@ -53,8 +53,9 @@ def sleeper(*, ignore_term: bool) -> int:
 
 
 def sleeper_without_mark() -> int:
-    """One with an empty environment, that holds our standard output open."""
-    return subprocess.Popen(["/bin/sleep", "600"], env={}, start_new_session=True).pid
+    """One with an empty environment, that holds our standard output open; FAKE_SLEEP tells it from others."""
+    seconds = os.environ.get("FAKE_SLEEP", "600")
+    return subprocess.Popen(["/bin/sleep", seconds], env={}, start_new_session=True).pid
 
 
 def sleeper_of_nobody() -> int:

@@ -143,6 +143,16 @@ class Workplace:
         return data
 
 
+def sleeping(seconds: str) -> list[int]:
+    """The processes of `FAKE_SLEEP` that are there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == b"/bin/sleep\0%s\0" % seconds.encode():
+                found.append(int(path.parent.name))
+    return [pid for pid in found if alive(pid)]
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

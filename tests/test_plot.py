@@ -209,12 +209,13 @@ def test_a_budget_that_is_none_is_refused(ledger: Ledger, budget: Budget) -> Non
 
 def test_more_commands_than_colours_become_other(ledger: Ledger) -> None:
     at = "11-24T12:00"
-    use(ledger, *((at, 100 - place, f"/c{place}") for place in range(len(COLORS) + 3)))
+    use(ledger, (at, 101, "other"), *((at, 100 - place, f"/c{place}") for place in range(1, len(COLORS) + 3)))
     picture = Picture(ledger)
     assert [bar[0] for bar in picture.bars()] == [*COLORS, OTHER_COLOR]
     rest = sum(100 - place for place in range(len(COLORS), len(COLORS) + 3))
-    assert picture.tips()[-1] == f"2026-11-24: other {rest} tokens"
-    assert "other" in picture.words("commands") and "/c8" not in picture.words("commands")
+    assert picture.tips()[0] == "2026-11-24: other 101 tokens"
+    assert picture.tips()[-1] == f"2026-11-24: (other) {rest} tokens"
+    assert "(other)" in picture.words("commands") and "/c8" not in picture.words("commands")
     keys = [key.get("fill") for key in picture.group("commands").iter(f"{SVG}rect") if key.get("class") == "key"]
     assert keys == [*COLORS, OTHER_COLOR]
 

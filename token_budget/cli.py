@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import secrets
 import shutil
+import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
-from token_budget.text import Look, format_tokens, printable
+from token_budget.text import Look, encodable, format_tokens, printable
 
 if TYPE_CHECKING:
     from token_budget.ledger import Ledger
+    from token_budget.transfer import Parcel
 
 By = Literal["day", "command", "model", "run"]
 APP = "claude-orchestrator"
 FILE = click.Path(path_type=Path)
+HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2 click shows the help and raises nothing
 
 
 def default_ledger() -> Path:
     """Where the ledger is unless another is named."""
     return Path(click.get_app_dir(APP), "ledger.db")
+
+
+def user_profiles() -> Path:
+    """Where the user's own profiles are."""
+    from token_budget.profiles import USER_FILE
+
+    return Path(click.get_app_dir(APP), USER_FILE)
 
 
 def look() -> Look:
@@ -40,7 +53,34 @@ def look() -> Look:
 
 def _say(lines: list[str]) -> None:
     for line in lines:
-        click.echo(line)
+        click.echo(line, color=True)  # whoever made the lines has asked for the look
+
+
+def write_whole(file: Path, lines: Iterable[str]) -> None:
+    """Write text, in place of a regular file only when all of it is written; links and devices are written to.
+
+    Raises ValueError with a line for the user.
+    """
+    temporary = None
+    try:
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            with file.open("w", encoding="utf-8", newline="\n") as stream:
+                stream.writelines(lines)
+            return
+        beside = file.with_name(f".token-budget-{secrets.token_hex(8)}")
+        with beside.open("x", encoding="utf-8", newline="\n") as stream:
+            temporary = beside
+            if file.exists():
+                temporary.chmod(stat.S_IMODE(file.stat().st_mode))
+            stream.writelines(lines)
+        temporary.replace(file)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "TOKEN_BUDGET"})
@@ -59,13 +99,12 @@ def _open(ctx: click.Context, *, create: bool = False) -> Ledger:
     return opened
 
 
-def _since(text: str | None) -> int:
+def _since(text: str | None, option: str = "--since") -> int:
     if text is None:
         return 0
     from token_budget.history import since
-    from token_budget.windows import to_ms
 
-    return to_ms(since(text, datetime.now()))
+    return since(text, datetime.now(), option)
 
 
 # -- history --
@@ -99,7 +138,7 @@ def run(ctx: click.Context, run_id: str) -> None:
     """One run in detail: RUN_ID, or `last`."""
     from token_budget.history import run_detail
 
-    _say(run_detail(_open(ctx), run_id, look()))
+    _say(run_detail(_open(ctx), encodable(run_id), look()))
 
 
 @group.command()
@@ -112,6 +151,7 @@ def run(ctx: click.Context, run_id: str) -> None:
 def plot(ctx: click.Context, /, file: Path, since: str, **windows: int | None) -> None:
     """Draw use over time and by command into FILE.svg or FILE.html."""
     from token_budget import plot as module
+    from token_budget.history import local_time
 
     forms: dict[str, Literal["svg", "html"]] = {".svg": "svg", ".html": "html"}
     form = forms.get(file.suffix.lower())
@@ -119,12 +159,7 @@ def plot(ctx: click.Context, /, file: Path, since: str, **windows: int | None) -
         raise click.UsageError(f"{file}: expected a name that ends in .svg or .html")
     budgets = [(f"{name} budget", name, limit) for name, limit in windows.items() if limit is not None]
     now_ms = int(time.time() * 1000)
-    local: Callable[[int], datetime] = lambda ms: datetime.fromtimestamp(ms / 1000)  # noqa: E731
-    text = module.plot(_open(ctx), _since(since), now_ms, local, form, budgets)
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.UsageError(f"{file}: cannot be written: {error.strerror or error}") from None
+    write_whole(file, [module.plot(_open(ctx), _since(since), now_ms, local_time, form, budgets)])
 
 
 # -- forecasts --
@@ -140,7 +175,7 @@ def forecast(ctx: click.Context, command: str | None, model: str) -> None:
     from token_budget.observations import observations
 
     ledger = _open(ctx)
-    names = [command] if command else sorted({one.base_command or "" for one in observations(ledger)})
+    names = [encodable(command)] if command else sorted({one.base_command or "" for one in observations(ledger)})
     if not names:
         click.echo("no finished instances in the ledger yet")
     for name in names:
@@ -176,9 +211,9 @@ def backtest(ctx: click.Context) -> None:
 @click.pass_context
 def profile(ctx: click.Context, workspace: Path) -> None:
     """Named sets of limits."""
-    from token_budget.profiles import PROJECT_FILE, USER_FILE
+    from token_budget.profiles import PROJECT_FILE
 
-    ctx.meta["files"] = (workspace / PROJECT_FILE, Path(click.get_app_dir(APP), USER_FILE))
+    ctx.meta["files"] = (workspace / PROJECT_FILE, user_profiles())
 
 
 def _target(ctx: click.Context, project: bool) -> Path:
@@ -223,32 +258,35 @@ def profile_save(
 
     values: dict[str, object] = {}
     if from_run is not None:
-        by_command = dict(_use_of_run(_open(ctx), from_run))
-        commands = {key: tokens for key, tokens in by_command.items() if key is not None}
-        values.update(values_of(sum(by_command.values()), commands, margin))
+        used = _use_of_run(_open(ctx), from_run)
+        commands = {command: tokens for command, tokens in used.items() if command is not None}
+        values.update(values_of(sum(used.values()), commands, margin))
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not separator:
-            raise click.UsageError(f"--set: expected KEY=VALUE, got {pair!r}")
-        try:
-            values[key.strip()] = json.loads(text)
-        except ValueError:
-            values[key.strip()] = text
+            raise click.UsageError(f"--set: expected KEY=VALUE, got '{pair}'")
+        values[key.strip()] = _value(key.strip(), text)
     if not values:
-        raise click.UsageError("nothing to save: give --from-run or --set")
+        raise click.UsageError("nothing to save: give --set, or --from-run with a run that has used tokens")
     save(_target(ctx, project), name, values)
     click.echo(f"saved {printable(name)} in {printable(str(_target(ctx, project)))}")
 
 
-def _use_of_run(ledger: Ledger, run_id: str) -> Iterator[tuple[str | None, int]]:
-    runs = ledger.runs()
-    if run_id == "last" and runs:
-        run_id = runs[-1].run
-    attempts = ledger.attempts(run=run_id)
-    if not attempts:
-        raise ValueError(f"--from-run: no run {run_id!r} in {ledger.path}")
-    for command in {attempt.base_command for attempt in attempts}:
-        yield command, sum(one.usage.total_tokens for one in attempts if one.base_command == command)
+def _value(key: str, text: str) -> object:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return text if key == "alert_at" and isinstance(value, int) else value  # one percentage is a list of them
+
+
+def _use_of_run(ledger: Ledger, run_id: str) -> Counter[str | None]:
+    from token_budget.history import find_run
+
+    used: Counter[str | None] = Counter()
+    for attempt in ledger.attempts(run=find_run(ledger, encodable(run_id), "--from-run").run):
+        used[attempt.base_command] += attempt.usage.total_tokens
+    return used
 
 
 @profile.command("delete")
@@ -267,27 +305,35 @@ def profile_delete(ctx: click.Context, name: str, project: bool) -> None:
 
 
 @group.command("export")
-@click.argument("file", type=click.File("w", encoding="utf-8", lazy=False), default="-")
+@click.argument("file", type=FILE, default="-")
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV: records only, cannot be imported.")
 @click.option("--prompts", is_flag=True, help="With prompts and commands' arguments.")
 @click.pass_context
-def export_command(ctx: click.Context, file: Any, as_csv: bool, prompts: bool) -> None:
-    """Write the ledger as JSON lines, without prompts."""
-    from token_budget import transfer
+def export_command(ctx: click.Context, file: Path, as_csv: bool, prompts: bool) -> None:
+    """Write the ledger as JSON lines, without prompts, into FILE or to standard output."""
+    from token_budget import profiles, transfer
 
     ledger = _open(ctx)
-    lines = transfer.export_csv(ledger) if as_csv else transfer.export(ledger, prompts=prompts, profiles=_profiles())
-    for line in lines:
-        file.write(line if line.endswith("\n") else line + "\n")
+    if _is_of_ledger(file, ledger.path):
+        raise ValueError(f"{file}: is the ledger itself, or a part of it")
+    if as_csv:
+        lines = transfer.export_csv(ledger)
+    else:
+        lines = transfer.export(ledger, prompts=prompts, profiles=profiles.stored(user_profiles()))
+    ended = (f"{line}\n" for line in lines)
+    if str(file) != "-":
+        write_whole(file, ended)
+        return
+    sys.stdout.buffer.writelines(line.encode() for line in ended)
+    sys.stdout.buffer.flush()
 
 
-def _profiles() -> dict[str, object]:
-    from token_budget.profiles import USER_FILE
-
-    path = Path(click.get_app_dir(APP), USER_FILE)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    profiles = found.get("profiles") if isinstance(found, dict) else None
-    return profiles if isinstance(profiles, dict) else {}
+def _is_of_ledger(file: Path, ledger: Path) -> bool:
+    real = os.path.realpath(ledger)
+    parts = [Path(real + suffix) for suffix in ("", "-wal", "-shm", "-journal")]  # https://sqlite.org/tempfiles.html
+    return os.path.realpath(file) in map(str, parts) or any(
+        file.exists() and part.exists() and file.samefile(part) for part in parts
+    )
 
 
 @group.command("import")
@@ -297,23 +343,30 @@ def _profiles() -> dict[str, object]:
 @click.pass_context
 def import_command(ctx: click.Context, file: Any, from_claude: Path | None, dry_run: bool) -> None:
     """Take in what another ledger exported, or what Claude Code itself has written; twice adds nothing."""
-    from token_budget import transfer
+    from token_budget import profiles, transfer
 
     if (file is None) == (from_claude is None):
         raise click.UsageError("expected a FILE, or --from-claude DIR")
-    ledger = _open(ctx, create=True)
+    ledger = _open(ctx) if ctx.obj.exists() else None
     parcel = transfer.read(file, file.name) if from_claude is None else _from_claude(ledger, from_claude)
-    found = transfer.diff(ledger, parcel) if dry_run else transfer.apply(ledger, parcel)
-    said = "would add" if dry_run else "added"
+    known = {one.name for one in profiles.names([user_profiles()])} if parcel.profiles else set()
+    profiles.check(parcel.profiles, Path(file.name) if file else user_profiles())
+    if dry_run:
+        found, said = transfer.diff(ledger, parcel), "would add"
+    else:
+        found, said = transfer.apply(ledger or _open(ctx, create=True), parcel), "added"
     click.echo(
         f"{said} {found.new_runs:,} runs, {found.new_attempts:,} attempts, {found.new_records:,} records "
         f"({format_tokens(found.tokens)} tokens); {found.known_records:,} records were known"
     )
-    if found.profiles and not dry_run:
-        _take_profiles(parcel.profiles)
+    for name in sorted(known.intersection(found.profiles)):
+        click.echo(f"profile {printable(name)} is there already and stays as it is", err=True)
+    new = {name: values for name, values in parcel.profiles.items() if name not in known}
+    if new and not dry_run:
+        profiles.save_all(user_profiles(), new)
 
 
-def _from_claude(ledger: Ledger, folder: Path) -> Any:
+def _from_claude(ledger: Ledger | None, folder: Path) -> Parcel:
     from token_budget import pricing, transcripts
     from token_budget.transfer import Parcel
 
@@ -324,7 +377,7 @@ def _from_claude(ledger: Ledger, folder: Path) -> Any:
     prices = pricing.Prices() if pricing.available() else None
     if prices is None:
         click.echo(f"without {pricing.EXTRA} what is imported has no cost", err=True)
-    sessions = transcripts.known_sessions(ledger)
+    sessions = transcripts.known_sessions(ledger) if ledger else ()
     price = None if prices is None else prices.response
     found = transcripts.read_transcripts(folder, platform.node() or "unknown", price, known_sessions=sessions)
     for model in sorted(prices.unknown) if prices else ():
@@ -334,18 +387,6 @@ def _from_claude(ledger: Ledger, folder: Path) -> Any:
     return Parcel(runs=found.runs, attempts=found.attempts, records=found.records)
 
 
-def _take_profiles(profiles: Any) -> None:
-    """Profiles that travelled: new names are saved, known ones stay as they are."""
-    from token_budget.profiles import USER_FILE, save
-
-    path, known = Path(click.get_app_dir(APP), USER_FILE), _profiles()
-    for name, values in profiles.items():
-        if name in known:
-            click.echo(f"profile {printable(name)} is there already and stays as it is", err=True)
-        else:
-            save(path, name, values)
-
-
 @group.command()
 @click.option("--before", required=True, metavar="WHEN", help="90d, 2026-01-01: what ended before goes.")
 @click.option("--yes", is_flag=True, help="Do it; without this it is only shown.")
@@ -353,7 +394,7 @@ def _take_profiles(profiles: Any) -> None:
 def prune(ctx: click.Context, before: str, yes: bool) -> None:
     """Take old runs out of the ledger."""
     ledger = _open(ctx)
-    before_ms = _since(before)
+    before_ms = _since(before, "--before")
     old = [attempt for attempt in ledger.attempts() if (attempt.ended_ms or attempt.started_ms) < before_ms]
     tokens = sum(attempt.usage.total_tokens for attempt in old)
     if yes:
@@ -367,6 +408,10 @@ def main() -> None:
     """The console script: runs the command and turns errors into exit codes."""
     from token_budget.ledger import LedgerError
 
+    if sys.stdout is None:  # the shell has closed it (`>&-`)
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         code = group.main(prog_name="token-budget", standalone_mode=False)
     except (LedgerError, ValueError) as error:
@@ -374,11 +419,15 @@ def main() -> None:
             click.echo(f"ERROR: {printable(line)}", err=True)
         code = 2
     except click.ClickException as error:
-        click.echo(f"ERROR: {printable(error.format_message())} (see token-budget --help)", err=True)
+        if isinstance(error, HELP_ALONE):
+            error.show()
+        else:
+            click.echo(f"ERROR: {printable(error.format_message())} (see token-budget --help)", err=True)
         code = error.exit_code
+    except OSError as error:
+        click.echo(f"ERROR: {printable(str(error.filename or 'standard output'))}: {error.strerror or error}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest goes at exit, in silence
+        code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code or 0)

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 import re
 import statistics
-import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
 from typing import Literal
 
 from token_budget.ledger import FOREVER_MS, Attempt, Instance, Ledger, Note, Run, Sum
 from token_budget.models import Usage
-from token_budget.text import ELLIPSIS, NANO, Look, display_width, fit, format_tokens, format_usd, printable
-from token_budget.windows import Window, start_of, to_ms
+from token_budget.text import (
+    ELLIPSIS,
+    NANO,
+    Look,
+    csv_line,
+    display_width,
+    fit,
+    format_tokens,
+    format_usd,
+    printable,
+    wrap,
+)
+from token_budget.windows import Window, end_of, start_of, to_ms
 
 By = Literal["day", "command", "model", "run"]
 PLAIN_PROMPT = "(prompt)"  # no base command
 UNKNOWN_MODEL = "(unknown)"
+HOUR_MS = 3_600_000
 LEAST_FOR_DRIFT = 6
-MOST_EMPTY_DAYS = 366  # before the first and after the last day with use
+MOST_EMPTY_DAYS = 366  # in a row
 ESTIMATES = "costs are estimates: subscriptions do not pay per token"
 CYAN, BOLD, RESET = "\033[36m", "\033[1m", "\033[0m"
 LEAST_BAR, MOST_BAR, LEAST_NAME, MOST_NAME = 4, 24, 8, 40
 SPARKS, ASCII_SPARKS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 NEAR_AMONG = 5_000  # latest runs
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def local_time(ms: int) -> datetime:
@@ -82,8 +92,8 @@ def history(
 ) -> list[Row]:
     """What was used from a moment up to another: days and runs by time, commands and models by use, most first.
 
-    Days without use have rows too, from the first day of the span (of use, where no beginning is given) to its last.
-    An instance counts where its last attempt ended.
+    Days without use have rows too, from the first day of the span (of use, where no beginning is given) to its last,
+    but none of more than MOST_EMPTY_DAYS such days in a row has. An instance counts where its last attempt ended.
     """
     sums = ledger.sums(None if by == "day" else by, since_ms=since_ms, until_ms=until_ms, by_time=by == "day")
     used: dict[str, list[Sum]] = defaultdict(list)
@@ -150,41 +160,44 @@ def _drift(tokens: Sequence[int]) -> float | None:
 
 
 def _days(found: Iterable[str], since_ms: int, until_ms: int, local: Callable[[int], datetime]) -> list[str]:
-    known = sorted(date.fromisoformat(day) for day in found)
-    if not known:
+    days = {date.fromisoformat(day) for day in found}
+    if not days:
         return []
-    first, last, room = known[0], known[-1], timedelta(days=MOST_EMPTY_DAYS)
+    known = {*days}
     if since_ms > 0:
-        first = max(min(first, local(since_ms).date()), first - room)
+        known.add(local(since_ms).date())
     if until_ms < FOREVER_MS:
-        last = min(max(last, local(until_ms - 1).date()), last + room)
-    return [(first + timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]
+        known.add(local(until_ms - 1).date())
+    for before, after in pairwise(sorted(known)):
+        if (after - before).days <= MOST_EMPTY_DAYS:
+            days |= {before + timedelta(days=number) for number in range((after - before).days + 1)}
+    return [day.isoformat() for day in sorted(days)]
 
 
-def since(text: str, now: datetime) -> datetime:
-    """The moment that `7d`, `24h`, `4w`, `2026-11-01`, `today` or `month` (its first) means, in the zone of `now`.
+def since(text: str, now: datetime, option: str = "--since") -> int:
+    """The moment, in ms, that `7d`, `24h`, `4w`, `2026-11-01`, `today` or `month` (its first) means in the zone of now.
 
-    Spans are exact: `7d` is this time of day a week ago. Raises ValueError with a line for the user.
+    Spans are exact: `7d` is this time of day a week ago. Raises ValueError with a line for the user, who gave `option`.
     """
     text = text.strip()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     try:
         if text in ("today", "month"):
-            return midnight.replace(day=1) if text == "month" else midnight
+            return to_ms(midnight.replace(day=1) if text == "month" else midnight)
         if span := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
             number, unit = int(span[1]), span[2]
             if unit == "h":  # in elapsed time, whatever the clocks did
-                return datetime.fromtimestamp(now.timestamp() - number * 3600, now.tzinfo)
-            return now - timedelta(days=number * (7 if unit == "w" else 1))
+                return to_ms(now) - number * HOUR_MS
+            return to_ms(now - timedelta(days=number * (7 if unit == "w" else 1)))
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             day = date.fromisoformat(text)
             begin = midnight.replace(year=day.year, month=day.month, day=day.day)
             if begin <= now:
-                return begin
+                return to_ms(begin)
     except (ValueError, OverflowError, OSError):
         pass
     expected = "a past moment such as 24h, 7d, 4w, today, month or 2026-11-01"
-    raise ValueError(f"--since: expected {expected}, got {printable(text)!r}")
+    raise ValueError(f"{option}: expected {expected}, got '{printable(text)}'")
 
 
 # -- rows as text --
@@ -242,12 +255,6 @@ def _colored(text: str, color: str, look: Look) -> str:
     return f"{color}{text}{RESET}" if look.color and text else text
 
 
-def _wrapped(text: str, look: Look, indent: str = "") -> list[str]:
-    """Lines of words within the look's width, for text that others may have written."""
-    lines = textwrap.wrap(printable(text), max(1, look.width - len(indent)), subsequent_indent=indent) or [""]
-    return [_cut(line, look) for line in lines]
-
-
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
@@ -282,7 +289,7 @@ def _total(rows: Sequence[Row]) -> Row:
 def render(rows: Sequence[Row], by: By, look: Look) -> list[str]:
     """A table with a bar for each row and totals, for days a sparkline, within the look's width."""
     if not rows:
-        return _wrapped("nothing was used in this time", look)
+        return wrap("nothing was used in this time", look.width)
     every = (*rows, _total(rows))
     columns = [
         _Column(by, [printable(row.group) for row in every], left=True),
@@ -301,7 +308,7 @@ def render(rows: Sequence[Row], by: By, look: Look) -> list[str]:
     lines = _table(columns, look, shares)
     if by == "day":
         lines += ["", sparkline([row.usage.total_tokens for row in rows], look)]
-        lines += _wrapped(f"{rows[0].group} to {rows[-1].group}, tallest {format_tokens(most)} tokens a day", look)
+        lines += wrap(f"{rows[0].group} to {rows[-1].group}, tallest {format_tokens(most)} tokens a day", look.width)
     return [*lines, "", *_explained(every[-1], by, look)]
 
 
@@ -312,7 +319,7 @@ def _explained(total: Row, by: By, look: Look) -> list[str]:
     texts.append("p50, p90: tokens of a finished instance; done: completed of all instances")
     if by == "command":
         texts.append("drift: median use of the latest third of the instances against the earliest third")
-    return [line for text in texts for line in _wrapped(text, look)]
+    return [line for text in texts for line in wrap(text, look.width)]
 
 
 def sparkline(values: Sequence[int], look: Look) -> str:
@@ -331,53 +338,41 @@ def sparkline(values: Sequence[int], look: Look) -> str:
 
 def as_json(rows: Iterable[Row]) -> list[dict[str, object]]:
     """The rows as JSON data: counts and percentiles in tokens, costs in USD (null: unknown), shares as fractions."""
-    return [
-        {
-            "group": row.group,
-            **_counts(row.usage),
-            "cost_usd": None if row.cost_nano is None else row.cost_nano / NANO,
-            "unpriced_tokens": row.unpriced_tokens,
-            "instances": row.instances,
-            "completed": row.completed,
-            "cost_per_completed_usd": None if row.cost_per_completed is None else row.cost_per_completed / NANO,
-            "p50_tokens": row.p50,
-            "p90_tokens": row.p90,
-            "cache_share": row.cache_share,
-            "drift": row.drift,
-        }
-        for row in rows
-    ]
+    return [dict(_data(row)) for row in rows]
+
+
+def _data(row: Row) -> dict[str, str | int | float | None]:
+    return {
+        "group": row.group,
+        **asdict(row.usage),
+        "total_tokens": row.usage.total_tokens,
+        "cost_usd": None if row.cost_nano is None else row.cost_nano / NANO,
+        "unpriced_tokens": row.unpriced_tokens,
+        "instances": row.instances,
+        "completed": row.completed,
+        "cost_per_completed_usd": None if row.cost_per_completed is None else row.cost_per_completed / NANO,
+        "p50_tokens": row.p50,
+        "p90_tokens": row.p90,
+        "cache_share": row.cache_share,
+        "drift": row.drift,
+    }
 
 
 def as_csv(rows: Iterable[Row]) -> str:
     """The rows as CSV with the keys of the JSON as header; unknown values are empty, costs exact decimals in USD.
 
-    A group that a spreadsheet would take for a formula gets a quote in front.
+    A group that a spreadsheet would take for a formula has an apostrophe in front.
     """
-    text = io.StringIO()
-    keys = list(as_json([Row("")])[0])
-    writer = csv.DictWriter(text, keys, lineterminator="\n")
-    writer.writeheader()
+    lines = [csv_line(_data(Row("")))]
     for row in rows:
-        line = as_json([row])[0]
-        line["group"] = f"'{row.group}" if row.group.startswith(FORMULA) else row.group
-        line |= {"cost_usd": _usd(row.cost_nano), "cost_per_completed_usd": _usd(row.cost_per_completed)}
-        line |= {key: round(value, 6) for key, value in line.items() if isinstance(value, float)}
-        writer.writerow(line)
-    return text.getvalue()
+        exact = {"cost_usd": _usd(row.cost_nano), "cost_per_completed_usd": _usd(row.cost_per_completed)}
+        cells = {**_data(row), **exact}.values()
+        lines.append(csv_line(round(cell, 6) if isinstance(cell, float) else cell for cell in cells))
+    return "".join(f"{line}\n" for line in lines)
 
 
-def _counts(usage: Usage) -> dict[str, int]:
-    names = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    return {**dict(zip(names, usage.counts, strict=True)), "total_tokens": usage.total_tokens}
-
-
-def _usd(nano: int | None) -> str:
-    """Nano-dollars as an exact decimal: `1.5`, `0.000000001`; empty for None."""
-    if nano is None:
-        return ""
-    whole, places = divmod(abs(nano), NANO)
-    return ("-" if nano < 0 else "") + f"{whole}.{places:09d}".rstrip("0").rstrip(".")
+def _usd(nano: int | None) -> Decimal | None:
+    return None if nano is None else Decimal(nano).scaleb(-9).normalize()
 
 
 # -- one run --
@@ -388,36 +383,37 @@ def run_detail(ledger: Ledger, run_id: str, look: Look, local: Callable[[int], d
 
     Raises ValueError with a line for the user where there is no such run.
     """
-    run = _find(ledger, run_id)
+    run = find_run(ledger, run_id)
     attempts, notes = ledger.attempts(run=run.run), ledger.notes(run=run.run)
     lines = _head(run, look, local)
     budgets = _budgets(ledger, run, attempts, local)
     if budgets:
         lines += ["", *_budget_lines(budgets, look)]
-    lines += ["", *(_attempt_table(attempts, look) if attempts else _wrapped("no attempt at an instance yet", look))]
-    lines += ["", *_wrapped(ESTIMATES, look)]
+    lines += ["", *(_attempt_table(attempts, look) if attempts else wrap("no attempt at an instance yet", look.width))]
+    lines += ["", *wrap(ESTIMATES, look.width)]
     if any(not attempt.exact for attempt in attempts):
-        lines += _wrapped(f"{_at_least(look)}: a lower bound: the attempt goes on, or was cut off", look)
+        lines += wrap(f"{_at_least(look)}: a lower bound: the attempt goes on, or was cut off", look.width)
     if notes:
         lines += ["", _colored(_cut("notes", look), BOLD, look)]
         lines += [line for note in notes for line in _note_lines(note, look, local)]
     return lines
 
 
-def _find(ledger: Ledger, run_id: str) -> Run:
+def find_run(ledger: Ledger, run_id: str, option: str = "RUN_ID") -> Run:
+    """A run by its id; `last` is the one that started last. Raises ValueError with a line for the user of `option`."""
     if run_id != "last":
         found = ledger.runs(run=run_id)
         if found:
             return found[0]
     runs = ledger.runs()
     if not runs:
-        raise ValueError("RUN_ID: the ledger has no run yet")
+        raise ValueError(f"{option}: the ledger has no run yet")
     if run_id == "last":
         return runs[-1]
     ids = [run.run for run in reversed(runs)]
     near = difflib.get_close_matches(run_id, ids[:NEAR_AMONG], 3, 0.5)
     said = f"the nearest: {', '.join(map(printable, near))}" if near else f"the latest: {printable(ids[0])}"
-    raise ValueError(f"RUN_ID: expected a run of the ledger or last, got {printable(run_id)!r}; {said}")
+    raise ValueError(f"{option}: expected a run of the ledger or last, got '{printable(run_id)}'; {said}")
 
 
 def _head(run: Run, look: Look, local: Callable[[int], datetime]) -> list[str]:
@@ -438,7 +434,7 @@ def duration(span_ms: int) -> str:
     """A span as text: `4.2 s`, `3 min 05 s`, `2 h 07 min`."""
     seconds = max(0, span_ms) // 1000
     if seconds < 60:
-        return f"{max(0, span_ms) / 1000:.1f} s"
+        return f"{max(0, span_ms) // 100 / 10:.1f} s"
     minutes, hours = seconds // 60, seconds // 3600
     return f"{minutes} min {seconds % 60:02d} s" if minutes < 60 else f"{hours} h {minutes % 60:02d} min"
 
@@ -452,7 +448,7 @@ class _Budget:
 
 
 def _budgets(ledger: Ledger, run: Run, attempts: Sequence[Attempt], local: Callable[[int], datetime]) -> list[_Budget]:
-    """The run's limits with what it used of them; of a window's, what all runs used in it until the run ended."""
+    """The run's limits with what it used of them; of a window's, what all runs used in it up to the run's end."""
     try:
         limits = json.loads(run.budgets)
     except ValueError:
@@ -464,8 +460,8 @@ def _budgets(ledger: Ledger, run: Run, attempts: Sequence[Attempt], local: Calla
         money = label.endswith(" cost") and label.removeprefix("instance ") not in {one.instance for one in attempts}
         scope = label.removesuffix(" cost") if money else label
         if scope in set(Window):
-            begin_ms = to_ms(start_of(Window(scope), local(run.started_ms)))
-            until_ms = FOREVER_MS if run.ended_ms is None else run.ended_ms + 1
+            begin_ms, end_ms = (to_ms(edge(Window(scope), local(run.started_ms))) for edge in (start_of, end_of))
+            until_ms = end_ms if run.ended_ms is None else min(end_ms, run.ended_ms + 1)
             parts = [(part.usage, part.cost_nano) for part in ledger.sums(since_ms=begin_ms, until_ms=until_ms)]
         else:
             parts = [(one.usage, one.cost_nano) for one in attempts if _draws(one, scope)]
@@ -526,4 +522,4 @@ def _attempt_table(attempts: Sequence[Attempt], look: Look) -> list[str]:
 
 def _note_lines(note: Note, look: Look, local: Callable[[int], datetime]) -> list[str]:
     where = f" {note.instance}" if note.instance else ""
-    return _wrapped(f"{local(note.at_ms):%H:%M:%S} {note.kind}{where}: {note.text}", look, "  ")
+    return wrap(f"{local(note.at_ms):%H:%M:%S} {note.kind}{where}: {note.text}", look.width, "  ")

@@ -293,6 +293,8 @@ class Ledger:
             self._roll_back()
             if isinstance(error, sqlite3.Error):
                 raise self._fault(error, "written") from None
+            if isinstance(error, OverflowError | UnicodeError):  # what SQLite has no place for
+                raise LedgerError(f"{self.path}: cannot be written: {error}") from None
             raise
 
     def _roll_back(self) -> None:

@@ -22,7 +22,7 @@ Budget = tuple[str, str, int]  # label, window, limit in tokens
 # Okabe and Ito, "Color Universal Design" (2008): told apart by the colour-blind; grey is for all other commands
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 OTHER_COLOR, LINE_COLOR, LIMIT_COLOR = "#999999", "#0072B2", "#D55E00"
-OTHER = "other"
+OTHER, OTHER_NAME = "", "(other)"  # neither is a command's
 WIDTH, LEFT, RIGHT, PLOT_TOP = 960, 84, 230, 84
 TALL, SHORT, GAP = 210, 130, 78  # heights of panels and the room between them
 PLOT_WIDTH = WIDTH - LEFT - RIGHT
@@ -93,7 +93,7 @@ def plot(ledger: Ledger, since_ms: int, until_ms: int, local: Local, form: Form,
     panels.append(_stacked(data, top))
     height = max(top + TALL, top + 20 * len(data.totals)) + 58
     total, title = sum(data.totals.values()), f"Token use, {data.span}"
-    leading = ", ".join(f"{_name(name)} {format_tokens(tokens)}" for name, tokens in data.totals.items())
+    leading = ", ".join(f"{_command(name)} {format_tokens(tokens)}" for name, tokens in data.totals.items())
     said = f"{total:,} tokens in all; by command: {leading}."
     svg = _svg(title, said, height, [_text(LEFT, 36, title, "title"), *panels])
     return svg if form == "svg" else _page(title, svg, _data_table(data))
@@ -217,7 +217,7 @@ def _stacked(data: _Data, top: int) -> str:
                 continue
             tall = TALL * tokens / ceiling
             y -= tall
-            tip = _xml(f"{data.day(place)}: {_name(name, FULL_NAME_CELLS)} {tokens:,} tokens")
+            tip = _xml(f"{data.day(place)}: {_command(name, FULL_NAME_CELLS)} {tokens:,} tokens")
             parts.append(
                 f'<rect class="bar" x="{left + gap:.2f}" y="{y:.3f}" width="{right - left - 2 * gap:.2f}" '
                 f'height="{tall:.3f}" fill="{colors[name]}" stroke="#fff" stroke-width=".6"><title>{tip}</title></rect>'
@@ -225,7 +225,7 @@ def _stacked(data: _Data, top: int) -> str:
     for place, (name, tokens) in enumerate(data.totals.items()):
         x, y = WIDTH - RIGHT + 18, top + 4 + 20 * place
         parts.append(f'<rect class="key" x="{x}" y="{y}" width="12" height="12" rx="2" fill="{colors[name]}"/>')
-        parts.append(_text(x + 18, y + 10, _name(name)))
+        parts.append(_text(x + 18, y + 10, _command(name)))
         parts.append(_text(WIDTH - 12, y + 10, format_tokens(tokens), "end muted"))
     parts.append(_text(LEFT, top + TALL + 48, f"{_year(data)}, local time; {ESTIMATES}", "muted"))
     return _group("commands", parts)
@@ -322,6 +322,10 @@ def _name(name: str, cells: int = NAME_CELLS) -> str:
     return name if display_width(name) <= cells else fit(name, cells).rstrip()
 
 
+def _command(name: str, cells: int = NAME_CELLS) -> str:
+    return _name(name or OTHER_NAME, cells)
+
+
 def _xml(text: str) -> str:
     return escape(printable(text))
 
@@ -359,7 +363,8 @@ def _page(title: str, svg: str, table: str) -> str:
 def _data_table(data: _Data) -> str:
     """The picture's figures: a row for each day, most recent last, a column for each command."""
     names = list(data.totals)
-    head = "".join(f'<th scope="col">{_xml(_name(name, FULL_NAME_CELLS))}</th>' for name in ["day", *names, "total"])
+    heads = ["day", *(_command(name, FULL_NAME_CELLS) for name in names), "total"]
+    head = "".join(f'<th scope="col">{_xml(head)}</th>' for head in heads)
     rows = [(str(data.day(place)), day) for place, day in enumerate(data.by_day)]
     body = "".join(_cells(title, [*(day[name] for name in names), sum(day.values())]) for title, day in rows)
     foot = _cells("total", [*data.totals.values(), sum(data.totals.values())])

@@ -95,25 +95,43 @@ def describe(profile: Profile) -> list[str]:
     return [f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for key, value, origin in rows]
 
 
+def stored(file: Path) -> dict[str, object]:
+    """A file's profiles as they stand in it, without comments. Raises ValueError for a damaged or wrong one."""
+    profiles = _profiles(file, _document(file))
+    check(profiles, file)
+    return {name: _without_comments(data) for name, data in profiles.items()}
+
+
+def check(profiles: Mapping[str, object], file: Path) -> None:
+    """Raises ValueError with a line for each name and value that could not be saved; `file` is where they are from."""
+    faults: list[str] = []
+    for name, values in profiles.items():
+        if not name.strip() or name != name.strip() or not name.isprintable() or name.startswith(("-", "//", "$")):
+            expected = "one line of text that does not begin with -, // or $"
+            faults.append(f"profile name: expected {expected}, got {_show(name)}")
+        _checked(values, _where(file, name), faults)
+    if faults:
+        raise ValueError("\n".join(faults))
+
+
 def save(file: Path, name: str, values: Mapping[str, object]) -> None:
     """Write a profile into a file, in place of one of that name; `values` as in the file, `extends` included.
 
     Everything else in the file stays, comments too. Raises ValueError when the name or a value is wrong, when the
     file is damaged or cannot be written; the file is then as it was.
     """
-    if not name.strip() or name != name.strip() or not name.isprintable() or name.startswith(("-", "//", "$")):
-        raise ValueError(
-            f"profile name: expected one line of text that does not begin with -, // or $, got {_show(name)}"
-        )
-    faults: list[str] = []
-    _checked(dict(values), _where(file, name), faults)
-    if faults:
-        raise ValueError("\n".join(faults))
+    save_all(file, {name: dict(values)})
+
+
+def save_all(file: Path, profiles: Mapping[str, Mapping[str, object]]) -> None:
+    """Write several profiles at once, all or none, each as `save` does."""
+    check(profiles, file)
     document = _document(file)
     _profiles(file, document)  # refuses what is damaged
-    profiles = document["profiles"] = document.get("profiles") or {}
-    assert isinstance(profiles, dict)
-    profiles[name] = _merged(profiles.get(name), values)
+    there = document["profiles"] = document.get("profiles") or {}
+    assert isinstance(there, dict)
+    for name, values in profiles.items():
+        there[name] = _merged(there.get(name), values)
     _write(file, document)
 
 
@@ -409,6 +427,12 @@ def _profiles(file: Path, document: Mapping[str, object]) -> dict[str, object]:
     return {k: data for k, data in profiles.items() if not _is_comment(k)} if isinstance(profiles, dict) else {}
 
 
+def _without_comments(data: object) -> object:
+    if not isinstance(data, dict):
+        return data
+    return {key: _without_comments(value) for key, value in data.items() if not _is_comment(key)}
+
+
 def _merged(old: object, new: Mapping[str, object]) -> dict[str, object]:
     """The new object with the old one's comments, in the old one's order."""
     kept = old if isinstance(old, dict) else {}
@@ -423,14 +447,16 @@ def _merged(old: object, new: Mapping[str, object]) -> dict[str, object]:
 def _write(file: Path, document: Mapping[str, object]) -> None:
     """Replace a file at once, or create it for its owner only; a symbolic link stays one."""
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    raw = text.encode("utf-8", "backslashreplace")  # half a surrogate pair becomes its JSON escape
+    if len(raw) > MAX_FILE_BYTES:
+        raise ValueError(f"{file}: the file would be larger than {MAX_FILE_BYTES // 2**20} MiB")
     temporary: str | None = None
     try:
         target = file.resolve()
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(descriptor, "wb") as stream:
-            # half a surrogate pair becomes its JSON escape
-            stream.write(text.encode("utf-8", "backslashreplace"))
+            stream.write(raw)
             stream.flush()
             os.fsync(descriptor)
         if target.exists():

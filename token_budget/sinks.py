@@ -66,8 +66,13 @@ class Sinks:
         self._abandoned = threading.Event()
         self._thread: threading.Thread | None = None
         if self._targets:
-            self._thread = threading.Thread(target=self._work, name="alert-sinks", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="alert-sinks", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                complain(f"alerts: {error}: they go to the log alone")
+            else:
+                self._thread = thread
 
     def __enter__(self) -> Self:
         return self

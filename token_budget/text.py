@@ -1,11 +1,16 @@
-"""Text that must fit a terminal: display width, cutting, padding, and characters made harmless. Pure."""
+"""Text that must fit a terminal or a table: width, cutting, wrapping, CSV, and characters made harmless. Pure."""
 
 from __future__ import annotations
 
+import csv
+import io
 import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 
 ELLIPSIS = "…"
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell of a spreadsheet that is a formula may begin with
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,51 @@ def _cut(text: str, width: int, ellipsis: str) -> tuple[str, int]:
             return text[:index] + ellipsis, taken + display_width(ellipsis)
         taken += cells
     return text, taken
+
+
+def wrap(text: str, width: int, indent: str = "") -> list[str]:
+    """`text` made printable as lines within `width` cells, broken at spaces where words are short enough.
+
+    All lines but the first are indented; between words one space is kept.
+    """
+    room = max(2, width - len(indent))
+    lines: list[str] = []
+    for word in printable(text).split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if display_width(joined) <= room or display_width(word) > room:
+            lines[-1:] = _pieces(joined, room)
+        else:
+            lines.append(word)
+    return [indent * (place > 0) + line.strip() for place, line in enumerate(lines)] or [""]
+
+
+def _pieces(text: str, room: int) -> Iterator[str]:
+    start = taken = 0
+    for index, char in enumerate(text):
+        cells = _cells(char)
+        if taken + cells > room:
+            yield text[start:index]
+            start, taken = index, 0
+        taken += cells
+    yield text[start:]
+
+
+def encodable(text: str) -> str:
+    """The text with the halves of surrogate pairs, which no database takes, as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def csv_line(cells: Iterable[str | int | float | Decimal | None]) -> str:
+    """A line of CSV without its end. Text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(map(_cell, cells))  # what is in its end is quoted in cells
+    return line.getvalue().removesuffix("\r\n")
+
+
+def _cell(cell: str | int | float | Decimal | None) -> str | int | float | None:
+    if isinstance(cell, Decimal):
+        return f"{cell:f}"
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" ").startswith(FORMULA) else cell
 
 
 NANO = 1_000_000_000  # nano-dollars in a dollar

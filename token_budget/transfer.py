@@ -6,8 +6,6 @@ is not there is None. What attempts have used is not said: their records say it.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +15,7 @@ from typing import Any, TypeVar
 
 from token_budget.ledger import Attempt, Ledger, Note, Record, Run
 from token_budget.models import Usage
+from token_budget.text import csv_line
 
 VERSION = 1
 HEADER = "token-budget"
@@ -40,7 +39,7 @@ class Parcel:
     attempts: tuple[Attempt, ...] = ()
     records: tuple[Record, ...] = ()
     notes: tuple[Note, ...] = ()
-    profiles: Mapping[str, object] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,7 @@ def export(ledger: Ledger, *, prompts: bool = False, profiles: Mapping[str, obje
         about = values.pop("kind")  # `kind` is the line's own
         yield _line("note", {**values, "about": about})
     if profiles:
-        without_comments = {name: values for name, values in profiles.items() if isinstance(values, Mapping)}
-        yield _line("profiles", {"profiles": without_comments})
+        yield _line("profiles", {"profiles": profiles})
 
 
 def export_csv(ledger: Ledger) -> Iterator[str]:
@@ -93,14 +91,14 @@ def export_csv(ledger: Ledger) -> Iterator[str]:
 
     Text that a spreadsheet would take for a formula has a leading apostrophe.
     """
-    yield _csv_line(CSV_COLUMNS)
+    yield csv_line(CSV_COLUMNS)
     attempts = {attempt.key: attempt for attempt in _attempts(ledger)}
     for record in ledger.records():
         attempt = attempts.get((record.run, record.instance, record.attempt))
         if attempt is None:  # begun after the attempts were read
             continue
         at = datetime.fromtimestamp(record.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-        yield _csv_line(
+        yield csv_line(
             (
                 *(at.replace("+00:00", "Z"), *attempt.key, attempt.base_command, attempt.session, attempt.outcome),
                 *(record.model, *record.usage.counts, record.usage.total_tokens),
@@ -122,20 +120,6 @@ def _slash_command(command: str | None) -> str | None:
     return command.split(None, 1)[0] if command and command.startswith("/") else None
 
 
-def _csv_line(cells: Iterable[str | int | Decimal | None]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow([_cell(cell) for cell in cells])
-    return buffer.getvalue()
-
-
-def _cell(cell: str | int | Decimal | None) -> str | int | None:
-    if isinstance(cell, Decimal):
-        return f"{cell:f}"
-    if isinstance(cell, str) and cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return "'" + cell
-    return cell
-
-
 def _usd(nano: int | None) -> Decimal | None:
     return None if nano is None else Decimal(nano).scaleb(-9)
 
@@ -143,12 +127,8 @@ def _usd(nano: int | None) -> Decimal | None:
 # -- in --
 
 
-def read(lines: Iterable[str], name: str | None = None) -> Parcel:
-    """All that the lines say, checked; raises ValueError `NAME: line 7: …` for the first fault.
-
-    Without a name it is the file's own.
-    """
-    name = str(getattr(lines, "name", "import")) if name is None else name
+def read(lines: Iterable[str], name: str = "import") -> Parcel:
+    """All that the lines say, checked; raises ValueError `NAME: line 7: …` for the first fault."""
     reader, number = _Reader(), 0  # not enumerate: the last number is wanted after the loop too
     try:
         for line in lines:
@@ -159,16 +139,18 @@ def read(lines: Iterable[str], name: str | None = None) -> Parcel:
             raise ValueError(_not_header("nothing"))
     except UnicodeDecodeError:
         raise ValueError(f"{name}: is not UTF-8 text") from None
+    except OSError as error:
+        raise ValueError(f"{name}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise ValueError(f"{name}: line {max(1, number)}: {error}") from None
     return reader.parcel()
 
 
-def diff(ledger: Ledger, parcel: Parcel) -> Diff:
-    """What `apply` would add to the ledger; changes nothing."""
+def diff(ledger: Ledger | None, parcel: Parcel) -> Diff:
+    """What `apply` would add to the ledger, or to one that is not there yet; changes nothing."""
     runs, attempts = _there(ledger, parcel)
     ids = {record.id for record in parcel.records}
-    known = {record.id for record in ledger.records() if record.id in ids}
+    known = {record.id for record in ledger.records() if record.id in ids} if ledger else set()
     new = {record.id: record for record in parcel.records if record.id not in known}
     return Diff(
         new_runs=len({run.run for run in parcel.runs} - runs.keys()),
@@ -196,8 +178,10 @@ def apply(ledger: Ledger, parcel: Parcel) -> Diff:
     return replace(told, new_records=new, known_records=len(parcel.records) - new)
 
 
-def _there(ledger: Ledger, parcel: Parcel) -> tuple[dict[str, Run], dict[tuple[str, str, int], Attempt]]:
+def _there(ledger: Ledger | None, parcel: Parcel) -> tuple[dict[str, Run], dict[tuple[str, str, int], Attempt]]:
     """The parcel's runs and attempts as far as the ledger has them."""
+    if ledger is None:
+        return {}, {}
     named = {run.run for run in parcel.runs} | {attempt.run for attempt in parcel.attempts}
     runs = {run.run: run for run in ledger.runs() if run.run in named}
     return runs, {attempt.key: attempt for attempt in ledger.attempts() if attempt.run in named}
@@ -215,7 +199,7 @@ class _Reader:
     def __init__(self) -> None:
         self.begun = False
         self._found: dict[str, dict[object, Any]] = {kind: {} for kind in _KINDS}
-        self._profiles: dict[str, object] = {}
+        self._profiles: dict[str, Mapping[str, object]] = {}
         self._tokens = self._nano = 0
 
     def parcel(self) -> Parcel:

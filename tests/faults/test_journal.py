@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,34 @@ def test_a_folder_that_is_a_link_and_a_journal_without_its_head_are_refused(plac
     path.write_bytes(path.read_bytes()[5:])
     done = place.run("--resume", path.parent.name, "hello")
     assert done.returncode == 2 and "its first line is damaged: this run cannot be resumed" in done.stderr
+
+
+def test_a_copied_line_starts_nothing_again(tmp_path: Path) -> None:
+    run_journalled(tmp_path, small_plan(), Settings())
+    data = (tmp_path / journal.NAME).read_bytes()
+    launches = [line for line in data.splitlines(keepends=True) if b'"kind":"launch"' in line]
+    whole, copied = history_of(data), history_of(data + b"".join(launches))
+    assert copied.instances == whole.instances and copied.last_number == whole.last_number
+
+
+def test_a_line_that_is_whole_but_no_json_is_damaged(tmp_path: Path) -> None:
+    bodies = (b'{"n":1,"kind":', b'{"a":' * 20_000, b'{"n":' + b"9" * 5_000)
+    lines = [body + b',"crc":"%08x"}' % zlib.crc32(body + b"}") for body in bodies]
+    assert list(journal.records(b"\n".join([*lines, b""]))) == [None] * 3
+
+
+def test_a_torn_line_and_a_full_disk_do_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
+    run_journalled(tmp_path, small_plan(), Settings())
+    path = tmp_path / journal.NAME
+    path.write_bytes(path.read_bytes()[:-5])
+    size = path.stat().st_size
+    said: list[str] = []
+    data, again = journal.reopen(tmp_path, said.append)
+    assert len(data) == size == path.stat().st_size and not said  # nothing is written before there is something to say
+    again.go_on_after(history_of(data).last_number)
+    again.write("run", number=2, instances=[])
+    again.close()
+    assert history_of(path.read_bytes()).runs == 2
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -26,7 +26,7 @@ from claude_orchestrator.instance import State
 from claude_orchestrator.rehearsal import RehearsalLauncher
 from claude_orchestrator.resume import read_history
 from tests.faults.test_journal import small_plan
-from tests.harness import ROOT, Workplace, content_of, run_config
+from tests.harness import ROOT, Workplace, content_of, run_config, sleeping
 from tests.scripted import Script
 
 TWO = {"instances": [{"name": "one", "command": "/test a"}, {"name": "two", "command": "/test b"}]}
@@ -83,6 +83,65 @@ def test_too_many_open_files_fail_what_cannot_be_launched(place: Workplace, file
     for instance in place.report()["instances"]:
         completed = instance["status"] == "completed" and instance["usage"]["total_tokens"] == 1050
         assert completed or "Too many open files" in instance["reason"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("files", [32, 36, 40])
+def test_stops_reach_everything_when_no_file_is_to_be_had(place: Workplace, files: int) -> None:
+    seconds = f"600.{os.getpid()}{files}"
+    env = {"FAKE_CLAUDE": "hydra", "FAKE_SLEEP": seconds}
+    entries = [{"name": f"i{n}", "command": "/test", "env": env} for n in range(8)]
+    args = ("--max-parallel", "8", "--timeout", "1.5", "--grace", "1", "--report", "report.json")
+    done = limited(place, resource.RLIMIT_NOFILE, files, "--config", place.config({"instances": entries}), *args)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert {instance["status"] for instance in place.report()["instances"]} <= {"timed_out", "failed"}
+    assert not sleeping(seconds)
+
+
+WITHOUT_THREADS = """
+import sys, threading
+def start(thread): raise RuntimeError("can't start new thread")
+threading.Thread.start = start
+from claude_orchestrator.cli import main
+main()
+"""
+
+
+def test_a_machine_that_gives_no_threads(place: Workplace) -> None:
+    """What is done in threads elsewhere is then done here and now; the ledger of all runs is left out."""
+    options = ("--report", "report.json", "--ledger", "ledger.db", "--alert-command", "true")
+    argv = place.argv("--config", place.config(TWO), *options)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THREADS, *argv[3:]],
+        env={**place.env, "PYTHONPATH": str(ROOT)},
+        cwd=place.root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert place.report()["totals"]["total_tokens"] == 2100
+    assert done.stderr.count("can't start new thread") == 2  # the ledger, the alerts
+
+
+def test_nohup_is_obeyed(place: Workplace) -> None:
+    setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_SECONDS": "1"}}]}
+    argv = ["nohup", *place.argv("--config", place.config(setup), "--report", "report.json")]
+    with (place.root / "said").open("w") as said:
+        process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=said, stderr=said)
+        content_of(place.root / "turns.json", process)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=60) == 0
+    assert place.report()["instances"][0]["status"] == "completed"
+
+
+@pytest.mark.parametrize("option", ["--workspace", "--output-dir", "--claude-bin", "--config"])
+def test_a_name_that_is_too_long_is_said(place: Workplace, option: str) -> None:
+    done = place.run(option, str(place.root / ("x" * 300)))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    setup = {"instances": [{"prompt": "x", "cwd": "x" * 300}]}
+    assert "no such folder" in place.run("--config", place.config(setup)).stderr
 
 
 def test_many_files_are_asked_for_where_the_system_allows(place: Workplace) -> None:

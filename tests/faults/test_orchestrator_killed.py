@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, Workplace, alive, content_of
+from tests.harness import ROOT, Workplace, alive, content_of, sleeping
 from tests.stand_in import Call, StandIn, Text, Tools, claude_env
 
 LIMIT_S = 2.0
@@ -35,6 +35,26 @@ def test_sigkill_of_the_orchestrator_ends_instances_and_their_tools(tmp_path: Pa
     process.kill()
     process.wait()
     assert wait_until_gone(pids) < LIMIT_S
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("started", [1, 3, 6])
+def test_sigkill_while_instances_are_being_started(tmp_path: Path, started: int) -> None:
+    """Each starts, among others, a process that carries no mark: it must not outlive its parent unseen."""
+    place, seconds = Workplace(tmp_path), f"600.{os.getpid()}{started}"
+    env = {"FAKE_CLAUDE": "hydra", "FAKE_SLEEP": seconds}
+    setup = {"instances": [{"name": f"i{n}", "prompt": "x", "env": env} for n in range(8)]}
+    argv = place.argv("--config", place.config(setup), "--quiet", "--max-parallel", "8")
+    process = subprocess.Popen(argv, env=place.env, cwd=tmp_path)
+    while len(list(tmp_path.glob("turns-*.json"))) < started:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    begun = time.monotonic()
+    while sleeping(seconds) and time.monotonic() - begun < 10:
+        time.sleep(0.02)
+    assert not sleeping(seconds) and time.monotonic() - begun < LIMIT_S
 
 
 @pytest.mark.real_cli

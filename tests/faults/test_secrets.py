@@ -103,6 +103,32 @@ def test_dry_run_shows_the_prompt_when_asked_but_no_values_of_the_environment(pl
     assert "by file:   --append-system-prompt (" in done.stdout and "env:       FAKE_CLAUDE, DEPLOY" in done.stdout
 
 
+def test_secrets_of_several_lines_and_as_json_are_hidden_too() -> None:
+    key = '-----BEGIN KEY-----\nMIIEvQIBADANBg\nqhkiG9w0BAQ"E\\F\n-----END KEY-----'
+    hidden = secrets_of({"SIGNING_KEY": key}, ())
+    for shown in (key, key.replace("\n", " | "), json.dumps({"k": key}), key[40:]):
+        assert "MIIEvQ" not in redact(shown, hidden) and "qhkiG9" not in redact(shown, hidden)
+
+
+def test_a_secret_is_hidden_before_its_text_is_cut(place: Workplace) -> None:
+    """Of a flood of standard error only the end is shown: no half of a secret may be at its beginning."""
+    secret = "s3cr3t-" + "abcdefghij" * 500
+    env = {"FAKE_CLAUDE": "tells-all", "DEPLOY_TOKEN": secret}
+    done = place.run("--config", place.config({"instances": [{"prompt": "x", "env": env}]}))
+    assert done.returncode == 1 and "abcdefghij" not in done.stderr + done.stdout
+
+
+def test_a_link_is_not_followed_by_resume_last_either(place: Workplace) -> None:
+    assert place.run("/test", FAKE_CLAUDE="tells-all").returncode == 1
+    (folder,) = (place.root / "out").iterdir()
+    folder.rename(place.root / "elsewhere")
+    folder.symlink_to(place.root / "elsewhere")
+    before = sorted((place.root / "elsewhere").iterdir())
+    done = place.run("/test", "--resume", "last")
+    assert done.returncode == 2 and "no run to resume" in done.stderr
+    assert sorted((place.root / "elsewhere").iterdir()) == before
+
+
 def test_secrets_are_told_by_their_names_and_hidden_whole() -> None:
     environ = {"PATH": "/usr/bin:/bin", "API_KEY": "abcdefgh", "GH_TOKEN": "abcdefghij", "SHORT_KEY": "abc"}
     secrets = secrets_of(environ, [("ANYTHING", "given-value")])

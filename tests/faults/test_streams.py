@@ -17,6 +17,7 @@ from claude_orchestrator.events import BadLine, MessageStart
 from claude_orchestrator.stream import LineFramer, parse_line
 from claude_orchestrator.tally import UsageTally
 from tests.harness import Workplace
+from token_budget.ledger import Ledger
 
 MIB = 1024 * 1024
 
@@ -85,6 +86,50 @@ def test_it_is_counted_right_and_the_run_goes_on(place: Workplace, name: str) ->
     assert instance["status"] == "completed", instance["reason"]
     assert instance["usage"]["total_tokens"] == (1057 if "with usage" in name else 1050)
     assert instance["usage"]["exact"] or "with usage" in name
+
+
+HOSTILE = {  # what it says of itself goes into journal, ledger, reports and arguments
+    "half a surrogate pair": {"model": "\\ud800x", "session_id": "\\ud800x"},
+    "NUL": {"model": "a\\0b", "session_id": "a\\0b"},
+    "an id that is no word": {"session_id": "x; rm -rf $HOME"},
+    "an endless id": {"session_id": "x" * 5000},
+    "a version of 5,000 digits": {"claude_code_version": "1.2." + "9" * 5000},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_an_instance_says_of_itself_harms_nobody(place: Workplace, name: str) -> None:
+    """It fails for a passing cause, so that the next attempt is given what it said."""
+    fields = ", ".join(f'"{key}": "{value}"' for key, value in HOSTILE[name].items())
+    body = f"""
+        sys.stdout.write(json.dumps({{"type": "system", "subtype": "init", {fields}}}) + chr(10))
+        start(1)
+        end(1)
+        result(1, is_error=True, result="API Error: 529 overloaded", api_error_status=529)
+        sys.stdin.read()
+        """
+    instance = stream(place, body, "--retries", "1", "--ledger", str(place.root / "ledger.db"))
+    assert instance["status"] == "failed" and instance["usage"]["total_tokens"] == 2100
+    (attempt, again) = Ledger(place.root / "ledger.db").attempts()
+    assert attempt.usage.total_tokens == again.usage.total_tokens == 1050
+    assert instance["resume"] is None or "rm -rf $HOME'" in instance["resume"] or "rm" not in instance["resume"]
+
+
+def test_costs_and_limits_that_cannot_be_are_passed_over(place: Workplace) -> None:
+    body = """
+        start(1)
+        end(1)
+        limits = {"five_hour": {"utilization": 10**400}, "weekly": {"utilization": 12.5}}
+        session = {"total_cost_usd": 1e300, "model_usage": {"m": {"inputTokens": 1000, "costUSD": 1e11}}}
+        answer = {"session": session, "rate_limits": limits}
+        response = {"subtype": "success", "request_id": "usage", "response": answer}
+        emit({"type": "control_response", "response": response})
+        result(1)
+        sys.stdin.read()
+        """
+    instance = stream(place, body, "--ledger", str(place.root / "ledger.db"))
+    assert instance["status"] == "completed" and instance["cost_usd"] == 0.01
+    assert [limit["name"] for limit in place.report()["rate_limits"]] == ["weekly"]
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ forwarded with. What is free is never less than what all requests in flight can 
 
 Holding the 64,000 tokens that clients ask for would let one request run at a time. So the output that is held, and
 asked for, is what answers have been seen to need, or a fair share of what is free where that is more; an answer that
-is cut short by it is continued by the client itself with another request, which then gets twice as much.
+is cut short by it is continued by the client itself with another request, which then gets four times as much.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -25,6 +25,25 @@ ENOUGH_ANSWERS = 8
 SEEN_ANSWERS = 256
 QUANTILE = 0.95
 MARGIN = 1.25
+MORE_AFTER_A_CUT = 4  # times: Claude goes on three times by itself, and an answer may have 64,000 tokens
+ANY_NUMBER = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The most that a request can cost, in nano-dollars: for its input, and for 1,000 tokens of output."""
+
+    input_nano: int
+    output_nano: int
+
+    def bound(self, output_tokens: int) -> int:
+        """The most that it costs with so many output tokens, rounded up."""
+        return self.input_nano - (-output_tokens * self.output_nano // 1000)
+
+    def output_for(self, nano: int) -> int:
+        """The output tokens that so much pays for beside the input; any number where output is free."""
+        left = nano - self.input_nano
+        return -1 if left < 0 else left * 1000 // self.output_nano if self.output_nano else ANY_NUMBER
 
 
 class Verdict(Enum):
@@ -37,17 +56,25 @@ class Verdict(Enum):
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A request that asks to go. `input_tokens` is an upper bound; budgets are those that it draws on."""
+    """A request that asks to go. `input_tokens` is an upper bound; budgets and, in money, `costs` are those that it
+    draws on, the latter where its model has a price (`cost`)."""
 
     budgets: tuple[CommandBudgetInfo, ...]
     input_tokens: int
     max_tokens: int
+    costs: tuple[CommandBudgetInfo, ...] = ()
+    cost: Cost | None = None
     least_tokens: int = LEAST_OUTPUT_TOKENS
     wanted_tokens: int = 0
     answer: Callable[[Verdict], None] = lambda verdict: None
     output_tokens: int = 0
     hold: Hold | None = None
     spent: CommandBudgetInfo | None = None
+
+    @property
+    def limits(self) -> tuple[CommandBudgetInfo, ...]:
+        """All budgets that it is held against."""
+        return self.budgets + (self.costs if self.cost is not None else ())
 
 
 @dataclass(slots=True)
@@ -58,11 +85,12 @@ class Admission:
     waiting: dict[Ticket, None] = field(default_factory=dict)
     in_flight: int = 0
     seen: deque[int] = field(default_factory=lambda: deque(maxlen=SEEN_ANSWERS))
+    places: int = 1  # instances that may ask
     expected: int = FIRST_OUTPUT_TOKENS  # output tokens that nearly all answers get along with
 
     def ask(self, ticket: Ticket) -> Verdict:
         """Decide on a request; one that must wait gets its answer later, through `ticket.answer`."""
-        if any(not set(ticket.budgets).isdisjoint(other.budgets) for other in self.waiting):
+        if any(not set(ticket.limits).isdisjoint(other.limits) for other in self.waiting):
             verdict = Verdict.REFUSE if self._is_spent(ticket) else Verdict.WAIT
         else:
             verdict = self.decide(ticket)
@@ -72,7 +100,7 @@ class Admission:
 
     def has_room(self, ticket: Ticket) -> bool:
         """Whether the request could go now."""
-        if any(not set(ticket.budgets).isdisjoint(other.budgets) for other in self.waiting):
+        if any(not set(ticket.limits).isdisjoint(other.limits) for other in self.waiting):
             return False
         return self._free_output(ticket) >= self._wanted(ticket)
 
@@ -100,54 +128,57 @@ class Admission:
         """Budgets have changed: answer those who wait, first come first served for each budget."""
         taken: set[CommandBudgetInfo] = set()
         for ticket in list(self.waiting):
-            if not taken.isdisjoint(ticket.budgets):
+            if not taken.isdisjoint(ticket.limits):
                 verdict = Verdict.REFUSE if self._is_spent(ticket) else Verdict.WAIT
             else:
                 verdict = self.decide(ticket)
             if verdict is Verdict.WAIT:
-                taken.update(ticket.budgets)
+                taken.update(ticket.limits)
             else:
                 del self.waiting[ticket]
                 ticket.answer(verdict)
 
     def decide(self, ticket: Ticket) -> Verdict:
         """Take the hold if there is room for what the request will likely need, or nobody else can make room."""
-        if not ticket.budgets:
+        if not ticket.limits:
             ticket.output_tokens = ticket.max_tokens
             return Verdict.GO
         if self._is_spent(ticket):
             return Verdict.REFUSE
         room, wanted = self._free_output(ticket), self._wanted(ticket)
         if room >= wanted:
-            share = room // (1 + self.in_flight + len(self.waiting))
+            share = room // max(self.places, 1 + self.in_flight + len(self.waiting))
             self._go(ticket, min(ticket.max_tokens, max(wanted, share)))
             return Verdict.GO
-        if any(budget.held or budget.held_elsewhere for budget in ticket.budgets):
+        if any(budget.held or budget.held_elsewhere for budget in ticket.limits):
             return Verdict.WAIT
         self._go(ticket, room)
         return Verdict.GO
 
     def _free_output(self, ticket: Ticket) -> int:
-        return self._room(ticket, [budget.free for budget in ticket.budgets])
+        return min((self._room(ticket, budget, budget.free) for budget in ticket.limits), default=ANY_NUMBER)
 
     def _wanted(self, ticket: Ticket) -> int:
         return min(ticket.max_tokens, max(self.expected, ticket.wanted_tokens, ticket.least_tokens))
 
     def _is_spent(self, ticket: Ticket) -> bool:
         """Whether a budget has not enough left, even when all others give back what they hold."""
-        for budget in ticket.budgets:
-            if self._room(ticket, [budget.limit - budget.used]) < ticket.least_tokens:
+        for budget in ticket.limits:
+            if self._room(ticket, budget, budget.limit - budget.used) < ticket.least_tokens:
                 ticket.spent = budget
                 return True
         return False
 
-    def _room(self, ticket: Ticket, free: Iterable[int]) -> int:
-        """Output tokens for which there is room beside the input."""
-        return output_for(min(free) - input_draw(ticket.input_tokens, self.weights), self.weights)
+    def _room(self, ticket: Ticket, budget: CommandBudgetInfo, left: int) -> int:
+        """Output tokens that what is left of a budget pays for, beside the input."""
+        if budget.money:
+            return ticket.cost.output_for(left) if ticket.cost is not None else ANY_NUMBER
+        return output_for(left - input_draw(ticket.input_tokens, self.weights), self.weights)
 
     def _go(self, ticket: Ticket, output_tokens: int) -> None:
         ticket.output_tokens = output_tokens
-        ticket.hold = Hold(ticket.budgets, bound(ticket.input_tokens, output_tokens, self.weights))
+        money = Hold(ticket.costs, ticket.cost.bound(output_tokens)) if ticket.cost is not None else None
+        ticket.hold = Hold(ticket.budgets, bound(ticket.input_tokens, output_tokens, self.weights), money)
         self.in_flight += 1
 
 
@@ -160,7 +191,7 @@ def output_for(draw: int, weights: Weights) -> int:
     """The output tokens that a draw pays for; any number where output draws nothing."""
     if draw < 0:
         return -1
-    return draw * weights.scale // weights.output if weights.output else 2**53
+    return draw * weights.scale // weights.output if weights.output else ANY_NUMBER
 
 
 def bound(input_tokens: int, output_tokens: int, weights: Weights) -> int:
@@ -177,9 +208,10 @@ OVERHEAD_TOKENS = 700  # the API's own system prompt for tools (346 to 700 token
 SEAM_TOKENS = 16  # where old and new text meet, tokens may be cut otherwise
 CLOSE_BYTES = 1_024  # of new text: no other earlier body need be looked at
 REMEMBERED_BYTES = 8 * 1024 * 1024
-SERVER_TOOLS = (b'"web_search_', b'"web_fetch_', b'"code_execution_')
+CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # of the API's own, run by the client
+CLIENT_TOOL_TOKENS = 1_500  # what the API writes for one of them
 SERVER_TOOL_USES = 8  # as Claude Code limits them
-UNBOUNDED = re.compile(rb'"type"\s*:\s*"(?:document|url|file)"')
+UNBOUNDED = re.compile(rb'"type"\s*:\s*"(?:document|url|file|container_upload)"')
 
 
 @dataclass(slots=True)
@@ -199,7 +231,9 @@ class InputBound:
         for old, tokens in self.known:  # the latest first
             if tokens < least:
                 new = _beyond(old, body)
-                least = min(least, tokens + SEAM_TOKENS + _of_new(new))
+                # two images may begin and end alike: what differs then does not show that it is one
+                images = 2 * IMAGE_TOKENS if b'"image"' in body else 0
+                least = min(least, tokens + SEAM_TOKENS + _of_new(new) + images)
                 if len(new) < CLOSE_BYTES:
                     break
         return least
@@ -219,9 +253,14 @@ def is_bounded(body: bytes) -> bool:
     return UNBOUNDED.search(body) is None
 
 
-def by_server_tools(body: bytes) -> int:
-    """What tools that the API itself runs may add to a request's input, beyond what any count of it tells."""
-    return SERVER_TOOL_TOKENS * SERVER_TOOL_USES if any(mark in body for mark in SERVER_TOOLS) else 0
+def by_server_tools(data: dict[str, object]) -> int:
+    """What tools that the API itself runs or describes may add to a request's input, beyond what its bytes tell."""
+    tools = data.get("tools")
+    kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    own = [str(kind) for kind in kinds if kind not in (None, "custom")]
+    described = sum(kind.startswith(CLIENT_TOOLS) for kind in own)
+    served = len(own) > described or bool(data.get("mcp_servers")) or bool(data.get("container"))
+    return CLIENT_TOOL_TOKENS * described + (SERVER_TOOL_TOKENS * SERVER_TOOL_USES if served else 0)
 
 
 def _of_bytes(body: bytes) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from typing import Any, Protocol
 
 from claude_orchestrator.events import ApiUsage
@@ -74,7 +75,9 @@ class _Decoded:
         return plain
 
     def close(self) -> ApiUsage | None:
-        return self._meter.close()
+        usage = self._meter.close()
+        broken = self._broken or (self._begun and not self._decoder.eof)
+        return replace(usage, exact=False, told=False) if usage is not None and broken else usage
 
 
 class _EventStream:
@@ -91,6 +94,7 @@ class _EventStream:
         self._stop_reason: str | None = None
         self._model = ""
         self._told = False
+        self._input_told = self._output_told = self._refused = False
         self._written_for_1h_tokens = 0
 
     def feed(self, data: bytes) -> ApiUsage | None:
@@ -108,7 +112,7 @@ class _EventStream:
             self._pieces += 1
             self._chars += max(0, len(line) - 100)
             return False
-        if b"usage" not in line:
+        if b"usage" not in line and b"message_" not in head and b"error" not in head:
             return False
         event = _json(line[len(_DATA) :])
         match event.get("type"):
@@ -117,12 +121,15 @@ class _EventStream:
                 message = message if isinstance(message, dict) else {}
                 self._id, self._model = str(message.get("id") or ""), str(message.get("model") or "")
                 self._take(message.get("usage"))
+            case "error" if not self._told:
+                self._refused = True  # as it would be with another status: not billed
             case "message_delta":
                 delta = event.get("delta")
                 reason = delta.get("stop_reason") if isinstance(delta, dict) else None
                 self._stop_reason = reason if isinstance(reason, str) else None
                 self._done = self._stop_reason is not None
                 self._take(event.get("usage"))
+                self._output_told = self._output_told or _tells(event.get("usage"), "output_tokens")
             case None:
                 self._malformed = True
             case _:
@@ -133,13 +140,15 @@ class _EventStream:
     def _take(self, value: object) -> None:
         usage, malformed = read_usage(value)
         self._usage |= usage
+        self._input_told = self._input_told or _tells(value, "input_tokens")
         self._written_for_1h_tokens = max(self._written_for_1h_tokens, written_for_1h(value))
         self._malformed = self._malformed or malformed
 
     def _so_far(self, *, ended: bool = False) -> ApiUsage | None:
         if not self._told:
             return None
-        exact = not self._malformed and not self._framer.dropped
+        told = self._refused or (not self._malformed and self._input_told and (self._output_told or not self._done))
+        exact = not self._malformed and not self._framer.dropped and (told or not ended)
         cut = ended and not self._done
         return ApiUsage(
             self._id,
@@ -150,6 +159,7 @@ class _EventStream:
             stop_reason=self._stop_reason,
             model=self._model,
             written_for_1h_tokens=self._written_for_1h_tokens,
+            told=told,
         )
 
     def close(self) -> ApiUsage | None:
@@ -177,19 +187,27 @@ class _Body:
         data = _json(b"".join(self._parts)) if self._size_bytes <= MAX_BODY_BYTES else {}
         self._parts = []
         usage, malformed = read_usage(data.get("usage"))
+        if data.get("type") == "error":
+            return ApiUsage("", Usage(), True, exact=False)
         if not isinstance(data.get("usage"), dict):
             return None
+        told = not malformed and all(_tells(data["usage"], key) for key in ("input_tokens", "output_tokens"))
         reason = data.get("stop_reason")
         stop_reason = reason if isinstance(reason, str) else None
         return ApiUsage(
             str(data.get("id") or ""),
             usage,
             True,
-            exact=not malformed,
+            exact=told,
+            told=told,
             stop_reason=stop_reason,
             model=str(data.get("model") or ""),
             written_for_1h_tokens=written_for_1h(data.get("usage")),
         )
+
+
+def _tells(value: object, key: str) -> bool:
+    return isinstance(value, dict) and value.get(key) is not None
 
 
 def _json(data: bytes) -> dict[str, Any]:

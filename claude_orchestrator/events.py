@@ -168,7 +168,8 @@ class UsageAnswer:
 class ApiUsage:
     """What the API meter has seen of one response so far.
 
-    `whole`: it has ended by itself, `cut`: it was cut off, `exact`: nothing of it was unreadable.
+    `whole`: it has ended by itself, `cut`: it was cut off, `exact`: nothing of it was unreadable; not `told`: not all
+    of its counts could be read.
     """
 
     id: str
@@ -179,6 +180,7 @@ class ApiUsage:
     stop_reason: str | None = None
     model: str = ""
     written_for_1h_tokens: int = 0
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)

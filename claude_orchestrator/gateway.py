@@ -13,6 +13,7 @@ import hmac
 import json
 import logging
 import os
+import posixpath
 import re
 import secrets
 import socket
@@ -21,15 +22,18 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 from yarl import URL
 
 from claude_orchestrator.admission import (
     LEAST_THINKING_TOKENS,
+    MORE_AFTER_A_CUT,
     Admission,
+    Cost,
     InputBound,
     Ticket,
     Verdict,
@@ -39,6 +43,7 @@ from claude_orchestrator.admission import (
 from claude_orchestrator.apistream import DECODABLE, answer_meter
 from claude_orchestrator.events import ApiUsage
 from token_budget.models import CommandBudgetInfo, Hold, Usage, Weights
+from token_budget.text import format_usd
 
 PUBLIC_API = "https://api.anthropic.com"
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
@@ -47,7 +52,13 @@ CLOSE_S = 1.0
 COUNT_TIMEOUT_S = 10.0
 ASK_AGAIN_S = 0.2
 MESSAGES = "/v1/messages"
+READING = ("GET", "HEAD", "OPTIONS")
+UNMETERED = ("/v1/messages/batches", "/v1/complete")  # what is billed and cannot be held to a budget
+AGENT = "x-claude-code-agent-id"
+MOST_BOUNDS = 4
+REMEMBERED_IDS = 4_096
 COUNTED_KEYS = ("messages", "model", "system", "thinking", "tool_choice", "tools")  # what count_tokens takes
+TEXT_KEYS = ("messages", "system", "tools", "max_tokens", "stream", "metadata")
 # headers that are between two neighbours only, and those that aiohttp sets itself
 HOP_BY_HOP = frozenset(
     [
@@ -64,6 +75,7 @@ HOP_BY_HOP = frozenset(
         "host",
         "content-length",
         "accept-encoding",
+        "expect",
     ]
 )
 SILENT = logging.Logger("gateway")  # nothing of a request may get into a log
@@ -74,6 +86,10 @@ ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
 # they begin with fixed text, which is found fast in a body of megabytes
 _MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d*)')
 _THINKING = re.compile(rb'"budget_tokens"\s*:\s*(\d*)')
+
+
+# model, usage, cache writes for an hour: nano-dollars, None where there is no price
+Price = Callable[[str, Usage, int], int | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -88,12 +104,35 @@ class Client:
     on_refused: Callable[[CommandBudgetInfo], None]
     reserve: Callable[[Hold], Awaitable[bool]] | None
     on_settled: Callable[[Hold], None]
-    bound: InputBound = field(default_factory=InputBound)
-    wanted_tokens: int = 0
+    costs: tuple[CommandBudgetInfo, ...] = ()
+    price: Price | None = None
+    bounds: dict[str, InputBound] = field(default_factory=dict)
+    ids: dict[str, None] = field(default_factory=dict)
+    wanted_tokens: dict[str, int] = field(default_factory=dict)
     waiting: int = 0
     handlers: set[asyncio.Task[object]] = field(default_factory=set)
     digest: bytes = b""
     proxy: str | None = None
+
+    def bound(self, request: web.BaseRequest, asked: Asked) -> InputBound:
+        """What earlier requests tell about this one: those with the same model and all else but the text."""
+        rest = {key: value for key, value in asked.data.items() if key not in TEXT_KEYS}
+        key = json.dumps([rest, request.headers.getall("anthropic-beta", [])], sort_keys=True)
+        found = self.bounds.pop(key, None) or InputBound()
+        self.bounds[key] = found
+        if len(self.bounds) > MOST_BOUNDS:
+            del self.bounds[next(iter(self.bounds))]
+        return found
+
+    def cost_of(self, asked: Asked, input_tokens: int) -> Cost | None:
+        """The most that a request can cost: all its input written to the cache for an hour; None without a price."""
+        model = asked.data.get("model")
+        if not self.costs or self.price is None or not isinstance(model, str):
+            return None
+        most = Usage(cache_creation_input_tokens=input_tokens)
+        nano = self.price(model, most, input_tokens)
+        more = self.price(model, most + Usage(output_tokens=1000), input_tokens)
+        return None if nano is None or more is None else Cost(nano, more - nano)
 
     @property
     def env(self) -> tuple[tuple[str, str], ...]:
@@ -164,23 +203,29 @@ class Gateway:
         on_refused: Callable[[CommandBudgetInfo], None],
         reserve: Callable[[Hold], Awaitable[bool]] | None = None,
         on_settled: Callable[[Hold], None] = lambda hold: None,
+        costs: tuple[CommandBudgetInfo, ...] = (),
+        price: Price | None = None,
     ) -> Client:
         """A place for one attempt at an instance: its `env` makes it use the gateway.
+
+        `budgets` are in tokens, `costs` in money; the latter hold where `price` knows the request's model.
 
         `reserve` holds a request on what all runs share too, unless there is no room; `on_settled`: it is over.
         """
         secret = secrets.token_urlsafe(24)
         target = (self._upstream or upstream or self._environ.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
         url = f"http://127.0.0.1:{self.port}/{secret}"
-        client = Client(url, target, budgets, on_request, on_usage, on_refused, reserve, on_settled)
+        client = Client(url, target, budgets, on_request, on_usage, on_refused, reserve, on_settled, costs, price)
         client.digest = hashlib.sha256(secret.encode()).digest()
         client.proxy = _proxy_for(target)
         self._clients[client.digest] = client
+        self.admission.places = len(self._clients)
         return client
 
     async def close(self, client: Client) -> None:
         """The attempt has ended: its requests are broken off, counted by what had passed."""
         self._clients.pop(client.digest, None)
+        self.admission.places = max(1, len(self._clients))
         for handler in client.handlers:
             handler.cancel()
         if client.handlers:
@@ -204,12 +249,22 @@ class Gateway:
         assert task is not None
         client.handlers.add(task)
         try:
+            if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await _read(request)
             if body is None:
                 return _error(413, "request_too_large", "the request is larger than 64 MiB")
             path = f"/{path}" if path else mark + query
+            plain = _plain(path)
             if request.method == "POST" and path.partition("?")[0] == MESSAGES:
                 return await self._message(client, request, path, body)
+            if request.method in READING or plain not in (MESSAGES, *UNMETERED):
+                return await self._forward(client, request, path, body, None)
+            if plain == MESSAGES:  # some servers would take it as a message
+                return _error(404, "not_found_error", "claude-orchestrator: no such path", NO_RETRY)
+            if self.enforce and (client.budgets or client.costs):
+                said = f"claude-orchestrator: {plain} cannot be held to a budget"
+                return _error(400, "invalid_request_error", said, NO_RETRY)
             return await self._forward(client, request, path, body, None)
         finally:
             client.handlers.discard(task)
@@ -218,13 +273,15 @@ class Gateway:
         """A request that will be billed: admitted first where budgets are enforced, and metered."""
         self.requests += 1
         client.on_request()
-        if not client.budgets or not self.enforce:
+        if not (client.budgets or client.costs) or not self.enforce:
             return await self._forward(client, request, path, body, Ticket((), 0, 0))
         asked = read_request(body)
         if asked is None or hdrs.CONTENT_ENCODING in request.headers:
             said = "claude-orchestrator: a request in block mode is plain JSON with an integer max_tokens"
             return _error(400, "invalid_request_error", said, NO_RETRY)
-        ticket = Ticket(client.budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens)
+        agent = request.headers.get(AGENT, "")
+        ticket = Ticket(client.budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(agent, 0))
+        ticket.least_tokens = min(ticket.least_tokens, asked.max_tokens)
         if asked.thinking_tokens is not None:
             ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
         try:
@@ -234,7 +291,7 @@ class Gateway:
                 assert ticket.spent is not None
                 client.on_refused(ticket.spent)
                 return _error(400, "invalid_request_error", refusal(ticket), NO_RETRY)
-            return await self._forward(client, request, path, lowered(body, asked, ticket.output_tokens), ticket)
+            return await self._forward(client, request, path, lowered(body, asked, ticket.output_tokens), ticket, asked)
         finally:
             self._settle(client, ticket)
 
@@ -242,20 +299,21 @@ class Gateway:
         self, client: Client, request: web.BaseRequest, path: str, body: bytes, asked: Asked, ticket: Ticket
     ) -> bool:
         """Bound the request's input; False where nothing bounds it, for the API does not count it."""
-        bounded, more = is_bounded(body), by_server_tools(body)
-        ticket.input_tokens = client.bound.of(body) + more
+        bounded, more = is_bounded(body), by_server_tools(asked.data)
+        ticket.input_tokens = client.bound(request, asked).of(body) + more
+        ticket.costs, ticket.cost = client.costs, client.cost_of(asked, ticket.input_tokens)
         if bounded and self.admission.has_room(ticket):
             return True
         exact = await self._count(client, request, path, asked)
         if exact is not None:
             ticket.input_tokens = exact + more if not bounded else min(exact + more, ticket.input_tokens)
+            ticket.cost = client.cost_of(asked, ticket.input_tokens)
         return bounded or exact is not None
 
     async def _admit(self, client: Client, ticket: Ticket) -> bool:
         """Wait until the request may go; False: its budget is spent."""
         while await self._decide(client, ticket) is Verdict.GO:
-            assert ticket.hold is not None
-            if client.reserve is None or await client.reserve(ticket.hold):
+            if ticket.hold is None or client.reserve is None or await client.reserve(ticket.hold):
                 return True
             self._settle(client, ticket)  # other runs were first: the budgets know by now what they hold
             await asyncio.sleep(ASK_AGAIN_S)
@@ -287,7 +345,8 @@ class Gateway:
         try:
             asked = {key: asked_for.data[key] for key in COUNTED_KEYS if key in asked_for.data}
             where = path.replace(MESSAGES, MESSAGES + "/count_tokens", 1)
-            headers = {**_headers(request.headers), hdrs.ACCEPT_ENCODING: "identity"}
+            headers = _headers(request.headers)
+            headers[hdrs.ACCEPT_ENCODING] = "identity"
             async with asyncio.timeout(COUNT_TIMEOUT_S):
                 async with self._send(client, "POST", where, headers, json.dumps(asked).encode()) as answer:
                     found = json.loads(await answer.content.read(1024 * 1024)) if answer.status == 200 else {}
@@ -311,7 +370,13 @@ class Gateway:
         )
 
     async def _forward(
-        self, client: Client, request: web.BaseRequest, path: str, body: bytes, ticket: Ticket | None
+        self,
+        client: Client,
+        request: web.BaseRequest,
+        path: str,
+        body: bytes,
+        ticket: Ticket | None,
+        asked: Asked | None = None,
     ) -> web.StreamResponse:
         """Pass the request on and its answer back, piece by piece as it comes; with a ticket it is metered."""
         headers = _headers(request.headers)
@@ -322,7 +387,7 @@ class Gateway:
         try:
             async with self._send(client, request.method, path, headers, body) as answer:
                 answered = True
-                return await self._answer(client, request, answer, body, ticket)
+                return await self._answer(client, request, answer, body, ticket, asked)
         except aiohttp.ClientConnectorError as error:
             answered = True  # it was never sent
             why = error.os_error.strerror or type(error).__name__
@@ -342,6 +407,7 @@ class Gateway:
         answer: aiohttp.ClientResponse,
         body: bytes,
         ticket: Ticket | None,
+        asked: Asked | None,
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
         for name, value in answer.headers.items():
@@ -351,7 +417,7 @@ class Gateway:
             await response.prepare(request)
             return response
         metered = ticket is not None and answer.status == 200
-        counting = _Counting(client, ticket, body, answer) if ticket is not None and metered else None
+        counting = _Counting(client, ticket, answer, f"{self.requests}") if ticket is not None and metered else None
         last, whole = b"", False
         try:
             await response.prepare(request)
@@ -368,35 +434,39 @@ class Gateway:
         finally:
             if counting is not None:
                 self.unknown += 1
-                self._learn(client, ticket, counting.close(f"unknown-{self.unknown}", whole=whole))
+                usage = counting.close(f"unknown-{self.unknown}", whole=whole)
+                self._learn(client, ticket, usage, request.headers.get(AGENT, ""))
+                if usage is not None and asked is not None and usage.whole and usage.exact:
+                    tokens = usage.usage.total_tokens - usage.usage.output_tokens
+                    client.bound(request, asked).learn(body, tokens)
         if last:
             await response.write(last)
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response
 
-    def _learn(self, client: Client, ticket: Ticket | None, usage: ApiUsage | None) -> None:
+    def _learn(self, client: Client, ticket: Ticket | None, usage: ApiUsage | None, agent: str) -> None:
         """How long answers are; one that our own limit cut short is given more next time."""
         if usage is None or ticket is None:
             return
         if usage.stop_reason == "max_tokens" and ticket.output_tokens < ticket.max_tokens:
-            client.wanted_tokens = 2 * ticket.output_tokens
+            client.wanted_tokens[agent] = MORE_AFTER_A_CUT * ticket.output_tokens
         elif usage.whole:
-            client.wanted_tokens = 0
+            client.wanted_tokens.pop(agent, None)
             self.admission.learn(usage.usage.output_tokens)
 
 
 class _Counting:
     """Counts one answer as it passes."""
 
-    def __init__(self, client: Client, ticket: Ticket, body: bytes, answer: aiohttp.ClientResponse) -> None:
+    def __init__(self, client: Client, ticket: Ticket, answer: aiohttp.ClientResponse, number: str) -> None:
         self._client = client
         self._ticket = ticket
-        self._body = body
+        self._number = number
+        self._own = self._name = ""
         kind = answer.headers.get(hdrs.CONTENT_TYPE, "")
         self.is_document = "event-stream" not in kind
         self._meter = answer_meter(kind, answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower())
-        self._known_input = -1
 
     def feed(self, chunk: bytes) -> None:
         self._take(self._meter.feed(chunk))
@@ -414,27 +484,37 @@ class _Counting:
             self._client.on_usage(ApiUsage(name, most, whole, exact=False), ticket.hold)
         elif not usage.id:
             usage = replace(usage, id=name)
+        if usage is not None and not usage.told and whole and self._ticket.hold is not None:
+            most = Usage(self._ticket.input_tokens, self._ticket.output_tokens)
+            if usage.usage.total_tokens < most.total_tokens:
+                usage = replace(usage, usage=most | usage.usage)
         self._take(usage)
         return usage
 
     def _take(self, usage: ApiUsage | None) -> None:
         if usage is None or not usage.id:
             return
-        self._client.on_usage(usage, self._ticket.hold)
-        tokens = usage.usage.total_tokens - usage.usage.output_tokens
-        if tokens != self._known_input:
-            self._known_input = tokens
-            self._client.bound.learn(self._body, tokens)
+        if usage.id != self._own:
+            self._own = usage.id
+            # another answer of the same id is another answer
+            self._name = f"{usage.id}#{self._number}" if usage.id in self._client.ids else usage.id
+            self._client.ids[usage.id] = None
+            if len(self._client.ids) > REMEMBERED_IDS:
+                del self._client.ids[next(iter(self._client.ids))]
+        self._client.on_usage(replace(usage, id=self._name), self._ticket.hold)
 
 
 def refusal(ticket: Ticket) -> str:
     """What an instance is told when its budget is spent."""
     budget = ticket.spent
     assert budget is not None
-    return (
-        f"claude-orchestrator: {budget.label} budget is spent: used {budget.used:,}/{budget.limit:,} tokens; this "
-        f"request needs up to {ticket.input_tokens:,} for its input and at least {ticket.least_tokens:,} for its answer"
-    )
+    needs = f"{ticket.input_tokens:,} for its input and at least {ticket.least_tokens:,} for its answer"
+    if budget.money and ticket.cost is not None:
+        figures = f"{format_usd(budget.used)}/{format_usd(budget.limit)}"
+        needs = f"{format_usd(ticket.cost.bound(ticket.least_tokens))} (tokens: {needs})"
+    else:
+        figures = f"{budget.used:,}/{budget.limit:,} tokens"
+    return f"claude-orchestrator: {budget.label} budget is spent: used {figures}; this request needs up to {needs}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,10 +547,11 @@ def lowered(body: bytes, asked: Asked, output_tokens: int) -> bytes:
     """The body with `max_tokens` of at most so many, and a thinking budget below it; otherwise unchanged."""
     wanted = dict(asked.data)
     spliced = body
-    if asked.max_tokens > output_tokens:
+    is_lowered = asked.max_tokens > output_tokens
+    if is_lowered:
         wanted["max_tokens"] = output_tokens
         spliced = _spliced(_MAX_TOKENS, spliced, output_tokens)
-    if asked.thinking_tokens is not None and asked.thinking_tokens >= output_tokens:
+    if is_lowered and asked.thinking_tokens is not None and asked.thinking_tokens >= output_tokens:
         least = max(LEAST_THINKING_TOKENS, output_tokens // 2)
         thinking = wanted["thinking"]
         assert isinstance(thinking, dict)
@@ -497,8 +578,14 @@ async def _read(request: web.BaseRequest) -> bytes | None:
     return b"".join(parts)
 
 
-def _headers(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
+def _plain(path: str) -> str:
+    """A path as servers may take it: `//v1/./messages/` is `/v1/messages`."""
+    path = unquote(re.split("[?#]", path, maxsplit=1)[0])
+    return posixpath.normpath("/" + path.lstrip("/")).lower()
+
+
+def _headers(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP)
 
 
 def _error(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:

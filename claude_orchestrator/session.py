@@ -152,8 +152,12 @@ class ApiMeter(Protocol):
         on_refused: Callable[[CommandBudgetInfo], None],
         reserve: Callable[[Hold], Awaitable[bool]],
         on_settled: Callable[[Hold], None],
+        costs: tuple[CommandBudgetInfo, ...],
+        price: Price | None,
     ) -> Any:
         """A place for one attempt, which is a MeterPlace; `upstream`: the API's address where it is its own.
+
+        `costs` are budgets in money, which hold where `price` knows a request's model.
 
         `reserve` holds a request on what all runs share too, unless there is no room; `on_settled`: it is over.
         """
@@ -189,6 +193,9 @@ class Host(Protocol):
 
     def budgets_of(self, spec: LaunchSpec) -> tuple[CommandBudgetInfo, ...]:
         """The budgets that this instance draws on."""
+
+    def costs_of(self, spec: LaunchSpec) -> tuple[CommandBudgetInfo, ...]:
+        """Those in money."""
 
     def record(self, status: InstanceStatus, hold: Hold | None) -> None:
         """Book what an instance has drawn since the last time, then judge it."""
@@ -344,6 +351,8 @@ class Session:
             on_refused=self._refused,
             reserve=self._reserve,
             on_settled=self.supervisor.accounts.released,
+            costs=self.supervisor.costs_of(spec),
+            price=self.supervisor.price,
         )
         self.status.tally.metered = True
         return replace(spec, env=(*spec.env, *self._place.env))

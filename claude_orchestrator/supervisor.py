@@ -346,6 +346,10 @@ class Supervisor:
         """The budgets that this instance draws on."""
         return self.manager.budgets_for(spec.base_command, spec.name)
 
+    def costs_of(self, spec: LaunchSpec) -> tuple[CommandBudgetInfo, ...]:
+        """Those in money."""
+        return self.manager.cost_budgets_for(spec.base_command, spec.name)
+
     def record(self, status: InstanceStatus, hold: Hold | None) -> None:
         """Book what an instance has used since the last time, then judge it."""
         news, cost_nano = status.take_news(), status.take_cost()
@@ -384,7 +388,7 @@ class Supervisor:
         """What an instance may spend at most, as text, where its budgets in money are enforced."""
         if self.manager.enforcement_mode != "block":
             return None
-        budgets = self.manager.cost_budgets_for(spec.base_command, spec.name)
+        budgets = self.costs_of(spec)
         left = min((budget.limit - budget.used for budget in budgets), default=0)
         return f"{left / NANO:.6f}" if left > 1000 else None
 
@@ -401,8 +405,7 @@ class Supervisor:
         """In block mode, the budget of this instance whose limit is passed, if there is one."""
         if self.manager.enforcement_mode != "block":
             return None
-        costs = self.manager.cost_budgets_for(spec.base_command, spec.name)
-        return next((budget for budget in (*self.budgets_of(spec), *costs) if budget.exceeded), None)
+        return next((budget for budget in (*self.budgets_of(spec), *self.costs_of(spec)) if budget.exceeded), None)
 
 
 def _exceeded(budget: CommandBudgetInfo) -> str:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from claude_orchestrator.admission import (
     Admission,
+    Cost,
     InputBound,
     Ticket,
     Verdict,
@@ -127,9 +128,48 @@ def test_a_growing_conversation_is_bounded_closely() -> None:
     assert len(known.known) <= 16
 
 
+def test_images_are_seen_even_where_they_begin_and_end_alike() -> None:
+    known = InputBound()
+    image = b'{"type":"image","source":{"data":"iVBORw0KGgo%sAAAA=="}}'
+    text = b"t" * 20_000
+    known.learn(text + image % b"x", 5_100)
+    assert known.of(text + image % b"y") >= 5_000 + 4_784
+    assert known.of(text + image % b"x" + image % b"y") >= 5_100 + 4_784
+
+
+def test_the_first_request_leaves_the_others_their_share() -> None:
+    overall = CommandBudgetInfo(64_000, scope=Scope.OVERALL)
+    admission = Admission(places=16)
+    first = Ticket((overall,), 100, 64_000)
+    assert admission.ask(first) is Verdict.GO and first.output_tokens < 5_000
+
+
+def test_tokens_and_money_together() -> None:
+    overall, cost = CommandBudgetInfo(10_000), CommandBudgetInfo(1_000_000, money=True)
+    ticket = Ticket((overall,), 1_000, 64_000, costs=(cost,), cost=Cost(100_000, 300_000))
+    assert Admission().ask(ticket) is Verdict.GO
+    assert ticket.output_tokens == 3_000 and cost.held == 1_000_000 and overall.held == 4_000
+    without_price = Ticket((overall,), 1_000, 64_000, costs=(cost,))
+    assert Admission().ask(without_price) is Verdict.GO and cost.held == 1_000_000
+    cost.used = 500_000
+    refused = Ticket((), 1_000, 64_000, costs=(cost,), cost=Cost(450_000, 300_000))
+    assert Admission().ask(refused) is Verdict.REFUSE and refused.spent is cost
+    free = Cost(0, 0)
+    assert free.bound(10**6) == 0 and free.output_for(0) == 2**53 and Cost(5, 0).output_for(4) == -1
+
+
+def test_only_tools_that_the_api_runs_are_reckoned_with() -> None:
+    text = {"messages": [{"role": "user", "content": 'the type "web_search_20250305" and "mcp_servers"'}]}
+    assert by_server_tools({**text, "tools": [{"name": "Bash", "input_schema": {}}, {"type": "custom"}]}) == 0
+    assert 0 < by_server_tools({"tools": [{"type": "bash_20250124"}]}) < 10_000
+    for served in ({"tools": [{"type": "tool_search_tool_regex_20251119"}]}, {"mcp_servers": [{}]}, {"container": "c"}):
+        assert by_server_tools(served) > 100_000  # type: ignore[arg-type]
+    assert not is_bounded(b'{"type":"container_upload","file_id":"f"}')
+
+
 def test_documents_and_references_are_not_bounded_by_their_bytes() -> None:
     assert is_bounded(b'{"content":[{"type":"text"}]}')
     assert not is_bounded(b'{"content":[{"type":"document","source":{"type":"base64"}}]}')
     assert not is_bounded(b'{"content":[{"type":"image","source":{"type":"url"}}]}')
     assert InputBound().of(b'{"type":"image"}') > 5_000
-    assert by_server_tools(b'{"tools":[{"type":"web_search_20250305"}]}') > 100_000
+    assert by_server_tools({"tools": [{"type": "web_search_20250305"}]}) > 100_000

@@ -20,7 +20,7 @@ from claude_orchestrator.events import ApiUsage
 from claude_orchestrator.gateway import Client, Gateway, lowered, read_request
 from tests.benchmarks.hard_cap import Counted
 from token_budget import TokenBudgetManager
-from token_budget.models import CommandBudgetInfo, Hold, Weights
+from token_budget.models import CommandBudgetInfo, Hold, Scope, Usage, Weights
 
 START = {"type": "message_start", "message": {"id": "msg_1", "usage": {"input_tokens": 100, "output_tokens": 1}}}
 PIECE = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word "}}
@@ -265,7 +265,18 @@ MALFORMED = {
 STRANGE = {
     "no id": (sse({**START, "message": {"usage": {"input_tokens": 100}}}, END), 150, True),
     "sorted keys": (sse(dict(sorted({**START, "a": "x" * 300}.items())), PIECE, dict(sorted(END.items()))), 150, True),
-    "counts of text": (sse({**START, "message": {"id": "m", "usage": {"input_tokens": "5"}}}, END), 50, False),
+}
+
+# a message of 1,000 tokens was billed, and that is not to be read from it
+UNREADABLE = {
+    "counts of text": sse({**START, "message": {"id": "m", "usage": {"input_tokens": "5"}}}, END),
+    "no usage at the end": sse(START, PIECE, {**END, "usage": None}),
+    "no usage key at the end": sse(START, PIECE, {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}),
+    "no beginning": sse(PIECE, END),
+    "no usage at the beginning": sse({"type": "message_start", "message": {"id": "m", "usage": None}}, END),
+    "negative": sse(START, {**END, "usage": {"output_tokens": -50}}),
+    "broken JSON": sse(START, PIECE) + b'data: {"type":"message_delta","usage":{"output_tokens":50\n\n',
+    "several lines of data": sse(START) + b'data: {"type": "message_delta",\ndata: "usage": {"output_tokens": 50}}\n\n',
 }
 
 
@@ -277,6 +288,160 @@ def test_strange_answers_are_counted_all_the_same(name: str) -> None:
         async with place(answering(text)) as here:
             assert await here.post() == (200, text)
             assert here.budget.used == used and here.usages[-1].exact is exact
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_counts_with_all_that_was_held(name: str) -> None:
+    async def main() -> None:
+        async with place(answering(UNREADABLE[name])) as here:
+            assert (await here.post())[0] == 200
+            assert here.budget.used >= 64_000 and not here.usages[-1].exact
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("body", [b'{"type":"error","error":{}}', b'{"id":"m","usage":{}}'])
+def test_documents_without_counts(body: bytes) -> None:
+    async def main() -> None:
+        async with place(saying(plain(200, body))) as here:
+            assert (await here.post())[0] == 200
+            assert here.budget.used >= (0 if b"error" in body else 64_000)
+            assert (here.budget.used == 0) is (b"error" in body) and not here.usages[-1].exact
+
+    asyncio.run(main())
+
+
+def test_gzip_that_breaks_after_the_beginning_counts_with_all_that_was_held() -> None:
+    packed = gzip.compress(sse(START, *[PIECE] * 3000, END))
+
+    async def main() -> None:
+        broken = packed[: len(packed) // 2] + b"\xff" * 50
+        kind = {"kind": "text/event-stream"}
+        async with place(saying(plain(200, broken, "content-encoding: gzip", **kind))) as here:
+            async with aiohttp.ClientSession(auto_decompress=False) as session:
+                url, headers = here.client.url + "/v1/messages", {"accept-encoding": "gzip"}
+                async with session.post(url, json=ASK, headers=headers) as answer:
+                    assert await answer.read() == broken
+            assert here.budget.used >= 64_000 and not here.usages[-1].exact
+
+    asyncio.run(main())
+
+
+def test_an_error_in_a_stream_that_never_began_is_not_billed() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+
+    async def main() -> None:
+        async with place(answering(sse(error))) as here:
+            for _ in range(3):
+                assert (await here.post())[0] == 200
+            assert here.budget.used == 0
+        async with place(answering(sse(START, PIECE, error))) as here:
+            assert (await here.post())[0] == 200
+            assert here.budget.used == 101 and here.usages[-1].cut
+
+    asyncio.run(main())
+
+
+def test_two_answers_of_one_id_are_two_answers() -> None:
+    async def main() -> None:
+        async with place(answering(sse(START, PIECE, END))) as here:
+            for _ in range(3):
+                assert (await here.post())[0] == 200
+            assert here.budget.used == 3 * 150 and here.usages[-1].exact
+            assert len({usage.id for usage in here.usages}) == 3 and here.usages[0].id == "msg_1"
+
+    asyncio.run(main())
+
+
+OTHER_SPELLINGS = (
+    "//v1/messages",
+    "/v1//messages",
+    "/v1/messages/",
+    "/v1/%6dessages",
+    "/V1/messages",
+    "/v1/./messages",
+)
+
+
+@pytest.mark.parametrize("path", [*OTHER_SPELLINGS, "/v1/messages/batches", "/v1/complete"])
+def test_no_other_way_to_be_billed_passes(path: str) -> None:
+    async def main() -> None:
+        async with place(answering(sse(START, END)), limit=1000) as here:
+            async with here.session.post(URL(here.client.url + path, encoded=True), json=ASK) as answer:
+                assert answer.status in (400, 404) and not here.upstream.heads
+            async with here.session.put(here.client.url + "/v1/messages", json=ASK) as answer:
+                assert answer.status == 404 and not here.upstream.heads
+            async with here.session.get(here.client.url + "/v1/messages/batches") as answer:
+                assert answer.status == 200
+
+    asyncio.run(main())
+
+
+def test_what_was_learned_of_one_model_or_setting_bounds_no_other() -> None:
+    async def main() -> None:
+        async with place(answering(sse(START, END)), limit=20_000) as here:
+            long = {**ASK, "model": "a", "messages": [{"role": "user", "content": "x" * 15_000}]}
+            here.upstream.count = 404  # bytes are all that there is
+            assert (await here.post(long))[0] == 200 and here.budget.used == 150
+            assert (await here.post(long))[0] == 200  # by what it had
+            assert json.loads(here.upstream.bodies[-1])["max_tokens"] > 15_000
+            for other in ({"model": "b"}, {"context_management": {"edits": []}}):
+                assert (await here.post({**long, **other}))[0] == 200
+                assert json.loads(here.upstream.bodies[-1])["max_tokens"] < 5_000
+
+    asyncio.run(main())
+
+
+def test_a_request_that_waits_to_send_its_body_is_told_to() -> None:
+    async def main() -> None:
+        async with place(answering(sse(START, END))) as here:
+            assert (await here.post(expect100=True, timeout=aiohttp.ClientTimeout(5)))[0] == 200
+            assert "expect" not in here.upstream.heads[-1].lower()
+
+    asyncio.run(main())
+
+
+def test_headers_that_stand_twice_pass_twice_and_small_answers_go() -> None:
+    async def main() -> None:
+        async with place(answering(sse(START, END))) as here:
+            headers = [("anthropic-beta", "one"), ("anthropic-beta", "two")]
+            thinking = {"type": "enabled", "budget_tokens": 70_000}
+            assert (await here.post({**ASK, "thinking": thinking}, headers=headers))[0] == 200
+            assert here.upstream.heads[-1].count("anthropic-beta: ") == 2
+            assert json.loads(here.upstream.bodies[-1])["thinking"] == thinking  # nothing was lowered
+        async with place(answering(sse(START, END)), limit=2_000) as here:
+            assert (await here.post({**ASK, "max_tokens": 1}))[0] == 200
+
+    asyncio.run(main())
+
+
+def prices(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
+    """10 nano-dollars a token of input, 50 of output, twice as much for what is kept an hour."""
+    inputs = usage.input_tokens + usage.cache_creation_input_tokens + written_for_1h_tokens
+    return None if model == "unknown" else 10 * inputs + 50 * usage.output_tokens
+
+
+def test_budgets_in_money_admit_too() -> None:
+    """No request goes that could pass them; one whose model has no price is not held."""
+
+    async def main() -> None:
+        async with place(answering(sse(START, END))) as here:
+            cost = CommandBudgetInfo(200_000, scope=Scope.OVERALL, money=True)
+            here.client.costs, here.client.price = (cost,), prices
+            ask = {**ASK, "model": "known"}
+            assert (await here.post(ask))[0] == 200
+            first = json.loads(here.upstream.bodies[-1])["max_tokens"]
+            assert first * 50 <= 200_000 - cost.held and cost.held == 0
+            cost.used = 190_000
+            status, said = await here.post(ask)
+            assert status == 400 and b"overall cost budget is spent: used $0.0002/$0.0002" in said
+            assert here.refused == [cost] and len(here.upstream.messages) == 1
+            assert (await here.post({**ASK, "model": "unknown"}))[0] == 200
+            cost.used, here.client.budgets = 0, ()
+            for model in ("known", "unknown"):
+                assert (await here.post({**ASK, "model": model}))[0] == 200
 
     asyncio.run(main())
 

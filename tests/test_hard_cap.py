@@ -13,6 +13,8 @@ from claude_orchestrator.supervisor import Supervisor
 from tests.harness import run_real
 from tests.stand_in import Call, Entry, Script, StandIn, Text, Tools
 from tests.test_accounting import EXACT, SUBAGENT, WORDS, assert_about, config, total
+from token_budget.pricing import Prices
+from token_budget.text import NANO
 
 pytestmark = pytest.mark.real_cli
 ECHO = Tools((Call.bash("echo hi"),))
@@ -68,6 +70,24 @@ def test_not_one_token_beyond_the_budget(count: int, limit: int, claude: str, tm
     assert State.STOPPED in states and states <= {State.STOPPED, State.BLOCKED, State.COMPLETED}
     stopped = next(status for status in outcome.instances if status.state is State.STOPPED)
     assert "stopped by budget: overall budget: used " in stopped.reason and stopped.session_id
+
+
+def test_not_one_cent_beyond_the_budget(claude: str, tmp_path: Path) -> None:
+    """Each request is held with what it can cost at most, by the price of its model."""
+    prices, replies = Prices(), [Tools((Call.bash("echo hi"),), output=3000)] * 8
+
+    def with_prices(supervisor: Supervisor) -> None:
+        supervisor.price = lambda model, usage, hour: prices.response(model, usage, written_for_1h_tokens=hour)
+
+    options = {"overall_cost_budget": "0.6", "budget_enforcement_mode": "block", "max_parallel": 4}
+    with StandIn({"greet": replies}) as api:
+        setup = config(*["greet me"] * 4)
+        outcome = run_real(setup, api, claude, tmp_path, meter="api", at_start=with_prices, time_limit_s=90, **options)
+        costs = [prices.response(entry.model, entry.billed) or 0 for entry in api.entries]
+    (budget,) = outcome.manager.cost_budgets.values()
+    assert 0.4 * NANO < sum(costs) <= 0.6 * NANO and abs(budget.used - sum(costs)) <= len(costs) and budget.held == 0
+    stopped = [status for status in outcome.instances if status.state is State.STOPPED]
+    assert stopped and "overall cost budget: used $0." in stopped[0].reason
 
 
 def test_errors_and_drops_do_not_make_it_pass_the_budget(claude: str, tmp_path: Path) -> None:

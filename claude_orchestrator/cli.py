@@ -26,7 +26,7 @@ from claude_orchestrator.config import (
 )
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.metering import METERS, Meter, choose_meter
-from claude_orchestrator.plan import Plan, make_manager, make_plan
+from claude_orchestrator.plan import LaunchSpec, Plan, make_manager, make_plan
 from claude_orchestrator.settings import DEFAULT_MAX_PARALLEL, Given, Settings, merge
 from token_budget.budget_manager import MODES, TokenBudgetManager
 from token_budget.pricing import EXTRA as PRICES_EXTRA
@@ -289,7 +289,7 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     only_shows = options["list_commands"] or options["inspect_command"]
     claude = "claude" if only_shows or options["rehearse"] else preflight.find_claude(options["claude_bin"])
     sinks = across_runs.check_sinks(options["alert_command"], options["alert_webhook"])
-    prices = across_runs.find_prices()
+    prices = across_runs.find_prices() if settings.in_money or not options["dry_run"] else None
     ledger = None if only_shows else _ledger(options, settings, terminal)
     forecasts = across_runs.Forecasts(ledger)
     plan = make_plan(config, settings, workspace=str(workspace), claude_bin=claude, forecast=forecasts.of)
@@ -475,21 +475,24 @@ def _dry_run(
     ledger: Ledger | None,
 ) -> int:
     from claude_orchestrator.dryrun import describe
-    from claude_orchestrator.resume import History, carry_over, take_up, told
 
     for spec in plan.specs:
         if spec.base_command is not None:
             warnings += _unknown_command(spec.base_command, spec.name, Path(spec.cwd))
-    history, run_id = (earlier.history, earlier.folder.path.name) if earlier else (History(), "")
-    if earlier:
-        warnings = [*(text for _, text in told(plan, history, run_id)), *warnings]
     manager = make_manager(plan, settings)
-    carry_over(manager, history, settings.token_weights)
+    instances: list[tuple[LaunchSpec, str | None]] = [(spec, None) for spec in plan.specs]
+    if earlier:
+        from claude_orchestrator.resume import carry_over, take_up, told
+
+        history, run_id = earlier.history, earlier.folder.path.name
+        warnings = [*(text for _, text in told(plan, history, run_id)), *warnings]
+        carry_over(manager, history, settings.token_weights)
+        known = take_up(plan, history, run_id)
+        instances = [(status.spec, str(status.state) if status.ended else None) for status in known]
     if ledger is not None and across_runs.windows_of(settings):
         from claude_orchestrator.bookkeeping import look_at_others
 
         look_at_others(ledger, manager, settings.token_weights)
-    instances = take_up(plan, history, run_id)
     terminal.print(describe(instances, manager, settings, meter, terminal.look(), source=source, warnings=warnings))
     return 0
 

@@ -6,11 +6,9 @@ Not looked at: plugins, MCP prompts, `.claude/workflows`, managed settings, `--a
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -169,6 +167,8 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> tuple[str, ...]:
         key = candidate.removeprefix("/").casefold()
         for part in {key, key.rpartition(":")[2]}:
             by_key.setdefault(part, []).append(candidate)
+    import difflib
+
     close = difflib.get_close_matches(wanted, by_key, 2 * max(n, 1))
     return tuple(dict.fromkeys(candidate for key in close for candidate in by_key[key]))[:n]
 
@@ -232,6 +232,8 @@ def render_inspect(info: CommandInfo, width: int) -> list[str]:
 
 def _wrap(text: str, width: int) -> list[str]:
     text = printable(" ".join(text.split()))
+    import textwrap
+
     return textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False)
 
 
@@ -345,6 +347,8 @@ def _split(text: str) -> tuple[dict[str, str], str]:
     if match is None:
         return {}, text
     fields: dict[str, str] = {}
+    import textwrap
+
     lines = textwrap.dedent(match[1]).split("\n")[::-1]
     while lines:
         key = _KEY.fullmatch(lines.pop().rstrip())

@@ -6,12 +6,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 
-from claude_orchestrator.instance import InstanceStatus
 from claude_orchestrator.metering import Meter
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.settings import Settings
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.forecast import chance_that_sum_is_under
 from token_budget.models import Action, CommandBudgetInfo, Hold, Weights
 from token_budget.text import Look, format_usd, printable
 from token_budget.visualization import render_budget_panel
@@ -25,7 +23,7 @@ _SAID = {
 
 
 def describe(
-    instances: Sequence[InstanceStatus],
+    instances: Sequence[tuple[LaunchSpec, str | None]],
     manager: TokenBudgetManager,
     settings: Settings,
     meter: Meter,
@@ -36,20 +34,26 @@ def describe(
 ) -> list[str]:
     """Every instance with its exact arguments, prompts, folder, budgets, estimate and what admission would decide.
 
+    Beside each stands what became of it in an earlier run, where it is not run again.
+
     Admission is shown as if all started at the same moment: each estimate is held while the next is decided; at last
     `manager` is as it was.
     """
     lines = [f"DRY RUN: {len(instances)} instances from {source}; nothing is launched"]
     lines += [f"WARNING: {warning}" for warning in warnings]
     holds: list[Hold] = []
-    for status in instances:
-        if status.ended:
-            lines += ["", f"{status.spec.index + 1}. {status.name}: had {status.state}, is not run again"]
+    for spec, ended in instances:
+        if ended is not None:
+            lines += ["", f"{spec.index + 1}. {spec.name}: had {ended}, is not run again"]
         else:
-            lines += ["", *_instance(status.spec, manager, holds)]
+            lines += ["", *_instance(spec, manager, holds)]
     for hold in holds:
         manager.release(hold)
-    lines += ["", f"Meter: {_meter(meter, manager)}", *_chances(instances, manager)]
+    lines += [
+        "",
+        f"Meter: {_meter(meter, manager)}",
+        *_chances([spec for spec, ended in instances if ended is None], manager),
+    ]
     lines += ["", "Settings (value, where it came from):", *_settings(settings)]
     lines = [printable(line) for line in lines]
     if look.visuals:
@@ -71,17 +75,18 @@ def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
     )
 
 
-def _chances(instances: Sequence[InstanceStatus], manager: TokenBudgetManager) -> list[str]:
+def _chances(to_run: Sequence[LaunchSpec], manager: TokenBudgetManager) -> list[str]:
     """How likely the whole plan fits each budget, where that is known."""
     lines = []
     for budget in manager.budgets:
         drawing_on = manager.cost_budgets_for if budget.money else manager.budgets_for
-        to_run = [status.spec for status in instances if not status.ended]
         drawing = [spec for spec in to_run if budget in drawing_on(spec.base_command, spec.name)]
         found = [spec.cost_forecast if budget.money else spec.forecast for spec in drawing]
         forecasts = [forecast for forecast in found if forecast is not None and forecast.known]
         if not drawing or len(forecasts) < len(drawing):
             continue
+        from token_budget.forecast import chance_that_sum_is_under
+
         chance = chance_that_sum_is_under(forecasts, budget.limit - budget.used - budget.held_elsewhere)
         if chance is not None:
             lines.append(f"Chance that all of it fits the {budget.label} budget ({_limit(budget)}): {chance:.0%}")

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.config import Config, InstanceConfig, Rehearsal
 from claude_orchestrator.settings import Settings
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.forecast import Forecast
 from token_budget.models import Scope
 from token_budget.text import format_usd
 
+if TYPE_CHECKING:
+    from token_budget.forecast import Forecast
+
 DEFAULT_ESTIMATE_TOKENS = 1_000
 # what a base command will use with a model, in tokens or with `money` in nano-dollars, where that is known
-Foretell = Callable[[str | None, str | None, bool], Forecast | None]
+Foretell = Callable[[str | None, str | None, bool], "Forecast | None"]
 GO_ON = "You were interrupted. Continue where you left off."
 
 STREAM_ARGS = (

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config import BudgetConfig
 from claude_orchestrator.errors import UserError
 from token_budget.alerts import parse_thresholds
 from token_budget.models import Weights
 from token_budget.pricing import parse_usd
-from token_budget.profiles import Profile
+
+if TYPE_CHECKING:
+    from token_budget.profiles import Profile
 
 DEFAULT_ALERT_AT = (80,)
 # keys of a config's `budget` object and of profiles, where the options' names differ

@@ -70,7 +70,7 @@ RULES: dict[str, set[str]] = {
         *BUDGET,
     },
     f"{CO}.report": {f"{CO}.instance", f"{CO}.metering", f"{CO}.plan", f"{CO}.resume", *BUDGET},
-    f"{CO}.dryrun": {f"{CO}.instance", f"{CO}.metering", f"{CO}.plan", f"{CO}.settings", *BUDGET},
+    f"{CO}.dryrun": {f"{CO}.metering", f"{CO}.plan", f"{CO}.settings", *BUDGET},
     f"{CO}.terminal": BUDGET,
     f"{CO}.runner": BUDGET
     | {

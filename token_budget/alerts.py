@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from token_budget.models import CommandBudgetInfo
 from token_budget.text import NANO, format_usd, printable
@@ -39,6 +36,8 @@ def parse_webhook(url: str) -> str:
 
     Raises ValueError with one line that begins with `--alert-webhook:` and shows nothing of the URL: it is a secret.
     """
+    from urllib.parse import urlsplit
+
     url = url.strip()
     # urlsplit drops line ends and tabs in silence, and a request line takes ASCII only
     if not url.isascii() or not url.isprintable() or " " in url:
@@ -55,6 +54,8 @@ def parse_webhook(url: str) -> str:
 
 def parse_command(text: str) -> tuple[str, ...]:
     """Split a command into its words as a POSIX shell would; raises ValueError (`--alert-command: …`) if none."""
+    import shlex
+
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
@@ -91,6 +92,8 @@ class Alert:
     @property
     def id(self) -> str:
         """The key as 32 hexadecimal digits, by which a receiver knows a repeated delivery."""
+        import hashlib  # not needed by a program that only reads thresholds
+
         return hashlib.sha256(self.key.encode()).hexdigest()[:32]
 
     def payload(self, at_iso: str) -> dict[str, object]:

@@ -50,7 +50,7 @@ class HoldMaxTokens(Admission):
 
     def decide(self, ticket: Ticket) -> Verdict:
         needs = ticket.max_tokens
-        if self._room(ticket, [budget.limit - budget.used for budget in ticket.budgets]) < needs:
+        if min(self._room(ticket, budget, budget.limit - budget.used) for budget in ticket.budgets) < needs:
             ticket.spent = ticket.budgets[0]
             return Verdict.REFUSE
         if self._free_output(ticket) < needs:

@@ -26,11 +26,15 @@ def wait_until_gone(pids: list[int]) -> float:
     return time.monotonic() - begun
 
 
+@pytest.mark.parametrize("meter", ["stream", "api"])
 @pytest.mark.parametrize("scenario", ["hang", "stubborn", "hydra"])
-def test_sigkill_of_the_orchestrator_ends_instances_and_their_tools(tmp_path: Path, scenario: str) -> None:
+def test_sigkill_of_the_orchestrator_ends_instances_and_their_tools(tmp_path: Path, scenario: str, meter: str) -> None:
+    """With the meter at the API they have lost that too."""
     place = Workplace(tmp_path)
-    setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": scenario}}]}
-    process = subprocess.Popen(place.argv("--config", place.config(setup), "--quiet"), env=place.env, cwd=tmp_path)
+    env = {"FAKE_CLAUDE": scenario, "ANTHROPIC_API_KEY": "dummy"}
+    setup = {"instances": [{"name": "one", "prompt": "x", "env": env}]}
+    argv = place.argv("--config", place.config(setup), "--quiet", "--meter", meter)
+    process = subprocess.Popen(argv, env=place.env, cwd=tmp_path)
     pids = json.loads(content_of(tmp_path / "pids.json", process))
     process.kill()
     process.wait()

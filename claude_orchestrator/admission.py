@@ -86,6 +86,7 @@ class Admission:
     in_flight: int = 0
     seen: deque[int] = field(default_factory=lambda: deque(maxlen=SEEN_ANSWERS))
     places: int = 1  # instances that may ask
+    quantile: float = QUANTILE
     expected: int = FIRST_OUTPUT_TOKENS  # output tokens that nearly all answers get along with
 
     def ask(self, ticket: Ticket) -> Verdict:
@@ -122,7 +123,8 @@ class Admission:
         self.seen.append(output_tokens)
         if len(self.seen) >= ENOUGH_ANSWERS:
             ordered = sorted(self.seen)
-            self.expected = max(LEAST_OUTPUT_TOKENS, int(ordered[int((len(ordered) - 1) * QUANTILE)] * MARGIN))
+            seen = ordered[int((len(ordered) - 1) * self.quantile)]
+            self.expected = max(LEAST_OUTPUT_TOKENS, int(seen * MARGIN))
 
     def look_again(self) -> None:
         """Budgets have changed: answer those who wait, first come first served for each budget."""
@@ -147,13 +149,15 @@ class Admission:
             return Verdict.REFUSE
         room, wanted = self._free_output(ticket), self._wanted(ticket)
         if room >= wanted:
-            share = room // max(self.places, 1 + self.in_flight + len(self.waiting))
-            self._go(ticket, min(ticket.max_tokens, max(wanted, share)))
+            self._go(ticket, min(ticket.max_tokens, max(wanted, self._share(room))))
             return Verdict.GO
         if any(budget.held or budget.held_elsewhere for budget in ticket.limits):
             return Verdict.WAIT
         self._go(ticket, room)
         return Verdict.GO
+
+    def _share(self, room: int) -> int:
+        return room // max(self.places, 1 + self.in_flight + len(self.waiting))
 
     def _free_output(self, ticket: Ticket) -> int:
         return min((self._room(ticket, budget, budget.free) for budget in ticket.limits), default=ANY_NUMBER)

@@ -105,6 +105,7 @@ class Client:
     reserve: Callable[[Hold], Awaitable[bool]] | None
     on_settled: Callable[[Hold], None]
     costs: tuple[CommandBudgetInfo, ...] = ()
+    no_proxy: str | None = None
     price: Price | None = None
     bounds: dict[str, InputBound] = field(default_factory=dict)
     ids: dict[str, None] = field(default_factory=dict)
@@ -137,7 +138,7 @@ class Client:
     @property
     def env(self) -> tuple[tuple[str, str], ...]:
         """The variables that make an instance use the gateway, and no proxy on the way to it."""
-        none = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1")))
+        none = ",".join(filter(None, (self.no_proxy, "127.0.0.1")))
         return (("ANTHROPIC_BASE_URL", self.url), ("NO_PROXY", none), ("no_proxy", none))
 
 
@@ -196,7 +197,7 @@ class Gateway:
     def open(
         self,
         budgets: tuple[CommandBudgetInfo, ...],
-        upstream: str | None,
+        environ: Mapping[str, str],
         *,
         on_request: Callable[[], None],
         on_usage: Callable[[ApiUsage, Hold | None], None],
@@ -208,14 +209,17 @@ class Gateway:
     ) -> Client:
         """A place for one attempt at an instance: its `env` makes it use the gateway.
 
-        `budgets` are in tokens, `costs` in money; the latter hold where `price` knows the request's model.
+        `environ` is the instance's own, in which the API's address may be; `budgets` are in tokens, `costs` in money;
+        the latter hold where `price` knows the request's model.
 
         `reserve` holds a request on what all runs share too, unless there is no room; `on_settled`: it is over.
         """
         secret = secrets.token_urlsafe(24)
-        target = (self._upstream or upstream or self._environ.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
+        own = {**self._environ, **environ}
+        target = (self._upstream or own.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
         url = f"http://127.0.0.1:{self.port}/{secret}"
-        client = Client(url, target, budgets, on_request, on_usage, on_refused, reserve, on_settled, costs, price)
+        client = Client(url, target, budgets, on_request, on_usage, on_refused, reserve, on_settled, costs)
+        client.price, client.no_proxy = price, own.get("NO_PROXY") or own.get("no_proxy")
         client.digest = hashlib.sha256(secret.encode()).digest()
         client.proxy = _proxy_for(target)
         self._clients[client.digest] = client

@@ -145,7 +145,7 @@ class ApiMeter(Protocol):
     def open(
         self,
         budgets: tuple[CommandBudgetInfo, ...],
-        upstream: str | None,
+        environ: Mapping[str, str],
         *,
         on_request: Callable[[], None],
         on_usage: Callable[[ApiUsage, Hold | None], None],
@@ -155,7 +155,8 @@ class ApiMeter(Protocol):
         costs: tuple[CommandBudgetInfo, ...],
         price: Price | None,
     ) -> Any:
-        """A place for one attempt, which is a MeterPlace; `upstream`: the API's address where it is its own.
+        """A place for one attempt, which is a MeterPlace; `environ` is the instance's own: the API's address is in it
+        where it has one.
 
         `costs` are budgets in money, which hold where `price` knows a request's model.
 
@@ -345,7 +346,7 @@ class Session:
             return spec
         self._place = meter.open(
             self.supervisor.budgets_of(spec),
-            dict(spec.env).get("ANTHROPIC_BASE_URL"),
+            dict(spec.env),
             on_request=self._first_request,
             on_usage=self._metered,
             on_refused=self._refused,

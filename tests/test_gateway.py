@@ -133,7 +133,7 @@ async def place(behave: Behave, limit: int = 1_000_000, *, enforce: bool = True)
     environ = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base"}
     async with Gateway(Weights(), enforce=enforce, environ=environ) as gateway:
         client = gateway.open(
-            manager.budgets, None, on_request=lambda: None, on_usage=on_usage, on_refused=refused.append
+            manager.budgets, {}, on_request=lambda: None, on_usage=on_usage, on_refused=refused.append
         )
         async with aiohttp.ClientSession() as session:
             yield Place(gateway, client, manager, session, upstream, usages, refused)
@@ -413,6 +413,18 @@ def test_headers_that_stand_twice_pass_twice_and_small_answers_go() -> None:
             assert json.loads(here.upstream.bodies[-1])["thinking"] == thinking  # nothing was lowered
         async with place(answering(sse(START, END)), limit=2_000) as here:
             assert (await here.post({**ASK, "max_tokens": 1}))[0] == 200
+
+    asyncio.run(main())
+
+
+def test_an_instances_own_exceptions_from_proxies_stay() -> None:
+    async def main() -> None:
+        async with Gateway(Weights(), enforce=True, environ={"NO_PROXY": "all.example"}) as gateway:
+            handlers: Any = {"on_request": None, "on_usage": None, "on_refused": None}
+            everybody = gateway.open((), {}, **handlers)
+            own = gateway.open((), {"NO_PROXY": "own.example", "ANTHROPIC_BASE_URL": "http://own.example"}, **handlers)
+            assert dict(everybody.env)["NO_PROXY"] == "all.example,127.0.0.1"
+            assert dict(own.env)["NO_PROXY"] == "own.example,127.0.0.1" and own.upstream == "http://own.example"
 
     asyncio.run(main())
 

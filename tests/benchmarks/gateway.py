@@ -47,7 +47,7 @@ async def gateway_process(port: int) -> None:
                 counted.seen.clear()
 
         place = gateway.open(
-            manager.budgets, None, on_request=lambda: None, on_usage=take, on_refused=lambda budget: None
+            manager.budgets, {}, on_request=lambda: None, on_usage=take, on_refused=lambda budget: None
         )
         print(place.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)

@@ -1,6 +1,7 @@
 """Overshoot, use, cut answers and waiting of the hard cap, beside two other ways, with 1, 16, 128 and 512 clients.
 
     python -m tests.benchmarks.hard_cap [--quick]     (writes docs/hard-cap.svg)
+    python -m tests.benchmarks.hard_cap --choice      (other ways to choose what is held for an answer)
 
 Each client asks a simulated API, through the gateway, for answers of log-normal length (median 800 tokens, sigma 1.2)
 with `max_tokens` of 64,000; an answer that was cut is continued by another request, until the budget refuses one.
@@ -14,12 +15,14 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 
-from claude_orchestrator.admission import Admission, Ticket, Verdict
+from claude_orchestrator.admission import LEAST_OUTPUT_TOKENS, Admission, Ticket, Verdict
 from claude_orchestrator.events import ApiUsage
 from claude_orchestrator.gateway import Gateway
 from tests.benchmarks.simulated_api import SimulatedApi
@@ -62,7 +65,28 @@ class HoldMaxTokens(Admission):
         return False
 
 
-POLICIES: dict[str, type[Admission]] = {
+class WithoutShares(Admission):
+    """Holds what answers have been seen to need, never more."""
+
+    def _share(self, room: int) -> int:
+        return 0
+
+
+class SharesAlone(Admission):
+    """Holds an equal share of what is free, whatever answers need."""
+
+    def learn(self, output_tokens: int) -> None:
+        self.expected = LEAST_OUTPUT_TOKENS
+
+
+CHOICES: dict[str, Callable[[], Admission]] = {
+    "95 % of answers, or a share": Admission,
+    "50 % of answers, or a share": partial(Admission, quantile=0.5),
+    "all answers so far, or a share": partial(Admission, quantile=1.0),
+    "95 % of answers, no shares": WithoutShares,
+    "a share alone": SharesAlone,
+}
+POLICIES: dict[str, Callable[[], Admission]] = {
     "hard cap": Admission,
     "count after the fact": AfterTheFact,
     "hold max_tokens": HoldMaxTokens,
@@ -120,7 +144,7 @@ async def client(number: int, url: str, session: aiohttp.ClientSession, outcome:
             outcome.cut += end["delta"]["stop_reason"] == "max_tokens"
 
 
-async def one(policy: type[Admission], clients: int, limit: int) -> Outcome:
+async def one(policy: Callable[[], Admission], clients: int, limit: int) -> Outcome:
     api = SimulatedApi()
     await api.start()
     manager = TokenBudgetManager(limit, "block")
@@ -135,7 +159,7 @@ async def one(policy: type[Admission], clients: int, limit: int) -> Outcome:
             places = [
                 gateway.open(
                     manager.budgets,
-                    None,
+                    {},
                     on_request=lambda: None,
                     on_usage=Counted(manager).take,
                     on_refused=lambda budget: None,
@@ -190,8 +214,32 @@ def plot(rows: list[dict[str, object]]) -> str:
     return "\n".join((*parts, "</svg>", ""))
 
 
+def choices() -> None:
+    """Print a JSON line for each way to choose what is held."""
+    for clients, limit in ((16, 500_000), (128, 500_000), (128, 5_000_000)):
+        for name, policy in CHOICES.items():
+            done = asyncio.run(one(policy, clients, limit))
+            waits_ms = sorted(done.waits_ms)
+            row = {
+                "benchmark": "hard_cap",
+                "held": name,
+                "clients": clients,
+                "budget": limit,
+                "overshoot": done.overshoot,
+                "billed_percent": round(done.used * 100, 1),
+                "cut_percent": round(done.cut / done.requests * 100, 1),
+                "first_byte_p50_ms": round(statistics.median(waits_ms), 1),
+                "first_byte_p99_ms": round(waits_ms[int(len(waits_ms) * 0.99)], 1),
+                "seconds": round(done.seconds, 1),
+            }
+            print(json.dumps(row), flush=True)
+
+
 def main() -> None:
     """Print a JSON line for each run."""
+    if "--choice" in sys.argv:
+        choices()
+        return
     quick = "--quick" in sys.argv
     rows: list[dict[str, object]] = []
     for clients in (1, 16, 128) if quick else (1, 16, 128, 512):

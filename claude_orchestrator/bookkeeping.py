@@ -17,7 +17,8 @@ from typing import TypeVar
 from claude_orchestrator.instance import InstanceStatus
 from token_budget.alerts import AlertBook
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
-from token_budget.ledger import Attempt, Ledger, LedgerError, Limit, Note, Record, Run
+from token_budget.entries import Attempt, Limit, Note, Record, Run
+from token_budget.ledger import Ledger, LedgerError
 from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope, Usage, Weights
 from token_budget.windows import Window, name_of, start_of, to_ms
 

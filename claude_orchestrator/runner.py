@@ -35,7 +35,8 @@ from claude_orchestrator.settings import Settings
 from claude_orchestrator.supervisor import Supervisor
 from claude_orchestrator.terminal import Terminal
 from token_budget.alerts import AlertBook
-from token_budget.ledger import Attempt, Ledger, Run
+from token_budget.entries import Attempt, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.pricing import Prices
 from token_budget.sinks import Sinks

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -15,13 +14,15 @@ import pytest
 
 from claude_orchestrator.instance import State
 from claude_orchestrator.supervisor import Supervisor
-from tests.harness import Workplace, content_of, run_config, run_real
+from tests.faults.test_journal import kill_in_the_middle
+from tests.harness import Workplace, run_config, run_real
 from tests.scripted import Script, ScriptedRunning
 from tests.stand_in import Call, StandIn, Text, Tools
 from tests.test_accounting import config as real_config
 from token_budget.adjust import floor_of, max_min_shares
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.ledger import Attempt, Ledger, Record, Run
+from token_budget.entries import Attempt, Record, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Action, Scope, Usage
 from token_budget.pricing import Prices
 from token_budget.text import NANO
@@ -84,11 +85,7 @@ def test_retries_are_attempts_of_their_own(place: Workplace) -> None:
 
 def test_what_a_killed_run_had_not_written_comes_with_its_resume(place: Workplace) -> None:
     setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "hang-once"}}]}
-    argv = place.argv("--config", place.config(setup), "--ledger", str(place.root / "ledger.db"))
-    process = subprocess.Popen(argv, env=place.env, cwd=place.root, stderr=subprocess.DEVNULL)
-    content_of(place.root / "pids.json", process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_in_the_middle(place, setup, "--ledger", str(place.root / "ledger.db"), until=b'"kind":"usage"')
     assert run(place, "--resume", "last").returncode == 0
     totals = place.report()["totals"]["total_tokens"]
     assert sum(a.usage.total_tokens for a in ledger_of(place).attempts()) == totals

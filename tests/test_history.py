@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from token_budget.entries import Attempt, Note, Record, Run
 from token_budget.history import (
     MOST_EMPTY_DAYS,
     By,
@@ -29,7 +30,7 @@ from token_budget.history import (
     since,
     sparkline,
 )
-from token_budget.ledger import Attempt, Ledger, Note, Record, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.text import Look, display_width, printable
 from token_budget.windows import to_ms

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT
-from token_budget.ledger import APPLICATION_ID, Answer, Attempt, Ledger, LedgerError, Limit, Note, Record, Run
+from token_budget.entries import Answer, Attempt, Limit, Note, Record, Run
+from token_budget.ledger import Ledger, LedgerError
 from token_budget.models import Action, Usage, Weights
+from token_budget.schema import APPLICATION_ID
 from token_budget.windows import Window, end_of, name_of, start_of
 
 FLAT = Weights()
@@ -131,6 +133,7 @@ def test_other_databases_and_newer_schemas_are_refused(tmp_path: Path) -> None:
 CLIENT = """
 import sys
 from token_budget.ledger import *
+from token_budget.entries import *
 from token_budget.models import Action, Weights
 ledger, me, got = Ledger(sys.argv[1]), sys.argv[2], 0
 print("ready", flush=True)

@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from token_budget.entries import FOREVER_MS, Attempt, Record, Run
 from token_budget.history import ESTIMATES
-from token_budget.ledger import FOREVER_MS, Attempt, Ledger, Record, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.plot import COLORS, LEFT, OTHER_COLOR, PLOT_TOP, PLOT_WIDTH, SHORT, TALL, Budget, day_starts, plot
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from token_budget.ledger import Attempt, Ledger, Record, Run
+from token_budget.entries import Attempt, Record, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.transfer import export
 

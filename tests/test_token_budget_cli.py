@@ -17,7 +17,8 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 
-from token_budget.ledger import Attempt, Ledger, Note, Record, Run
+from token_budget.entries import Attempt, Note, Record, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.transfer import CSV_COLUMNS, export
 

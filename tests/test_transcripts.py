@@ -11,7 +11,8 @@ import pytest
 
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget import transcripts
-from token_budget.ledger import Attempt, Ledger
+from token_budget.entries import Attempt
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.transcripts import Transcripts, known_sessions, read_transcripts
 from token_budget.transfer import Diff, Parcel, apply

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from token_budget.ledger import Attempt, Ledger, Note, Record, Run
+from token_budget.entries import Attempt, Note, Record, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.transfer import CSV_COLUMNS, MAX_COUNT, Diff, Parcel, apply, diff, export, export_csv, read
 

@@ -14,7 +14,8 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Literal
 
-from token_budget.ledger import FOREVER_MS, Attempt, Instance, Ledger, Note, Run, Sum
+from token_budget.entries import FOREVER_MS, Attempt, Instance, Note, Run, Sum
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.text import (
     ELLIPSIS,

@@ -12,69 +12,16 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from token_budget.entries import FOREVER_MS, IMPORTED, Answer, Attempt, Instance, Limit, Note, Record, Run, Sum
 from token_budget.models import Action, Usage, Weights
+from token_budget.schema import APPLICATION_ID, MIGRATIONS, QUARTER_MS, statements
 
 BUSY_S = 60.0  # for a writer to wait for others
 BUSY_AGAIN_S = 0.01
-APPLICATION_ID = 0x54424C31  # "TBL1": told apart from other programs' databases
-FOREVER_MS = 2**62
-IMPORTED = "imported"  # the outcome of what no orchestrator ran: no instance of ours
-QUARTER_MS = 900_000  # every zone's offset is a multiple of a quarter of an hour
-MIGRATIONS = (
-    """
-CREATE TABLE runs (
-    run TEXT PRIMARY KEY, machine TEXT NOT NULL, started_ms INTEGER NOT NULL, ended_ms INTEGER,
-    mode TEXT NOT NULL, budgets TEXT NOT NULL, exit_code INTEGER
-) WITHOUT ROWID;
-CREATE TABLE attempts (
-    key INTEGER PRIMARY KEY, run TEXT NOT NULL, instance TEXT NOT NULL, attempt INTEGER NOT NULL,
-    session TEXT, command TEXT, base_command TEXT, model TEXT, started_ms INTEGER NOT NULL, ended_ms INTEGER,
-    outcome TEXT, exact INTEGER NOT NULL DEFAULT 0,
-    input INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0, cache_write INTEGER NOT NULL DEFAULT 0,
-    cache_read INTEGER NOT NULL DEFAULT 0, cost_nano INTEGER,
-    UNIQUE (run, instance, attempt)
-);
-CREATE INDEX attempts_by_end ON attempts (ended_ms);
-CREATE INDEX attempts_by_command ON attempts (base_command, ended_ms);
-CREATE TABLE records (
-    id TEXT PRIMARY KEY, attempt INTEGER NOT NULL REFERENCES attempts (key), at_ms INTEGER NOT NULL,
-    model TEXT NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL, cache_write INTEGER NOT NULL,
-    cache_read INTEGER NOT NULL, cost_nano INTEGER, cost_source TEXT
-) WITHOUT ROWID;
-CREATE INDEX records_by_time ON records (at_ms);
-CREATE INDEX records_by_attempt ON records (attempt);
-CREATE TABLE quarters (
-    start_ms INTEGER NOT NULL, attempt INTEGER NOT NULL, model TEXT NOT NULL, input INTEGER NOT NULL,
-    output INTEGER NOT NULL, cache_write INTEGER NOT NULL, cache_read INTEGER NOT NULL, cost_nano INTEGER,
-    PRIMARY KEY (start_ms, attempt, model)
-) WITHOUT ROWID;
-CREATE INDEX quarters_by_attempt ON quarters (attempt);
-CREATE TRIGGER add_up AFTER INSERT ON records BEGIN
-    INSERT INTO quarters VALUES (NEW.at_ms / 900000 * 900000, NEW.attempt, NEW.model, NEW.input, NEW.output,
-        NEW.cache_write, NEW.cache_read, NEW.cost_nano)
-    ON CONFLICT DO UPDATE SET input = input + NEW.input, output = output + NEW.output,
-        cache_write = cache_write + NEW.cache_write, cache_read = cache_read + NEW.cache_read,
-        cost_nano = CASE WHEN NEW.cost_nano IS NULL THEN cost_nano ELSE coalesce(cost_nano, 0) + NEW.cost_nano END;
-    UPDATE attempts SET input = input + NEW.input, output = output + NEW.output,
-        cache_write = cache_write + NEW.cache_write, cache_read = cache_read + NEW.cache_read,
-        cost_nano = CASE WHEN NEW.cost_nano IS NULL THEN cost_nano ELSE coalesce(cost_nano, 0) + NEW.cost_nano END
-    WHERE key = NEW.attempt;
-END;
-CREATE TABLE holds (
-    key INTEGER PRIMARY KEY, run TEXT NOT NULL, instance TEXT NOT NULL, tokens INTEGER NOT NULL,
-    cost_nano INTEGER NOT NULL, expires_ms INTEGER NOT NULL
-);
-CREATE TABLE alerts (key TEXT PRIMARY KEY, run TEXT NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE notes (
-    id TEXT PRIMARY KEY, run TEXT NOT NULL, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, instance TEXT,
-    text TEXT NOT NULL
-) WITHOUT ROWID;
-""",
-)
 
 
 _PLACE_FAULTS = frozenset(
@@ -96,120 +43,6 @@ class LedgerError(Exception):
 
 class LedgerUnwritable(LedgerError):
     """The ledger is sound, but its place does not take it: full, read-only, no permission, locked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run of the orchestrator; `budgets` is JSON text of its limits."""
-
-    run: str
-    machine: str
-    started_ms: int
-    ended_ms: int | None = None
-    mode: str = "warn"
-    budgets: str = "{}"
-    exit_code: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """An attempt at an instance, with what it has used by its records so far. `outcome` is None until it has ended."""
-
-    run: str
-    instance: str
-    attempt: int
-    started_ms: int
-    session: str | None = None
-    command: str | None = None
-    base_command: str | None = None
-    model: str | None = None
-    ended_ms: int | None = None
-    outcome: str | None = None
-    exact: bool = False
-    usage: Usage = field(default_factory=Usage)
-    cost_nano: int | None = None
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What tells it from all others."""
-        return self.run, self.instance, self.attempt
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """All attempts at an instance as one: what the last was and when it ended (or began, where it goes on)."""
-
-    run: str
-    base_command: str | None
-    model: str | None
-    outcome: str | None
-    at_ms: int
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a model has used for an attempt since its record before. `cost_source` is `claude` or `prices`.
-
-    A count can be negative where an earlier record had named another model; the sums are right.
-    """
-
-    id: str
-    run: str
-    instance: str
-    attempt: int
-    at_ms: int
-    model: str
-    usage: Usage
-    cost_nano: int | None = None
-    cost_source: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something that a run did besides using tokens, e.g. an adjustment, with its reason."""
-
-    id: str
-    run: str
-    at_ms: int
-    kind: str
-    text: str
-    instance: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A limit on what all runs together use from a moment on: in tokens drawn, or with `money` in nano-dollars."""
-
-    since_ms: int
-    limit: int
-    money: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a reservation: its hold, or the place of the limit that was in the way with its figures.
-
-    `held` is what all hold of it, `held_elsewhere` what other runs do.
-    """
-
-    action: Action
-    hold: int | None = None
-    limit: int = 0
-    used: int = 0
-    held: int = 0
-    held_elsewhere: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """What was used by one group of records; `start_ms` is its quarter of an hour where they are grouped by time."""
-
-    start_ms: int | None
-    group: str | None
-    usage: Usage
-    cost_nano: int | None
-    unpriced_tokens: int
 
 
 class Ledger:
@@ -264,7 +97,7 @@ class Ledger:
         if version < len(MIGRATIONS):
             with self._transaction():
                 for number in range(self._pragma("user_version"), len(MIGRATIONS)):  # another may have been first
-                    for statement in _statements(MIGRATIONS[number]):
+                    for statement in statements(MIGRATIONS[number]):
                         self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version = {number + 1}")
                 self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -584,16 +417,6 @@ def _record(*row: Any) -> Record:
 
 def _usage(row: Sequence[int | None]) -> Usage:
     return Usage(*(count or 0 for count in row))
-
-
-def _statements(script: str) -> Iterator[str]:
-    """A script's statements, triggers whole: `executescript` would commit before them."""
-    part = ""
-    for line in script.splitlines(keepends=True):
-        part += line
-        if sqlite3.complete_statement(part):
-            yield part
-            part = ""
 
 
 def _why(error: Exception) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from token_budget.entries import IMPORTED, Attempt
 from token_budget.forecast import Observation
-from token_budget.ledger import IMPORTED, Attempt, Ledger
+from token_budget.ledger import Ledger
 
 LATEST = 1_000  # attempts of a command; older ones weigh next to nothing
 POOL = 1_000  # of all commands

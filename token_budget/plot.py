@@ -10,8 +10,10 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import Literal
 
+from token_budget.entries import FOREVER_MS
 from token_budget.history import ESTIMATES, PLAIN_PROMPT
-from token_budget.ledger import FOREVER_MS, QUARTER_MS, Ledger
+from token_budget.ledger import Ledger
+from token_budget.schema import QUARTER_MS
 from token_budget.text import display_width, fit, format_tokens, format_usd, printable
 from token_budget.windows import Window, start_of
 

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from token_budget.ledger import IMPORTED, Attempt, Ledger, Record, Run
+from token_budget.entries import IMPORTED, Attempt, Record, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 
 RUN_PREFIX = "claude:"

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from token_budget.ledger import Attempt, Ledger, Note, Record, Run
+from token_budget.entries import Attempt, Note, Record, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.text import csv_line
 

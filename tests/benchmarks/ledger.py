@@ -24,9 +24,10 @@ from claude_orchestrator.instance import InstanceStatus
 from claude_orchestrator.plan import make_manager, make_plan
 from claude_orchestrator.settings import Settings
 from token_budget.alerts import AlertBook
+from token_budget.entries import Attempt, Limit, Record, Run
 from token_budget.forecast import forecast
 from token_budget.history import history
-from token_budget.ledger import Attempt, Ledger, Limit, Record, Run
+from token_budget.ledger import Ledger
 from token_budget.models import Usage, Weights
 from token_budget.observations import observations
 

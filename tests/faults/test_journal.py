@@ -139,9 +139,12 @@ KILLED = {
 }
 
 
+BROKEN_COUNTED = b'"instance":"broken","attempt":1,"usage"'
+
+
 def test_resume_runs_what_had_not_completed_and_carries_the_use(place: Workplace) -> None:
     args = ("--max-parallel", "1", "--command-budget", "/test=9000")
-    folder = kill_in_the_middle(place, KILLED, *args)
+    folder = kill_in_the_middle(place, KILLED, *args, until=BROKEN_COUNTED)
     for path in place.root.glob("turns*.json"):
         path.unlink()
     done = place.run("--resume", "last", "--report", "report.json")
@@ -161,7 +164,7 @@ def test_resume_runs_what_had_not_completed_and_carries_the_use(place: Workplace
 
 
 def test_resume_goes_on_in_the_session_that_was_broken_off(place: Workplace) -> None:
-    kill_in_the_middle(place, KILLED, "--max-parallel", "1")
+    kill_in_the_middle(place, KILLED, "--max-parallel", "1", until=BROKEN_COUNTED)
     for path in place.root.glob("turns*.json"):
         path.unlink()
     assert place.run("--resume", "last").returncode == 0

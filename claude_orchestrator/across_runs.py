@@ -5,6 +5,7 @@ Everything here is imported only when it is asked for.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from claude_orchestrator.config import WINDOWS
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.settings import Settings
+from token_budget.models import Weights
 
 if TYPE_CHECKING:
     from token_budget.forecast import Forecast
@@ -36,6 +38,14 @@ def open_ledger(path: Path, complain: Callable[[str], None] | None) -> Ledger | 
         return None
 
 
+def check_place(path: Path) -> str | None:
+    """Why a ledger could not be made there; None where it could. Makes nothing."""
+    folder = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+    if not os.path.isdir(folder):
+        return f"{folder} is not a folder"
+    return None if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
+
+
 def is_ledger_error(error: Exception) -> bool:
     """Whether the ledger cannot be used, which is for the user to mend."""
     from token_budget.ledger import LedgerError
@@ -50,10 +60,11 @@ def windows_of(settings: Settings) -> list[str]:
 
 
 class Forecasts:
-    """What base commands will use, by the ledger."""
+    """What base commands will draw from budgets, by the ledger."""
 
-    def __init__(self, ledger: Ledger | None) -> None:
+    def __init__(self, ledger: Ledger | None, weights: Weights) -> None:
         self._ledger = ledger
+        self._weights = weights
         self._known: dict[tuple[str | None, str | None, bool], Forecast] = {}
 
     def of(self, base_command: str | None, model: str | None, money: bool) -> Forecast | None:
@@ -67,7 +78,7 @@ class Forecasts:
             from token_budget.forecast import forecast
             from token_budget.observations import observations
 
-            known = observations(self._ledger, base_command, money=money)
+            known = observations(self._ledger, base_command, money=money, weights=self._weights)
             self._known[key] = forecast(known, base_command, model or "", time.time())
         return self._known[key]
 

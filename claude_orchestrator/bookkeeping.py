@@ -17,7 +17,7 @@ from typing import TypeVar
 from claude_orchestrator.instance import InstanceStatus
 from token_budget.alerts import AlertBook
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
-from token_budget.entries import Attempt, Limit, Note, Record, Run
+from token_budget.entries import WEIGHTS_KEY, Attempt, Limit, Note, Record, Run
 from token_budget.ledger import Ledger, LedgerError
 from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope, Usage, Weights
 from token_budget.windows import Window, name_of, start_of, to_ms
@@ -76,8 +76,8 @@ class Books:
         self._weights = weights
         self._alerts = alerts
         self._instances = instances
-        self._sent: list[tuple[str, str, int]] = []
-        alerts.on_sent = lambda key: self._sent.append((key, run.run, to_ms(now())))
+        self._sent: list[str] = []
+        alerts.on_sent = self._sent.append
         self._complain = complain
         self._alert = alert
         self._now = now
@@ -108,13 +108,13 @@ class Books:
             return
         ledger, run_id = self._ledger, self._run.run
 
-        def enter() -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
+        def enter() -> tuple[dict[tuple[str, int, str], tuple[Usage, int | None, int]], list[Attempt]]:
             ledger.write(runs=[self._run])
             ledger.release_run(run_id)
-            return ledger.totals(run_id)
+            return ledger.totals(run_id), ledger.attempts(run=run_id)
 
         try:
-            totals = await self._in_thread(enter)
+            totals, known = await self._in_thread(enter)
         except LedgerError as error:
             self._failed(error)
             return
@@ -124,20 +124,22 @@ class Books:
             written.cost_by_model[model] += cost_nano or 0
             written.priced = written.priced or cost_nano is not None
             written.records += records
-        self._ended = [_Snapshot(attempt, None) for attempt in earlier]
+        before = {attempt.key: attempt for attempt in known}
+        self._ended = [_Snapshot(_completed_by(attempt, before.get(attempt.key)), None) for attempt in earlier]
         await self.flush(look=True)
 
     async def run(self) -> None:
         """Write, look at what others do and raise alerts at intervals, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_EVERY_S)
-            self._raise_alerts()
             await self.flush(look=True)
+            await self._raise_alerts()
 
     async def end(self, exit_code: int) -> None:
         """Write what is left, and that the run is over."""
         self._run = replace(self._run, ended_ms=to_ms(self._now()), exit_code=exit_code)
-        self._raise_alerts()
+        await self.flush(look=True)
+        await self._raise_alerts()
         await self.flush(whole=True)
         self._thread.shutdown(wait=True)
         if self._ledger is not None:
@@ -231,14 +233,13 @@ class Books:
         now_ms = to_ms(self._now())
         renew = bool(self._holds) and now_ms - self._renewed_ms >= RENEW_EVERY_MS
         holds = {hold: (0, 0) if hold in self._released else _left_of(hold) for hold in self._holds}
-        news = bool(self._dirty or self._ended or self._notes or self._sent or whole or renew or holds != self._holds)
+        news = bool(self._dirty or self._ended or self._notes or whole or renew or holds != self._holds)
         if ledger is None or not (news or (look and windows)):
             return
         dirty, self._dirty = self._dirty, {}
         ended, self._ended = self._ended, []
         notes, self._notes = self._notes, []
         released, keys = frozenset(self._released), dict(self._hold_keys)
-        sent, self._sent = self._sent, []
         snapshots = [*ended, *(self._snapshot(status) for status in dirty.values() if status.attempts)]
         attempts = [snapshot.attempt for snapshot in snapshots]
         records = [record for snapshot in snapshots for record in self._difference(snapshot, now_ms)]
@@ -249,8 +250,8 @@ class Books:
             if news:
                 runs = [self._run] if whole else []
                 until = {hold: 0 if hold in released else now_ms + LEASE_MS for hold in holds}
-                left = [(keys[hold], *amounts, until[hold]) for hold, amounts in holds.items()]
-                ledger.write(runs=runs, attempts=attempts, records=records, notes=notes, alerts=sent, holds=left)
+                left = [(keys[hold], self._run.run, *amounts, until[hold]) for hold, amounts in holds.items()]
+                ledger.write(runs=runs, attempts=attempts, records=records, notes=notes, holds=left)
             if not windows:
                 return [], (0, 0)
             return ledger.used(limits, self._weights), ledger.held_by_others(self._run.run, now_ms)
@@ -260,7 +261,7 @@ class Books:
         except LedgerError as error:
             self._failed(error)
             self._dirty, self._ended = {**dirty, **self._dirty}, ended + self._ended
-            self._notes, self._sent = notes + self._notes, sent + self._sent
+            self._notes = notes + self._notes
             return
         if news:
             self._renewed_ms = now_ms
@@ -354,7 +355,7 @@ class Books:
 
     # -- alerts --
 
-    def _raise_alerts(self) -> None:
+    async def _raise_alerts(self) -> None:
         now = self._now()
 
         def window_of(budget: CommandBudgetInfo) -> str:
@@ -364,20 +365,48 @@ class Books:
         for budget, expected in self._expected().items() if self._alerts.thresholds else ():
             overrun = self._alerts.overrun(budget, budget.used + expected, window_of(budget), self._run.run)
             found += [overrun] if overrun is not None else []
+        if not self._sent:
+            return
+        claimed = set(self._sent)
+        self._sent.clear()
+        if self._ledger is not None:
+            try:
+                claim = partial(self._ledger.claim_alerts, sorted(claimed), self._run.run, to_ms(now))
+                claimed = await self._in_thread(claim)
+            except LedgerError as error:
+                self._failed(error)
         for alert in found:
-            self._alert(alert.text, alert.payload(now.astimezone().isoformat()))
+            if alert.key in claimed:
+                self._alert(alert.text, alert.payload(now.astimezone().isoformat()))
 
-    def _expected(self) -> dict[CommandBudgetInfo, int]:
-        """What those who draw on each budget in tokens will still use by their forecasts, where there are any."""
+    def _expected(self) -> Counter[CommandBudgetInfo]:
+        """What those who draw on each budget will still use by their forecasts, where there are any."""
         left: Counter[CommandBudgetInfo] = Counter()
         for status in self._instances:
             spec = status.spec
-            if status.ended or spec.forecast is None or not spec.forecast.known:
+            if status.ended:
                 continue
-            expected = spec.forecast.given(status.total_tokens).p50 or 0
-            for budget in self._manager.budgets_for(spec.base_command, spec.name):
-                left[budget] += max(0, expected - status.total_tokens)
+            drawn = self._weights.draw(status.usage)
+            parts = [
+                (spec.forecast, drawn, self._manager.budgets_for(spec.base_command, spec.name)),
+                (
+                    spec.cost_forecast,
+                    status.cost_nano or 0,
+                    self._manager.cost_budgets_for(spec.base_command, spec.name),
+                ),
+            ]
+            for forecast, used, budgets in parts:
+                if forecast is not None and forecast.known:
+                    more = max(0, (forecast.given(used).p50 or 0) - used)
+                    left.update(dict.fromkeys(budgets, more))
         return left
+
+
+def _completed_by(attempt: Attempt, known: Attempt | None) -> Attempt:
+    """What the journal has of an attempt; where the ledger knew its end, that is what it was."""
+    if known is None or known.outcome is None:
+        return attempt
+    return replace(attempt, started_ms=known.started_ms, ended_ms=known.ended_ms, outcome=known.outcome)
 
 
 def _left_of(hold: Hold) -> tuple[int, int]:
@@ -401,9 +430,10 @@ def look_at_others(ledger: Ledger, manager: TokenBudgetManager, weights: Weights
         budget.used, budget.held_elsewhere = used, nano if budget.money else tokens
 
 
-def budgets_text(manager: TokenBudgetManager) -> str:
-    """A run's limits as JSON, by their labels: tokens, or nano-dollars for costs."""
-    return json.dumps({budget.label: budget.limit for budget in manager.budgets})
+def budgets_text(manager: TokenBudgetManager, weights: Weights) -> str:
+    """A run's limits as JSON, by their labels: tokens, or nano-dollars for costs; and its weights, if not flat."""
+    limits: dict[str, int | str] = {budget.label: budget.limit for budget in manager.budgets}
+    return json.dumps(limits if weights == Weights() else {**limits, WEIGHTS_KEY: weights.describe()})
 
 
 def this_machine() -> str:

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from claude_orchestrator import __version__, across_runs
 from claude_orchestrator.config import (
     ADJUST,
+    MAX_LIMIT,
     MAX_RETRIES,
     PERMISSION_MODES,
     WINDOWS,
@@ -138,21 +139,20 @@ class _Command(click.Command):
                     formatter.write_dl(records)
 
 
-class _Seconds(click.FloatRange):
-    """Seconds of a day at most 30 days long; `nan` is none."""
-
-    name = "seconds"
+class _Number(click.FloatRange):
+    """A number in a range; `nan` is in none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+            self.fail(f"{value!r} is not a number.", param, ctx)
         return number
 
 
 POSITIVE = click.IntRange(min=1)
-SOME_SECONDS = _Seconds(min=0, min_open=True, max=2_592_000)
-SECONDS_OR_NONE = _Seconds(min=0, max=2_592_000)
+TOKENS = click.IntRange(min=1, max=MAX_LIMIT)
+SOME_SECONDS = _Number(min=0, min_open=True, max=2_592_000)
+SECONDS_OR_NONE = _Number(min=0, max=2_592_000)
 FILE = click.Path(path_type=Path)
 
 
@@ -170,7 +170,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--rehearse", is_flag=True, help="Run it with simulated instances: costs nothing, needs no claude.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would be done, launch nothing.")
 @click.option("--start-at", metavar="WHEN", help="Wait until then: 30m, 2h, 14:30, 1am.")
-@click.option("--overall-token-budget", type=POSITIVE, metavar="N", help="Token limit for the whole run.")
+@click.option("--overall-token-budget", type=TOKENS, metavar="N", help="Token limit for the whole run.")
 @click.option(
     "--command-budget",
     multiple=True,
@@ -202,16 +202,16 @@ FILE = click.Path(path_type=Path)
 @click.option("--monthly-cost-budget", metavar="USD", help="For all runs of a month.")
 @click.option(
     "--stop-at-rate-limit",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=_Number(0, 100, min_open=True),
     metavar="PERCENT",
     help="Stop when so much of a limit of the subscription is used.",
 )
 @click.option(
     "--ledger", metavar="FILE|off", help="Where use is kept across runs.  [default: in the user's app folder]"
 )
-@click.option("--daily-token-budget", type=POSITIVE, metavar="N", help="For all runs of a day together.")
-@click.option("--weekly-token-budget", type=POSITIVE, metavar="N", help="For all runs of a week, from Monday on.")
-@click.option("--monthly-token-budget", type=POSITIVE, metavar="N", help="For all runs of a month.")
+@click.option("--daily-token-budget", type=TOKENS, metavar="N", help="For all runs of a day together.")
+@click.option("--weekly-token-budget", type=TOKENS, metavar="N", help="For all runs of a week, from Monday on.")
+@click.option("--monthly-token-budget", type=TOKENS, metavar="N", help="For all runs of a month.")
 @click.option("--alert-at", metavar="P,…|off", help="Percentages of any budget to tell of, once each.  [default: 80]")
 @click.option("--alert-command", metavar="CMD", help="A command that gets each alert as JSON; run without a shell.")
 @click.option("--alert-webhook", metavar="URL", help="An address that each alert is POSTed to as JSON.")
@@ -290,8 +290,8 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     claude = "claude" if only_shows or options["rehearse"] else preflight.find_claude(options["claude_bin"])
     sinks = across_runs.check_sinks(options["alert_command"], options["alert_webhook"])
     prices = across_runs.find_prices() if settings.in_money or not options["dry_run"] else None
-    ledger = None if only_shows else _ledger(options, settings, terminal)
-    forecasts = across_runs.Forecasts(ledger)
+    ledger = None if only_shows else _ledger(options, given, settings, terminal)
+    forecasts = across_runs.Forecasts(ledger, settings.token_weights)
     plan = make_plan(config, settings, workspace=str(workspace), claude_bin=claude, forecast=forecasts.of)
     if only_shows:
         return _show_commands(options, workspace, terminal, make_manager(plan, settings))
@@ -307,8 +307,6 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
         warnings.append(f"budgets in money without {PRICES_EXTRA}: what claude states no cost of has none")
     if options["dry_run"]:
         return _dry_run(plan, settings, meter, terminal, config.source, warnings, earlier, ledger)
-    if ledger is None and across_runs.windows_of(settings):
-        raise UserError(f"{across_runs.windows_of(settings)[0]}: needs the ledger, which is off")
     for warning in warnings:
         terminal.message("WARNING", warning)
     from claude_orchestrator import runner
@@ -330,16 +328,27 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     )
 
 
-def _ledger(options: Mapping[str, Any], settings: Settings, terminal: Terminal) -> Ledger | None:
-    """The ledger; a rehearsal has one only where it is named, a dry run makes none."""
-    named = options["ledger"]
+def _ledger(
+    options: Mapping[str, Any], given: Mapping[str, Given], settings: Settings, terminal: Terminal
+) -> Ledger | None:
+    """The ledger; a rehearsal has one only where an option names it, a dry run makes none."""
+    named, windows = options["ledger"], across_runs.windows_of(settings)
+    if options["rehearse"] and "ledger" in given and given["ledger"].origin == "environment":
+        named = None
     if named == "off" or (named is None and options["rehearse"]):
+        if windows:
+            why = "needs the ledger, which is off" if named else "a rehearsal has no ledger: name one with --ledger FILE"
+            raise UserError(f"{windows[0]}: {why}")
         return None
+    if named == "":
+        raise UserError("--ledger: is empty: expected a file, or off")
     path = Path(named) if named else Path(click.get_app_dir(PROGRAM), LEDGER_NAME)
     if options["dry_run"] and not path.exists():
+        fault = across_runs.check_place(path)
+        if fault is not None and (named or windows):
+            raise UserError(f"--ledger: {path}: cannot be opened: {fault}")
         return None
-    wanted = named is not None or bool(across_runs.windows_of(settings))
-    return across_runs.open_ledger(path, None if wanted else terminal.warn)
+    return across_runs.open_ledger(path, None if named or windows else terminal.warn)
 
 
 def _given(ctx: click.Context, options: Mapping[str, Any]) -> dict[str, Given]:

@@ -14,6 +14,7 @@ from token_budget.budget_manager import MODES
 from token_budget.models import WEIGHT_KEYS, Weights
 
 _T = TypeVar("_T")
+MAX_LIMIT = 10**15  # tokens: more is a slip, and sums of more would not fit the ledger
 MAX_RETRIES = 100
 MAX_USD = 1_000_000
 WINDOWS = ("daily", "weekly", "monthly")
@@ -314,6 +315,9 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
             self.error(path, "expected a positive integer", value)
             return 1
+        if value > MAX_LIMIT:
+            self.error(path, f"expected at most {MAX_LIMIT:,}", value)
+            return 1
         return value
 
     def retries(self, value: object, path: str) -> int:
@@ -399,12 +403,13 @@ class _Reader:
         return f"{value:.9f}".rstrip("0").rstrip(".")
 
     def alert_at(self, value: object, path: str) -> str:
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
-            parse_thresholds(value if isinstance(value, str) else ",".join(map(str, value)))  # type: ignore[call-overload]
-        except (TypeError, ValueError):
-            self.error(path, 'expected percentages such as [50, 80] or "50,80"', value)
+            parse_thresholds(text)
+        except ValueError:
+            self.error(path, 'expected percentages such as 80, [50, 80] or "50,80"', value)
             return ""
-        return value if isinstance(value, str) else ",".join(map(str, value))  # type: ignore[call-overload]
+        return text
 
     def adjust(self, value: object, path: str) -> str:
         return self.choice(value, path, ADJUST)

@@ -20,7 +20,7 @@ from typing import Any
 from claude_orchestrator import journal, report
 from claude_orchestrator.bookkeeping import Books, budgets_text, this_machine
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.instance import Price
+from claude_orchestrator.instance import NOT_ENDED, Price, State
 from claude_orchestrator.launcher import Launcher, LocalLauncher, raise_file_limit, use_pidfd_watcher
 from claude_orchestrator.metering import Meter
 from claude_orchestrator.plan import Plan, make_manager
@@ -186,7 +186,7 @@ class _Run:
                 this_machine(),
                 to_ms(self.record.started_at),
                 mode=manager.enforcement_mode,
-                budgets=budgets_text(manager),
+                budgets=budgets_text(manager, settings.token_weights),
             ),
             manager,
             settings.token_weights,
@@ -264,7 +264,7 @@ class _Run:
                 session=past.session_id,
                 base_command=past.base_command,
                 ended_ms=round((past.launched_at + attempt.seconds) * 1000),
-                outcome=str(past.state),
+                outcome=_outcome(past.state, is_last=number == len(past.attempts)),
                 exact=attempt.exact,
                 usage=attempt.usage,
                 cost_nano=None if attempt.cost_usd is None else round(attempt.cost_usd * NANO),
@@ -386,6 +386,13 @@ class _Run:
                 self.terminal.message(Level.ERROR, f"{path}: cannot be written: {error.strerror or error}")
                 code = code or 1
         return code
+
+
+def _outcome(state: State, *, is_last: bool) -> str:
+    """How an attempt of an earlier orchestrator ended: all but the last failed, or there would be no further one."""
+    if not is_last:
+        return str(State.FAILED)
+    return "interrupted" if state in NOT_ENDED else str(state)
 
 
 def _price_with(prices: Prices | None, complain: Callable[[str], None]) -> Price | None:

@@ -305,10 +305,12 @@ class Session:
             journal.write("turn", instance=status.name, done=status.turns_completed)
         match event:
             case Init():
+                self._ask_for_limits()
                 command = status.unknown_command
                 if command is not None and not self.supervisor.knows_command(status.spec.cwd, command):
                     self.stop(State.FAILED, f"Unknown command: {command}")
             case Result():
+                self._ask_for_limits()
                 self._turn_ended()
             case UsageAnswer():
                 self._asking = False
@@ -451,6 +453,11 @@ class Session:
             self._ask()
         elif self._timer is None:
             self._timer = loop.call_later(max(wait_s, 0.0), self._ask)
+
+    def _ask_for_limits(self) -> None:
+        """At the beginning and the end of a turn too, where a subscription's limits are to stop the run."""
+        if self.supervisor.settings.stop_at_rate_limit is not None:
+            self._ask()
 
     def _ask(self) -> None:
         if self._timer is not None:

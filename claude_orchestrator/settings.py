@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from claude_orchestrator.config import BudgetConfig
+from claude_orchestrator.config import MAX_LIMIT, BudgetConfig
 from claude_orchestrator.errors import UserError
 from token_budget.alerts import parse_thresholds
 from token_budget.models import Weights
@@ -141,7 +141,7 @@ def _read(name: str, value: Any) -> Any:
 def parse_command_budget(text: str) -> tuple[str, int]:
     """`/cmd=N` as key and limit; the last `=` splits. Raises ValueError with the whole error line."""
     key, number = _split(text, "--command-budget", "/test=1000")
-    if not (number.isascii() and number.isdigit()) or int(number) == 0:
+    if not (number.isascii() and number.isdigit() and len(number) <= 16) or not 0 < int(number) <= MAX_LIMIT:
         raise ValueError(f"--command-budget: expected a positive integer after '=', got {number!r} in {text!r}")
     return key, int(number)
 

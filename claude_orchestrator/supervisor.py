@@ -152,7 +152,8 @@ class Supervisor:
                 self._wait(status, decision.reason)
             else:
                 if decision.action is Action.WARN and decision.budget is not None:
-                    self.say(Level.WARNING, f"{_would_exceed(decision.budget)} instance {spec.name} goes ahead")
+                    would = _would_exceed(decision.budget)
+                    self.say(Level.WARNING, f"{would} instance {spec.name} goes ahead ({decision.reason})")
                     self.journal.write("decision", instance=spec.name, action="warn", reason=decision.reason)
                 self._launch(tasks, status, decision.hold)
         return min(pauses_s, default=None)
@@ -208,10 +209,10 @@ class Supervisor:
             return
         if status.ending or status.work_done or hold.remaining >= GROW_BELOW * spec.estimate_tokens:
             return
-        further = spec.estimate_tokens
+        further, drawn = spec.estimate_tokens, self.settings.token_weights.draw(status.usage)
         if spec.forecast is not None:
-            expected = spec.forecast.given(status.total_tokens).p50
-            further = max(LEAST_SHARE_TOKENS, expected - status.total_tokens) if expected is not None else further
+            expected = spec.forecast.given(drawn).p50
+            further = max(LEAST_SHARE_TOKENS, expected - drawn) if expected is not None else further
         room = min((budget.free for budget in hold.budgets), default=0)
         if room >= LEAST_SHARE_TOKENS:
             more = hold.grow(further)

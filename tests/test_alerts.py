@@ -104,16 +104,17 @@ def test_an_alert_says_it_in_words_and_json() -> None:
     assert [cost.payload("now")[key] for key in ("unit", "used", "limit")] == ["USD", 1.23, 2.0]
 
 
-def test_the_id_is_of_budget_unit_window_and_threshold_alone() -> None:
+def test_the_id_is_of_budget_unit_limit_window_and_threshold_alone() -> None:
     one = Alert("overall", "tokens", 80, 80, 100, "run 1", "1", "text")
-    assert one.id == Alert("overall", "tokens", 80, 99, 110, "run 1", "2", "other").id
+    assert one.id == Alert("overall", "tokens", 80, 99, 100, "run 1", "2", "other").id
     others = [
         Alert("daily", "tokens", 80, 80, 100, "run 1", "1", "text"),
         Alert("overall", "USD", 80, 80, 100, "run 1", "1", "text"),
         Alert("overall", "tokens", None, 80, 100, "run 1", "1", "text"),
         Alert("overall", "tokens", 80, 80, 100, "run 2", "1", "text"),
+        Alert("overall", "tokens", 80, 80, 110, "run 1", "1", "text"),  # a raised limit is another one
     ]
-    assert len({alert.id for alert in (one, *others)}) == 5
+    assert len({alert.id for alert in (one, *others)}) == 6
     assert len(one.id) == 32 and int(one.id, 16) >= 0
 
 
@@ -152,7 +153,7 @@ def test_every_threshold_reached_is_marked_once_and_none_other(
             book = AlertBook(thresholds, stored, stored.append)
         told += [alert.threshold for alert in book.due([info, info], this_run, RUN)]
     reached = {t for t in thresholds if info.used * 100 >= t * limit} if steps else set()
-    assert {json.loads(key)[3] for key in stored} == reached and len(stored) == len(reached)
+    assert {json.loads(key)[4] for key in stored} == reached and len(stored) == len(reached)
     assert told == sorted(set(filter(None, told))) and (max(reached, default=None) == (told[-1] if told else None))
 
 

@@ -32,6 +32,10 @@ def ledger_of(place: Workplace) -> Ledger:
     return Ledger(place.root / "ledger.db", create=False)
 
 
+def ledger_path(place: Workplace) -> str:
+    return str(place.root / "ledger.db")
+
+
 def run(place: Workplace, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     return place.run("--ledger", str(place.root / "ledger.db"), "--report", "report.json", *args, **env)
 
@@ -258,6 +262,30 @@ def test_a_subscriptions_limit_can_be_a_budget(percent: float, state: State) -> 
         assert outcome.instances[1].state is State.BLOCKED
 
 
+def test_a_subscriptions_limit_stops_short_instances_too() -> None:
+    """They are asked at their beginning: no beat has come by then."""
+    setup = {"instances": [{"name": f"i{n}", "command": "/c"} for n in range(3)]}
+
+    class Asked(Script):
+        async def launch(self, spec: Any) -> ScriptedRunning:
+            running = await super().launch(spec)
+            send = running.send
+
+            def answer(message: Any) -> None:
+                send(message)
+                if message.get("request", {}).get("subtype") == "get_usage":
+                    limits = {"five_hour": {"utilization": 92}}
+                    usage = {"session": {"total_cost_usd": 0, "model_usage": {}}, "rate_limits": limits}
+                    response = {"subtype": "success", "request_id": "usage", "response": usage}
+                    running.emit({"type": "control_response", "response": response})
+
+            running.send = answer  # type: ignore[method-assign]
+            return running
+
+    outcome = run_config(setup, Asked(), workspace=Path("/"), stop_at_rate_limit=90.0, max_parallel=1)
+    assert [status.state for status in outcome.instances][1:] == [State.BLOCKED] * 2
+
+
 @pytest.mark.parametrize(("adjust", "grown"), [("pool", True), ("off", False)])
 def test_holds_grow_into_the_room_that_is_there(place: Workplace, adjust: str, grown: bool) -> None:
     setup = {"instances": entries(9000, seconds=1.0)}  # the estimate is 1,000
@@ -340,6 +368,55 @@ def test_forecasts_are_shown_held_and_told_when_a_budget_will_be_passed(place: W
     assert "forecast:  unknown (n=0)" in few and "estimate:  1,000 tokens" in few
 
 
+def test_forecasts_are_of_what_budgets_draw(place: Workplace) -> None:
+    """With weights a budget draws less than was used, and so does the estimate."""
+    setup = {"instances": entries(20_000), "budget": {"token_weights": "cache_read=0"}}
+    for _ in range(5):
+        assert rehearse(place, setup).returncode == 0
+    limits = ("--overall-token-budget", "15000", "--budget-enforcement-mode", "block")
+    shown = rehearse(place, setup, *limits, "--dry-run").stdout
+    assert "forecast:  about 6K" in shown.replace("6.0K", "6K") and "fits the overall budget (15,000): 100%" in shown
+    assert rehearse(place, setup, *limits).returncode == 0
+    (run, *_) = ledger_of(place).runs()
+    assert json.loads(run.budgets)["token weights"].endswith("cache_read=0")
+
+
+def test_money_that_is_forecast_to_run_out_is_told(place: Workplace) -> None:
+    for _ in range(5):
+        assert run(place, "/test").returncode == 0  # 0.01 USD each
+    setup = {"instances": [{"name": f"i{n}", "command": "/test"} for n in range(4)]}
+    told = run(place, "--config", place.config(setup), "--overall-cost-budget", "0.025", FAKE_SECONDS="1.2")
+    assert "the overall cost budget is forecast to be passed ($0.0400/$0.0250" in told.stderr
+    blocked = ("--budget-enforcement-mode", "block", "--max-parallel", "2")
+    done = run(place, "--config", place.config(setup), "--overall-cost-budget", "0.025", *blocked)
+    assert "overall cost budget: used $0.0200 + estimate $0.0100 > limit $0.0250" in done.stderr
+    assert (
+        "estimate:  1,050 tokens, $0.0100"
+        in run(place, "--config", place.config(setup), "--overall-cost-budget", "0.025", "--dry-run").stdout
+    )
+
+
+def test_of_many_orchestrators_one_tells_of_a_window(place: Workplace) -> None:
+    ledger = ledger_path(place)
+    setup = {"instances": entries(4000, seconds=1.5), "budget": {"daily_token_budget": 5000}}
+    argv = place.argv("--config", place.config(setup), "--rehearse", "--ledger", ledger, "--alert-at", "50")
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen(argv, env=place.env, cwd=place.root, **pipes)  # type: ignore[call-overload]
+        for _ in range(3)
+    ]
+    said = "".join(process.communicate(timeout=60)[1] for process in started)
+    assert said.count("of the daily budget is used") == 1, said
+
+
+def test_an_attempt_that_was_broken_off_is_told_so_and_others_keep_their_end(place: Workplace) -> None:
+    entry = {"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "hang-once"}}
+    kill_in_the_middle(place, {"instances": [entry]}, "--ledger", ledger_path(place), until=b'"kind":"usage"')
+    for _ in range(2):
+        assert run(place, "--resume", "last").returncode == 0
+        assert [attempt.outcome for attempt in ledger_of(place).attempts()] == ["interrupted", "completed"]
+
+
 # -- profiles and bad input --
 
 
@@ -358,7 +435,7 @@ BAD = {
     "an unknown profile": (("--budget-profile", "nightly"), "--budget-profile: "),
     "a window without a ledger": (
         ("--daily-token-budget", "5", "--ledger", "off"),
-        "--daily-token-budget: needs the l",
+        "--daily-token-budget: needs the ledger",
     ),
     "a cost": (("--overall-cost-budget", "lots"), "--overall-cost-budget: expected an amount"),
     "a command's cost": (("--command-cost-budget", "/test=-1"), "--command-cost-budget: expected an amount"),
@@ -367,6 +444,13 @@ BAD = {
     "a command": (("--alert-command", "'unbalanced"), "--alert-command: "),
     "a percentage": (("--stop-at-rate-limit", "120"), "stop-at-rate-limit"),
     "a window": (("--weekly-token-budget", "0"), "weekly-token-budget"),
+    "a limit beyond reason": (("--overall-token-budget", "9" * 23), "overall-token-budget"),
+    "a command's limit beyond reason": (("--command-budget", "/test=" + "9" * 23), "--command-budget: expected"),
+    "no percentage": (("--stop-at-rate-limit", "nan"), "stop-at-rate-limit"),
+    "no ledger": (("--ledger", ""), "--ledger: is empty"),
+    "a rehearsal's window": (("--daily-token-budget", "5"), "a rehearsal has no ledger: name one"),
+    "a dry run's window": (("--daily-token-budget", "5", "--ledger", "off", "--dry-run"), "the ledger, which is off"),
+    "a dry run's ledger": (("--ledger", "/dev/null/y.db", "--dry-run"), "--ledger: /dev/null/y.db: cannot be opened"),
 }
 
 

@@ -59,13 +59,13 @@ def test_an_attempt_that_ends_keeps_what_it_had(ledger: Ledger) -> None:
         attempts=[Attempt("r1", "a", 1, 9, session="s", model="opus", ended_ms=5000, outcome="completed", exact=True)],
         runs=[Run("r1", "m", 9, ended_ms=6000, exit_code=0)],
         notes=[Note("n1", "r1", 1, "adjust", "why", "a")],
-        alerts=[("key", "r1", 1)],
     )
     first = ledger.attempts(run="r1")[0]
     assert (first.started_ms, first.base_command, first.session, first.outcome) == (1000, "/test", "s", "completed")
     assert first.exact and first.usage.total_tokens == 110
     assert ledger.runs()[0].ended_ms == 6000 and ledger.runs()[0].started_ms == 1000
-    assert ledger.notes()[0].text == "why" and ledger.alerts_sent() == {"key"}
+    assert ledger.notes()[0].text == "why" and ledger.claim_alerts(["key", "k2"], "r1", 1) == {"key", "k2"}
+    assert ledger.claim_alerts(["key", "k3"], "r2", 2) == {"k3"} and ledger.alerts_sent() == {"key", "k2", "k3"}
 
 
 def reserve(
@@ -85,19 +85,32 @@ def test_holds_are_shared_and_lapse(ledger: Ledger) -> None:
     warned = reserve(ledger, 191, 400, now_ms=1500, enforce=False)
     assert warned.action is Action.WARN and warned.hold is not None
     assert ledger.held_by_others("other", 1500) == (291, 0) and ledger.held_by_others("r1", 1500) == (0, 0)
-    ledger.write(holds=[(warned.hold, 0, 0, 0)])
+    ledger.write(holds=[(warned.hold, "r1", 0, 0, 0)])
     assert ledger.held_by_others("other", 1500) == (100, 0)
     ledger.release_run("r1")
     assert ledger.held_by_others("other", 1500) == (0, 0)
     assert reserve(ledger, 1, 400, nano=500).action is Action.BLOCK
 
 
+def test_a_hold_that_lapsed_while_its_owner_slept_stands_again_and_hurts_nobody(ledger: Ledger) -> None:
+    slept = reserve(ledger, 100, 400, now_ms=0)
+    other = ledger.reserve("r2", "b", 200, 0, [], weights=FLAT, now_ms=2000, lease_ms=1000, enforce=True)
+    assert slept.hold is not None and other.hold is not None and slept.hold != other.hold
+    ledger.write(holds=[(slept.hold, "r1", 90, 0, 4000)])
+    assert ledger.held_by_others("", 2500) == (290, 0) and ledger.held_by_others("r1", 2500) == (200, 0)
+    ledger.write(holds=[(slept.hold, "r1", 0, 0, 0)])
+    assert ledger.held_by_others("", 2500) == (200, 0)
+
+
 def test_pruning_takes_what_ended_before(ledger: Ledger) -> None:
     fill(ledger)
     ledger.write(attempts=[Attempt("r1", "a", 1, 1000, ended_ms=2000)])
-    assert ledger.prune(1500) == 1  # b began before and never ended
+    now_ms = 8 * 86_400_000
+    assert ledger.old(1500, 2000) == (0, 0) and ledger.prune(1500, 2000) == 0  # b may still run
+    assert ledger.old(1500, now_ms) == (1, 100)
+    assert ledger.prune(1500, now_ms) == 1  # b began long ago and never ended
     assert [attempt.instance for attempt in ledger.attempts()] == ["a"] and len(ledger.runs()) == 1
-    assert ledger.prune(9000) == 2 and not ledger.runs() and not list(ledger.records())
+    assert ledger.prune(9000, now_ms) == 2 and not ledger.runs() and not list(ledger.records())
 
 
 def test_a_damaged_file_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -145,7 +158,7 @@ for number in range(int(sys.argv[3])):
         got += 1
         ledger.write(runs=[Run(me, "m", 5)], attempts=[Attempt(me, str(number), 1, 5)],
             records=[Record(f"{me}/{number}", me, str(number), 1, 5, "m", Usage(100))],
-            holds=[(answer.hold, 0, 0, 0)])
+            holds=[(answer.hold, me, 0, 0, 0)])
 print(got)
 """
 

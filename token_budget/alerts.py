@@ -86,8 +86,8 @@ class Alert:
 
     @property
     def key(self) -> str:
-        """What makes it the same alert, as text: budget, unit, window and threshold."""
-        return json.dumps([self.budget, self.unit, self.window, self.threshold])
+        """What makes it the same alert, as text: budget, unit, limit, window and threshold."""
+        return json.dumps([self.budget, self.unit, self.limit, self.window, self.threshold])
 
     @property
     def id(self) -> str:

@@ -394,14 +394,13 @@ def _from_claude(ledger: Ledger | None, folder: Path) -> Parcel:
 def prune(ctx: click.Context, before: str, yes: bool) -> None:
     """Take old runs out of the ledger."""
     ledger = _open(ctx)
-    before_ms = _since(before, "--before")
-    old = [attempt for attempt in ledger.attempts() if (attempt.ended_ms or attempt.started_ms) < before_ms]
-    tokens = sum(attempt.usage.total_tokens for attempt in old)
+    moments = _since(before, "--before"), int(time.time() * 1000)
+    attempts, tokens = ledger.old(*moments)
     if yes:
-        gone = ledger.prune(before_ms)
-        click.echo(f"removed {len(old):,} attempts, {gone:,} records ({format_tokens(tokens)} tokens)")
+        gone = ledger.prune(*moments)
+        click.echo(f"removed {attempts:,} attempts, {gone:,} records ({format_tokens(tokens)} tokens)")
     else:
-        click.echo(f"would remove {len(old):,} attempts ({format_tokens(tokens)} tokens); with --yes it is done")
+        click.echo(f"would remove {attempts:,} attempts ({format_tokens(tokens)} tokens); with --yes it is done")
 
 
 def main() -> None:

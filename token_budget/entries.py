@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from token_budget.models import Action, Usage
 
 FOREVER_MS = 2**62
+WEIGHTS_KEY = "token weights"
 IMPORTED = "imported"  # the outcome of what no orchestrator ran: no instance of ours
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of the orchestrator; `budgets` is JSON text of its limits."""
+    """A run of the orchestrator; `budgets` is JSON text of its limits, and of its weights under `WEIGHTS_KEY`."""
 
     run: str
     machine: str

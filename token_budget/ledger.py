@@ -22,6 +22,7 @@ from token_budget.schema import APPLICATION_ID, MIGRATIONS, QUARTER_MS, statemen
 
 BUSY_S = 60.0  # for a writer to wait for others
 BUSY_AGAIN_S = 0.01
+MAY_RUN_MS = 7 * 86_400_000  # what has no end after that had none
 
 
 _PLACE_FAULTS = frozenset(
@@ -159,14 +160,13 @@ class Ledger:
         attempts: Iterable[Attempt] = (),
         records: Iterable[Record] = (),
         notes: Iterable[Note] = (),
-        alerts: Iterable[tuple[str, str, int]] = (),
-        holds: Iterable[tuple[int, int, int, int]] = (),
+        holds: Iterable[tuple[int, str, int, int, int]] = (),
     ) -> int:
         """Write all of it in one transaction, durably; returns how many records were new.
 
         Runs and attempts that are there already get their session, model, end and outcome; `usage` and `cost_nano` of
-        attempts come from their records alone. Alerts are (key, run, at_ms). Holds are (key, tokens, cost_nano,
-        expires_ms): what is left of each; one that expires at 0 is taken away.
+        attempts come from their records alone. Holds are (key, run, tokens, cost_nano, expires_ms): what is left of
+        each; one that expires at 0 is taken away.
         """
         with self._transaction():
             self._db.executemany(_PUT_RUN, [_run_row(run) for run in runs])
@@ -176,13 +176,9 @@ class Ledger:
                 "INSERT OR IGNORE INTO notes VALUES (?, ?, ?, ?, ?, ?)",
                 [(note.id, note.run, note.at_ms, note.kind, note.instance, note.text) for note in notes],
             )
-            self._db.executemany("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?)", alerts)
-            for key, tokens, cost_nano, expires_ms in holds:
-                if expires_ms:
-                    self._db.execute(
-                        "UPDATE holds SET tokens = ?, cost_nano = ?, expires_ms = ? WHERE key = ?",
-                        (tokens, cost_nano, expires_ms, key),
-                    )
+            for key, run, *amounts, expires_ms in holds:
+                if expires_ms:  # one that had lapsed meanwhile (the machine slept) stands again
+                    self._db.execute(_PUT_HOLD, (key, run, *amounts, expires_ms))
                 else:
                     self._db.execute("DELETE FROM holds WHERE key = ?", (key,))
         return new
@@ -227,23 +223,38 @@ class Ledger:
             )
             return replace(answer, hold=cursor.lastrowid)
 
+    def claim_alerts(self, keys: Iterable[str], run: str, at_ms: int) -> set[str]:
+        """Those of the keys that nobody had claimed: of many processes one sends an alert."""
+        new = set()
+        with self._transaction():
+            for key in keys:
+                if self._db.execute("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?)", (key, run, at_ms)).rowcount:
+                    new.add(key)
+        return new
+
     def release_run(self, run: str) -> None:
         """Take away what an earlier orchestrator of this run held."""
         with self._transaction():
             self._db.execute("DELETE FROM holds WHERE run = ?", (run,))
 
-    def prune(self, before_ms: int) -> int:
-        """Take away runs that ended, and records that were made, before a moment; returns how many records went."""
-        old = "SELECT key FROM attempts WHERE coalesce(ended_ms, started_ms) < ?"
+    def old(self, before_ms: int, now_ms: int) -> tuple[int, int]:
+        """How many attempts `prune` would take away, and the tokens that they used."""
+        counts = "count(*), coalesce(sum(input + output + cache_write + cache_read), 0)"
+        row = self._row(f"SELECT {counts} FROM attempts WHERE {_OLD}", (before_ms, now_ms - MAY_RUN_MS))
+        return row[0], row[1]
+
+    def prune(self, before_ms: int, now_ms: int) -> int:
+        """Take away what ended before a moment; returns how many records went.
+
+        What has no end is old where it began before that moment, and more than a week ago: it does not run any more.
+        """
+        old, moments = f"SELECT key FROM attempts WHERE {_OLD}", (before_ms, now_ms - MAY_RUN_MS)
         with self._transaction():
-            gone = self._db.execute(f"DELETE FROM records WHERE attempt IN ({old})", (before_ms,)).rowcount
-            self._db.execute(f"DELETE FROM quarters WHERE attempt IN ({old})", (before_ms,))
-            self._db.execute("DELETE FROM attempts WHERE coalesce(ended_ms, started_ms) < ?", (before_ms,))
-            self._db.execute(
-                "DELETE FROM runs WHERE coalesce(ended_ms, started_ms) < ? AND run NOT IN (SELECT run FROM attempts)",
-                (before_ms,),
-            )
-            self._db.execute("DELETE FROM notes WHERE at_ms < ?", (before_ms,))
+            gone = self._db.execute(f"DELETE FROM records WHERE attempt IN ({old})", moments).rowcount
+            self._db.execute(f"DELETE FROM quarters WHERE attempt IN ({old})", moments)
+            self._db.execute(f"DELETE FROM attempts WHERE {_OLD}", moments)
+            self._db.execute(f"DELETE FROM runs WHERE {_OLD} AND run NOT IN (SELECT run FROM attempts)", moments)
+            self._db.execute("DELETE FROM notes WHERE at_ms < ? AND run NOT IN (SELECT run FROM runs)", (before_ms,))
             self._db.execute("DELETE FROM alerts WHERE at_ms < ?", (before_ms,))
         return gone
 
@@ -299,13 +310,21 @@ class Ledger:
         return [Run(*row) for row in rows]
 
     def attempts(
-        self, *, run: str | None = None, base_command: str | None = None, since_ms: int = 0, latest: int = -1
+        self,
+        *,
+        run: str | None = None,
+        base_command: str | None = None,
+        since_ms: int = 0,
+        latest: int = -1,
+        imported: bool = True,
     ) -> list[Attempt]:
-        """Attempts by their start, at most the `latest` of those that ended last; of one run or base command."""
+        """Attempts by their start, at most the `latest` of those that ended last; of one run or base command; without
+        `imported`, those that orchestrators ran."""
         wanted = {
             "run = ?": run,
             "base_command = ?": base_command,
             "coalesce(ended_ms, started_ms) >= ?": since_ms or None,
+            "outcome IS NOT ?": None if imported else IMPORTED,
         }
         asked = {condition: value for condition, value in wanted.items() if value is not None}
         rows = self._rows(
@@ -352,6 +371,7 @@ class Ledger:
         return {row[0] for row in self._rows("SELECT key FROM alerts")}
 
 
+_OLD = "coalesce(ended_ms, started_ms) < ? AND (ended_ms IS NOT NULL OR started_ms < ?)"
 _HELD = "coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0)"
 _USE = "attempt, model, input, output, cache_write, cache_read, cost_nano"
 _QUARTERS = f"SELECT start_ms, {_USE} FROM quarters WHERE start_ms >= ? AND start_ms < ?"
@@ -370,6 +390,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run, instance, attempt) DO UPDATE SET session = coalesce(excluded.session, session),
     model = coalesce(excluded.model, model), ended_ms = coalesce(excluded.ended_ms, ended_ms),
     outcome = coalesce(excluded.outcome, outcome), exact = excluded.exact
+"""
+_PUT_HOLD = """
+INSERT INTO holds (key, run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, '', ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET tokens = excluded.tokens, cost_nano = excluded.cost_nano,
+    expires_ms = excluded.expires_ms
 """
 _PUT_RECORD = """
 INSERT INTO records

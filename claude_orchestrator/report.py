@@ -14,6 +14,7 @@ from claude_orchestrator.instance import InstanceStatus, State, rate_limit_rows
 from claude_orchestrator.metering import STREAM, Meter
 from claude_orchestrator.plan import Plan
 from claude_orchestrator.resume import Past
+from token_budget.adjust import Adjustment
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import CommandBudgetInfo, Scope, Usage
 from token_budget.text import Look, display_width, fit, format_tokens, printable
@@ -44,7 +45,7 @@ class Run:
     folder: str | None = None
     meter: Meter = STREAM
     removed: Sequence[Past] = ()
-    adjustments: Sequence[str] = ()
+    adjustments: Sequence[Adjustment] = ()
     rate_limits: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -106,9 +107,7 @@ def final_report(run: Run, now: float, look: Look) -> list[str]:
         f"{printable(past.name)}: not in the config any more; {_at_least(past.exact)}{past.usage.total_tokens:,} tokens"
         for past in run.removed
     ]
-    lines += [f"Adjusted: {printable(text)}" for text in run.adjustments[:ADJUSTMENTS_SHOWN]]
-    if len(run.adjustments) > ADJUSTMENTS_SHOWN:
-        lines.append(f"... and {len(run.adjustments) - ADJUSTMENTS_SHOWN} more adjustments (in the JSON report)")
+    lines += _adjusted(run.adjustments)
     lines += [
         f"Subscription: {printable(name)} {used:g} % used" + (f", resets at {printable(resets)}" if resets else "")
         for name, used, resets in rate_limit_rows(run.rate_limits)
@@ -122,6 +121,24 @@ def final_report(run: Run, now: float, look: Look) -> list[str]:
     if run.folder:
         lines.append(f"Logs: {printable(run.folder)}")
     return lines
+
+
+def _adjusted(adjustments: Sequence[Adjustment]) -> list[str]:
+    """The changes of holds; those that grew several times in a line each."""
+    grown: dict[str, list[int]] = {}
+    texts = []
+    for adjustment in adjustments:
+        if adjustment.more_tokens:
+            grown.setdefault(adjustment.instance, []).append(adjustment.more_tokens)
+        else:
+            texts.append(adjustment.text)
+    texts += [
+        f"hold of {name} up {'once' if len(more) == 1 else f'{len(more)} times'}, by {sum(more):,} tokens in all"
+        for name, more in grown.items()
+    ]
+    lines = [f"Adjusted: {printable(text)}" for text in texts[:ADJUSTMENTS_SHOWN]]
+    left = len(texts) - len(lines)
+    return [*lines, f"... and {left} more adjustments (in the JSON report)"] if left else lines
 
 
 def total_cost(run: Run) -> float | None:
@@ -286,7 +303,7 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
             }
             for past in run.removed
         ],
-        "adjustments": list(run.adjustments),
+        "adjustments": [adjustment.text for adjustment in run.adjustments],
         "rate_limits": [
             {"name": name, "used_percent": used, "resets_at": resets or None}
             for name, used, resets in rate_limit_rows(run.rate_limits)

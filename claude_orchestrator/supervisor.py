@@ -16,7 +16,7 @@ from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.retries import RATE_LIMIT, backoff_s, passing_cause, reset_wait_s, session_is_lost
 from claude_orchestrator.session import Accounts, ApiMeter, Level, Log, Records, Session, Unaccounted, Unrecorded
 from claude_orchestrator.settings import Settings
-from token_budget.adjust import GROW_BELOW, LEAST_SHARE_TOKENS, floor_of, max_min_shares
+from token_budget.adjust import GROW_BELOW, LEAST_SHARE_TOKENS, Adjustment, floor_of, max_min_shares
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope
 from token_budget.text import NANO, format_usd
@@ -72,7 +72,7 @@ class Supervisor:
         self.meter = meter
         self.accounts = accounts or Unaccounted()
         self.price = price
-        self.adjustments: list[str] = []
+        self.adjustments: list[Adjustment] = []
         self.rate_limits: Mapping[str, Any] = {}
         self.journal = journal or Unrecorded()
         self._sessions: dict[str, Session] = {}
@@ -216,13 +216,14 @@ class Supervisor:
         room = min((budget.free for budget in hold.budgets), default=0)
         if room >= LEAST_SHARE_TOKENS:
             more = hold.grow(further)
-            self._adjusted(spec.name, f"hold of {spec.name} up by {more:,} tokens: it has used {status.total_tokens:,}")
+            text = f"hold of {spec.name} up by {more:,} tokens: it has used {status.total_tokens:,}"
+            self._adjusted(spec.name, text, more)
 
-    def _adjusted(self, instance: str, text: str) -> None:
+    def _adjusted(self, instance: str, text: str, more_tokens: int = 0) -> None:
         self.journal.write("adjust", instance=instance, reason=text)
         self.accounts.adjusted("adjust", text, instance)
         if len(self.adjustments) < MAX_ADJUSTMENTS:
-            self.adjustments.append(text)
+            self.adjustments.append(Adjustment(instance, text, more_tokens))
 
     def _wait(self, status: InstanceStatus, reason: str) -> None:
         if status.state is State.PENDING:

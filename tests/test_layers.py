@@ -26,7 +26,7 @@ RULES: dict[str, set[str]] = {
     f"{TB}.ledger": {f"{TB}.entries", f"{TB}.models", f"{TB}.schema"},
     f"{TB}.pricing": {f"{TB}.models"},
     f"{TB}.adjust": set(),
-    f"{TB}.observations": {f"{TB}.entries", f"{TB}.forecast", f"{TB}.ledger"},
+    f"{TB}.observations": {f"{TB}.entries", f"{TB}.forecast", f"{TB}.ledger", f"{TB}.models"},
     f"{TB}.forecast": {f"{TB}.models", f"{TB}.text"},
     f"{TB}.profiles": {f"{TB}.models"},
     f"{TB}.alerts": {f"{TB}.models", f"{TB}.text"},

@@ -337,9 +337,7 @@ def _ledger(
         named = None
     if named == "off" or (named is None and options["rehearse"]):
         if windows:
-            why = (
-                "needs the ledger, which is off" if named else "a rehearsal has no ledger: name one (--ledger)"
-            )
+            why = "needs the ledger, which is off" if named else "a rehearsal has no ledger: name one (--ledger)"
             raise UserError(f"{windows[0]}: {why}")
         return None
     if named == "":

@@ -22,10 +22,11 @@ from tests.test_accounting import config as real_config
 from token_budget.adjust import floor_of, max_min_shares
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.entries import Attempt, Record, Run
+from token_budget.history import run_detail
 from token_budget.ledger import Ledger
 from token_budget.models import Action, Scope, Usage
 from token_budget.pricing import Prices
-from token_budget.text import NANO
+from token_budget.text import NANO, Look
 
 
 def ledger_of(place: Workplace) -> Ledger:
@@ -379,6 +380,8 @@ def test_forecasts_are_of_what_budgets_draw(place: Workplace) -> None:
     assert rehearse(place, setup, *limits).returncode == 0
     (run, *_) = ledger_of(place).runs()
     assert json.loads(run.budgets)["token weights"].endswith("cache_read=0")
+    last = "\n".join(run_detail(ledger_of(place), "last", Look()))
+    assert re.search(r"overall +(4|3)\d% +\d\.\dK/15\.0K", last), last
 
 
 def test_money_that_is_forecast_to_run_out_is_told(place: Workplace) -> None:

@@ -258,9 +258,11 @@ def profile_save(
 
     values: dict[str, object] = {}
     if from_run is not None:
-        used = _use_of_run(_open(ctx), from_run)
+        used, weights = _use_of_run(_open(ctx), from_run)
         commands = {command: tokens for command, tokens in used.items() if command is not None}
         values.update(values_of(sum(used.values()), commands, margin))
+        if weights != "flat":
+            values["token_weights"] = weights
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not separator:
@@ -280,13 +282,15 @@ def _value(key: str, text: str) -> object:
     return text if key == "alert_at" and isinstance(value, int) else value  # one percentage is a list of them
 
 
-def _use_of_run(ledger: Ledger, run_id: str) -> Counter[str | None]:
-    from token_budget.history import find_run
+def _use_of_run(ledger: Ledger, run_id: str) -> tuple[Counter[str | None], str]:
+    """What each base command drew from the run's budgets, and by which weights."""
+    from token_budget.history import find_run, weights_of
 
-    used: Counter[str | None] = Counter()
-    for attempt in ledger.attempts(run=find_run(ledger, encodable(run_id), "--from-run").run):
-        used[attempt.base_command] += attempt.usage.total_tokens
-    return used
+    run = find_run(ledger, encodable(run_id), "--from-run")
+    used, weights = Counter[str | None](), weights_of(run)
+    for attempt in ledger.attempts(run=run.run):
+        used[attempt.base_command] += weights.draw(attempt.usage)
+    return used, weights.describe()
 
 
 @profile.command("delete")

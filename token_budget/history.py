@@ -14,9 +14,9 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Literal
 
-from token_budget.entries import FOREVER_MS, Attempt, Instance, Note, Run, Sum
+from token_budget.entries import FOREVER_MS, WEIGHTS_KEY, Attempt, Instance, Note, Run, Sum
 from token_budget.ledger import Ledger
-from token_budget.models import Usage
+from token_budget.models import Usage, Weights
 from token_budget.text import (
     ELLIPSIS,
     NANO,
@@ -450,12 +450,9 @@ class _Budget:
 
 def _budgets(ledger: Ledger, run: Run, attempts: Sequence[Attempt], local: Callable[[int], datetime]) -> list[_Budget]:
     """The run's limits with what it used of them; of a window's, what all runs used in it up to the run's end."""
-    try:
-        limits = json.loads(run.budgets)
-    except ValueError:
-        limits = None
+    limits, weights = _said(run), weights_of(run)
     found = []
-    for label, limit in limits.items() if isinstance(limits, dict) else ():
+    for label, limit in limits.items():
         if type(limit) is not int or limit <= 0:
             continue
         money = label.endswith(" cost") and label.removeprefix("instance ") not in {one.instance for one in attempts}
@@ -466,9 +463,26 @@ def _budgets(ledger: Ledger, run: Run, attempts: Sequence[Attempt], local: Calla
             parts = [(part.usage, part.cost_nano) for part in ledger.sums(since_ms=begin_ms, until_ms=until_ms)]
         else:
             parts = [(one.usage, one.cost_nano) for one in attempts if _draws(one, scope)]
-        used = sum((cost or 0) if money else usage.total_tokens for usage, cost in parts)
+        drawn = weights.draw(sum((usage for usage, _ in parts), Usage()))
+        used = sum(cost or 0 for _, cost in parts) if money else drawn
         found.append(_Budget(label, used, limit, money))
     return found
+
+
+def _said(run: Run) -> dict[str, object]:
+    try:
+        said = json.loads(run.budgets)
+    except ValueError:
+        said = None
+    return said if isinstance(said, dict) else {}
+
+
+def weights_of(run: Run) -> Weights:
+    """What a token of each kind drew from the run's budgets."""
+    try:
+        return Weights.parse(str(_said(run).get(WEIGHTS_KEY, "flat")))
+    except ValueError:
+        return Weights()
 
 
 def _draws(attempt: Attempt, scope: str) -> bool:

@@ -16,7 +16,6 @@ from click.core import ParameterSource
 from claude_orchestrator import __version__, across_runs
 from claude_orchestrator.config import (
     ADJUST,
-    MAX_LIMIT,
     MAX_RETRIES,
     PERMISSION_MODES,
     WINDOWS,
@@ -30,6 +29,7 @@ from claude_orchestrator.metering import METERS, Meter, choose_meter
 from claude_orchestrator.plan import LaunchSpec, Plan, make_manager, make_plan
 from claude_orchestrator.settings import DEFAULT_MAX_PARALLEL, Given, Settings, merge
 from token_budget.budget_manager import MODES, TokenBudgetManager
+from token_budget.models import MAX_LIMIT
 from token_budget.pricing import EXTRA as PRICES_EXTRA
 from token_budget.text import printable
 

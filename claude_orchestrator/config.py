@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 from claude_orchestrator.errors import UserError
 from token_budget.alerts import parse_thresholds
 from token_budget.budget_manager import MODES
-from token_budget.models import WEIGHT_KEYS, Weights
+from token_budget.models import MAX_LIMIT, WEIGHT_KEYS, Weights
 
 _T = TypeVar("_T")
-MAX_LIMIT = 10**15  # tokens: more is a slip, and sums of more would not fit the ledger
 MAX_RETRIES = 100
 MAX_USD = 1_000_000
 WINDOWS = ("daily", "weekly", "monthly")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from claude_orchestrator.config import MAX_LIMIT, BudgetConfig
+from claude_orchestrator.config import BudgetConfig
 from claude_orchestrator.errors import UserError
 from token_budget.alerts import parse_thresholds
-from token_budget.models import Weights
+from token_budget.models import MAX_LIMIT, Weights
 from token_budget.pricing import parse_usd
 
 if TYPE_CHECKING:

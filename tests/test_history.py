@@ -23,6 +23,7 @@ from token_budget.history import (
     as_csv,
     as_json,
     duration,
+    find_command,
     history,
     percentile,
     render,
@@ -433,11 +434,11 @@ def test_a_run_in_detail(book: Book) -> None:
         "instance a      25%    1.0K/4.0K  ██████",
         "overall cost    75%  $1.50/$2.00  ██████████████████",
         "",
-        "instance  #  command  model  outcome          took  input  output  cache write  cache read  tokens    cost",
-        "a         1  /test x  opus   failed          4.2 s    100     200            0           0     300   $1.00",
-        "a         2  /test x  opus   completed  3 min 05 s      0       0          300         400     700   $0.50",
-        "b         1  tell me  haiku  running             -   2.0K       0            0           0   ≥2.0K       ?",
-        "total                                                2.1K     200          300         400   ≥3.0K  $1.50+",
+        "instance  #  command  model  outcome            took  input  output  cache write  cache read  tokens    cost",
+        "a         1  /test x  opus   failed            4.2 s    100     200            0           0     300   $1.00",
+        "a         2  /test x  opus   completed    3 min 05 s      0       0          300         400     700   $0.50",
+        "b         1  tell me  haiku  interrupted           -   2.0K       0            0           0   ≥2.0K       ?",
+        "total                                                  2.1K     200          300         400   ≥3.0K  $1.50+",
         "",
         "costs are estimates: subscriptions do not pay per token",
         "≥: a lower bound: the attempt goes on, or was cut off",
@@ -445,6 +446,54 @@ def test_a_run_in_detail(book: Book) -> None:
         "notes",
         "12:05:00 adjustment a: grew by 10",
     ]
+
+
+@pytest.mark.parametrize(
+    ("run_ended_ms", "started_ms", "ended_ms", "outcome", "shown"),
+    [
+        (None, 1_000, None, None, "running"),
+        (None, 1_000, 2_000, None, "interrupted"),
+        (None, 1_000, 2_000, "failed", "failed"),
+        (3_000, 1_000, None, None, "interrupted"),
+        (3_000, 4_000, None, None, "running"),  # the run was resumed, and its end is the earlier one
+    ],
+)
+def test_what_ended_without_an_outcome_was_interrupted(
+    book: Book, run_ended_ms: int | None, started_ms: int, ended_ms: int | None, outcome: str | None, shown: str
+) -> None:
+    attempt = Attempt("r", "a", 1, started_ms, command="x", model="m", ended_ms=ended_ms, outcome=outcome)
+    book.ledger.write(runs=[Run("r", "host", 500, run_ended_ms)], attempts=[attempt])
+    (line,) = (line for line in detail(book.ledger, "r") if line.startswith("a "))
+    assert line.split()[4] == shown
+
+
+@pytest.mark.parametrize("asked", ["/test", "test", " /test all --now", "test\nall"])
+def test_a_command_is_found_by_its_first_word_with_or_without_slash(book: Book, asked: str) -> None:
+    book.add("11-24T12:00", 5)
+    assert find_command(book.ledger, asked) == "/test"
+    book.add("11-24T12:00", 5, base_command="test")
+    assert find_command(book.ledger, asked) == asked.split(maxsplit=1)[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("/tset", "got '/tset'; the nearest: /test"),
+        ("tset all", "got 'tset all'; the nearest: /test"),
+        ("/\033[31m", r"got '/\x1b[31m'; known: /a, /b, /c, …"),
+    ],
+)
+def test_an_unknown_command_is_told_with_the_nearest(book: Book, asked: str, hint: str) -> None:
+    for command in ("/test", "/a", "/b", "/c", None):
+        book.add("11-24T12:00", 5, base_command=command)
+    with pytest.raises(ValueError) as error:
+        find_command(book.ledger, asked)
+    assert str(error.value) == f"COMMAND: expected a command of the ledger, {hint}"
+
+
+def test_a_ledger_without_commands_is_told(book: Book) -> None:
+    with pytest.raises(ValueError, match=r"got '/test'; known: none$"):
+        find_command(book.ledger, "/test")
 
 
 def test_a_window_s_budget_has_what_all_runs_used_in_it_until_the_run_ended(book: Book) -> None:

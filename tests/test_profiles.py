@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -60,6 +63,14 @@ def test_every_value_arrives(files: Files) -> None:
     )
     assert dict(load("all", files.both).values) == EVERY_VALUE
     assert set(EVERY_VALUE) == set(profiles.READERS)
+
+
+@pytest.mark.parametrize(
+    ("said", "value"), [(80, "80"), ([50, 80], "50,80"), ([], "off"), ("", "off"), (" 50, 80", "50,80")]
+)
+def test_thresholds_are_a_number_a_list_or_text(files: Files, said: object, value: str) -> None:
+    save(files.user, "x", {"alert_at": said, "overall_budget": 10**15})
+    assert load("x", files.both).values["alert_at"] == value
 
 
 def test_inheritance_goes_key_by_key_and_says_where_from(files: Files) -> None:
@@ -152,9 +163,16 @@ def test_any_inheritance_ends(
         ("enforcement_mode", ["warn"], 'expected one of warn, block, got ["warn"]'),
         ("token_weights", "heavy", "expected flat, billing or"),
         ("token_weights", {"colour": 1}, "expected numbers for input, output, cache_write, cache_read"),
-        ("alert_at", "50;80", 'expected percentages such as "50,80,95", or "off", got "50;80"'),
+        ("overall_budget", 10**15 + 1, "expected a positive integer up to 1,000,000,000,000,000, got 1000000000000001"),
+        ("command_budgets", {"/x": 10**400}, "/x: expected a positive integer up to 1,000,000,000,000,000, got 1000"),
+        ("alert_at", "50;80", 'expected percentages such as 80, [50, 80] or "50,80,95", or "off", got "50;80"'),
         ("alert_at", "0,80", "expected percentages from 1 to 1000"),
-        ("alert_at", 80, "expected percentages such as"),
+        ("alert_at", 80.5, "expected percentages such as"),
+        ("alert_at", True, "expected percentages such as"),
+        ("alert_at", -80, "expected percentages such as"),
+        ("alert_at", [80, "90"], "expected percentages such as"),
+        ("alert_at", [80, True], "expected percentages such as"),
+        ("alert_at", [80, 1001], "expected percentages from 1 to 1000"),
         ("extends", 5, "expected the name of a profile, got 5"),
         ("overal_budget", 5, 'unknown key; did you mean "overall_budget"'),
         ("x", 5, "unknown key; known: alert_at, command_budgets"),
@@ -296,6 +314,86 @@ def test_modes_links_and_folders(tmp_path: Path) -> None:
     save(link, "b", EVERY_VALUE)
     assert link.is_symlink() and file.stat().st_mode & 0o777 == 0o644
     assert load("b", [file]).values == EVERY_VALUE
+
+
+@pytest.mark.parametrize(
+    ("name", "extends", "reason"),
+    [
+        ("a", "a", "a.extends: profiles extend each other: a extends a"),
+        ("a", "c", "b.extends: profiles extend each other: a extends c extends b extends a"),
+        ("new", "bsae", 'new.extends: unknown profile "bsae"; did you mean "base"?'),
+        ("new", "bad", "bad.overall_budget: expected a positive integer, got 0"),
+    ],
+)
+def test_what_could_never_be_loaded_is_not_saved(files: Files, name: str, extends: str, reason: str) -> None:
+    files.put(
+        project={"base": {}, "c": {"extends": "b"}},
+        user={"a": {}, "b": {"extends": "a"}, "bad": {"overall_budget": 0}},
+    )
+    before = files.user.read_bytes()
+    with pytest.raises(ValueError) as error:
+        save(files.user, name, {"extends": extends}, files.both)
+    assert str(error.value).endswith(f"profiles.{reason}") and "\n" not in str(error.value)
+    assert files.user.read_bytes() == before and list(files.user.parent.iterdir()) == [files.user]
+
+
+def test_a_project_s_profile_extends_the_user_s_of_its_name(files: Files) -> None:
+    assert not save(files.user, "a", {"overall_budget": 5}, files.both)
+    assert not save(files.project, "a", {"extends": "a"}, files.both)
+    assert save(files.project, "a", {"extends": "a", "alert_at": 80}, files.both)
+    assert load("a", files.both).values == {"overall_budget": 5, "alert_at": "80"}
+    with pytest.raises(ValueError, match="extend each other"):
+        save(files.project, "a", {"extends": "a"})  # alone it would be itself
+
+
+SAVES = """
+import sys
+from pathlib import Path
+from token_budget.profiles import delete, save
+file, name = Path(sys.argv[1]), sys.argv[2]
+sys.stdin.read()
+for number in range(10):
+    save(file, f"{name}{number}", {"overall_budget": 1})
+    save(file, f"{name}-", {"overall_budget": 1})
+    delete(file, f"{name}-")
+"""
+
+
+def test_none_is_lost_of_those_that_are_saved_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "profiles.json"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", SAVES, str(file), name], stdin=subprocess.PIPE) for name in "abcd"
+    ]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.close()
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
+    assert {listed.name for listed in names([file])} == {f"{name}{number}" for name in "abcd" for number in range(10)}
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_folder_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(profiles, "LOCKED_S", 0.05)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(ValueError, match=r"p\.json: cannot write the profiles: another program locks the folder$"):
+        save(tmp_path / "p.json", "a", {})
+    os.close(folder)
+    save(tmp_path / "p.json", "a", {})
+
+
+def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
+    link = tmp_path / "p.json"
+    link.symlink_to(link)
+    with pytest.raises(ValueError, match="cannot read the profiles: Too many levels of symbolic links"):
+        save(link, "a", {})
+
+
+def test_deleting_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='unknown profile "a"; none known'):
+        delete(tmp_path / "new" / "p.json", "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\nb", "--all", "// a", "$schema", "\u202ea"])

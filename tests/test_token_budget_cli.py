@@ -263,11 +263,22 @@ def test_a_plot_that_cannot_be_is_told(home: Home, file: str, reason: str) -> No
 def test_forecasts_and_how_good_they_would_have_been(home: Home) -> None:
     prompts, test = home.says("forecast").splitlines()
     assert prompts.startswith("(prompts): unknown (n=1") and test.startswith("/test: about ") and "n=6" in test
-    assert home.says("forecast", "/tset").startswith("/tset: unknown (n=0")
-    assert home.says("forecast", NOT_UTF_8).startswith(r"\udcff: unknown (n=0")
+    for asked in ("/test", "test", "/test all --now", "test all"):
+        assert home.says("forecast", asked).splitlines() == [test]
+    assert home.refuses("forecast", "/tset") == (
+        "COMMAND: expected a command of the ledger, got '/tset'; the nearest: /test"
+    )
+    assert home.refuses("forecast", NOT_UTF_8) == (
+        r"COMMAND: expected a command of the ledger, got '\udcff'; known: /test"
+    )
     told, *scores = home.says("backtest").splitlines()
     assert told == "1 instances foretold, 5 without a forecast"
     assert [score.split(":")[0] for score in scores] == ["P50", "P90", "P95"]
+
+
+def test_a_command_with_few_runs_is_known_but_not_its_use(empty: Home) -> None:
+    fill(empty.ledger, instances=2)
+    assert empty.says("forecast", "test") == "/test: unknown (n=2)\n"
 
 
 # -- profiles --
@@ -294,7 +305,8 @@ def test_profiles_from_the_first_to_the_last(home: Home) -> None:
     ]
     refused = home.refuses("profile", "delete", "base", "--project")
     assert refused.endswith(f'profile "base" cannot be deleted: extended by "night" of {file}')
-    home.says("profile", "save", "base", "--project", "--set", "alert_at=80")
+    said = home.says("profile", "save", "base", "--project", "--set", "alert_at=80")
+    assert said == "replaced base in claude-orchestrator-profiles.json\n"
     assert home.says("profile", "show", "base").split()[:2] == ["alert_at", "80"]
     assert home.says("profile", "delete", "night") == "deleted night\n"
     assert json.loads(file.read_text()) == {"profiles": {}}
@@ -310,6 +322,12 @@ def test_profiles_from_the_first_to_the_last(home: Home) -> None:
         (("save", "night", "--set", "overall_budget=lots"), "expected a positive integer, got"),
         (("save", "night", "--set", "overall_budget=" + "[" * 9999), "expected a positive integer, got"),
         (("save", "night", "--set", "alert_at=80.5"), "expected percentages such as"),
+        (("save", "night", "--set", "extends=night"), "profiles extend each other: night extends night"),
+        (("save", "night", "--set", "extends=nihgt"), 'night.extends: unknown profile "nihgt"; did you mean "night"'),
+        (
+            ("save", "night", "--set", "overall_budget=9999999999999999"),
+            "expected a positive integer up to 1,000,000,000,000,000, got 9999999999999999",
+        ),
         (("save", "night", "--from-run", "run-3"), "--from-run: expected a run of the ledger or last, got 'run-3'; "),
         (
             ("save", "night", "--from-run", NOT_UTF_8),
@@ -491,6 +509,30 @@ def test_claude_s_own_transcripts_count_each_response_once(empty: Home) -> None:
     ledger.close()
 
 
+def test_what_runs_of_ours_have_counted_is_told_and_left_out(empty: Home) -> None:
+    ledger = Ledger(empty.ledger)
+    attempt = Attempt("r", "i", 1, ms("11-24T17:00"), "s1", ended_ms=ms("11-24T17:59:03"), outcome="completed")
+    ledger.write(runs=[Run("r", "host", ms("11-24T17:00"), ms("11-24T17:59:03"))], attempts=[attempt])
+    ledger.close()
+    folder = empty.root / "projects" / "slug"
+    folder.mkdir(parents=True)
+    later = said("d", 5).replace("2025-", "9998-")
+    (folder / "s1.jsonl").write_text("\n".join([said("a", 1), said("b", 2), said("c", 4), later]))
+    done = empty.run("import", "--from-claude", "projects")
+    assert done.stdout == "added 1 runs, 1 attempts, 1 records (11 tokens); 0 records were known\n"
+    assert "1 broken lines were skipped\n2 responses were left out: runs of ours have counted them\n" in done.stderr
+
+
+def test_records_with_other_figures_are_told(home: Home) -> None:
+    lines = [json.loads(line) for line in home.says("export").splitlines()]
+    changed = [{**line, "cost_nano": 1} if line["kind"] == "record" else line for line in lines]
+    (home.root / "a.jsonl").write_text("\n".join(map(json.dumps, changed)))
+    before, told = home.exported(), "7 records are there with other figures and stay as they are\n"
+    for args in (("import", "a.jsonl", "--dry-run"), ("import", "a.jsonl")):
+        assert "0 records (0 tokens); 7 records were known\n" in home.says(*args, stderr=told)
+    assert home.exported() == before
+
+
 def test_old_runs_go_where_that_is_said_twice(home: Home) -> None:
     shown = home.says("prune", "--before", "2025-11-25")
     assert shown == "would remove 6 attempts (2.1K tokens); with --yes it is done\n"
@@ -539,13 +581,17 @@ def test_a_ledger_that_is_damaged_inside_is_told(empty: Home) -> None:
 # -- pipes --
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(empty: Home) -> None:
+@pytest.mark.parametrize(
+    ("args", "first"),
+    [(("export",), '{"kind": "token-budget", "version": 1}'), (("export", "--csv"), ",".join(CSV_COLUMNS))],
+)
+def test_a_reader_that_has_enough_ends_it_quietly(empty: Home, args: tuple[str, ...], first: str) -> None:
     fill(empty.ledger, instances=1_000)  # far more than a pipe holds
     writer = subprocess.Popen(
-        [*PROGRAM, "export"], env=empty.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*PROGRAM, *args], env=empty.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert writer.stdout is not None and writer.stderr is not None
-    assert writer.stdout.readline() == '{"kind": "token-budget", "version": 1}\n'
+    assert writer.stdout.readline() == f"{first}\n"
     writer.stdout.close()
     assert writer.stderr.read() == "" and writer.wait(60) == 1
     writer.stderr.close()

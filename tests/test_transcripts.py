@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget import transcripts
-from token_budget.entries import Attempt
+from token_budget.entries import FOREVER_MS, Attempt, Run
 from token_budget.ledger import Ledger
 from token_budget.models import Usage
 from token_budget.transcripts import Transcripts, known_sessions, read_transcripts
@@ -100,7 +101,7 @@ def test_a_fork_begins_with_a_copy(tmp_path: Path) -> None:
         "claude:c": ("claude:a-fork", "main", 1),
         "claude:d": ("claude:s1", "agent-x", 1),
     }
-    known = read_transcripts(folder / "projects", "host", known_sessions={"s1"})
+    known = read_transcripts(folder / "projects", "host", known_sessions={"s1": [(0, FOREVER_MS)]})
     assert set(places(known)) == {"claude:c"} and known.known_responses == 3
     assert [run.run for run in known.runs] == ["claude:a-fork"]
 
@@ -181,6 +182,43 @@ def test_import_twice_adds_what_is_new_alone(tmp_path: Path) -> None:
     (attempt,) = ledger.attempts(run="claude:s1")
     assert attempt.usage == Usage(30, 60) and attempt.ended_ms is not None and attempt.ended_ms % 60_000 == 9_500
     ledger.close()
+
+
+def test_of_a_session_only_what_a_run_of_ours_counted_is_left_out(tmp_path: Path) -> None:
+    begin_ms = round(datetime.fromisoformat("2026-11-24T18:00:00Z").timestamp() * 1000)
+    minute_ms = 60_000
+    minutes = {"before": 1, "slack": 4, "ours": 6, "soon": 8, "between": 15, "again": 21, "after": 40, "open": 59}
+    lines: list[Line] = [
+        {**said(name, 0), "timestamp": f"2026-11-24T18:{minute:02}:30Z"}  # type: ignore[dict-item]
+        for name, minute in minutes.items()
+    ]
+    folder = write(tmp_path, {"s1": lines})
+    ledger = Ledger(tmp_path / "a.db")
+    ledger.write(
+        runs=[Run("ours", "host", begin_ms, begin_ms + 25 * minute_ms), Run("other", "host", 0, 5)],
+        attempts=[
+            Attempt("ours", "i", 1, begin_ms + 5 * minute_ms, "s1", ended_ms=begin_ms + 8 * minute_ms),
+            Attempt("ours", "i", 2, begin_ms + 20 * minute_ms, "s1"),  # cut off: its run has ended
+            Attempt("claude:s1", "main", 1, begin_ms, "s1", ended_ms=begin_ms + 50 * minute_ms),
+            Attempt("ours", "i", 3, begin_ms, "s2"),
+        ],
+    )
+    found = read_transcripts(folder, "host", known_sessions=known_sessions(ledger))
+    assert {name.removeprefix("claude:") for name in places(found)} == {"before", "between", "after", "open"}
+    assert found.known_responses == 4
+    ledger.write(attempts=[Attempt("other", "i", 1, begin_ms + 50 * minute_ms, "s1")])  # goes on: its run was resumed
+    found = read_transcripts(folder, "host", known_sessions=known_sessions(ledger))
+    assert {name.removeprefix("claude:") for name in places(found)} == {"before", "between", "after"}
+    ledger.close()
+
+
+def test_a_time_to_come_is_none(tmp_path: Path) -> None:
+    now_ms = round(datetime.fromisoformat("2026-11-23T18:00:05Z").timestamp() * 1000)
+    lines = [said("b", 9), said("a", 1), asked("hello", 9), said("c", 4)]
+    files = {"s1": lines, "s2": [said("a", 1, session="s2"), said("d", 3, session="s2")]}
+    found = read_transcripts(write(tmp_path, files), "host", now_ms=now_ms)
+    assert (set(places(found)), found.skipped_lines) == ({"claude:a", "claude:c", "claude:d"}, 1)
+    assert places(found)["claude:a"][0] == "claude:s2"  # a time to come says nothing of which was first
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:

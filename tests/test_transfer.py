@@ -74,6 +74,15 @@ def test_what_is_there_stays_unless_a_later_end_is_known(ledger: Ledger) -> None
     assert (two.ended_ms, two.outcome) == (3_000, "completed")
 
 
+def test_records_that_are_there_with_other_figures_are_counted_and_stay(ledger: Ledger) -> None:
+    first, second, third = RECORDS
+    others = replace(first, cost_nano=5), replace(second, usage=Usage(1)), replace(third, at_ms=1, model="x")
+    parcel = replace(ALL, records=others)
+    before = list(ledger.records())
+    assert diff(ledger, parcel).other_records == apply(ledger, parcel).other_records == 2
+    assert list(ledger.records()) == before and diff(None, parcel).other_records == 0
+
+
 def test_csv(ledger: Ledger) -> None:
     rows = list(csv.DictReader(export_csv(ledger)))
     assert tuple(rows[0]) == CSV_COLUMNS and len(rows) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -172,10 +173,14 @@ def plot(ctx: click.Context, /, file: Path, since: str, **windows: int | None) -
 def forecast(ctx: click.Context, command: str | None, model: str) -> None:
     """What a base command will use (all of them without COMMAND)."""
     from token_budget.forecast import forecast as forecast_of
+    from token_budget.history import find_command
     from token_budget.observations import observations
 
     ledger = _open(ctx)
-    names = [encodable(command)] if command else sorted({one.base_command or "" for one in observations(ledger)})
+    if command and command.strip():
+        names = [find_command(ledger, encodable(command))]
+    else:
+        names = sorted({one.base_command or "" for one in observations(ledger)})
     if not names:
         click.echo("no finished instances in the ledger yet")
     for name in names:
@@ -252,7 +257,7 @@ def profile_show(ctx: click.Context, name: str) -> None:
 def profile_save(
     ctx: click.Context, name: str, from_run: str | None, margin: float, pairs: tuple[str, ...], project: bool
 ) -> None:
-    """Save a profile."""
+    """Save a profile, in place of a whole one of that name."""
     from token_budget.profiles import from_run as values_of
     from token_budget.profiles import save
 
@@ -267,19 +272,19 @@ def profile_save(
         key, separator, text = pair.partition("=")
         if not separator:
             raise click.UsageError(f"--set: expected KEY=VALUE, got '{pair}'")
-        values[key.strip()] = _value(key.strip(), text)
+        values[key.strip()] = _value(text)
     if not values:
         raise click.UsageError("nothing to save: give --set, or --from-run with a run that has used tokens")
-    save(_target(ctx, project), name, values)
-    click.echo(f"saved {printable(name)} in {printable(str(_target(ctx, project)))}")
+    file = _target(ctx, project)
+    said = "replaced" if save(file, name, values, ctx.meta["files"]) else "saved"
+    click.echo(f"{said} {printable(name)} in {printable(str(file))}")
 
 
-def _value(key: str, text: str) -> object:
+def _value(text: str) -> object:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return text if key == "alert_at" and isinstance(value, int) else value  # one percentage is a list of them
 
 
 def _use_of_run(ledger: Ledger, run_id: str) -> tuple[Counter[str | None], str]:
@@ -324,12 +329,13 @@ def export_command(ctx: click.Context, file: Path, as_csv: bool, prompts: bool) 
         lines = transfer.export_csv(ledger)
     else:
         lines = transfer.export(ledger, prompts=prompts, profiles=profiles.stored(user_profiles()))
-    ended = (f"{line}\n" for line in lines)
-    if str(file) != "-":
-        write_whole(file, ended)
-        return
-    sys.stdout.buffer.writelines(line.encode() for line in ended)
-    sys.stdout.buffer.flush()
+    with contextlib.closing(lines):  # before the ledger: they read from it
+        ended = (f"{line}\n" for line in lines)
+        if str(file) != "-":
+            write_whole(file, ended)
+            return
+        sys.stdout.buffer.writelines(line.encode() for line in ended)
+        sys.stdout.buffer.flush()
 
 
 def _is_of_ledger(file: Path, ledger: Path) -> bool:
@@ -363,6 +369,8 @@ def import_command(ctx: click.Context, file: Any, from_claude: Path | None, dry_
         f"{said} {found.new_runs:,} runs, {found.new_attempts:,} attempts, {found.new_records:,} records "
         f"({format_tokens(found.tokens)} tokens); {found.known_records:,} records were known"
     )
+    if found.other_records:
+        click.echo(f"{found.other_records:,} records are there with other figures and stay as they are", err=True)
     for name in sorted(known.intersection(found.profiles)):
         click.echo(f"profile {printable(name)} is there already and stays as it is", err=True)
     new = {name: values for name, values in parcel.profiles.items() if name not in known}
@@ -381,13 +389,19 @@ def _from_claude(ledger: Ledger | None, folder: Path) -> Parcel:
     prices = pricing.Prices() if pricing.available() else None
     if prices is None:
         click.echo(f"without {pricing.EXTRA} what is imported has no cost", err=True)
-    sessions = transcripts.known_sessions(ledger) if ledger else ()
-    price = None if prices is None else prices.response
-    found = transcripts.read_transcripts(folder, platform.node() or "unknown", price, known_sessions=sessions)
+    found = transcripts.read_transcripts(
+        folder,
+        platform.node() or "unknown",
+        None if prices is None else prices.response,
+        known_sessions=transcripts.known_sessions(ledger) if ledger else None,
+        now_ms=int(time.time() * 1000),
+    )
     for model in sorted(prices.unknown) if prices else ():
         click.echo(f"no price is known for the model {printable(model)}: its use has no cost", err=True)
     if found.skipped_lines:
         click.echo(f"{found.skipped_lines:,} broken lines were skipped", err=True)
+    if found.known_responses:
+        click.echo(f"{found.known_responses:,} responses were left out: runs of ours have counted them", err=True)
     return Parcel(runs=found.runs, attempts=found.attempts, records=found.records)
 
 

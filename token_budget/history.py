@@ -390,7 +390,8 @@ def run_detail(ledger: Ledger, run_id: str, look: Look, local: Callable[[int], d
     budgets = _budgets(ledger, run, attempts, local)
     if budgets:
         lines += ["", *_budget_lines(budgets, look)]
-    lines += ["", *(_attempt_table(attempts, look) if attempts else wrap("no attempt at an instance yet", look.width))]
+    nothing = wrap("no attempt at an instance yet", look.width)
+    lines += ["", *(_attempt_table(attempts, run, look) if attempts else nothing)]
     lines += ["", *wrap(ESTIMATES, look.width)]
     if any(not attempt.exact for attempt in attempts):
         lines += wrap(f"{_at_least(look)}: a lower bound: the attempt goes on, or was cut off", look.width)
@@ -415,6 +416,22 @@ def find_run(ledger: Ledger, run_id: str, option: str = "RUN_ID") -> Run:
     near = difflib.get_close_matches(run_id, ids[:NEAR_AMONG], 3, 0.5)
     said = f"the nearest: {', '.join(map(printable, near))}" if near else f"the latest: {printable(ids[0])}"
     raise ValueError(f"{option}: expected a run of the ledger or last, got '{printable(run_id)}'; {said}")
+
+
+def find_command(ledger: Ledger, asked: str, option: str = "COMMAND") -> str:
+    """The base command of the ledger that is meant by a command: its first word, or that with a slash before it.
+
+    Raises ValueError with a line for the user of `option`.
+    """
+    word = next(iter(asked.split()), "")
+    for name in (word, f"/{word}"):
+        if ledger.attempts(base_command=name, latest=1):
+            return name
+    known = sorted({part.group for part in ledger.sums("command") if part.group})
+    near = difflib.get_close_matches(f"/{word.removeprefix('/')}", known, 3, 0.5)
+    names = ", ".join(map(printable, near or known[:3])) or "none"
+    said = f"the nearest: {names}" if near else f"known: {names}{', …' if len(known) > 3 else ''}"
+    raise ValueError(f"{option}: expected a command of the ledger, got '{printable(asked)}'; {said}")
 
 
 def _head(run: Run, look: Look, local: Callable[[int], datetime]) -> list[str]:
@@ -503,7 +520,13 @@ def _at_least(look: Look) -> str:
     return ">=" if look.ascii_only else "≥"
 
 
-def _attempt_table(attempts: Sequence[Attempt], look: Look) -> list[str]:
+def _outcome(attempt: Attempt, run: Run) -> str:
+    """What became of an attempt; one that began after its run's end is of the run resumed."""
+    has_ended = attempt.ended_ms is not None or (run.ended_ms is not None and run.ended_ms >= attempt.started_ms)
+    return attempt.outcome or ("interrupted" if has_ended else "running")
+
+
+def _attempt_table(attempts: Sequence[Attempt], run: Run, look: Look) -> list[str]:
     costs = [one.cost_nano for one in attempts if one.cost_nano is not None]
     usages = [one.usage for one in attempts]
     usages.append(sum(usages, Usage()))
@@ -523,7 +546,7 @@ def _attempt_table(attempts: Sequence[Attempt], look: Look) -> list[str]:
         _Column("#", [*(str(one.attempt) for one in attempts), ""], 2),
         _Column("command", cells(one.command for one in attempts), 6, left=True),
         _Column("model", cells(one.model for one in attempts), 7, left=True),
-        _Column("outcome", cells(one.outcome or "running" for one in attempts), 1, left=True),
+        _Column("outcome", cells(_outcome(one, run) for one in attempts), 1, left=True),
         _Column("took", [*took, ""], 4),
         _Column("input", [count[0] for count in counts], 8),
         _Column("output", [count[1] for count in counts], 9),

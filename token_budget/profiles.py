@@ -11,20 +11,27 @@ import difflib
 import json
 import math
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from token_budget.models import WEIGHT_KEYS, Weights
+from token_budget.models import MAX_LIMIT, WEIGHT_KEYS, Weights
+
+if sys.platform != "win32":
+    import fcntl
 
 PROJECT_FILE = "claude-orchestrator-profiles.json"
 USER_FILE = "profiles.json"
 MAX_FILE_BYTES = 1024 * 1024
 MAX_USD = 1_000_000_000
 MAX_MARGIN = 100
+LOCKED_S = 10.0  # for a writer to wait for others
+LOCKED_AGAIN_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +121,35 @@ def check(profiles: Mapping[str, object], file: Path) -> None:
         raise ValueError("\n".join(faults))
 
 
-def save(file: Path, name: str, values: Mapping[str, object]) -> None:
-    """Write a profile into a file, in place of one of that name; `values` as in the file, `extends` included.
+def save(file: Path, name: str, values: Mapping[str, object], files: Sequence[Path] = ()) -> bool:
+    """Write a profile into a file, in place of one of that name; returns whether there was one.
 
-    Everything else in the file stays, comments too. Raises ValueError when the name or a value is wrong, when the
-    file is damaged or cannot be written; the file is then as it was.
+    `values` as in the file, `extends` included: it is looked for in `files` (the first wins, `file` among them).
+    Everything else in the file stays, comments too. Raises ValueError when the name or a value is wrong, when `load`
+    would refuse the profile, when the file is damaged or cannot be written; the file is then as it was.
     """
-    save_all(file, {name: dict(values)})
+    check({name: dict(values)}, file)
+    with _alone(file):
+        document = _document(file)
+        is_there = name in _profiles(file, document)
+        _put(document, {name: values})
+        shelf = _Shelf(_with(files, file), {file: _profiles(file, document)})
+        faults: list[str] = []
+        _chain(shelf, (shelf.files.index(file), name), faults)
+        if faults:
+            raise ValueError("\n".join(faults))
+        _write(file, document)
+    return is_there
 
 
 def save_all(file: Path, profiles: Mapping[str, Mapping[str, object]]) -> None:
-    """Write several profiles at once, all or none, each as `save` does."""
+    """Write several profiles at once, all or none, as `save` does but whatever they extend."""
     check(profiles, file)
-    document = _document(file)
-    _profiles(file, document)  # refuses what is damaged
-    there = document["profiles"] = document.get("profiles") or {}
-    assert isinstance(there, dict)
-    for name, values in profiles.items():
-        there[name] = _merged(there.get(name), values)
-    _write(file, document)
+    with _alone(file):
+        document = _document(file)
+        _profiles(file, document)  # refuses what is damaged
+        _put(document, profiles)
+        _write(file, document)
 
 
 def delete(file: Path, name: str, files: Sequence[Path] = ()) -> None:
@@ -140,23 +157,33 @@ def delete(file: Path, name: str, files: Sequence[Path] = ()) -> None:
 
     Raises ValueError when there is no such profile or another one extends it; the file is then as it was.
     """
-    document = _document(file)
-    own = _profiles(file, document)
-    if name not in own:
-        raise ValueError(f"{file}: unknown profile {_show(name)}{_nearest(name, own)}")
-    shelf = _Shelf(files if file in files else [*files, file])
+    with _alone(file, make_folder=False):
+        document = _document(file)
+        own = _profiles(file, document)
+        if name not in own:
+            raise ValueError(f"{file}: unknown profile {_show(name)}{_nearest(name, own)}")
+        users = _users(_Shelf(_with(files, file)), file, name)
+        if users:
+            raise ValueError(f"{file}: profile {_show(name)} cannot be deleted: extended by {', '.join(users)}")
+        profiles = document["profiles"]
+        assert isinstance(profiles, dict)
+        del profiles[name]
+        _write(file, document)
+
+
+def _with(files: Sequence[Path], file: Path) -> Sequence[Path]:
+    return files if file in files else [*files, file]
+
+
+def _users(shelf: _Shelf, file: Path, name: str) -> list[str]:
+    """The profiles that extend that one of this file."""
     target = shelf.files.index(file)
-    users = []
-    for index, other in enumerate(shelf.files):
-        for user, data in shelf.profiles(index).items():
-            if _extends(data) == name and shelf.find(name, index + 1 if user == name else 0) == target:
-                users.append(f"{_show(user)} of {other}")
-    if users:
-        raise ValueError(f"{file}: profile {_show(name)} cannot be deleted: extended by {', '.join(users)}")
-    profiles = document["profiles"]
-    assert isinstance(profiles, dict)
-    del profiles[name]
-    _write(file, document)
+    return [
+        f"{_show(user)} of {other}"
+        for index, other in enumerate(shelf.files)
+        for user, data in shelf.profiles(index).items()
+        if _extends(data) == name and shelf.find(name, index + 1 if user == name else 0) == target
+    ]
 
 
 def from_run(overall_used_tokens: int, by_command: Mapping[str, int], margin: float = 0.25) -> dict[str, object]:
@@ -188,11 +215,11 @@ _Place = tuple[int, str]  # the file's number and the profile's name
 
 
 class _Shelf:
-    """The profiles of several files, each read when it is first asked for."""
+    """The profiles of several files, each read when it is first asked for; `known` need not be."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], known: Mapping[Path, dict[str, object]] | None = None) -> None:
         self.files = tuple(files)
-        self._read: dict[int, dict[str, object]] = {}
+        self._read = {self.files.index(file): profiles for file, profiles in (known or {}).items()}
 
     def profiles(self, index: int) -> dict[str, object]:
         """The profiles of one file, unchecked."""
@@ -257,6 +284,8 @@ def _expected(what: str, value: object) -> ValueError:
 def _tokens(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise _expected("a positive integer", value)
+    if value > MAX_LIMIT:
+        raise _expected(f"a positive integer up to {MAX_LIMIT:,}", value)
     return value
 
 
@@ -286,11 +315,13 @@ def _weights(value: object) -> object:
 
 
 def _thresholds(value: object) -> object:
-    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
+    numbers = value if isinstance(value, list) else [value]
+    text = ",".join(map(str, numbers)) if all(type(number) is int for number in numbers) else value
+    parts = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
     if parts in ([""], ["off"]):
         return "off"
     if not parts or not all(part.isascii() and part.isdigit() and len(part) <= 4 for part in parts):
-        raise _expected('percentages such as "50,80,95", or "off"', value)
+        raise _expected('percentages such as 80, [50, 80] or "50,80,95", or "off"', value)
     if not all(1 <= int(part) <= 1000 for part in parts):
         raise _expected("percentages from 1 to 1000", value)
     return ",".join(parts)
@@ -442,6 +473,44 @@ def _merged(old: object, new: Mapping[str, object]) -> dict[str, object]:
     for key, value in new.items():
         merged[key] = _merged(kept.get(key), value) if isinstance(value, Mapping) else value
     return merged
+
+
+def _put(document: dict[str, object], profiles: Mapping[str, Mapping[str, object]]) -> None:
+    """Put profiles into a file's document, which is sound, in place of those of their names."""
+    there = document["profiles"] = document.get("profiles") or {}
+    assert isinstance(there, dict)
+    for name, values in profiles.items():
+        there[name] = _merged(there.get(name), values)
+
+
+@contextlib.contextmanager
+def _alone(file: Path, *, make_folder: bool = True) -> Iterator[None]:
+    """Nobody else changes the profiles in this folder meanwhile, but on Windows. Raises ValueError after LOCKED_S."""
+    with contextlib.ExitStack() as stack:
+        if sys.platform != "win32":
+            # where a folder is not there, or knows no locks, reading and writing say what is to be said
+            with contextlib.suppress(OSError):
+                # not the file: it is replaced, and a lock on it would be one on the old file
+                folder = Path(os.path.realpath(file)).parent
+                if make_folder:
+                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                descriptor = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                _lock(descriptor, file)
+        yield
+
+
+def _lock(descriptor: int, file: Path) -> None:
+    assert sys.platform != "win32"
+    until = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise ValueError(f"{file}: cannot write the profiles: another program locks the folder") from None
+            time.sleep(LOCKED_AGAIN_S)
 
 
 def _write(file: Path, document: Mapping[str, object]) -> None:

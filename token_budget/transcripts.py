@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from token_budget.entries import IMPORTED, Attempt, Record, Run
+from token_budget.entries import FOREVER_MS, IMPORTED, Attempt, Record, Run
 from token_budget.ledger import Ledger
 from token_budget.models import Usage
 
@@ -23,9 +23,14 @@ RUN_PREFIX = "claude:"
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_COUNT = 2**40  # of a response's tokens: what is above is no count
 MAX_MS = 253_370_764_800_000  # the year 9999 begins: a date in every zone
+SLACK_MS = 60_000  # around an attempt: the time that it was given is not that of its responses
+MAX_AHEAD_MS = 86_400_000  # of now: a later time is none
 _COMMAND_NAME = re.compile(r"<command-name>/?([^\s<]+)</command-name>")
 _NOT_A_PROMPT = ("isMeta", "isSidechain", "isCompactSummary")
 _OWN_MARK = "<"  # what the program itself puts where the user's text goes begins with a tag
+
+
+Spans = Mapping[str, Sequence[tuple[int, int]]]  # of sessions: from and to which moments, in ms
 
 
 class Price(Protocol):
@@ -40,7 +45,7 @@ class Price(Protocol):
 class Transcripts:
     """What a folder of transcripts holds, for the ledger, and what was left out of it.
 
-    `skipped_lines` could not be read; `known_responses` are those of sessions that are in the ledger already.
+    `skipped_lines` could not be read; `known_responses` are those that our own runs have counted.
     """
 
     runs: tuple[Run, ...]
@@ -50,24 +55,39 @@ class Transcripts:
     known_responses: int
 
 
-def known_sessions(ledger: Ledger) -> frozenset[str]:
-    """The sessions that our own runs have counted: not those that were imported from transcripts."""
-    return frozenset(
-        attempt.session
-        for attempt in ledger.attempts()
-        if attempt.session is not None and not attempt.run.startswith(RUN_PREFIX)
-    )
+def known_sessions(ledger: Ledger) -> Spans:
+    """The sessions that our own runs had, not those that were imported from transcripts, and when they had them."""
+    ends = {run.run: run.ended_ms for run in ledger.runs()}
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for attempt in ledger.attempts():
+        if attempt.session is not None and not attempt.run.startswith(RUN_PREFIX):
+            span = (attempt.started_ms, _end_ms(attempt, ends.get(attempt.run)))
+            spans.setdefault(attempt.session, []).append(span)
+    return spans
+
+
+def _end_ms(attempt: Attempt, run_ended_ms: int | None) -> int:
+    """When an attempt was over: with its run where it has no end itself, but a resumed run has an earlier end too."""
+    if attempt.ended_ms is not None:
+        return attempt.ended_ms
+    return run_ended_ms if run_ended_ms is not None and run_ended_ms >= attempt.started_ms else FOREVER_MS
 
 
 def read_transcripts(
-    folder: Path, machine: str, price: Price | None = None, *, known_sessions: Container[str] = ()
+    folder: Path,
+    machine: str,
+    price: Price | None = None,
+    *,
+    known_sessions: Spans | None = None,
+    now_ms: int = MAX_MS,
 ) -> Transcripts:
     """Everything under `folder` (`~/.claude`, its `projects`, or one project) as runs, attempts and records.
 
-    A session is a run, a slash command and what follows it, up to another prompt, an attempt. Raises ValueError where
-    the folder or a file in it cannot be read; lines that make no sense are counted.
+    A session is a run, a slash command and what follows it, up to another prompt, an attempt. Responses of a known
+    session in one of its spans are left out. Raises ValueError where the folder or a file in it cannot be read; lines
+    that make no sense are counted, those of responses after `now_ms` (more than a day after) among them.
     """
-    reading = _Reading(known_sessions)
+    reading = _Reading(known_sessions or {}, now_ms + MAX_AHEAD_MS)
     for path in _files(folder):
         reading.file(path)
     return reading.result(machine, price)
@@ -158,8 +178,9 @@ class _Place:
 class _Reading:
     """All files' responses as they are read."""
 
-    def __init__(self, known_sessions: Container[str]) -> None:
+    def __init__(self, known_sessions: Spans, latest_ms: int) -> None:
         self._known = known_sessions
+        self._latest_ms = latest_ms
         self._responses: dict[str, _Response] = {}
         self._known_ids: set[str] = set()
         self._skipped_lines = 0
@@ -184,14 +205,14 @@ class _Reading:
             raise ValueError("not an object")
         kind, at_ms = data.get("type"), _at_ms(data.get("timestamp"))
         file = place.file
-        if at_ms is not None:
+        if at_ms is not None and at_ms <= self._latest_ms:
             file.first_ms = at_ms if file.first_ms is None else file.first_ms
             file.last_ms = max(file.last_ms, at_ms)
         if kind == "user":
             place.prompt(data)
         elif kind == "assistant":
             message = data.get("message")
-            if not isinstance(message, dict) or at_ms is None:
+            if not isinstance(message, dict) or at_ms is None or at_ms > self._latest_ms:
                 raise ValueError("a response without message or time")
             if message.get("model") != "<synthetic>":  # the program's own words
                 self._response(message, at_ms, _text(data.get("sessionId") or file.session), place)
@@ -208,7 +229,7 @@ class _Reading:
         )
         by_lifetime = said.get("cache_creation")
         for_1h = _count(by_lifetime.get("ephemeral_1h_input_tokens")) if isinstance(by_lifetime, dict) else 0
-        if session in self._known:
+        if any(first - SLACK_MS <= at_ms <= last + SLACK_MS for first, last in self._known.get(session, ())):
             self._known_ids.add(name)
             return
         part = place.part(session, at_ms, model)

@@ -7,7 +7,7 @@ is not there is None. What attempts have used is not said: their records say it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -45,7 +45,10 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What an import adds to a ledger: `tokens` are those of the new records; `profiles` are all that it brings."""
+    """What an import adds to a ledger: `tokens` are those of the new records; `profiles` are all that it brings.
+
+    `other_records` of the known ones are there with other counts or cost.
+    """
 
     new_runs: int
     new_attempts: int
@@ -53,12 +56,15 @@ class Diff:
     known_records: int
     profiles: tuple[str, ...]
     tokens: int
+    other_records: int = 0
 
 
 # -- out --
 
 
-def export(ledger: Ledger, *, prompts: bool = False, profiles: Mapping[str, object] | None = None) -> Iterator[str]:
+def export(
+    ledger: Ledger, *, prompts: bool = False, profiles: Mapping[str, object] | None = None
+) -> Generator[str, None, None]:
     """The ledger as JSON lines (without line ends), in an order that depends on what is in it alone.
 
     Without `prompts` of a command only its slash command's name is said. Memory grows with runs and attempts, not with
@@ -87,7 +93,7 @@ def export(ledger: Ledger, *, prompts: bool = False, profiles: Mapping[str, obje
         yield _line("profiles", {"profiles": profiles})
 
 
-def export_csv(ledger: Ledger) -> Iterator[str]:
+def export_csv(ledger: Ledger) -> Generator[str, None, None]:
     """A table's lines (without line ends): the column names, then a line for each record with what its attempt was.
 
     Text that a spreadsheet would take for a formula has a leading apostrophe.
@@ -151,7 +157,7 @@ def diff(ledger: Ledger | None, parcel: Parcel) -> Diff:
     """What `apply` would add to the ledger, or to one that is not there yet; changes nothing."""
     runs, attempts = _there(ledger, parcel)
     ids = {record.id for record in parcel.records}
-    known = {record.id for record in ledger.records() if record.id in ids} if ledger else set()
+    known = {record.id: _figures(record) for record in ledger.records() if record.id in ids} if ledger else {}
     new = {record.id: record for record in parcel.records if record.id not in known}
     return Diff(
         new_runs=len({run.run for run in parcel.runs} - runs.keys()),
@@ -160,7 +166,12 @@ def diff(ledger: Ledger | None, parcel: Parcel) -> Diff:
         known_records=len(parcel.records) - len(new),
         profiles=tuple(parcel.profiles),
         tokens=sum(record.usage.total_tokens for record in new.values()),
+        other_records=sum(known.get(record.id, _figures(record)) != _figures(record) for record in parcel.records),
     )
+
+
+def _figures(record: Record) -> tuple[Usage, int | None]:
+    return record.usage, record.cost_nano
 
 
 def apply(ledger: Ledger, parcel: Parcel) -> Diff:

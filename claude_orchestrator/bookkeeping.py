@@ -240,7 +240,9 @@ class Books:
         ended, self._ended = self._ended, []
         notes, self._notes = self._notes, []
         released, keys = frozenset(self._released), dict(self._hold_keys)
-        snapshots = [*ended, *(self._snapshot(status) for status in dirty.values() if status.attempts)]
+        over = {snapshot.attempt.key for snapshot in ended}  # after a failure both can be there
+        going_on = [self._snapshot(status) for status in dirty.values() if status.attempts]
+        snapshots = ended + [snapshot for snapshot in going_on if snapshot.attempt.key not in over]
         attempts = [snapshot.attempt for snapshot in snapshots]
         records = [record for snapshot in snapshots for record in self._difference(snapshot, now_ms)]
         limits = _limits(windows, self._now())

@@ -5,7 +5,6 @@ Everything here is imported only when it is asked for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,14 +35,6 @@ def open_ledger(path: Path, complain: Callable[[str], None] | None) -> Ledger | 
             raise
         complain(f"the ledger: {error}: this run is in no history")
         return None
-
-
-def check_place(path: Path) -> str | None:
-    """Why a ledger could not be made there; None where it could. Makes nothing."""
-    folder = next(folder for folder in path.absolute().parents if os.path.exists(folder))
-    if not os.path.isdir(folder):
-        return f"{folder} is not a folder"
-    return None if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
 
 
 def is_ledger_error(error: Exception) -> bool:

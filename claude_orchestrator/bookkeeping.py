@@ -73,6 +73,7 @@ class Books:
         self._ledger = ledger
         self._run = run
         self._manager = manager
+        self.windows = _windows(manager)  # the budgets that all runs share; looking for them anew would take long
         self._weights = weights
         self._alerts = alerts
         self._instances = instances
@@ -94,11 +95,6 @@ class Books:
         self._note_count = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._flushing = asyncio.Lock()
-
-    @property
-    def windows(self) -> tuple[CommandBudgetInfo, ...]:
-        """The budgets that all runs share."""
-        return _windows(self._manager)
 
     # -- from start to end --
 

@@ -344,7 +344,9 @@ def _ledger(
         raise UserError("--ledger: is empty: expected a file, or off")
     path = Path(named) if named else Path(click.get_app_dir(PROGRAM), LEDGER_NAME)
     if options["dry_run"] and not path.exists():
-        fault = across_runs.check_place(path)
+        from claude_orchestrator import preflight
+
+        fault = preflight.fault_of_place(path)
         if fault is not None and (named or windows):
             raise UserError(f"--ledger: {path}: cannot be opened: {fault}")
         return None

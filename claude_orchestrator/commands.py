@@ -161,14 +161,14 @@ def find(commands: Iterable[CommandInfo], name: str) -> CommandInfo | None:
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> tuple[str, ...]:
     """Up to `n` known names that `name` may mean, the likeliest first; `/sync` may mean `/git:sync`."""
+    import difflib
+
     wanted = name.removeprefix("/").casefold()[:100]
     by_key: dict[str, list[str]] = {}
     for candidate in known:
         key = candidate.removeprefix("/").casefold()
         for part in {key, key.rpartition(":")[2]}:
             by_key.setdefault(part, []).append(candidate)
-    import difflib
-
     close = difflib.get_close_matches(wanted, by_key, 2 * max(n, 1))
     return tuple(dict.fromkeys(candidate for key in close for candidate in by_key[key]))[:n]
 
@@ -231,9 +231,9 @@ def render_inspect(info: CommandInfo, width: int) -> list[str]:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    text = printable(" ".join(text.split()))
     import textwrap
 
+    text = printable(" ".join(text.split()))
     return textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False)
 
 
@@ -346,9 +346,9 @@ def _split(text: str) -> tuple[dict[str, str], str]:
     match = _FRONT_MATTER.match(text)
     if match is None:
         return {}, text
-    fields: dict[str, str] = {}
     import textwrap
 
+    fields: dict[str, str] = {}
     lines = textwrap.dedent(match[1]).split("\n")[::-1]
     while lines:
         key = _KEY.fullmatch(lines.pop().rstrip())

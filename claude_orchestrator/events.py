@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,6 +163,10 @@ class UsageAnswer:
     request_id: str
     model_usage: ModelUsage
     rate_limits: dict[str, Any] | None = field(default=None, compare=False)
+
+
+# model, usage, cache writes for an hour: nano-dollars, None where there is no price
+Price = Callable[[str, Usage, int], int | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import itertools
 import json
 import logging
 import os
@@ -41,7 +42,7 @@ from claude_orchestrator.admission import (
     is_bounded,
 )
 from claude_orchestrator.apistream import DECODABLE, answer_meter
-from claude_orchestrator.events import ApiUsage
+from claude_orchestrator.events import ApiUsage, Price
 from token_budget.models import CommandBudgetInfo, Hold, Usage, Weights
 from token_budget.text import format_usd
 
@@ -86,10 +87,6 @@ ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
 # they begin with fixed text, which is found fast in a body of megabytes
 _MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d*)')
 _THINKING = re.compile(rb'"budget_tokens"\s*:\s*(\d*)')
-
-
-# model, usage, cache writes for an hour: nano-dollars, None where there is no price
-Price = Callable[[str, Usage, int], int | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -158,7 +155,7 @@ class Gateway:
         self.admission = Admission(weights)
         self.enforce = enforce
         self.requests = 0
-        self.unknown = 0
+        self._numbers = itertools.count(1)  # of answers
         self._environ = environ
         self._clients: dict[bytes, Client] = {}
 
@@ -288,23 +285,31 @@ class Gateway:
         ticket.least_tokens = min(ticket.least_tokens, asked.max_tokens)
         if asked.thinking_tokens is not None:
             ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
+        known = client.bound(request, asked)
         try:
-            if not await self._bound(client, request, path, body, asked, ticket):
+            if not await self._bound(client, request, path, body, asked, ticket, known):
                 return _error(529, "overloaded_error", UNCOUNTED)
             if not await self._admit(client, ticket):
                 assert ticket.spent is not None
                 client.on_refused(ticket.spent)
                 return _error(400, "invalid_request_error", refusal(ticket), NO_RETRY)
-            return await self._forward(client, request, path, lowered(body, asked, ticket.output_tokens), ticket, asked)
+            return await self._forward(client, request, path, lowered(body, asked, ticket.output_tokens), ticket, known)
         finally:
             self._settle(client, ticket)
 
     async def _bound(
-        self, client: Client, request: web.BaseRequest, path: str, body: bytes, asked: Asked, ticket: Ticket
+        self,
+        client: Client,
+        request: web.BaseRequest,
+        path: str,
+        body: bytes,
+        asked: Asked,
+        ticket: Ticket,
+        known: InputBound,
     ) -> bool:
         """Bound the request's input; False where nothing bounds it, for the API does not count it."""
         bounded, more = is_bounded(body), by_server_tools(asked.data)
-        ticket.input_tokens = client.bound(request, asked).of(body) + more
+        ticket.input_tokens = known.of(body) + more
         ticket.costs, ticket.cost = client.costs, client.cost_of(asked, ticket.input_tokens)
         if bounded and self.admission.has_room(ticket):
             return True
@@ -380,7 +385,7 @@ class Gateway:
         path: str,
         body: bytes,
         ticket: Ticket | None,
-        asked: Asked | None = None,
+        known: InputBound | None = None,
     ) -> web.StreamResponse:
         """Pass the request on and its answer back, piece by piece as it comes; with a ticket it is metered."""
         headers = _headers(request.headers)
@@ -391,7 +396,7 @@ class Gateway:
         try:
             async with self._send(client, request.method, path, headers, body) as answer:
                 answered = True
-                return await self._answer(client, request, answer, body, ticket, asked)
+                return await self._answer(client, request, answer, body, ticket, known)
         except aiohttp.ClientConnectorError as error:
             answered = True  # it was never sent
             why = error.os_error.strerror or type(error).__name__
@@ -401,8 +406,7 @@ class Gateway:
             return _error(502, "api_error", f"claude-orchestrator: no answer from the API: {why}")
         finally:
             if not answered:  # whether it was billed is not known
-                self.unknown += 1
-                client.on_usage(ApiUsage(f"unknown-{self.unknown}", Usage(), False, cut=True), None)
+                client.on_usage(ApiUsage(f"unknown-{next(self._numbers)}", Usage(), False, cut=True), None)
 
     async def _answer(
         self,
@@ -411,7 +415,7 @@ class Gateway:
         answer: aiohttp.ClientResponse,
         body: bytes,
         ticket: Ticket | None,
-        asked: Asked | None,
+        known: InputBound | None,
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
         for name, value in answer.headers.items():
@@ -421,7 +425,7 @@ class Gateway:
             await response.prepare(request)
             return response
         metered = ticket is not None and answer.status == 200
-        counting = _Counting(client, ticket, answer, f"{self.requests}") if ticket is not None and metered else None
+        counting = _Counting(client, ticket, answer, next(self._numbers)) if ticket is not None and metered else None
         last, whole = b"", False
         try:
             await response.prepare(request)
@@ -437,12 +441,10 @@ class Gateway:
             last = b""
         finally:
             if counting is not None:
-                self.unknown += 1
-                usage = counting.close(f"unknown-{self.unknown}", whole=whole)
+                usage = counting.close(whole=whole)
                 self._learn(client, ticket, usage, request.headers.get(AGENT, ""))
-                if usage is not None and asked is not None and usage.whole and usage.exact:
-                    tokens = usage.usage.total_tokens - usage.usage.output_tokens
-                    client.bound(request, asked).learn(body, tokens)
+                if usage is not None and known is not None and usage.whole and usage.exact:
+                    known.learn(body, usage.usage.total_tokens - usage.usage.output_tokens)
         if last:
             await response.write(last)
         with contextlib.suppress(ConnectionError):
@@ -461,9 +463,9 @@ class Gateway:
 
 
 class _Counting:
-    """Counts one answer as it passes."""
+    """Counts one answer as it passes; `number` is no other answer's."""
 
-    def __init__(self, client: Client, ticket: Ticket, answer: aiohttp.ClientResponse, number: str) -> None:
+    def __init__(self, client: Client, ticket: Ticket, answer: aiohttp.ClientResponse, number: int) -> None:
         self._client = client
         self._ticket = ticket
         self._number = number
@@ -475,23 +477,21 @@ class _Counting:
     def feed(self, chunk: bytes) -> None:
         self._take(self._meter.feed(chunk))
 
-    def close(self, name: str, *, whole: bool) -> ApiUsage | None:
-        """The answer has ended, `whole` or not; `name` is for one without an id.
+    def close(self, *, whole: bool) -> ApiUsage | None:
+        """The answer has ended, `whole` or not.
 
-        One that ended by itself and tells no usage counts with all that was held for it: it was billed something.
+        One that ended by itself and does not tell its usage counts with all that was held for it: it was billed
+        something.
         """
-        usage = self._meter.close()
+        usage, ticket, name = self._meter.close(), self._ticket, f"unknown-{self._number}"
+        held = whole and ticket.hold is not None
+        most = Usage(ticket.input_tokens, ticket.output_tokens) if held else Usage()
         if usage is None:
-            ticket = self._ticket
-            held = whole and ticket.hold is not None
-            most = Usage(ticket.input_tokens, ticket.output_tokens) if held else Usage()
             self._client.on_usage(ApiUsage(name, most, whole, exact=False), ticket.hold)
-        elif not usage.id:
-            usage = replace(usage, id=name)
-        if usage is not None and not usage.told and whole and self._ticket.hold is not None:
-            most = Usage(self._ticket.input_tokens, self._ticket.output_tokens)
-            if usage.usage.total_tokens < most.total_tokens:
-                usage = replace(usage, usage=most | usage.usage)
+            return None
+        usage = replace(usage, id=usage.id or name)
+        if not usage.told and usage.usage.total_tokens < most.total_tokens:
+            usage = replace(usage, usage=most | usage.usage)
         self._take(usage)
         return usage
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -17,6 +17,7 @@ from claude_orchestrator.events import (
     Init,
     MessageDelta,
     NoBackgroundTasks,
+    Price,
     RateLimit,
     Result,
     Retry,
@@ -29,7 +30,6 @@ from token_budget.text import NANO
 MAX_TOOL_IDS = 100_000
 MAX_LAST_CHARS, LAST_LINES = 4_096, 6
 MAX_PERCENT = 1_000_000  # of a limit's use, that makes any sense
-Price = Callable[[str, Usage, int], int | None]  # model, usage, cache writes for an hour: nano-dollars, None: unknown
 _COMMAND = re.compile(r"/[A-Za-z0-9][\w:-]*")  # a path is none
 
 

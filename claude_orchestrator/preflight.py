@@ -92,11 +92,17 @@ def check_plan(plan: Plan, source: str) -> None:
 
 def check_output_dir(path: Path) -> None:
     """Refuse a folder that could not be made or written to; makes nothing."""
+    fault = fault_of_place(path)
+    if fault is not None:
+        raise UserError(f"--output-dir: {path}: cannot be written: {fault}")
+
+
+def fault_of_place(path: Path) -> str | None:
+    """Why nothing could be made in or at that path; None where it could. Makes nothing."""
     existing = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
-    if not existing.is_dir():
-        raise UserError(f"--output-dir: {path}: cannot be written: {existing} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--output-dir: {path}: cannot be written: Permission denied")
+    if not os.path.isdir(existing):
+        return f"{existing} is not a folder"
+    return None if os.access(existing, os.W_OK | os.X_OK) else "Permission denied"
 
 
 def check_writable(option: str, path: Path) -> None:

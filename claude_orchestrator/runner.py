@@ -20,7 +20,8 @@ from typing import Any
 from claude_orchestrator import journal, report
 from claude_orchestrator.bookkeeping import Books, budgets_text, this_machine
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.instance import NOT_ENDED, Price, State
+from claude_orchestrator.events import Price
+from claude_orchestrator.instance import NOT_ENDED, State
 from claude_orchestrator.launcher import Launcher, LocalLauncher, raise_file_limit, use_pidfd_watcher
 from claude_orchestrator.metering import Meter
 from claude_orchestrator.plan import Plan, make_manager

@@ -14,6 +14,7 @@ from claude_orchestrator.events import (
     ControlRequest,
     Event,
     Init,
+    Price,
     Result,
     Retry,
     SideCall,
@@ -21,7 +22,7 @@ from claude_orchestrator.events import (
     UsageAnswer,
     User,
 )
-from claude_orchestrator.instance import InstanceStatus, Price, State, last_words
+from claude_orchestrator.instance import InstanceStatus, State, last_words
 from claude_orchestrator.launcher import Launcher, Running, control_request
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.settings import Settings

@@ -10,7 +10,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from claude_orchestrator.instance import InstanceStatus, Price, State, rate_limit_rows
+from claude_orchestrator.events import Price
+from claude_orchestrator.instance import InstanceStatus, State, rate_limit_rows
 from claude_orchestrator.launcher import Launcher
 from claude_orchestrator.plan import LaunchSpec
 from claude_orchestrator.retries import RATE_LIMIT, backoff_s, passing_cause, reset_wait_s, session_is_lost

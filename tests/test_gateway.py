@@ -355,6 +355,15 @@ def test_two_answers_of_one_id_are_two_answers() -> None:
     asyncio.run(main())
 
 
+def test_answers_of_one_id_at_once_are_so_many_answers() -> None:
+    async def main() -> None:
+        async with place(answering(sse(START), sse(PIECE), sse(END))) as here:
+            assert [status for status, _ in await asyncio.gather(*[here.post() for _ in range(8)])] == [200] * 8
+            assert here.budget.used == 8 * 150 and len({usage.id for usage in here.usages}) == 8
+
+    asyncio.run(main())
+
+
 OTHER_SPELLINGS = (
     "//v1/messages",
     "/v1//messages",

@@ -78,7 +78,7 @@ RULES: dict[str, set[str]] = {
         *BUDGET,
     },
     f"{CO}.supervisor": {
-        *(f"{CO}.{name}" for name in ("instance", "launcher", "plan", "retries", "session", "settings")),
+        *(f"{CO}.{name}" for name in ("events", "instance", "launcher", "plan", "retries", "session", "settings")),
         *BUDGET,
     },
     f"{CO}.report": {f"{CO}.instance", f"{CO}.metering", f"{CO}.plan", f"{CO}.resume", *BUDGET},
@@ -88,7 +88,7 @@ RULES: dict[str, set[str]] = {
     | {
         f"{CO}.{name}"
         for name in (
-            "bookkeeping commands errors gateway instance journal launcher metering plan processes redact"
+            "bookkeeping commands errors events gateway instance journal launcher metering plan processes redact"
             " rehearsal rehearsed_api report resume runfolder schedule session settings supervisor terminal __init__"
         ).split()
     },

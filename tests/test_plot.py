@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from xml.etree.ElementTree import Element, fromstring
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from tests.test_history import HOUR_MS, ms, utc, zone
 from token_budget.entries import FOREVER_MS, Attempt, Record, Run
 from token_budget.history import ESTIMATES
 from token_budget.ledger import Ledger
@@ -18,21 +19,7 @@ from token_budget.models import Usage
 from token_budget.plot import COLORS, LEFT, OTHER_COLOR, PLOT_TOP, PLOT_WIDTH, SHORT, TALL, Budget, day_starts, plot
 
 SVG = "{http://www.w3.org/2000/svg}"
-HOUR_MS = 3_600_000
 HOSTILE = "/<script>alert('1')</script>&\"\033[31m\n\u202e\0\uffff"
-
-
-def ms(text: str) -> int:
-    """`11-24T12:00` of 2026 in UTC."""
-    return round(datetime.fromisoformat(f"2026-{text}").replace(tzinfo=UTC).timestamp() * 1000)
-
-
-def zone(name: str) -> Callable[[int], datetime]:
-    info = ZoneInfo(name)
-    return lambda at_ms: datetime.fromtimestamp(at_ms / 1000, info)
-
-
-utc = zone("UTC")
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from claude_orchestrator.config import parse_config
-from claude_orchestrator.gateway import Gateway
-from claude_orchestrator.instance import InstanceStatus
-from claude_orchestrator.launcher import Launcher, LocalLauncher
-from claude_orchestrator.plan import make_manager, make_plan
-from claude_orchestrator.settings import Given, merge
-from claude_orchestrator.supervisor import Supervisor
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import make_manager, make_plan
+from claude_orchestrator.config.settings import Given, merge
+from claude_orchestrator.gateway.server import Gateway
+from claude_orchestrator.launch.local import Launcher, LocalLauncher
+from claude_orchestrator.run.state import InstanceStatus
+from claude_orchestrator.run.supervisor import Supervisor
 from tests.stand_in import StandIn, claude_env
 from token_budget import TokenBudgetManager
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from claude_orchestrator.launcher import Exit
-from claude_orchestrator.plan import LaunchSpec
-from claude_orchestrator.stream import Batch
+from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.launch.local import Exit
 
 
 class Script:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from token_budget.entries import Attempt, Record, Run
-from token_budget.ledger import Ledger
+from token_budget.ledger.export_import import export
+from token_budget.ledger.records import Attempt, Record, Run
+from token_budget.ledger.sqlite import Ledger
 from token_budget.models import Usage
-from token_budget.transfer import export
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,7 +52,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
     (tools / "claude").symlink_to(Path(__file__).with_name("fake_claude.py"))
     scripts = {"claude-orchestrator": "-m claude_orchestrator", "python": ""}
     scripts["claude-instance-orchestrator"] = scripts["claude-orchestrator"]
-    scripts["token-budget"] = "-c 'from token_budget.cli import main; main()'"
+    scripts["token-budget"] = "-c 'from token_budget.usage.cli import main; main()'"
     for name, args in scripts.items():
         (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {args} "$@"\n')
         (tools / name).chmod(0o755)
@@ -115,8 +115,8 @@ def test_every_option_is_in_the_readme() -> None:
 
 
 def test_exit_codes_and_stopping_times_are_the_codes() -> None:
-    from claude_orchestrator.launcher import LADDER
-    from claude_orchestrator.settings import DEFAULT_GRACE_S
+    from claude_orchestrator.config.settings import DEFAULT_GRACE_S
+    from claude_orchestrator.launch.local import LADDER
 
     page = (ROOT / "docs" / "stopping.md").read_text()
     for _, part in LADDER:

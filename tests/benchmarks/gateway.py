@@ -19,7 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
-from claude_orchestrator.gateway import Gateway
+from claude_orchestrator.gateway.server import Gateway
 from tests.benchmarks.hard_cap import Counted
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Weights

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import aiohttp
 
-from claude_orchestrator.admission import LEAST_OUTPUT_TOKENS, Admission, Ticket, Verdict
-from claude_orchestrator.events import ApiUsage
-from claude_orchestrator.gateway import Gateway
+from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.admission import LEAST_OUTPUT_TOKENS, Admission, Ticket, Verdict
+from claude_orchestrator.gateway.server import Gateway
 from tests.benchmarks.simulated_api import SimulatedApi
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Hold, Weights

@@ -78,13 +78,13 @@ def measure(command: list[str]) -> tuple[float, int]:
 WORKER = """
 import asyncio, json, resource, sys
 from pathlib import Path
-from claude_orchestrator.config import parse_config
-from claude_orchestrator.instance import InstanceStatus
-from claude_orchestrator.launcher import LocalLauncher, use_pidfd_watcher
-from claude_orchestrator.plan import make_manager, make_plan
-from claude_orchestrator.runfolder import RunFolder
-from claude_orchestrator.settings import Settings
-from claude_orchestrator.supervisor import Supervisor
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.run.state import InstanceStatus
+from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
+from claude_orchestrator.config.plan import make_manager, make_plan
+from claude_orchestrator.run.run_dir import RunFolder
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.run.supervisor import Supervisor
 
 stream, folder, claude, out = sys.argv[1:]
 use_pidfd_watcher()

@@ -21,12 +21,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from claude_orchestrator.config import parse_config
-from claude_orchestrator.instance import InstanceStatus
-from claude_orchestrator.launcher import Exit, LocalLauncher, LocalRunning, use_pidfd_watcher
-from claude_orchestrator.plan import LaunchSpec, make_manager, make_plan
-from claude_orchestrator.settings import Settings
-from claude_orchestrator.supervisor import Supervisor
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import LaunchSpec, make_manager, make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.launch.local import Exit, LocalLauncher, LocalRunning, use_pidfd_watcher
+from claude_orchestrator.run.state import InstanceStatus
+from claude_orchestrator.run.supervisor import Supervisor
 
 INSTANCES, ROUNDS = 16, 20
 SLEEPER = """

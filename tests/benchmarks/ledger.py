@@ -17,19 +17,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
-from claude_orchestrator.bookkeeping import Books
-from claude_orchestrator.config import parse_config
-from claude_orchestrator.events import ApiUsage
-from claude_orchestrator.instance import InstanceStatus
-from claude_orchestrator.plan import make_manager, make_plan
-from claude_orchestrator.settings import Settings
+from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import make_manager, make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.run.ledger_sync import Books
+from claude_orchestrator.run.state import InstanceStatus
 from token_budget.alerts import AlertBook
-from token_budget.entries import Attempt, Limit, Record, Run
 from token_budget.forecast import forecast
-from token_budget.history import history
-from token_budget.ledger import Ledger
+from token_budget.ledger.records import Attempt, Limit, Record, Run
+from token_budget.ledger.samples import observations
+from token_budget.ledger.sqlite import Ledger
 from token_budget.models import Usage, Weights
-from token_budget.observations import observations
+from token_budget.usage.history import history
 
 RECORDS = 1_000_000
 BY_ATTEMPT, BY_RUN = 20, 200  # records

@@ -20,11 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from claude_orchestrator import journal
-from claude_orchestrator.config import parse_config
-from claude_orchestrator.plan import make_plan
-from claude_orchestrator.resume import turns_mark
-from claude_orchestrator.settings import Settings
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.run import journal
+from claude_orchestrator.run.resume import turns_mark
 
 # an instance with a tool in a session of its own
 CLAUDE = """#!/bin/sh

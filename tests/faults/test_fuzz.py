@@ -15,16 +15,16 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claude_orchestrator.config import parse_config
-from claude_orchestrator.journal import encode, records
-from claude_orchestrator.launcher import Exit
-from claude_orchestrator.plan import LaunchSpec, make_manager, make_plan
-from claude_orchestrator.resume import read_history, take_up
-from claude_orchestrator.session import Unrecorded
-from claude_orchestrator.settings import Settings
-from claude_orchestrator.stream import Batch, LineFramer, parse_lines
-from claude_orchestrator.supervisor import Supervisor
-from claude_orchestrator.tally import UsageTally
+from claude_orchestrator.claude.stream import Batch, LineFramer, parse_lines
+from claude_orchestrator.claude.tally import UsageTally
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import LaunchSpec, make_manager, make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.launch.local import Exit
+from claude_orchestrator.run.instance_runner import Unrecorded
+from claude_orchestrator.run.journal import encode, records
+from claude_orchestrator.run.resume import read_history, take_up
+from claude_orchestrator.run.supervisor import Supervisor
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator import journal
-from claude_orchestrator.config import parse_config
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import GO_ON, Plan, make_manager, make_plan
+from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.instance import State
-from claude_orchestrator.plan import GO_ON, Plan, make_manager, make_plan
-from claude_orchestrator.rehearsal import RehearsalLauncher
-from claude_orchestrator.resume import History, carry_over, read_history, take_up
-from claude_orchestrator.settings import Settings
-from claude_orchestrator.supervisor import Supervisor
+from claude_orchestrator.launch.simulated import RehearsalLauncher
+from claude_orchestrator.run import journal
+from claude_orchestrator.run.resume import History, carry_over, read_history, take_up
+from claude_orchestrator.run.state import State
+from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import ROOT, Workplace, content_of
 from tests.stand_in import Call, StandIn, Text, Tools, claude_env
 from token_budget import Usage

@@ -21,10 +21,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from claude_orchestrator import journal, report
-from claude_orchestrator.instance import State
-from claude_orchestrator.rehearsal import RehearsalLauncher
-from claude_orchestrator.resume import read_history
+from claude_orchestrator.launch.simulated import RehearsalLauncher
+from claude_orchestrator.run import journal
+from claude_orchestrator.run.resume import read_history
+from claude_orchestrator.run.state import State
+from claude_orchestrator.ui import report
 from tests.faults.test_journal import small_plan
 from tests.harness import ROOT, Workplace, content_of, run_config, sleeping
 from tests.scripted import Script
@@ -102,7 +103,7 @@ WITHOUT_THREADS = """
 import sys, threading
 def start(thread): raise RuntimeError("can't start new thread")
 threading.Thread.start = start
-from claude_orchestrator.cli import main
+from claude_orchestrator.cli.main import main
 main()
 """
 
@@ -178,7 +179,7 @@ def test_fork_that_fails_for_a_moment_can_be_tried_again() -> None:
 
 def test_without_a_guard_nothing_is_started(place: Workplace) -> None:
     """The interpreter is gone (an environment that was removed)."""
-    code = "import sys; sys.executable = '/gone/python'; from claude_orchestrator.cli import main; main()"
+    code = "import sys; sys.executable = '/gone/python'; from claude_orchestrator.cli.main import main; main()"
     argv = [sys.executable, "-c", code, *place.argv("hello")[3:]]
     env = {**place.env, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, env=env, cwd=place.root, capture_output=True, text=True, timeout=60, check=False)

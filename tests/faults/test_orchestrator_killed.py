@@ -128,7 +128,7 @@ def _read(path: Path) -> bytes:
 
 
 def test_the_guard_is_not_reached_by_ctrl_c(tmp_path: Path) -> None:
-    from claude_orchestrator.processes import Guard
+    from claude_orchestrator.launch.processes import Guard
 
     with Guard("test-guard") as guard:
         process = guard._process

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.config import parse_config
-from claude_orchestrator.instance import InstanceStatus, State
-from claude_orchestrator.launcher import Exit
-from claude_orchestrator.plan import GO_ON, LaunchSpec, make_manager, make_plan
-from claude_orchestrator.resume import take_up
-from claude_orchestrator.retries import backoff_s, passing_cause, reset_wait_s
-from claude_orchestrator.settings import Settings
-from claude_orchestrator.stream import parse_line
-from claude_orchestrator.supervisor import Supervisor
+from claude_orchestrator.claude.stream import parse_line
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import GO_ON, LaunchSpec, make_manager, make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.launch.local import Exit
+from claude_orchestrator.run.resume import take_up
+from claude_orchestrator.run.retries import backoff_s, passing_cause, reset_wait_s
+from claude_orchestrator.run.state import InstanceStatus, State
+from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import Outcome, Workplace, run_real
 from tests.scripted import Script, ScriptedRunning
 from tests.stand_in import Fail, StandIn, Text

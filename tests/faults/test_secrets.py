@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.config import parse_config
-from claude_orchestrator.plan import LaunchSpec, make_plan
-from claude_orchestrator.redact import redact, secrets_of
-from claude_orchestrator.runfolder import RunFolder
-from claude_orchestrator.settings import Settings
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.run.redact import redact, secrets_of
+from claude_orchestrator.run.run_dir import RunFolder
 from tests.harness import ROOT, Workplace, content_of
 from tests.stand_in import Call, StandIn, Text, Tools, claude_env
 

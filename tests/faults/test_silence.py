@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_orchestrator.instance import State
+from claude_orchestrator.run.state import State
 from tests.harness import Workplace, alive, content_of, run_real
 from tests.stand_in import StandIn, Text
 
@@ -99,7 +99,7 @@ def test_a_real_stall_in_the_middle_of_a_response(claude: str, tmp_path: Path) -
     gate = threading.Event()
     with StandIn({"AMBER": [Text("one two three four", gate=gate, pings=False)]}) as api:
         entry = {"name": "one", "prompt": "AMBER work"}
-        outcome = run_real({"instances": [entry]}, api, claude, tmp_path, idle_timeout_s=2.0, grace_s=2.0)
+        outcome = run_real({"instances": [entry]}, api, claude, tmp_path, idle_timeout_s=8.0, grace_s=2.0)
         gate.set()
-        assert outcome.only.state is State.TIMED_OUT and outcome.only.reason == "stalled: nothing printed for 2 s"
+        assert outcome.only.state is State.TIMED_OUT and outcome.only.reason == "stalled: nothing printed for 8 s"
         assert outcome.only.usage.counts[0] == api.billed().input_tokens and not outcome.only.exact

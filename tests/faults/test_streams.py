@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.events import BadLine, MessageStart
-from claude_orchestrator.stream import LineFramer, parse_line
-from claude_orchestrator.tally import UsageTally
+from claude_orchestrator.claude.events import BadLine, MessageStart
+from claude_orchestrator.claude.stream import LineFramer, parse_line
+from claude_orchestrator.claude.tally import UsageTally
 from tests.harness import Workplace
-from token_budget.ledger import Ledger
+from token_budget.ledger.sqlite import Ledger
 
 MIB = 1024 * 1024
 

@@ -1,0 +1,365 @@
+"""The CLI's streaming JSON: bytes to whole lines to typed events. Pure.
+
+The shapes are those of `claude -p --output-format stream-json --verbose --include-partial-messages`, as recorded
+from versions 2.1.197 and 2.1.330. How events become a token count is in `tally.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from claude_orchestrator.claude.events import (
+    Assistant,
+    BadLine,
+    ControlAnswer,
+    ControlRequest,
+    Event,
+    Init,
+    MessageDelta,
+    MessageStart,
+    ModelUsage,
+    NoBackgroundTasks,
+    RateLimit,
+    Requesting,
+    Result,
+    Retry,
+    SessionReset,
+    SideCall,
+    Streamed,
+    Task,
+    UsageAnswer,
+    User,
+)
+from token_budget.models import Usage
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+MAX_COUNT = 2**53 - 1  # what the CLI, a JavaScript program, can say exactly
+MAX_TEXT = 2_000
+MAX_ID_CHARS = 200
+MAX_COST_USD = 1e6  # of one process
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came at once: the bytes as they came, and the lines that they completed."""
+
+    raw: bytes
+    lines: list[bytes]
+
+
+class LineFramer:
+    """Cuts chunks of bytes into whole lines; only LF ends a line, a CR before it is dropped.
+
+    A line of more than `max_line_bytes` is left out and counted in `dropped`: memory stays bounded.
+    """
+
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self.max_line_bytes = max_line_bytes
+        self.dropped = 0
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The lines that `chunk` completes, without their ends."""
+        lines = chunk.split(b"\n")
+        tail = lines.pop()
+        if self._size_bytes and lines:
+            if self._size_bytes + len(lines[0]) > self.max_line_bytes:
+                lines.pop(0)
+                self.dropped += 1
+            else:
+                lines[0] = b"".join((*self._parts, lines[0]))
+            self._parts, self._size_bytes = [], 0
+        if tail:
+            self._size_bytes += len(tail)
+            if self._size_bytes <= self.max_line_bytes:
+                self._parts.append(tail)
+            else:
+                self._parts = []
+        return lines
+
+    def flush(self) -> list[bytes]:
+        """The last line when the stream ends without an LF."""
+        if not self._size_bytes:
+            return []
+        if self._size_bytes > self.max_line_bytes:
+            self.dropped += 1
+            lines = []
+        else:
+            lines = [b"".join(self._parts)]
+        self._parts, self._size_bytes = [], 0
+        return lines
+
+
+# Pieces of streamed text are nearly all of a stream's lines and carry no usage: they are told by their first
+# bytes and only counted. A JSON string cannot contain these bytes at a line's start.
+_PIECE = b'{"type":"stream_event","event":{"type":"content_block_delta",'
+_LONG_PIECE = 1_000  # longer ones may be signatures, which are not output text: parsed
+
+
+def parse_lines(lines: Sequence[bytes]) -> list[Event]:
+    """The events in `lines`; pieces of streamed text that follow each other are one event."""
+    events: list[Event] = []
+    begin = 0
+    # a comprehension: nearly all of an instance's lines are passed over here
+    others = [i for i, line in enumerate(lines) if not line.startswith(_PIECE) or len(line) > _LONG_PIECE]
+    for i in others:
+        if i > begin:
+            events.append(_streamed(lines[begin:i]))
+        begin = i + 1
+        event = parse_line(lines[i])
+        if event is not None:
+            events.append(event)
+    if len(lines) > begin:
+        events.append(_streamed(lines[begin:]))
+    return events
+
+
+def _streamed(pieces: Sequence[bytes]) -> Streamed:
+    """Pieces in a row as one event; what surrounds the text is about as long in each of them."""
+    first = parse_line(pieces[0])
+    overhead = len(pieces[0]) - (first.chars if isinstance(first, Streamed) else 0)
+    return Streamed(len(pieces), max(0, sum(map(len, pieces)) - overhead * len(pieces)))
+
+
+def parse_line(line: bytes) -> Event | None:
+    """The event in one line; None for a kind that means nothing here, BadLine for what cannot be read."""
+    if not line or line.isspace():
+        return None
+    try:
+        data = json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        return BadLine(f"not JSON: {type(error).__name__}", lossy=line.lstrip().startswith(b"{"))
+    if not isinstance(data, dict):
+        return BadLine("not a JSON object", lossy=False)
+    reader = _READERS.get(_text(data.get("type")))
+    return reader(data) if reader else None
+
+
+def _stream_event(data: Json) -> Event | None:
+    event = _object(data.get("event"))
+    parent = _parent(data)
+    match event.get("type"):
+        case "message_start":
+            message = _object(event.get("message"))
+            usage, malformed = _usage(message.get("usage"))
+            return MessageStart(_text(message.get("id")), _text(message.get("model")), usage, parent, malformed)
+        case "message_delta":
+            stop = _object(event.get("delta")).get("stop_reason")
+            usage, malformed = _usage(event.get("usage"))
+            return MessageDelta(usage, stop if isinstance(stop, str) else None, parent, malformed)
+        case "content_block_delta":
+            delta = _object(event.get("delta"))
+            if delta.get("type") == "signature_delta":
+                return None
+            text = _text(delta.get("text")) or _text(delta.get("thinking")) or _text(delta.get("partial_json"))
+            return Streamed(1, len(text)) if text else None
+    return None
+
+
+def _assistant(data: Json) -> Event | None:
+    message = _object(data.get("message"))
+    tools, tool_ids, chars = [], [], 0
+    content = message.get("content")
+    for block in content if isinstance(content, list) else ():
+        if not isinstance(block, dict):
+            continue
+        if block.get("type") == "tool_use":
+            tools.append(_text(block.get("name"))[:200])
+            tool_ids.append(_text(block.get("id")))
+        else:
+            chars += len(_text(block.get("text")) or _text(block.get("thinking")))
+    stop = message.get("stop_reason")
+    usage, malformed = _usage(message.get("usage"))
+    return Assistant(
+        id=_text(message.get("id")),
+        model=_text(message.get("model")),
+        usage=usage,
+        stop_reason=stop if isinstance(stop, str) else None,
+        parent=_parent(data),
+        tools=tuple(tools),
+        tool_ids=tuple(tool_ids),
+        chars=chars,
+        synthetic=message.get("model") == "<synthetic>",
+        malformed=malformed,
+        error=_text(data.get("error"))[:100],
+    )
+
+
+def _user(data: Json) -> Event | None:
+    content = _object(data.get("message")).get("content")
+    texts = [_text(_object(block).get("text")) for block in content] if isinstance(content, list) else [content]
+    interrupted = any(isinstance(text, str) and text.startswith("[Request interrupted by user") for text in texts)
+    return User(_parent(data), interrupted)
+
+
+def _system(data: Json) -> Event | None:
+    match data.get("subtype"):
+        case "init":
+            commands = data.get("slash_commands")
+            return Init(
+                _text(data.get("session_id")),
+                _text(data.get("model")),
+                _text(data.get("claude_code_version")),
+                frozenset(map(_text, commands)) if isinstance(commands, list) else frozenset(),
+            )
+        case "background_tasks_changed":
+            return NoBackgroundTasks() if data.get("tasks") == [] else None
+        case "task_started" | "task_progress" | "task_updated" | "task_notification":
+            status = data.get("status") or _object(data.get("patch")).get("status")
+            ended = status if status in ("completed", "failed", "killed", "stopped", "cancelled") else None
+            return Task(_text(data.get("task_id")), _text(data.get("task_type")), ended)
+        case "compact_boundary":
+            return SideCall()
+        case "status":
+            kinds: dict[object, Event] = {"compacting": SideCall(), "requesting": Requesting()}
+            return kinds.get(_text(data.get("status")))
+        case "api_retry":
+            status = data.get("error_status")
+            return Retry(_count(data.get("attempt"))[0], f"{status or ''} {_text(data.get('error'))}".strip()[:200])
+    return None
+
+
+def _result(data: Json) -> Event | None:
+    by_model = data.get("modelUsage")
+    usage, malformed = _usage(data.get("usage"))
+    errors = data.get("errors")
+    denials = data.get("permission_denials")
+    status = data.get("api_error_status")
+    return Result(
+        subtype=_text(data.get("subtype")),
+        is_error=data.get("is_error") is True,
+        terminal_reason=_text(data.get("terminal_reason")) or None,
+        session_id=_id(data.get("session_id")),
+        usage=usage,
+        model_usage=_model_usage(by_model, data.get("total_cost_usd")) if isinstance(by_model, dict) else None,
+        num_turns=_count(data.get("num_turns"))[0],
+        text=_text(data.get("result"))[:MAX_TEXT],
+        errors=tuple(_text(error)[:MAX_TEXT] for error in errors[:20]) if isinstance(errors, list) else (),
+        permission_denials=tuple(_text(_object(denial).get("tool_name"))[:200] for denial in denials[:1000])
+        if isinstance(denials, list)
+        else (),
+        api_error_status=status if isinstance(status, int) and not isinstance(status, bool) else None,
+        follows_task=_object(data.get("origin")).get("kind") == "task-notification",
+        malformed=malformed,
+    )
+
+
+def _control_response(data: Json) -> Event | None:
+    response = _object(data.get("response"))
+    request_id = _text(response.get("request_id"))
+    session = _object(_object(response.get("response")).get("session"))
+    if isinstance(session.get("model_usage"), dict):
+        limits = _object(response.get("response")).get("rate_limits")
+        return UsageAnswer(
+            request_id,
+            _model_usage(session["model_usage"], session.get("total_cost_usd")),
+            limits if isinstance(limits, dict) else None,
+        )
+    return ControlAnswer(request_id, response.get("subtype") == "success")
+
+
+def _control_request(data: Json) -> Event | None:
+    return ControlRequest(_text(data.get("request_id")), _text(_object(data.get("request")).get("subtype")))
+
+
+def _rate_limit(data: Json) -> Event | None:
+    info = _object(data.get("rate_limit_info"))
+    resets_at, malformed = _count(info.get("resetsAt"))
+    return RateLimit(info.get("status") == "rejected", None if malformed or not resets_at else resets_at)
+
+
+def _conversation_reset(data: Json) -> Event | None:
+    return SessionReset()
+
+
+_READERS = {
+    "conversation_reset": _conversation_reset,
+    "stream_event": _stream_event,
+    "assistant": _assistant,
+    "user": _user,
+    "system": _system,
+    "result": _result,
+    "rate_limit_event": _rate_limit,
+    "control_response": _control_response,
+    "control_request": _control_request,
+}
+
+
+def _object(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    """Text that can be written down: halves of surrogate pairs are replaced."""
+    if not isinstance(value, str) or value.isascii():
+        return value if isinstance(value, str) else ""
+    return value.encode("utf-8", "replace").decode()
+
+
+def _id(value: object) -> str:
+    """An id that can be given back to claude as an argument; else empty."""
+    text = _text(value)
+    return text if len(text) <= MAX_ID_CHARS and text.isprintable() else ""
+
+
+def _parent(data: Json) -> str | None:
+    return _text(data.get("parent_tool_use_id")) or None
+
+
+def _count(value: object) -> tuple[int, bool]:
+    """A token count, and whether it was malformed (then zero); a missing or null one is zero."""
+    if value is None:
+        return 0, False
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
+        return 0, True
+    return value, False
+
+
+def written_for_1h(value: object) -> int:
+    """How many of a `usage` object's cache writes are kept for an hour, which costs more than five minutes."""
+    return _count(_object(_object(value).get("cache_creation")).get("ephemeral_1h_input_tokens"))[0]
+
+
+def read_usage(value: object) -> tuple[Usage, bool]:
+    """The four counts of the API's `usage` object, and whether any was malformed (then zero)."""
+    return _usage(value)
+
+
+_USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_MODEL_USAGE_KEYS = ("inputTokens", "outputTokens", "cacheCreationInputTokens", "cacheReadInputTokens")
+
+
+def _usage(value: object, keys: tuple[str, ...] = _USAGE_KEYS) -> tuple[Usage, bool]:
+    """The four counts, and whether any was malformed (then zero)."""
+    data = _object(value)
+    counts = [_count(data.get(key)) for key in keys]
+    return Usage(*(count for count, _ in counts)), any(malformed for _, malformed in counts)
+
+
+def _model_usage(by_model: Json, total_cost_usd: object) -> ModelUsage:
+    total, cost, costs_known, malformed = Usage(), 0.0, bool(by_model), False
+    parts = []
+    for name, value in by_model.items():
+        usage, bad = _usage(value, _MODEL_USAGE_KEYS)
+        total, malformed = total + usage, malformed or bad
+        model_cost = _cost(_object(value).get("costUSD"))
+        costs_known = costs_known and model_cost is not None
+        cost += model_cost or 0.0
+        parts.append((_text(name), usage, model_cost))
+    # the sum by model is never stale; `total_cost_usd` of a first of two results can be
+    known = cost if costs_known else _cost(total_cost_usd)
+    return ModelUsage(total, known, tuple(map(_text, by_model)), malformed, tuple(parts))
+
+
+def _cost(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_COST_USD:
+        return None
+    return float(value)

@@ -1,0 +1,412 @@
+"""From events to tokens: every token that the API bills, counted once, while it happens. Pure.
+
+Two sources are reconciled. The stream shows the main thread's responses as they happen, but neither the calls of
+subagents nor side calls (web pages, compaction). The CLI's own count (`modelUsage`, in every result and in the
+answers to `get_usage`) has all finished calls, but none that was cut off. So:
+
+    total = the CLI's latest count + what the stream showed since + what was cut off and the CLI never counts
+
+Nothing is added on a guess: where the stream cannot tell whether the CLI's count has a response already, it is
+taken to be in it, and the next count settles it. A total never falls.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from claude_orchestrator.claude.events import (
+    ApiUsage,
+    Assistant,
+    BadLine,
+    Event,
+    Init,
+    MessageDelta,
+    MessageStart,
+    ModelUsage,
+    Requesting,
+    Result,
+    SessionReset,
+    SideCall,
+    Streamed,
+    Task,
+    UsageAnswer,
+    User,
+)
+from token_budget.models import Usage
+
+
+def _number(version: str) -> int:
+    """A version as a number to compare; 0 for what is none."""
+    parts = version.split(".")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
+        return 0
+    return int(parts[0]) * 10**10 + int(parts[1]) * 10**5 + int(parts[2])
+
+
+STARTS_AT_ZERO = range(_number("2.0.0"), _number("2.1.222"))  # measured: 2.1.197, 2.1.221; 2.1.330 carries on
+CHARS_PER_TOKEN = 4  # the rule of thumb of Anthropic's documentation for English text
+REMEMBERED_IDS = 4_096
+
+
+@dataclass(slots=True)
+class _Response:
+    """An API response that has begun and not been settled."""
+
+    id: str
+    usage: Usage
+    streamed: bool
+    pieces: int = 0
+    chars: int = 0
+    cut: bool = False
+    in_reading: bool = False
+    model: str = ""
+
+    def with_estimate(self) -> Usage:
+        """The counts with the output that was streamed: at least a token a piece, about one for four characters."""
+        return self.usage | Usage(output_tokens=max(self.pieces, self.chars // CHARS_PER_TOKEN))
+
+
+@dataclass(slots=True)
+class UsageTally:
+    """Counts one process's tokens from its events; `resumed` where it continues an earlier session, `metered` where
+    the API meter tells of each response, which then is the count, as long as the stream shows none that it missed.
+
+    `usage` is the total so far and never falls; `exact` is False where it is a lower bound. `cut_off` has what the CLI
+    has no cost for: id, model and usage of each response that was cut off.
+    """
+
+    resumed: bool = False
+    metered: bool = False
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = None
+    models: tuple[str, ...] = ()
+    agents: set[str] = field(default_factory=set)
+    _read: Usage = field(default_factory=Usage)
+    _finished: Usage = field(default_factory=Usage)
+    _lost: Usage = field(default_factory=Usage)
+    _baseline: ModelUsage | None = None
+    _may_restart: bool = False
+    _before_restart: Usage = field(default_factory=Usage)
+    _cost_before_restart: float = 0.0
+    _open: dict[str, _Response] = field(default_factory=dict)
+    _current: dict[str | None, str] = field(default_factory=dict)
+    _streaming: str = ""
+    _settled: dict[str, None] = field(default_factory=dict)
+    _began: bool = False
+    _version: str = ""
+    _closed: bool = False
+    _has_reading: bool = False
+    _lower_bound: bool = False
+    _doubt: bool = False
+    _unseen: bool = False
+    _requesting: bool = False
+    _api: dict[str, Usage] = field(default_factory=dict)
+    _api_total: Usage = field(default_factory=Usage)
+    _api_lower_bound: bool = False
+    _api_by_model: dict[str, Usage] = field(default_factory=dict)
+    _reading_by_model: tuple[tuple[str, Usage, float | None], ...] = ()
+    cut_off: list[tuple[str, str, Usage]] = field(default_factory=list)
+
+    @property
+    def by_model(self) -> dict[str, Usage]:
+        """`usage` divided by model, as far as that is known; the rest is the main model's."""
+        if self.metered:
+            return dict(self._api_by_model)
+        main = self.models[0] if self.models else ""
+        parts = {name: usage for name, usage, _ in self._reading_by_model}
+        known = sum(parts.values(), Usage())
+        if self.usage | known != self.usage:  # it has what earlier processes of the session used
+            return {main: self.usage}
+        parts[main] = parts.get(main, Usage()) + (self.usage - known)
+        return {name: usage for name, usage in parts.items() if usage.total_tokens}
+
+    @property
+    def cost_by_model(self) -> dict[str, float]:
+        """`cost_usd` divided by model where the CLI does so; else it is the main model's."""
+        if self.cost_usd is None:
+            return {}
+        parts = {name: cost for name, _, cost in self._reading_by_model if cost is not None}
+        if math.isclose(sum(parts.values()), self.cost_usd, rel_tol=1e-9):
+            return parts
+        return {self.models[0] if self.models else "": self.cost_usd}
+
+    @property
+    def exact(self) -> bool:
+        """Whether `usage` is all that was billed; while the process runs, whether nothing is known to be missing."""
+        if self.metered:
+            return not self._api_lower_bound
+        if self._lower_bound or self._doubt:
+            return False
+        if not self._closed or not self._began:
+            return True
+        return self._has_reading and not (self._open or self._unseen or self.agents or self._finished.total_tokens)
+
+    @property
+    def unseen_calls(self) -> bool:
+        """Whether calls may be running that the stream does not show: the CLI's own count should be asked for."""
+        return bool(self.agents) or self._unseen
+
+    def feed(self, event: Event) -> None:
+        """Take one event into account."""
+        match event:
+            case Streamed():
+                self._stream_piece(event)
+                return
+            case MessageStart():
+                self._start(event)
+            case MessageDelta():
+                self._finish_current(event)
+            case Assistant():
+                self._assistant(event)
+            case User(parent=None, interrupted=True):
+                self._interrupted()
+            case Result():
+                self._result(event)
+            case UsageAnswer():
+                self._answer(event)
+            case ApiUsage():
+                self._metered(event)
+            case Task():
+                self._task(event)
+            case SideCall():
+                self._unseen = True
+            case Requesting():
+                self._requesting = True
+            case SessionReset():
+                self._may_restart = True
+            case Init():
+                self._began = True
+                self._version = event.version
+                self.models = self.models or ((event.model,) if event.model else ())
+            case BadLine():
+                self._began = True
+                self._doubt = self._doubt or event.lossy
+            case _:
+                return
+        self._update()
+
+    def lost_line(self) -> None:
+        """A line was too long to be read: what it said is unknown until the CLI's next count."""
+        self._doubt = True
+
+    def close(self) -> None:
+        """The stream has ended: what is still open was cut off."""
+        for response in list(self._open.values()):
+            if response.streamed and not response.in_reading:
+                self._lose(response)
+        self._lower_bound = self._lower_bound or self._requesting
+        self._closed = True
+        self._update()
+
+    def _update(self) -> None:
+        if self.metered:
+            self.usage |= self._api_total
+            return
+        total = self._read + self._finished + self._lost
+        for response in self._open.values():
+            if not response.in_reading:
+                total += response.usage
+        self.usage |= total
+
+    # -- what the API meter sees --
+
+    def _metered(self, event: ApiUsage) -> None:
+        before = self._api.pop(event.id, Usage())
+        now = before | event.usage
+        self._api[event.id] = now
+        self._api_total += now - before
+        self._api_by_model[event.model] = self._api_by_model.get(event.model, Usage()) + (now - before)
+        self._api_lower_bound = self._api_lower_bound or event.cut or not event.exact
+        if len(self._api) > REMEMBERED_IDS:
+            del self._api[next(iter(self._api))]
+
+    def _compare(self, response_id: str) -> None:
+        """A response that the meter has not seen went past it: from now on the stream is the count."""
+        if self.metered and response_id not in self._api:
+            self.metered = False
+            self._lower_bound = self._lower_bound or self._api_lower_bound
+
+    # -- what the stream shows --
+
+    def _stream_piece(self, event: Streamed) -> None:
+        response = self._open.get(self._streaming)
+        if response is not None:
+            response.pieces += event.pieces
+            response.chars += event.chars
+
+    def _start(self, event: MessageStart) -> None:
+        self._compare(event.id)
+        self._began = True
+        self._doubt = self._doubt or event.malformed
+        if event.parent is None:
+            self._requesting = False
+        if event.id in self._settled:
+            return
+        if event.id in self._open:
+            self._open[event.id].usage |= event.usage
+            return
+        self._cut_current(event.parent)
+        self._open[event.id] = _Response(event.id, event.usage, streamed=True, model=event.model)
+        self._current[event.parent] = self._streaming = event.id
+
+    def _finish_current(self, event: MessageDelta) -> None:
+        self._doubt = self._doubt or event.malformed
+        response = self._open.get(self._current.pop(event.parent, ""))
+        if response is not None:
+            response.usage |= event.usage
+            self._finish(response, whole=event.stop_reason is not None)
+
+    def _finish(self, response: _Response, *, whole: bool) -> None:
+        if not whole:
+            self._lost += response.with_estimate() - response.usage
+            self._lower_bound = True
+        if not response.in_reading:
+            self._finished += response.usage
+        self._settle(response)
+
+    def _settle(self, response: _Response) -> None:
+        del self._open[response.id]
+        self._settled[response.id] = None
+        if len(self._settled) > REMEMBERED_IDS:
+            del self._settled[next(iter(self._settled))]
+
+    def _assistant(self, event: Assistant) -> None:
+        self._began = True
+        if event.synthetic:
+            current = self._open.get(self._current.get(event.parent, ""))
+            if current is not None:
+                current.cut = True
+            return
+        self._compare(event.id)
+        self._doubt = self._doubt or event.malformed
+        if event.id in self._settled:
+            return
+        response = self._open.get(event.id)
+        if response is None:
+            self._cut_current(event.parent)
+            response = _Response(event.id, event.usage, streamed=False)
+            self._open[event.id] = response
+            self._current[event.parent] = event.id
+        response.usage |= event.usage
+        if not response.streamed:
+            response.chars += event.chars
+        if event.stop_reason is not None:
+            self._current.pop(event.parent, None)
+            self._finish(response, whole=True)
+
+    # -- what was cut off --
+
+    def _cut_current(self, parent: str | None) -> None:
+        """Another response begins on this thread: the one before, if it was being streamed, was dropped.
+
+        Whether the CLI counts it differs (2.1.197: only one with a whole block; 2.1.330: each, with an estimate of
+        its output): its next count tells.
+        """
+        response = self._open.get(self._current.pop(parent, ""))
+        if response is not None and response.streamed:
+            response.cut = True
+
+    def _interrupted(self) -> None:
+        """The turn was interrupted, and with it the response in progress and what was at work out of sight."""
+        if self._requesting or self.agents:
+            self._lower_bound = True
+        self._requesting = False
+        response = self._open.get(self._current.pop(None, ""))
+        if response is not None:
+            response.cut = True
+
+    def _lose(self, response: _Response) -> None:
+        self._lost += response.with_estimate()
+        self.cut_off.append((response.id, response.model, response.with_estimate()))
+        self._lower_bound = True
+        self._settle(response)
+
+    # -- what the CLI counts --
+
+    def _result(self, event: Result) -> None:
+        self._began = True
+        self._requesting = False
+        self._cut_current(None)
+        if event.model_usage is not None:
+            self._reading(event.model_usage)
+        else:
+            # without the CLI's count there is the turn's: main thread only, as the stream shows it
+            self._doubt = self._doubt or event.malformed
+            self._finished |= event.usage
+
+    def _answer(self, event: UsageAnswer) -> None:
+        if not self._began and self._baseline is None:
+            self._baseline = event.model_usage
+        else:
+            self._reading(event.model_usage)
+
+    def _reading(self, reading: ModelUsage) -> None:
+        """Take over the CLI's count, and settle what it has."""
+        if self._baseline is None:
+            self._baseline = self._guess_baseline(reading)
+        if self._may_restart and reading.usage | self._read != reading.usage:
+            self._restart()
+        usage = reading.usage - self._baseline.usage + self._before_restart
+        new = usage - self._read
+        growth = new - self._finished
+        self._finished -= new
+        self._read |= usage
+        for response in list(self._open.values()):
+            if response.in_reading:
+                continue
+            if growth.covers(response.usage):
+                self._found_in_reading(response, growth.output_tokens)
+                growth -= response.usage
+            elif response.cut:
+                self._lose(response)
+        self._has_reading = True
+        self._doubt = reading.malformed
+        self._unseen = False
+        self.models = reading.models or self.models
+        self._reading_by_model = reading.by_model
+        if reading.cost_usd is not None:
+            cost = self._cost_before_restart + reading.cost_usd - (self._baseline.cost_usd or 0.0)
+            self.cost_usd = max(self.cost_usd or 0.0, cost)
+
+    def _restart(self) -> None:
+        """After `/clear` the CLI may count from zero again (2.1.330 does, 2.1.197 does not)."""
+        self._read += self._finished
+        self._finished = Usage()
+        self._before_restart, self._cost_before_restart = self._read, self.cost_usd or 0.0
+        self._baseline = ModelUsage(Usage(), 0.0, ())
+        self._may_restart = False
+
+    def _found_in_reading(self, response: _Response, counted_output: int) -> None:
+        if response.streamed and not response.cut:
+            response.in_reading = True
+            return
+        if response.streamed:
+            estimate = response.with_estimate().output_tokens
+            self._lost += Usage(output_tokens=max(0, estimate - counted_output))
+            self._lower_bound = True
+        self._settle(response)
+
+    def _guess_baseline(self, reading: ModelUsage) -> ModelUsage:
+        """What an earlier process of this session had counted, where the CLI was not asked before the first turn."""
+        nothing = ModelUsage(Usage(), 0.0, ())
+        if not self.resumed or _number(self._version) in STARTS_AT_ZERO:
+            return nothing
+        seen = self._finished
+        for response in self._open.values():
+            seen += response.usage
+        carried = reading.usage - seen
+        if not any(carried.counts[i] for i in (0, 2, 3)):  # output alone is not carried, it is not seen yet
+            return nothing
+        self._lower_bound = self._lower_bound or self.unseen_calls
+        return ModelUsage(carried, reading.cost_usd, ())
+
+    def _task(self, event: Task) -> None:
+        self._began = True
+        if event.status is not None:
+            if event.id in self.agents and not event.whole:
+                self._lower_bound = True  # the response that it was in the middle of was never shown
+            self.agents.discard(event.id)
+            self._unseen = True
+        elif event.kind and event.kind != "local_bash":
+            self.agents.add(event.id)

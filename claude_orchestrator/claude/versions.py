@@ -1,0 +1,67 @@
+"""Which claude is installed, and what its version can do."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from claude_orchestrator.errors import UserError
+
+OLDEST_VERSION = (1, 0, 109)  # the first with --include-partial-messages (measured)
+LIVE_COUNT_VERSION = (2, 1, 170)  # the first that answers get_usage (measured)
+VERSION_TIMEOUT_S = 15.0
+
+
+def find_claude(given: str | None) -> str:
+    """The path of the claude to run: `given` (a path, or a name on PATH), else `claude` on PATH. Raises UserError."""
+    name = given or "claude"
+    found = shutil.which(name)
+    if found is not None:
+        return str(Path(found).absolute())
+    path = Path(name).expanduser()
+    if given and os.path.isdir(path):
+        raise UserError(f"--claude-bin: {name}: is a folder, not an executable")
+    if given and os.path.exists(path):
+        raise UserError(f"--claude-bin: {name}: not executable")
+    if given:
+        raise UserError(f"--claude-bin: {name}: no such file")
+    raise UserError(
+        "claude is not on PATH: install it (npm install -g @anthropic-ai/claude-code), name it with --claude-bin, "
+        "or try --rehearse, which needs none"
+    )
+
+
+def check_version(claude: str) -> str | None:
+    """Refuse a claude that is too old, or that does not run; returns what an older one lacks.
+
+    One that does not say its version is let pass.
+    """
+    try:
+        done = subprocess.run(
+            [claude, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{claude}: no answer to --version within {VERSION_TIMEOUT_S:g} s") from None
+    except OSError as error:
+        raise UserError(f"{claude}: cannot be run: {error.strerror or error}") from None
+    match = re.match(rb"\s*(\d+)\.(\d+)\.(\d+)", done.stdout)
+    if not match:
+        return None
+    found, version = match[0].decode().strip(), tuple(map(int, match.groups()))
+    if version < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise UserError(f"{claude}: version {found} is too old, at least {oldest} is needed")
+    if version < LIVE_COUNT_VERSION:
+        live = ".".join(map(str, LIVE_COUNT_VERSION))
+        return (
+            f"claude {found} cannot be asked for its count: before {live} subagents are counted when their turn ends, "
+            "and an append_system_prompt can be read in the machine's list of processes"
+        )
+    return None

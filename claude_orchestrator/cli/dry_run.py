@@ -1,0 +1,153 @@
+"""`--dry-run`: what a run would do, as text. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.gateway.choice import Meter
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Action, CommandBudgetInfo, Hold, Weights
+from token_budget.text import Look, format_usd, printable
+from token_budget.visualization import render_budget_panel
+
+_SAID = {
+    Action.ALLOW: "would start",
+    Action.WARN: "would start with a warning",
+    Action.WAIT: "would wait",
+    Action.BLOCK: "would be blocked",
+}
+
+
+def describe(
+    instances: Sequence[tuple[LaunchSpec, str | None]],
+    manager: TokenBudgetManager,
+    settings: Settings,
+    meter: Meter,
+    look: Look,
+    *,
+    source: str,
+    warnings: list[str],
+) -> list[str]:
+    """Every instance with its exact arguments, prompts, folder, budgets, estimate and what admission would decide.
+
+    Beside each stands what became of it in an earlier run, where it is not run again.
+
+    Admission is shown as if all started at the same moment: each estimate is held while the next is decided; at last
+    `manager` is as it was.
+    """
+    lines = [f"DRY RUN: {len(instances)} instances from {source}; nothing is launched"]
+    lines += [f"WARNING: {warning}" for warning in warnings]
+    holds: list[Hold] = []
+    for spec, ended in instances:
+        if ended is not None:
+            lines += ["", f"{spec.index + 1}. {spec.name}: had {ended}, is not run again"]
+        else:
+            lines += ["", *_instance(spec, manager, holds)]
+    for hold in holds:
+        manager.release(hold)
+    lines += [
+        "",
+        f"Meter: {_meter(meter, manager)}",
+        *_chances([spec for spec, ended in instances if ended is None], manager),
+    ]
+    lines += ["", "Settings (value, where it came from):", *_settings(settings)]
+    lines = [printable(line) for line in lines]
+    if look.visuals:
+        width = min(look.width, 77)
+        panel = render_budget_panel(manager, width=width, color=look.color, ascii_only=look.ascii_only)
+        lines += ["", *panel] if panel else []
+    return lines
+
+
+def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
+    if meter.kind == "stream":
+        return f"stream ({meter.reason}): a budget can be passed by what the responses in progress still spend"
+    if manager.enforcement_mode != "block":
+        return "api: each response is counted as it passes; warn mode delays and alters nothing"
+    return (
+        "api: a request goes only when what it can cost at most (its input, and max_tokens, which is lowered where "
+        "the budget has less) is free on every budget; it waits for what others hold, and is refused when a budget "
+        "is spent"
+    )
+
+
+def _chances(to_run: Sequence[LaunchSpec], manager: TokenBudgetManager) -> list[str]:
+    """How likely the whole plan fits each budget, where that is known."""
+    lines = []
+    for budget in manager.budgets:
+        drawing_on = manager.cost_budgets_for if budget.money else manager.budgets_for
+        drawing = [spec for spec in to_run if budget in drawing_on(spec.base_command, spec.name)]
+        found = [spec.cost_forecast if budget.money else spec.forecast for spec in drawing]
+        forecasts = [forecast for forecast in found if forecast is not None and forecast.known]
+        if not drawing or len(forecasts) < len(drawing):
+            continue
+        from token_budget.forecast import chance_that_sum_is_under
+
+        chance = chance_that_sum_is_under(forecasts, budget.limit - budget.used - budget.held_elsewhere)
+        if chance is not None:
+            lines.append(f"Chance that all of it fits the {budget.label} budget ({_limit(budget)}): {chance:.0%}")
+    return lines
+
+
+def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
+    costs = manager.cost_budgets_for(spec.base_command, spec.name)
+    budgets = manager.budgets_for(spec.base_command, spec.name) + costs
+    nano = spec.estimate_nano
+    decision = manager.reserve(spec.base_command, spec.estimate_tokens, spec.name, estimated_nano=nano)
+    if decision.hold is not None:
+        holds.append(decision.hold)
+    lines = [f"{spec.index + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
+    lines.append(f"   argv:      {shlex.join(spec.argv)}")
+    lines += [f"   by file:   --{option} ({len(text)} characters)" for option, text in spec.private]
+    lines += [f"   turn {number}:    {turn!r}" for number, turn in enumerate(spec.turns, 1)]
+    lines.append(f"   folder:    {spec.cwd}")
+    if spec.env:
+        lines.append(f"   env:       {', '.join(name for name, _ in spec.env)} (values not shown)")
+    if spec.timeout_s is not None:
+        lines.append(f"   timeout:   {spec.timeout_s:g} s")
+    named = ", ".join(f"{budget.label} ({_limit(budget)})" for budget in budgets) or "none"
+    lines.append(f"   budgets:   {named}")
+    lines.append(f"   estimate:  {spec.estimate_tokens:,} tokens" + (f", {format_usd(nano)}" if nano else ""))
+    if spec.forecast is not None:
+        lines.append(f"   forecast:  {spec.forecast.describe()}")
+    if spec.cost_forecast is not None:
+        lines.append(f"   cost:      {spec.cost_forecast.describe(money=True)}")
+    reason = f" ({decision.reason})" if decision.reason else ""
+    lines.append(f"   admission: {_SAID[decision.action]}{reason}")
+    return lines
+
+
+def _limit(budget: CommandBudgetInfo) -> str:
+    return format_usd(budget.limit) if budget.money else f"{budget.limit:,}"
+
+
+def _settings(settings: Settings) -> list[str]:
+    rows = []
+    for field in fields(settings):
+        if field.name in ("origins", "command_budgets", "command_cost_budgets"):
+            continue
+        value = getattr(settings, field.name)
+        match value:
+            case Weights():
+                shown = value.describe()
+            case tuple():
+                shown = ",".join(map(str, value)) or "off"
+            case int() if field.name.endswith("_cost_budget"):
+                shown = format_usd(value)
+            case _:
+                shown = "none" if value is None else str(value)
+        rows.append((field.name, shown, settings.origins[field.name]))
+    rows += [
+        (f"command_budgets[{key}]", str(limit), settings.origins[f"command_budgets[{key}]"])
+        for key, limit in settings.command_budgets
+    ]
+    rows += [
+        (f"command_cost_budgets[{key}]", format_usd(limit), settings.origins[f"command_cost_budgets[{key}]"])
+        for key, limit in settings.command_cost_budgets
+    ]
+    width = max(len(name) for name, _, _ in rows)
+    return [f"   {name:<{width}}  {value} ({origin})" for name, value, origin in rows]

@@ -1,0 +1,1 @@
+"""What to run: settings, the config file, and the plan made from them."""

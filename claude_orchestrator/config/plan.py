@@ -1,0 +1,244 @@
+"""From a config to what will be launched: argument vectors, prompts, folders, budget keys. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from claude_orchestrator.config.config import Config, InstanceConfig, Rehearsal
+from claude_orchestrator.config.settings import Settings
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Scope
+from token_budget.text import format_usd
+
+if TYPE_CHECKING:
+    from token_budget.forecast import Forecast
+
+DEFAULT_ESTIMATE_TOKENS = 1_000
+# what a base command will use with a model, in tokens or with `money` in nano-dollars, where that is known
+Foretell = Callable[[str | None, str | None, bool], "Forecast | None"]
+GO_ON = "You were interrupted. Continue where you left off."
+
+STREAM_ARGS = (
+    "-p",
+    "--input-format",
+    "stream-json",
+    "--output-format",
+    "stream-json",
+    "--verbose",
+    "--include-partial-messages",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session.
+
+    `private` are options whose texts are to go by file: everybody on the machine can read a process's arguments.
+    `goes_on`: an earlier attempt had this session, in which the first `turns_before` turns are done.
+    """
+
+    index: int
+    name: str
+    description: str
+    command: str
+    base_command: str | None
+    argv: tuple[str, ...]
+    private: tuple[tuple[str, str], ...]
+    turns: tuple[str, ...]
+    cwd: str
+    env: tuple[tuple[str, str], ...]
+    estimate_tokens: int
+    timeout_s: float | None
+    retries: int
+    session_id: str | None
+    rehearsal: Rehearsal
+    turns_before: int = 0
+    goes_on: bool = False
+    forecast: Forecast | None = None
+    cost_forecast: Forecast | None = None
+
+    @property
+    def estimate_nano(self) -> int:
+        """What it is expected to cost, in nano-dollars; 0 where nobody knows."""
+        return (self.cost_forecast.p50 if self.cost_forecast is not None else None) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBudget:
+    """A limit on a command or an instance; `explicit` unless it is an instance's own `max_tokens_per_command`."""
+
+    scope: Scope
+    key: str
+    limit: int
+    explicit: bool
+    money: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run will do, before it does anything."""
+
+    specs: tuple[LaunchSpec, ...]
+    budgets: tuple[PlannedBudget, ...]
+    warnings: tuple[str, ...]
+
+
+def base_command(command: str) -> str | None:
+    """The command's first word when it is a slash command: the key of its budget."""
+    return command.split(None, 1)[0] if command.startswith("/") else None
+
+
+def make_plan(
+    config: Config,
+    settings: Settings,
+    *,
+    workspace: str,
+    claude_bin: str,
+    forecast: Foretell = lambda base_command, model, money: None,
+) -> Plan:
+    """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing."""
+    specs = tuple(
+        _launch_spec(index, instance, config.rehearsal, settings, workspace, claude_bin, forecast)
+        for index, instance in enumerate(config.instances)
+    )
+    explicit, warnings = _explicit_budgets(settings.command_budgets, specs)
+    named = {(budget.scope, budget.key) for budget in explicit}
+    own = [
+        PlannedBudget(Scope.INSTANCE, spec.name, instance.max_tokens_per_command, explicit=False)
+        for spec, instance in zip(specs, config.instances, strict=True)
+        if instance.max_tokens_per_command is not None
+        and (Scope.INSTANCE, spec.name) not in named
+        and (Scope.COMMAND, spec.base_command) not in named
+    ]
+    costs, more = _explicit_budgets(settings.command_cost_budgets, specs, money=True)
+    return Plan(specs, (*explicit, *own, *costs), (*config.warnings, *warnings, *more))
+
+
+def continued(spec: LaunchSpec, session_id: str, turns_done: int) -> LaunchSpec:
+    """What is left of an instance whose session was broken off after `turns_done` of its turns.
+
+    The turn in progress has its prompt in the session already, so it is asked to go on; `/clear` and `/compact` begin
+    anew.
+    """
+    first, *rest = spec.turns[turns_done:] or spec.turns[-1:]
+    argv = [arg for arg in spec.argv if not arg.startswith("--resume=")]
+    argv.insert(1 + len(STREAM_ARGS), f"--resume={session_id}")
+    return replace(
+        spec,
+        argv=tuple(argv),
+        turns=(first if first in ("/clear", "/compact") else GO_ON, *rest),
+        session_id=session_id,
+        turns_before=min(turns_done, len(spec.turns) - 1),
+        goes_on=True,
+    )
+
+
+def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
+    """A budget manager with the plan's limits."""
+    manager = TokenBudgetManager(settings.overall_token_budget, settings.budget_enforcement_mode)
+    for scope in (Scope.DAILY, Scope.WEEKLY, Scope.MONTHLY):
+        limit = getattr(settings, f"{scope}_token_budget")
+        if limit is not None:
+            manager.set_window_budget(scope, limit)
+    for scope in (Scope.OVERALL, Scope.DAILY, Scope.WEEKLY, Scope.MONTHLY):
+        limit = getattr(settings, f"{scope}_cost_budget")
+        if limit is not None:
+            manager.set_cost_budget(scope, limit)
+    for budget in plan.budgets:
+        if budget.money:
+            manager.set_cost_budget(budget.scope, budget.limit, budget.key)
+        elif budget.scope is Scope.COMMAND:
+            manager.set_command_budget(budget.key, budget.limit)
+        else:
+            manager.set_instance_budget(budget.key, budget.limit)
+    return manager
+
+
+def _explicit_budgets(
+    budgets: Iterable[tuple[str, int]], specs: tuple[LaunchSpec, ...], *, money: bool = False
+) -> tuple[list[PlannedBudget], list[str]]:
+    names = [spec.name for spec in specs]
+    commands = list(dict.fromkeys(spec.base_command for spec in specs if spec.base_command is not None))
+    found: dict[tuple[Scope, str], PlannedBudget] = {}
+    warnings = []
+    for key, limit in budgets:
+        scope, resolved = Scope.COMMAND, key
+        if not key.startswith("/"):
+            if key in names:
+                scope = Scope.INSTANCE
+            elif f"/{key}" in commands:
+                resolved = f"/{key}"
+        found[scope, resolved] = PlannedBudget(scope, resolved, limit, explicit=True, money=money)
+        if scope is Scope.COMMAND and resolved not in commands:
+            import difflib
+
+            known = [*commands, *names]
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known[:3]
+            amount = format_usd(limit) if money else limit
+            warnings.append(f"the budget {key}={amount} matches nothing in the plan; nearest: {', '.join(near)}")
+    return list(found.values()), warnings
+
+
+def _launch_spec(
+    index: int,
+    instance: InstanceConfig,
+    rehearsal: Rehearsal,
+    settings: Settings,
+    workspace: str,
+    claude_bin: str,
+    forecast: Foretell,
+) -> LaunchSpec:
+    expected = forecast(base_command(instance.command), instance.model, False)
+    known = expected.p50 if expected is not None else None
+    return LaunchSpec(
+        index=index,
+        name=instance.name,
+        description=instance.description,
+        command=instance.command,
+        base_command=base_command(instance.command),
+        argv=(claude_bin, *STREAM_ARGS, *_instance_args(instance)),
+        private=_private(instance),
+        turns=_turns(instance),
+        cwd=str(PurePath(workspace, instance.cwd or "")),
+        env=instance.env,
+        estimate_tokens=instance.max_tokens_per_command or known or DEFAULT_ESTIMATE_TOKENS,
+        forecast=expected,
+        cost_forecast=forecast(base_command(instance.command), instance.model, True) if settings.in_money else None,
+        timeout_s=instance.timeout_s if instance.timeout_s is not None else settings.timeout_s,
+        retries=instance.retries if instance.retries is not None else settings.retries,
+        session_id=instance.session_id,
+        rehearsal=instance.rehearsal or rehearsal,
+    )
+
+
+def _instance_args(instance: InstanceConfig) -> list[str]:
+    """Options as `--name=value`, so that no value can be taken for an option of its own."""
+    single = {
+        "permission-mode": instance.permission_mode,
+        "model": instance.model,
+        "resume": instance.session_id,
+        "allowedTools": ",".join(instance.allowed_tools) or None,
+        "disallowedTools": ",".join(instance.disallowed_tools) or None,
+    }
+    args = [f"--{option}={value}" for option, value in single.items() if value is not None]
+    args += [f"--mcp-config={config}" for config in instance.mcp_config if not config.startswith("{")]
+    if instance.worktree is True:
+        args.append("--worktree")
+    elif instance.worktree:
+        args.append(f"--worktree={instance.worktree}")
+    return [*args, *instance.extra_args]
+
+
+def _private(instance: InstanceConfig) -> tuple[tuple[str, str], ...]:
+    servers = tuple(("mcp-config", config) for config in instance.mcp_config if config.startswith("{"))
+    system = instance.append_system_prompt
+    return (*servers, *((("append-system-prompt", system),) if system is not None else ()))
+
+
+def _turns(instance: InstanceConfig) -> tuple[str, ...]:
+    clear = ("/clear",) if instance.clear_history else ()
+    compact = ("/compact",) if instance.compact_history else ()
+    return (*clear, *compact, *instance.pre_commands, instance.command)

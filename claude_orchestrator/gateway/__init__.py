@@ -1,0 +1,1 @@
+"""The API gateway: admits requests, and counts what each response used."""

@@ -1,0 +1,62 @@
+"""Which meter a run counts with: the API's own connection where that can be had, else each instance's stream."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from claude_orchestrator.config.plan import Plan
+from claude_orchestrator.errors import UserError
+
+METERS = ("auto", "api", "stream")
+EXTRA = "the extra gateway (pip install 'claude-orchestrator[gateway]')"
+# providers that claude talks to without ANTHROPIC_BASE_URL
+CLOUDS = {
+    "CLAUDE_CODE_USE_BEDROCK": "Bedrock",
+    "CLAUDE_CODE_USE_VERTEX": "Vertex",
+    "CLAUDE_CODE_USE_FOUNDRY": "Foundry",
+    "CLAUDE_CODE_USE_MANTLE": "Bedrock",
+}
+KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")  # claude sends these to whatever base URL it is given
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """`api` or `stream`, and why it is not the other one."""
+
+    kind: str
+    reason: str = ""
+
+
+STREAM = Meter("stream", "as asked for")
+
+
+def choose_meter(asked: str, plan: Plan, environ: Mapping[str, str], *, rehearse: bool) -> Meter:
+    """The meter for a run. Raises UserError where `api` is asked for and cannot be had."""
+    if asked == "stream":
+        return STREAM
+    if rehearse and asked == "auto":
+        return Meter("stream", "a rehearsal; --meter api rehearses that too")
+    if rehearse and importlib.util.find_spec("aiohttp") is not None:
+        return Meter("api", "a simulated API")
+    against = _against(plan, environ, certain=asked == "api")
+    if against is None:
+        return Meter("api")
+    if asked == "api":
+        raise UserError(f"--meter api: {against}")
+    return Meter("stream", against)
+
+
+def _against(plan: Plan, environ: Mapping[str, str], *, certain: bool) -> str | None:
+    """What speaks against the API meter; `certain`: only what makes it impossible."""
+    if importlib.util.find_spec("aiohttp") is None:
+        return f"needs {EXTRA}"
+    for spec in plan.specs:
+        own = {**environ, **dict(spec.env)}
+        cloud = next((name for variable, name in CLOUDS.items() if own.get(variable, "0") not in ("", "0")), None)
+        if cloud is not None:
+            return f"{spec.name} uses {cloud}, which is not reached through a base URL"
+        if not certain and not any(own.get(key) for key in KEYS):
+            return "no API key in the environment; --meter api tries it with claude's own login"
+    return None

@@ -1,0 +1,1 @@
+"""Where instances run: as processes of this machine, or simulated."""

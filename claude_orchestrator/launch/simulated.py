@@ -1,0 +1,211 @@
+"""A Launcher whose instances are simulated: the CLI's real line shapes, no process, no API, no cost.
+
+What an instance spends is drawn from its `rehearsal` settings, else from its estimate, with a seed, so that a
+rehearsal can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.launch.local import Exit
+
+MODEL = "rehearsal"
+DEFAULT_TURNS = 4
+DEFAULT_SECONDS = 3.0
+PIECES = 5  # of streamed text for each response
+TOOLS = ("Read", "Grep", "Bash", "Edit")
+# the API's names, and those of the CLI's own count
+NAMES = {
+    "input_tokens": "inputTokens",
+    "output_tokens": "outputTokens",
+    "cache_creation_input_tokens": "cacheCreationInputTokens",
+    "cache_read_input_tokens": "cacheReadInputTokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a simulated API is to answer: tokens of each kind, within so many seconds."""
+
+    id: str
+    input_tokens: int
+    cache_write_tokens: int
+    cache_read_tokens: int
+    output_tokens: int
+    seconds: float
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """The events of its stream, while the time passes."""
+        usage = {
+            "input_tokens": self.input_tokens,
+            "cache_creation_input_tokens": self.cache_write_tokens,
+            "cache_read_input_tokens": self.cache_read_tokens,
+            "output_tokens": min(1, self.output_tokens),
+        }
+        message = {"id": self.id, "role": "assistant", "model": MODEL, "stop_reason": None, "usage": usage}
+        yield {"type": "message_start", "message": {**message, "content": []}}
+        for piece in range(PIECES):
+            await asyncio.sleep(self.seconds / PIECES)
+            delta = {"type": "text_delta", "text": f"word {piece} "}
+            yield {"type": "content_block_delta", "index": 0, "delta": delta}
+        yield {"type": "content_block_stop", "index": 0}
+        final = {**usage, "output_tokens": self.output_tokens}
+        yield {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": final}
+
+
+class Refused(Exception):
+    """The simulated API, or what stands before it, refuses the request."""
+
+
+Ask = Callable[[str, Response], AsyncIterator[dict[str, Any]]]
+
+
+class RehearsalLauncher:
+    """Starts simulated instances; with `ask` they get their responses through that, from the address in their env."""
+
+    def __init__(self, ask: Ask | None = None) -> None:
+        self.ask = ask
+
+    async def launch(self, spec: LaunchSpec) -> RehearsalRunning:
+        """Start one; never fails."""
+        return RehearsalRunning(spec, self.ask)
+
+
+class RehearsalRunning:
+    """One simulated instance. It spends what the settings say, divided over API responses, while time passes."""
+
+    def __init__(self, spec: LaunchSpec, ask: Ask | None = None) -> None:
+        self._ask = ask
+        self._url = dict(spec.env).get("ANTHROPIC_BASE_URL", "")
+        settings = spec.rehearsal
+        seed = settings.seed if settings.seed is not None else f"{spec.name}/{spec.command}"
+        self._random = random.Random(seed)
+        self._session_id = spec.session_id or str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        self._responses = settings.turns or DEFAULT_TURNS
+        # without a figure of its own an instance uses about three quarters of its estimate
+        self._tokens = settings.tokens or max(1, round(spec.estimate_tokens * self._random.uniform(0.6, 0.9)))
+        self._seconds = settings.seconds or DEFAULT_SECONDS
+        self._final_turn = spec.turns[-1]
+        self._usage = dict.fromkeys(NAMES, 0)
+        self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._inbox: asyncio.Queue[str | None] = asyncio.Queue()
+        self._turn: asyncio.Task[None] | None = None
+        self._task = asyncio.ensure_future(self._live())
+        self._code = 0
+
+    # -- Running --
+
+    async def output(self) -> AsyncIterator[Batch]:
+        """The lines as they come."""
+        while (line := await self._lines.get()) is not None:
+            yield Batch(line + b"\n", [line])
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Take a turn, a `get_usage` or an `interrupt`."""
+        if message["type"] == "user":
+            self._inbox.put_nowait(message["message"]["content"])
+        elif message["type"] == "control_request":
+            response: dict[str, Any] = {"subtype": "success", "request_id": message["request_id"]}
+            if message["request"]["subtype"] == "get_usage":
+                response["response"] = {"session": {"total_cost_usd": 0.0, "model_usage": self._model_usage()}}
+            elif self._turn is not None:
+                self._turn.cancel()
+            self._emit({"type": "control_response", "response": response})
+
+    def close_input(self) -> None:
+        """No further turn comes."""
+        self._inbox.put_nowait(None)
+
+    def stop(self, grace_s: float) -> None:
+        """End the turn in progress as an interrupt does; without grace, end at once."""
+        if grace_s <= 0:
+            self._task.cancel()
+        elif self._turn is not None:
+            self._turn.cancel()
+        self.close_input()
+
+    async def wait(self) -> Exit:
+        """Wait for its end."""
+        await asyncio.wait([self._task])
+        return Exit(-9 if self._task.cancelled() else self._code)
+
+    # -- the simulation --
+
+    async def _live(self) -> None:
+        try:
+            while (text := await self._inbox.get()) is not None:
+                self._emit({"type": "system", "subtype": "init", "model": MODEL})
+                self._turn = asyncio.ensure_future(self._work(text))
+                await asyncio.wait([self._turn])
+                refused = None if self._turn.cancelled() else self._turn.exception()
+                self._result(self._turn.cancelled(), refused, spent=text == self._final_turn)
+                self._turn = None
+        finally:
+            if self._turn is not None:
+                self._turn.cancel()
+            self._lines.put_nowait(None)
+
+    async def _work(self, text: str) -> None:
+        """One turn; `/clear` and other commands before the last cost nothing, so that the sum is what was asked."""
+        if text != self._final_turn:
+            return
+        shares = [self._random.uniform(0.5, 1.5) for _ in range(self._responses)]
+        left = self._tokens
+        for number, share in enumerate(shares):
+            tokens = left if number == self._responses - 1 else min(left, round(self._tokens * share / sum(shares)))
+            left -= tokens
+            await self._respond(tokens, self._seconds * share / sum(shares), last=number == self._responses - 1)
+
+    async def _respond(self, tokens: int, seconds: float, *, last: bool) -> None:
+        """One API response of so many tokens: mostly cache reads, as in real sessions."""
+        output, written, read = tokens * 10 // 100, tokens * 15 // 100, tokens * 70 // 100
+        message_id = f"msg_rehearsal_{self._random.getrandbits(64):016x}"
+        response = Response(message_id, tokens - output - written - read, written, read, output, seconds)
+        block: dict[str, Any] = {"type": "text", "text": "Rehearsed."}
+        if not last:
+            tool_id = f"toolu_{self._random.getrandbits(64):016x}"
+            block = {"type": "tool_use", "id": tool_id, "name": self._random.choice(TOOLS), "input": {}}
+        message: dict[str, Any] = {}
+        async for event in response.events() if self._ask is None else self._ask(self._url, response):
+            match event["type"]:
+                case "message_start":
+                    message = event["message"]
+                case "content_block_stop":
+                    said = {"type": "assistant", "message": {**message, "content": [block]}}
+                    self._emit({**said, "parent_tool_use_id": None})
+                case "message_delta":
+                    event["delta"]["stop_reason"] = "end_turn" if last else "tool_use"
+                    for key in self._usage:
+                        self._usage[key] += event["usage"][key]
+            self._emit({"type": "stream_event", "event": event, "parent_tool_use_id": None})
+
+    def _result(self, interrupted: bool, refused: BaseException | None, *, spent: bool) -> None:
+        self._code = int(interrupted or refused is not None)
+        self._emit(
+            {
+                "type": "result",
+                "subtype": "error_during_execution" if interrupted else "success",
+                "is_error": interrupted or refused is not None,
+                "num_turns": self._responses if spent else 0,
+                "result": "" if interrupted else f"API Error: {refused}" if refused else "Rehearsed.",
+                "terminal_reason": "aborted_streaming" if interrupted else "completed",
+                "total_cost_usd": 0.0,
+                "modelUsage": self._model_usage(),
+            }
+        )
+
+    def _model_usage(self) -> dict[str, Any]:
+        return {MODEL: {NAMES[key]: count for key, count in self._usage.items()} | {"costUSD": 0.0}}
+
+    def _emit(self, data: dict[str, Any]) -> None:
+        line = json.dumps({**data, "session_id": self._session_id}, separators=(",", ":"))
+        self._lines.put_nowait(line.encode())

@@ -1,0 +1,1 @@
+"""One run: its instances, decisions, journal and ledger."""

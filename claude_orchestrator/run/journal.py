@@ -1,0 +1,181 @@
+"""A run's journal: every launch, count, decision and ending, written as it happens, so that a kill loses nothing.
+
+A line is a JSON object with its number, whose last member is the CRC-32 of what stands before it. Counts are totals,
+not differences: a line that is missing or torn is made good by the next. Prompts and the environment are never written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from claude_orchestrator.errors import UserError
+from claude_orchestrator.launch.threads import off_loop
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+NAME = "journal.jsonl"
+MAX_PENDING_BYTES = 16 * 1024 * 1024
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_CRC_BYTES = len(b',"crc":"01234567"}')
+
+Record = dict[str, Any]
+
+
+def encode(record: Record) -> bytes:
+    """One line for a record, its end included."""
+    body = _ENCODER.encode(record).encode()
+    return body[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(body)
+
+
+def decode(line: bytes) -> Record | None:
+    """The record in a line; None where it is torn or damaged."""
+    body = line[:-_CRC_BYTES] + b"}"
+    if line[len(body) - 1 :] != b',"crc":"%08x"}' % zlib.crc32(body):
+        return None
+    try:
+        record = json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def records(data: bytes) -> Iterator[Record | None]:
+    """The records of a journal; None for each damaged line but a torn last one, which a kill may leave."""
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines):
+        record = decode(line) if line else None
+        if record is not None or (line and number < len(lines) - 1):
+            yield record
+
+
+class Journal:
+    """Appends records to a run's journal, `begin` before the first. A disk that is full is said once; what could not be
+    written is kept for when there is room again, up to 16 MiB."""
+
+    def __init__(
+        self, fd: int, complain: Callable[[str], None], now: Callable[[], float] = time.time, *, begin: bytes = b""
+    ) -> None:
+        self._fd: int | None = fd
+        self._complain: Callable[[str], None] | None = complain
+        self._now = now
+        self._pending: deque[bytes] = deque([begin] if begin else [])
+        self._pending_bytes = len(begin)
+        self._given_up = False
+        self._written = self._synced = 0
+        self._syncing: asyncio.Task[None] | None = None
+
+    def write(self, kind: str, /, **fields: object) -> None:
+        """Append a record and hand it to the operating system: it outlives this process, whatever kills it."""
+        if self._fd is None or self._given_up:
+            return
+        self._written += 1
+        line = encode({"n": self._written, "kind": kind, "at": round(self._now(), 3), **fields})
+        self._pending.append(line)
+        self._pending_bytes += len(line)
+        try:
+            while self._pending:
+                written = os.write(self._fd, self._pending[0])
+                self._pending_bytes -= written
+                rest = self._pending.popleft()[written:]
+                if rest:
+                    self._pending.appendleft(rest)
+        except OSError as error:
+            self._failed(error)
+            if self._pending_bytes > MAX_PENDING_BYTES:
+                self._pending.clear()
+                self._given_up = True  # but the lock stays: this run is still ours
+
+    def go_on_after(self, number: int) -> None:
+        """The journal has so many lines already."""
+        self._written = self._synced = number
+
+    async def sync(self) -> None:
+        """Wait until what was written so far is on the disk; all who wait at one time share an fsync."""
+        upto = self._written
+        while self._synced < upto and self._fd is not None:
+            if self._syncing is None or self._syncing.done():
+                self._syncing = asyncio.ensure_future(self._fsync(self._fd))
+            await asyncio.shield(self._syncing)
+
+    async def _fsync(self, fd: int) -> None:
+        upto = self._written
+        try:
+            await off_loop(partial(os.fsync, fd))
+        except OSError as error:
+            self._failed(error)
+        self._synced = upto
+
+    def _failed(self, error: OSError) -> None:
+        if self._complain is not None:
+            why = error.strerror or error
+            self._complain(f"the journal cannot be written ({why}): the run goes on, but may not be resumable")
+        self._complain = None
+
+    def close(self) -> None:
+        """No more records come; another orchestrator may take the run."""
+        self._pending.clear()
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def create(folder: Path, complain: Callable[[str], None]) -> Journal:
+    """A new run's journal, readable by its owner alone, and locked. Raises UserError where that is not possible."""
+    path = folder / NAME
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+    _lock(fd)
+    return Journal(fd, complain)
+
+
+def reopen(folder: Path, complain: Callable[[str], None]) -> tuple[bytes, Journal]:
+    """An earlier run's journal: what it holds, and itself, locked, to go on with it.
+
+    Raises UserError where it cannot be read or another orchestrator is at work on it.
+    """
+    path = folder / NAME
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | _NOFOLLOW)
+    except OSError as error:
+        raise UserError(f"--resume: {path}: cannot be opened: {error.strerror or error}") from None
+    if not _lock(fd):
+        os.close(fd)
+        raise UserError(f"--resume: run {folder.name} is being run by another orchestrator")
+    with open(fd, "rb", closefd=False) as file:
+        data = file.read()
+    torn = bool(data) and not data.endswith(b"\n")  # a torn last line stays what it is
+    return data, Journal(fd, complain, begin=b"\n" if torn else b"")
+
+
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+def _lock(fd: int) -> bool:
+    """Lock it until this process ends, however it ends; False where another has it. Not every file system can."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(fd, 2**40, os.SEEK_SET)  # a byte that nobody reads
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+            os.lseek(fd, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass
+    return True

@@ -1,0 +1,60 @@
+"""Which failures may pass by themselves, and how long to wait before another attempt. Pure."""
+
+from __future__ import annotations
+
+import errno
+
+from claude_orchestrator.run.state import InstanceStatus, State
+
+FIRST_WAIT_S = 2.0
+LONGEST_WAIT_S = 120.0
+LONGEST_RESET_S = 8 * 86_400.0  # the longest window of a subscription is a week
+RATE_LIMIT = "rate_limit"
+# what the CLI says of an API error in its own message (`error`, seen in 2.1.197 and 2.1.330)
+PASSING_ERRORS = frozenset({RATE_LIMIT, "overloaded", "server_error"})
+# answers of the Messages API, and of proxies before it, that do not speak of the request
+PASSING_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+PASSING_ERRNO = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+
+
+def passing_cause(status: InstanceStatus) -> str | None:
+    """Why an ended attempt may go better next time; None where it would fail again, or was stopped on purpose."""
+    if status.stalled:
+        return "stalled"
+    if status.state is not State.FAILED or status.unknown_command is not None:
+        return None
+    if status.launch_errno is not None:
+        return "not launched" if status.launch_errno in PASSING_ERRNO else None
+    if status.last_result is None or status.turn_running:
+        killed = status.exit_code is not None and status.exit_code < 0
+        # a process that says nothing before it leaves was called wrongly
+        return "no result" if status.began or killed else None
+    if status.api_error in PASSING_ERRORS:
+        return status.api_error
+    if status.last_result.api_error_status in PASSING_STATUS:
+        return RATE_LIMIT if status.last_result.api_error_status == 429 else "server_error"
+    return None
+
+
+def session_is_lost(status: InstanceStatus) -> bool:
+    """Whether it was to go on with a session that claude does not have (any more)."""
+    result = status.last_result
+    return (
+        status.spec.goes_on
+        and result is not None
+        and result.num_turns == 0
+        and any("No conversation found" in text for text in (result.text, *result.errors))
+    )
+
+
+def backoff_s(retry: int, jitter: float) -> float:
+    """Seconds before the first (1), second … retry: doubling, at most two minutes, and between half and all of that
+    by `jitter` (0 to 1), so that instances that failed together do not come back together."""
+    return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(retry - 1, 16)) * (0.5 + jitter / 2))
+
+
+def reset_wait_s(resets_at: float | None, now: float, jitter: float) -> float | None:
+    """Seconds to a reset (Unix time) and a little more; None where there is none to wait for."""
+    if resets_at is None or not now < resets_at < now + LONGEST_RESET_S:
+        return None
+    return resets_at - now + 1.0 + 4.0 * jitter

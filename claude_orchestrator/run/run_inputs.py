@@ -1,0 +1,104 @@
+"""What a run has of the others, found and checked before it starts: ledger, forecasts, profile, prices, alerts' sinks.
+
+Everything here is imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from claude_orchestrator.config.config import WINDOWS
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.errors import UserError
+from token_budget.models import Weights
+
+if TYPE_CHECKING:
+    from token_budget.forecast import Forecast
+    from token_budget.ledger.sqlite import Ledger
+    from token_budget.pricing import Prices
+    from token_budget.usage.profiles import Profile
+
+
+def open_ledger(path: Path, complain: Callable[[str], None] | None) -> Ledger | None:
+    """The ledger; with `complain` (nobody depends on it) a place that does not take one is said, and there is none.
+
+    Raises LedgerError.
+    """
+    from token_budget.ledger.sqlite import Ledger, LedgerUnwritable
+
+    try:
+        return Ledger(path)
+    except LedgerUnwritable as error:
+        if complain is None:
+            raise
+        complain(f"the ledger: {error}: this run is in no history")
+        return None
+
+
+def is_ledger_error(error: Exception) -> bool:
+    """Whether the ledger cannot be used, which is for the user to mend."""
+    from token_budget.ledger.sqlite import LedgerError
+
+    return isinstance(error, LedgerError)
+
+
+def windows_of(settings: Settings) -> list[str]:
+    """The options of the limits across runs that are set."""
+    names = [f"{window}_{unit}_budget" for window in WINDOWS for unit in ("token", "cost")]
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(settings, name) is not None]
+
+
+class Forecasts:
+    """What base commands will draw from budgets, by the ledger."""
+
+    def __init__(self, ledger: Ledger | None, weights: Weights) -> None:
+        self._ledger = ledger
+        self._weights = weights
+        self._known: dict[tuple[str | None, str | None, bool], Forecast] = {}
+
+    def of(self, base_command: str | None, model: str | None, money: bool) -> Forecast | None:
+        """The forecast for a base command, in tokens or nano-dollars; None without a ledger. Raises LedgerError."""
+        if self._ledger is None:
+            return None
+        key = base_command, model, money
+        if key not in self._known:
+            import time
+
+            from token_budget.forecast import forecast
+            from token_budget.ledger.samples import observations
+
+            known = observations(self._ledger, base_command, money=money, weights=self._weights)
+            self._known[key] = forecast(known, base_command, model or "", time.time())
+        return self._known[key]
+
+
+def find_profile(name: str | None, workspace: Path, app_dir: str) -> Profile | None:
+    """The profile of this name, the project's before the user's. Raises UserError."""
+    if name is None:
+        return None
+    from token_budget.usage.profiles import PROJECT_FILE, USER_FILE, load
+
+    try:
+        return load(name, (workspace / PROJECT_FILE, Path(app_dir, USER_FILE)))
+    except ValueError as error:
+        raise UserError(*(f"--budget-profile: {line}" for line in str(error).splitlines())) from None
+
+
+def find_prices() -> Prices | None:
+    """Prices for what the CLI has no figure for; None where the extra is not installed."""
+    from token_budget import pricing
+
+    return pricing.Prices() if pricing.available() else None
+
+
+def check_sinks(command: str | None, webhook: str | None) -> tuple[tuple[str, ...] | None, str | None]:
+    """The alert command's words and the webhook's address. Raises UserError."""
+    from token_budget.alerts import parse_command, parse_webhook
+
+    try:
+        words = None if command is None else parse_command(command)
+        return words, None if webhook is None else parse_webhook(webhook)
+    except ValueError as error:
+        raise UserError(str(error)) from None

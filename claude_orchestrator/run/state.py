@@ -1,0 +1,420 @@
+"""One instance's state, and how an event or the process's end changes it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from claude_orchestrator.claude.events import (
+    ApiUsage,
+    Assistant,
+    BadLine,
+    Event,
+    Init,
+    MessageDelta,
+    NoBackgroundTasks,
+    Price,
+    RateLimit,
+    Result,
+    Retry,
+)
+from claude_orchestrator.claude.tally import UsageTally
+from claude_orchestrator.config.plan import LaunchSpec, continued
+from token_budget.models import Usage, Weights
+from token_budget.text import NANO
+
+MAX_TOOL_IDS = 100_000
+MAX_LAST_CHARS, LAST_LINES = 4_096, 6
+MAX_PERCENT = 1_000_000  # of a limit's use, that makes any sense
+_COMMAND = re.compile(r"/[A-Za-z0-9][\w:-]*")  # a path is none
+
+
+class State(StrEnum):
+    """What an instance is doing, or how it ended; the `status` of reports."""
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    STOPPED = "stopped"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+NOT_ENDED = frozenset({State.PENDING, State.WAITING, State.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What an ended attempt at an instance has used, in tokens, USD as the CLI states it, and seconds."""
+
+    usage: Usage = field(default_factory=Usage)
+    exact: bool = True
+    cost_usd: float | None = None
+    seconds: float = 0.0
+
+
+def cost_of(attempts: Iterable[Attempt]) -> float | None:
+    """The sum of their costs in USD; None where none is stated."""
+    costs = [attempt.cost_usd for attempt in attempts if attempt.cost_usd is not None]
+    return sum(costs) if costs else None
+
+
+class InstanceStatus:
+    """An instance's state, use and results, over all its attempts. Times are seconds of the supervisor's clock."""
+
+    def __init__(self, spec: LaunchSpec) -> None:
+        self.planned = spec
+        self.state = State.PENDING
+        self.reason = ""
+        self.earlier: tuple[Attempt, ...] = ()
+        self.not_before = float("-inf")
+        self.not_before_wall = float("-inf")
+        self.retries_used = 0
+        self.failed_before = ""
+        self.model_turns = 0
+        self.tool_calls = 0
+        self.tools: Counter[str] = Counter()
+        self.permission_denials: list[str] = []
+        self.log: str | None = None
+        self.bad_lines = 0
+        self._models: tuple[str, ...] = ()
+        self._tool_ids: set[str] = set()
+        self._prepare(spec)
+
+    def _prepare(self, spec: LaunchSpec) -> None:
+        """What is of one attempt only."""
+        self.spec = spec
+        self.session_id = spec.session_id
+        self.tally = UsageTally(resumed=spec.session_id is not None)
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.turns_sent = 0
+        self.turns_done = 0
+        self.last_result: Result | None = None
+        self.exit_code: int | None = None
+        self.launch_errno: int | None = None
+        self.began = False
+        self.stalled = False
+        self.api_error = ""
+        self.limit_resets_at: int | None = None
+        self.retry = ""
+        self.unknown_command: str | None = None
+        self._answers = 0
+        self._last_known_usage = Usage()
+        self._last_known_total_tokens = 0
+        self._last_known_cost_nano = 0
+        self._priced: dict[str, int] = {}
+        self._priced_by_model: Counter[str] = Counter()
+        self._ending: tuple[State, str] | None = None
+
+    def again(self, *, afresh: bool = False) -> None:
+        """Another attempt follows: in this one's session where that had begun to work, else from the start."""
+        goes_on = not afresh and (self.spec.goes_on or self.tally.usage.total_tokens > 0)
+        session = (self.session_id, self.turns_completed) if goes_on and self.session_id else None
+        self._models = self.models
+        self.take_up((*self.earlier, self.this_attempt), session)
+
+    def take_up(self, earlier: tuple[Attempt, ...], session: tuple[str, int] | None) -> None:
+        """Make the next attempt ready, after these; `session`: the id to go on with, and the turns done in it."""
+        self.earlier = earlier
+        self._prepare(continued(self.planned, *session) if session else self.planned)
+
+    @property
+    def name(self) -> str:
+        """The instance's name."""
+        return self.spec.name
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens counted so far."""
+        return sum((attempt.usage for attempt in self.earlier), self.tally.usage)
+
+    @property
+    def exact(self) -> bool:
+        """Whether that is all that was billed."""
+        return self.tally.exact and all(attempt.exact for attempt in self.earlier)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost as the CLI states it; None where it states nothing."""
+        return cost_of((*self.earlier, self.this_attempt))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that were used, the latest attempt's first."""
+        return tuple(dict.fromkeys((*self.tally.models, *self._models)))
+
+    @property
+    def done(self) -> dict[str, Any]:
+        """What it did, besides using tokens, over all attempts; for `restore_done`."""
+        return {
+            "models": self.models,
+            "model_turns": self.model_turns,
+            "tools": dict(self.tools),
+            "permission_denials": self.permission_denials,
+            "bad_lines": self.bad_lines,
+            "log": self.log,
+        }
+
+    def restore_done(self, done: Mapping[str, Any]) -> None:
+        """Take over what an earlier orchestrator saw of it."""
+        self._models = tuple(done["models"])
+        self.model_turns, self.bad_lines, self.log = done["model_turns"], done["bad_lines"], done["log"]
+        self.tools, self.permission_denials = Counter(done["tools"]), list(done["permission_denials"])
+        self.tool_calls = self.tools.total()
+
+    @property
+    def launched(self) -> bool:
+        """Whether a process was ever launched for it."""
+        return bool(self.earlier) or self.started_at is not None
+
+    @property
+    def attempts(self) -> int:
+        """How often it was launched."""
+        return len(self.earlier) + (self.started_at is not None)
+
+    @property
+    def this_attempt(self) -> Attempt:
+        """What this attempt has used."""
+        seconds = (self.ended_at or 0.0) - (self.started_at or 0.0) if self.ended_at is not None else 0.0
+        return Attempt(self.tally.usage, self.tally.exact, self.tally.cost_usd, seconds)
+
+    def seconds(self, now: float) -> float:
+        """How long it has run, without the time between attempts."""
+        ran = 0.0 if self.started_at is None else (self.ended_at or now) - self.started_at
+        return sum(attempt.seconds for attempt in self.earlier) + ran
+
+    @property
+    def total_tokens(self) -> int:
+        """The sum of the four counts so far."""
+        return self.usage.total_tokens
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state not in NOT_ENDED
+
+    @property
+    def ending(self) -> bool:
+        """Whether its end is decided: it ended, or is being stopped."""
+        return self.ended or self._ending is not None
+
+    @property
+    def turn_running(self) -> bool:
+        """Whether a turn was sent whose result has not come."""
+        return self.turns_done < self.turns_sent
+
+    @property
+    def idle(self) -> bool:
+        """Whether every turn has had its result (or no further one will be sent) and no subagent is at work."""
+        return not self.turn_running and not self.tally.agents and (self.all_sent or self.turn_failed is not None)
+
+    @property
+    def work_done(self) -> bool:
+        """Whether it has nothing left to do: what follows is only that its process leaves."""
+        return self.idle and self.turns_done > 0
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether no turn is left to be sent."""
+        return self.turns_sent == len(self.spec.turns)
+
+    @property
+    def turns_completed(self) -> int:
+        """How many of the planned turns are done, those of earlier attempts in this session included."""
+        failed = self.turn_failed is not None and not self.turn_running
+        return self.spec.turns_before + max(0, self.turns_done - failed)
+
+    @property
+    def turn_failed(self) -> str | None:
+        """Why the last turn that ended is a failure, or None."""
+        return failure(self.last_result) if self.last_result is not None else None
+
+    def next_turn(self) -> str:
+        """The text of the next turn, which is now sent."""
+        text = self.spec.turns[self.turns_sent]
+        self.turns_sent += 1
+        self._answers = 0
+        return text
+
+    def begin(self, now: float) -> None:
+        """The process was launched."""
+        self.state, self.started_at = State.RUNNING, now
+
+    def apply(self, event: Event) -> None:
+        """Take one event into account."""
+        self.tally.feed(event)
+        match event:
+            case Init():
+                self.began = True
+                self.session_id = event.session_id or self.session_id
+                self.unknown_command = self._unknown_command(event)
+            case NoBackgroundTasks():
+                if not self.turn_running:
+                    self.tally.agents.clear()
+            case Assistant():
+                self.api_error = event.error if event.synthetic else ""
+                self._count_tools(event)
+            case RateLimit():
+                self.limit_resets_at = event.resets_at if event.refuses else None
+            case Result():
+                self.last_result = event
+                self.session_id = event.session_id or self.session_id
+                self.model_turns += event.num_turns
+                self.permission_denials.extend(event.permission_denials)
+                if self.turn_running and self._ends_turn(event):
+                    self.turns_done += 1
+            case MessageDelta(parent=None) if event.stop_reason not in (None, "tool_use", "pause_turn"):
+                self._answers += 1
+            case Retry():
+                self.retry = f"retry {event.attempt}: {event.error}"
+            case BadLine():
+                self.bad_lines += 1
+            case _:
+                return
+        if not isinstance(event, Retry):
+            self.retry = ""
+
+    def _ends_turn(self, result: Result) -> bool:
+        """Whether it is the result of the turn that we sent, not of one that the CLI began when a subagent ended.
+
+        2.1.174 gives one result for both: then the main thread has answered twice since our turn was sent.
+        """
+        return not result.follows_task or self._answers > 1
+
+    def _unknown_command(self, init: Init) -> str | None:
+        """The slash command of the turn in progress, where the session does not list it (it may be an alias).
+
+        2.1.197 answers such a turn itself with "Unknown command"; 2.1.330 sends it to the model as a prompt.
+        """
+        words = self.spec.turns[max(0, self.turns_sent - 1)].split(None, 1)
+        if not self.turn_running or not init.slash_commands or not _COMMAND.fullmatch(words[0]):
+            return None
+        return words[0] if words[0].removeprefix("/") not in init.slash_commands else None
+
+    def _count_tools(self, event: Assistant) -> None:
+        for name, tool_id in zip(event.tools, event.tool_ids, strict=True):
+            if tool_id in self._tool_ids:
+                continue
+            if len(self._tool_ids) < MAX_TOOL_IDS:
+                self._tool_ids.add(tool_id)
+            self.tool_calls += 1
+            self.tools[name] += 1
+
+    def take_news(self) -> bool:
+        """Whether more was counted since the last call."""
+        changed = self._last_known_usage is not self.tally.usage and self._last_known_usage != self.tally.usage
+        self._last_known_usage = self.tally.usage
+        return changed
+
+    def take_delta(self, weights: Weights) -> int:
+        """The tokens, weighted, that this instance has drawn since the last call."""
+        total = weights.draw(self.tally.usage)
+        delta = total - self._last_known_total_tokens
+        self._last_known_total_tokens = total
+        return delta
+
+    @property
+    def cost_nano(self) -> int | None:
+        """This attempt's cost so far in nano-dollars: what the CLI states, and prices where it states none."""
+        return sum(self.cost_by_model.values()) if self._priced or self.tally.cost_usd is not None else None
+
+    @property
+    def cost_by_model(self) -> dict[str, int]:
+        """`cost_nano` divided by model, as far as that is known."""
+        stated = {model: round(cost * NANO) for model, cost in self.tally.cost_by_model.items()}
+        if self.tally.metered:
+            return max(stated, dict(self._priced_by_model), key=lambda costs: sum(costs.values()))
+        return dict(Counter(stated) + self._priced_by_model)
+
+    @property
+    def cost_source(self) -> str | None:
+        """Where the cost is from: `claude`, or `prices` where a part of it is reckoned here."""
+        return "prices" if self._priced else None if self.tally.cost_usd is None else "claude"
+
+    def price(self, price: Price, response: ApiUsage | None) -> None:
+        """Reckon what the CLI has no figure for: a response that the API meter has seen, else those cut off."""
+        if response is not None:
+            told = [(response.id, response.model, response.usage, response.written_for_1h_tokens)]
+        else:
+            told = [] if self.tally.metered else [(*cut, 0) for cut in self.tally.cut_off]
+        for response_id, model, usage, written_for_1h_tokens in told:
+            nano = price(model, usage, written_for_1h_tokens)
+            if nano is not None:
+                before = self._priced.get(response_id, 0)
+                self._priced[response_id] = max(nano, before)
+                self._priced_by_model[model] += max(nano, before) - before
+
+    def take_cost(self) -> int:
+        """What this attempt has cost since the last call, in nano-dollars; never negative."""
+        total = self.cost_nano or 0
+        delta = max(0, total - self._last_known_cost_nano)
+        self._last_known_cost_nano += delta
+        return delta
+
+    def decide_end(self, state: State, reason: str) -> bool:
+        """Decide how this instance ends; the first decision stands. Returns whether this is it."""
+        if self.ending:
+            return False
+        self._ending = (state, reason)
+        return True
+
+    def skip(self, state: State, reason: str) -> None:
+        """It ends without having been launched."""
+        self.state, self.reason = state, reason
+
+    def finish(self, now: float, exit_code: int | None, stderr: str) -> None:
+        """The process has ended and its stream was read to the end: judge it."""
+        self.tally.close()
+        self.ended_at, self.exit_code = now, exit_code
+        self.state, self.reason = self._ending or self._judge(exit_code, stderr)
+
+    def _judge(self, exit_code: int | None, stderr: str) -> tuple[State, str]:
+        """By its results, never by the exit code alone."""
+        if self.last_result is None or self.turn_running:
+            which = f" for turn {self.turns_done + 1} of {len(self.spec.turns)}" if len(self.spec.turns) > 1 else ""
+            tail = f": {stderr}" if stderr else ""
+            return State.FAILED, f"exited with code {exit_code} and without a result{which}{tail}"
+        failed = failure(self.last_result)
+        if failed is not None:
+            return State.FAILED, failed
+        if self.last_result.terminal_reason == "hook_stopped":
+            return State.COMPLETED, "a hook stopped it"
+        return State.COMPLETED, ""
+
+
+def failure(result: Result) -> str | None:
+    """Why a result is a failure, in one line; None when it is none."""
+    said = result.text or "; ".join(result.errors)
+    not_run = result.text.startswith("Unknown command") or result.text.endswith("isn't available in this environment.")
+    if result.num_turns == 0 and not_run:
+        return result.text
+    if result.subtype != "success" or result.is_error:
+        parts = [
+            part for part in (result.subtype, result.terminal_reason) if part not in ("success", "completed", None)
+        ]
+        return ": ".join(part for part in (", ".join(parts), said) if part) or "the result is an error"
+    return None
+
+
+def last_words(text: str) -> str:
+    """The last lines of what a process wrote to standard error, in one line."""
+    return " | ".join(text[-MAX_LAST_CHARS:].split("\n")[-LAST_LINES:]).strip(" |")
+
+
+def rate_limit_rows(limits: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """A subscription's limits as the CLI tells them: name, percent used, when it resets ("": not said)."""
+    rows = []
+    for name, limit in limits.items():
+        used = limit.get("utilization") if isinstance(limit, Mapping) else None
+        if isinstance(used, int | float) and not isinstance(used, bool) and 0 <= used <= MAX_PERCENT:
+            resets_at = limit.get("resets_at")
+            rows.append((str(name), float(used), resets_at if isinstance(resets_at, str) else ""))
+    return rows

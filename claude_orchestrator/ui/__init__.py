@@ -1,0 +1,1 @@
+"""What people and programs see of a run: the terminal and the reports."""

@@ -1,0 +1,207 @@
+"""Config files, settings, plans: by values; the schema against the loader in both directions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from claude_orchestrator.config import config as config_module
+from claude_orchestrator.config.config import BudgetConfig, InstanceConfig, Rehearsal, load_config, parse_config
+from claude_orchestrator.config.plan import base_command, make_manager, make_plan
+from claude_orchestrator.config.settings import Given, Settings, merge, parse_command_budget
+from claude_orchestrator.errors import UserError
+from tests.cli.test_cli import BAD_CONFIGS
+from tests.harness import ROOT
+from token_budget import Scope, Weights
+
+SCHEMA = json.loads((ROOT / "claude_orchestrator" / "config" / "config.schema.json").read_text())
+FULL: dict[str, Any] = {
+    "$schema": "x",
+    "// note": "a comment",
+    "instances": [
+        {
+            "name": "one",
+            "command": "/test",
+            "// why": "another",
+            "description": "d",
+            "allowed_tools": ["Read"],
+            "disallowed_tools": ["Bash"],
+            "permission_mode": "plan",
+            "model": "opus",
+            "session_id": "abc",
+            "clear_history": True,
+            "compact_history": False,
+            "pre_commands": ["/prime"],
+            "max_tokens_per_command": 5000,
+            "cwd": "sub",
+            "env": {"A": "b"},
+            "timeout_s": 1.5,
+            "append_system_prompt": "be kind",
+            "mcp_config": ["a.json"],
+            "worktree": "tree",
+            "extra_args": ["--max-turns", "3"],
+            "output_format": "stream-json",
+            "rehearsal": {"turns": 2, "tokens": 10, "seconds": 0.5, "seed": 1},
+        },
+        {"prompt": "hello", "model": None},
+    ],
+    "budget": {
+        "overall_budget": 10_000,
+        "command_budgets": {"/test": 100},
+        "enforcement_mode": "block",
+        "disable_visuals": True,
+        "token_weights": {"output": 5},
+    },
+    "rehearsal": {"seconds": 2},
+}
+
+
+def test_every_key_arrives() -> None:
+    config = parse_config(FULL, "x")
+    one, two = config.instances
+    assert one.name == "one" and one.env == (("A", "b"),) and one.timeout_s == 1.5 and one.worktree == "tree"
+    assert one.rehearsal == Rehearsal(2, 10, 0.5, 1) and config.rehearsal == Rehearsal(seconds=2.0)
+    assert two == InstanceConfig("prompt", "hello")
+    assert config.budget == BudgetConfig(10_000, (("/test", 100),), "block", True, "output=5")
+
+
+def test_names_are_made_where_there_are_none() -> None:
+    config = parse_config(
+        {"instances": [{"prompt": "hi"}, {"prompt": "ho"}, {"name": "prompt #2", "prompt": "x"}, {"command": "/a b"}]},
+        "x",
+    )
+    assert [instance.name for instance in config.instances] == ["prompt", "prompt #3", "prompt #2", "/a"]
+
+
+def test_command_counts_before_prompt_with_a_warning() -> None:
+    config = parse_config({"instances": [{"command": "/a", "prompt": "b"}]}, "x.json")
+    assert config.instances[0].command == "/a"
+    assert config.warnings == ("x.json: instances[0]: both command and prompt: the command counts",)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"\xff", "not UTF-8"),
+        (b"[" * 100_000, "too deeply nested"),
+        (b'{"instances": ' + b"9" * 5000 + b"}", "invalid JSON"),
+        (b"", "line 1 column 1"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, raw: bytes, message: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=message):
+        load_config(path)
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_bytes(b'\xef\xbb\xbf{"instances": [{"prompt": "x"}]}')
+    assert load_config(path).instances[0].command == "x"
+
+
+# -- the schema --
+
+
+def test_the_schema_takes_what_the_loader_takes() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(FULL, SCHEMA)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda path: path.name)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    config = load_config(path)
+    data = json.loads(path.read_text())
+    jsonschema.validate(data, SCHEMA)
+    assert (path.parent / data["$schema"]).resolve() == ROOT / "claude_orchestrator" / "config" / "config.schema.json"
+    assert make_plan(config, merge({}, config.budget, "x"), workspace="/", claude_bin="claude").warnings == ()
+
+
+# what a schema cannot say
+BEYOND_SCHEMA = {"not json", "duplicate names", "duplicate key", "missing folder", "own option", "unknown weights"}
+
+
+@pytest.mark.parametrize("name", sorted(set(BAD_CONFIGS) - BEYOND_SCHEMA))
+def test_the_schema_refuses_what_the_loader_refuses(name: str) -> None:
+    data, _ = BAD_CONFIGS[name]
+    with pytest.raises(UserError):
+        parse_config(data, "x")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, SCHEMA)
+
+
+def test_the_schema_names_the_loaders_keys() -> None:
+    keys = {field.name for field in dataclasses.fields(InstanceConfig)} | {"prompt", "output_format"}
+    assert set(SCHEMA["$defs"]["instance"]["properties"]) == keys
+    assert set(SCHEMA["$defs"]["budget"]["properties"]) == {field.name for field in dataclasses.fields(BudgetConfig)}
+    assert set(SCHEMA["$defs"]["rehearsal"]["properties"]) == {field.name for field in dataclasses.fields(Rehearsal)}
+    modes = SCHEMA["$defs"]["instance"]["properties"]["permission_mode"]["enum"]
+    assert modes == [*config_module.PERMISSION_MODES, None]
+
+
+# -- settings and plans --
+
+
+def test_option_over_environment_over_file_over_default() -> None:
+    budget = BudgetConfig(overall_budget=1, command_budgets=(("/a", 1), ("/b", 1)), enforcement_mode="block")
+    given = {
+        "overall_token_budget": Given(2, "option"),
+        "command_budgets": Given(("/b=3", "/c=x=4"), "environment"),
+        "token_weights": Given("billing", "option"),
+    }
+    settings = merge(given, budget, "file.json")
+    assert settings.overall_token_budget == 2 and settings.budget_enforcement_mode == "block"
+    assert settings.command_budgets == (("/a", 1), ("/b", 3), ("/c=x", 4))
+    assert settings.token_weights == Weights.parse("billing") and settings.max_parallel == 8
+    assert settings.origins["overall_token_budget"] == "option"
+    assert settings.origins["budget_enforcement_mode"] == "file.json"
+    assert settings.origins["command_budgets[/a]"] == "file.json"
+    assert settings.origins["command_budgets[/b]"] == "environment"
+    assert settings.origins["max_parallel"] == "default"
+
+
+def test_command_budget_texts() -> None:
+    assert parse_command_budget(" /test = 1000 ") == ("/test", 1000)
+    assert parse_command_budget("a=b=5") == ("a=b", 5)
+    for bad in ("", "/test", "=5", "/test=", "/test=-1", "/test=1e3", "/test=0", "/test=²"):
+        with pytest.raises(ValueError, match="--command-budget: "):
+            parse_command_budget(bad)
+
+
+def test_the_base_command_is_the_first_word() -> None:
+    assert base_command("/test --real-services --category unit") == "/test"
+    assert base_command("/git:sync\nnow") == "/git:sync" and base_command("please /test") is None
+
+
+def plan_of(settings: Settings, *instances: dict[str, Any]) -> Any:
+    return make_plan(parse_config({"instances": list(instances)}, "x"), settings, workspace="/w", claude_bin="claude")
+
+
+def test_which_budget_a_key_means() -> None:
+    settings = Settings(command_budgets=(("/test", 1), ("deploy", 2), ("runner", 3), ("tset", 4)))
+    instances = ({"name": "runner", "command": "/test"}, {"name": "x", "command": "/deploy"})
+    plan = plan_of(settings, *instances)
+    assert [(budget.scope, budget.key, budget.limit) for budget in plan.budgets] == [
+        (Scope.COMMAND, "/test", 1),
+        (Scope.COMMAND, "/deploy", 2),
+        (Scope.INSTANCE, "runner", 3),
+        (Scope.COMMAND, "tset", 4),
+    ]
+    assert plan.warnings == ("the budget tset=4 matches nothing in the plan; nearest: /test",)
+    manager = make_manager(plan, settings)
+    assert [budget.limit for budget in manager.budgets_for("/test", "runner")] == [1, 3]
+
+
+def test_worktrees_and_defaults() -> None:
+    plan = plan_of(
+        Settings(timeout_s=9), {"prompt": "x", "worktree": True}, {"prompt": "y", "cwd": "/abs", "timeout_s": 1}
+    )
+    assert plan.specs[0].argv[-1] == "--worktree" and plan.specs[0].timeout_s == 9 and plan.specs[0].cwd == "/w"
+    assert plan.specs[1].cwd == "/abs" and plan.specs[1].timeout_s == 1 and plan.specs[1].estimate_tokens == 1000
+    assert not any("permission" in arg for arg in plan.specs[0].argv)

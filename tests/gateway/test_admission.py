@@ -1,0 +1,175 @@
+"""Admission by values: whatever is asked and answered, no budget is overspent, and nobody waits for ever."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_orchestrator.gateway.admission import (
+    Admission,
+    Cost,
+    InputBound,
+    Ticket,
+    Verdict,
+    bound,
+    by_server_tools,
+    common,
+    common_end,
+    is_bounded,
+)
+from token_budget.models import CommandBudgetInfo, Scope, Usage, Weights
+
+WEIGHTS = st.sampled_from([Weights(), Weights.parse("billing"), Weights.parse("output=0"), Weights.parse("input=0.3")])
+request = st.tuples(
+    st.integers(0, 900), st.integers(1, 5000), st.integers(0, 5000), st.integers(0, 2), st.integers(0, 9)
+)
+
+
+@given(st.lists(request, max_size=40), st.lists(st.integers(300, 20_000), min_size=3, max_size=3), WEIGHTS)
+def test_no_budget_is_overspent_and_every_request_is_answered(
+    requests: list[tuple[int, int, int, int, int]], limits: list[int], weights: Weights
+) -> None:
+    overall, *commands = (CommandBudgetInfo(limit, scope=Scope.COMMAND, key=str(limit)) for limit in limits)
+    admission = Admission(weights)
+    flying: list[tuple[Ticket, int, int]] = []
+    answers: dict[int, Verdict] = {}
+
+    def check() -> None:
+        for budget in (overall, *commands):
+            assert budget.used + budget.held <= budget.limit and budget.held >= 0
+
+    def land(ticket: Ticket, needs: int, kind: int) -> None:
+        """It is billed at most its input, of any kind, and at most the output that it was given."""
+        output = min(needs, ticket.output_tokens)
+        used = Usage(ticket.input_tokens, output) if kind % 2 else Usage(0, output, ticket.input_tokens)
+        draw = weights.draw(used)
+        assert draw <= bound(ticket.input_tokens, ticket.output_tokens, weights)
+        if ticket.hold is not None:
+            ticket.hold.spend(draw)
+        for budget in ticket.budgets:
+            budget.used += draw
+        check()
+        admission.learn(output)
+        admission.settle(ticket)
+
+    for number, (tokens, max_tokens, needs, which, kind) in enumerate(requests):
+        budgets = (overall, commands[which]) if which < 2 else (overall,)
+        ticket = Ticket(budgets, tokens, max_tokens, min(256, max_tokens))
+
+        def answer(
+            verdict: Verdict, number: int = number, entry: tuple[Ticket, int, int] = (ticket, needs, kind)
+        ) -> None:
+            answers[number] = verdict
+            if verdict is Verdict.GO:
+                flying.append(entry)
+
+        ticket.answer = answer
+        verdict = admission.ask(ticket)
+        if verdict is not Verdict.WAIT:
+            answer(verdict)
+        check()
+        if flying and kind < 4:
+            land(*flying.pop(kind % len(flying)))
+    while flying:
+        land(*flying.pop())
+    assert not admission.waiting and len(answers) == len(requests)
+    assert all(budget.held == 0 for budget in (overall, *commands)) and admission.in_flight == 0
+
+
+def test_first_come_first_served_for_each_budget() -> None:
+    overall = CommandBudgetInfo(5000, scope=Scope.OVERALL)
+    other = CommandBudgetInfo(5000, key="/other")
+    admission, order = Admission(), []
+    first = Ticket((overall,), 1000, 64_000)
+    assert admission.ask(first) is Verdict.GO and first.output_tokens == 4000
+    for name, budget in (("second", overall), ("third", overall), ("fourth", other)):
+        ticket = Ticket((budget,), 1000, 64_000, answer=lambda verdict, name=name: order.append((name, verdict)))  # type: ignore[misc]
+        assert admission.ask(ticket) is (Verdict.GO if name == "fourth" else Verdict.WAIT)
+    admission.settle(first)
+    assert order == [("second", Verdict.GO)]
+
+
+def test_a_cut_answer_is_given_more_and_scarcity_is_shared() -> None:
+    overall = CommandBudgetInfo(100_000, scope=Scope.OVERALL)
+    admission = Admission()
+    for _ in range(50):
+        admission.learn(400)
+    assert admission.expected == 500
+    alone = Ticket((overall,), 1000, 64_000)
+    admission.ask(alone)
+    assert alone.output_tokens == 64_000  # nobody else is there
+    beside = Ticket((overall,), 1000, 64_000)
+    assert admission.ask(beside) is Verdict.GO and beside.output_tokens == (100_000 - 65_000 - 1000) // 2
+    wanted = Ticket((overall,), 1000, 64_000, wanted_tokens=16_000)
+    assert admission.ask(wanted) is Verdict.GO and wanted.output_tokens == 16_000
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200), st.binary(max_size=200))
+def test_what_is_new_bounds_what_it_adds(start: bytes, old: bytes, new: bytes) -> None:
+    """In the worst tokenizer every byte is a token."""
+    known = InputBound()
+    before, after = start + old + b"tail", start + new + b"tail"
+    known.learn(before, len(before))
+    assert known.of(after) >= len(after)
+    same = common(before, after)
+    assert before[:same] == after[:same] and same >= len(start)
+    assert common_end(before, after) >= 4
+
+
+def test_a_growing_conversation_is_bounded_closely() -> None:
+    known = InputBound()
+    body = b'{"messages":[' + b'{"role":"user","content":"word word word"},' * 1000
+    tail = b'],"system":"' + b"s" * 20_000 + b'"}'
+    known.learn(body + tail, 9_000)
+    longer = body + b'{"role":"assistant","content":"done"},' + tail
+    assert known.of(longer) <= 9_000 + 100 and known.of(b"x" * 50_000) >= 50_000
+    for number in range(100):
+        known.learn(b"%d" % number * 200_000, 5)
+    assert len(known.known) <= 16
+
+
+def test_images_are_seen_even_where_they_begin_and_end_alike() -> None:
+    known = InputBound()
+    image = b'{"type":"image","source":{"data":"iVBORw0KGgo%sAAAA=="}}'
+    text = b"t" * 20_000
+    known.learn(text + image % b"x", 5_100)
+    assert known.of(text + image % b"y") >= 5_000 + 4_784
+    assert known.of(text + image % b"x" + image % b"y") >= 5_100 + 4_784
+
+
+def test_the_first_request_leaves_the_others_their_share() -> None:
+    overall = CommandBudgetInfo(64_000, scope=Scope.OVERALL)
+    admission = Admission(places=16)
+    first = Ticket((overall,), 100, 64_000)
+    assert admission.ask(first) is Verdict.GO and first.output_tokens < 5_000
+
+
+def test_tokens_and_money_together() -> None:
+    overall, cost = CommandBudgetInfo(10_000), CommandBudgetInfo(1_000_000, money=True)
+    ticket = Ticket((overall,), 1_000, 64_000, costs=(cost,), cost=Cost(100_000, 300_000))
+    assert Admission().ask(ticket) is Verdict.GO
+    assert ticket.output_tokens == 3_000 and cost.held == 1_000_000 and overall.held == 4_000
+    without_price = Ticket((overall,), 1_000, 64_000, costs=(cost,))
+    assert Admission().ask(without_price) is Verdict.GO and cost.held == 1_000_000
+    cost.used = 500_000
+    refused = Ticket((), 1_000, 64_000, costs=(cost,), cost=Cost(450_000, 300_000))
+    assert Admission().ask(refused) is Verdict.REFUSE and refused.spent is cost
+    free = Cost(0, 0)
+    assert free.bound(10**6) == 0 and free.output_for(0) == 2**53 and Cost(5, 0).output_for(4) == -1
+
+
+def test_only_tools_that_the_api_runs_are_reckoned_with() -> None:
+    text = {"messages": [{"role": "user", "content": 'the type "web_search_20250305" and "mcp_servers"'}]}
+    assert by_server_tools({**text, "tools": [{"name": "Bash", "input_schema": {}}, {"type": "custom"}]}) == 0
+    assert 0 < by_server_tools({"tools": [{"type": "bash_20250124"}]}) < 10_000
+    for served in ({"tools": [{"type": "tool_search_tool_regex_20251119"}]}, {"mcp_servers": [{}]}, {"container": "c"}):
+        assert by_server_tools(served) > 100_000  # type: ignore[arg-type]
+    assert not is_bounded(b'{"type":"container_upload","file_id":"f"}')
+
+
+def test_documents_and_references_are_not_bounded_by_their_bytes() -> None:
+    assert is_bounded(b'{"content":[{"type":"text"}]}')
+    assert not is_bounded(b'{"content":[{"type":"document","source":{"type":"base64"}}]}')
+    assert not is_bounded(b'{"content":[{"type":"image","source":{"type":"url"}}]}')
+    assert InputBound().of(b'{"type":"image"}') > 5_000
+    assert by_server_tools({"tools": [{"type": "web_search_20250305"}]}) > 100_000

@@ -1,0 +1,92 @@
+"""Which meter a run gets, and why not the other; and a rehearsal through the real gateway."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import Plan, make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.errors import UserError
+from claude_orchestrator.gateway.choice import choose_meter
+from tests.harness import Workplace
+
+KEY = {"ANTHROPIC_API_KEY": "key"}
+
+
+def a_plan(**instance: Any) -> Plan:
+    config = parse_config({"instances": [{"name": "one", "command": "/test", **instance}]}, "test")
+    return make_plan(config, Settings(), workspace="/", claude_bin="claude")
+
+
+def test_auto_takes_the_api_where_a_key_serves_it() -> None:
+    assert choose_meter("auto", a_plan(), KEY, rehearse=False).kind == "api"
+    own = a_plan(env={"ANTHROPIC_AUTH_TOKEN": "token"})
+    assert choose_meter("auto", own, {}, rehearse=False).kind == "api"
+    login = choose_meter("auto", a_plan(), {}, rehearse=False)
+    assert login.kind == "stream" and "no API key in the environment" in login.reason
+    assert choose_meter("api", a_plan(), {}, rehearse=False).kind == "api"
+    assert choose_meter("stream", a_plan(), KEY, rehearse=False).kind == "stream"
+    assert choose_meter("auto", a_plan(), KEY, rehearse=True).kind == "stream"
+
+
+@pytest.mark.parametrize("variable", ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"])
+def test_cloud_providers_are_refused(variable: str) -> None:
+    name = {"B": "Bedrock", "V": "Vertex", "F": "Foundry"}[variable[16]]
+    with pytest.raises(UserError, match=f"--meter api: one uses {name}, which is not reached through a base URL"):
+        choose_meter("api", a_plan(env={variable: "1"}), KEY, rehearse=False)
+    auto = choose_meter("auto", a_plan(), {**KEY, variable: "1"}, rehearse=False)
+    assert auto.kind == "stream" and name in auto.reason
+    assert choose_meter("auto", a_plan(), {**KEY, variable: "0"}, rehearse=False).kind == "api"
+
+
+@pytest.mark.parametrize("rehearse", [True, False])
+def test_without_the_extra_a_line_names_it(monkeypatch: pytest.MonkeyPatch, rehearse: bool) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)  # as where it is not installed
+    with pytest.raises(UserError, match=r"--meter api: needs the extra gateway \(pip install 'claude-orchestrator"):
+        choose_meter("api", a_plan(), KEY, rehearse=rehearse)
+    assert choose_meter("auto", a_plan(), KEY, rehearse=rehearse).kind == "stream"
+
+
+def entries(count: int, tokens: int) -> list[dict[str, Any]]:
+    rehearsal = {"tokens": tokens, "seconds": 0.2, "turns": 5}
+    return [{"name": f"i{n}", "command": "/test", "rehearsal": rehearsal} for n in range(count)]
+
+
+def test_a_rehearsal_goes_through_the_real_gateway(place: Workplace) -> None:
+    config = place.config({"instances": entries(3, 20_000)})
+    options = ("--rehearse", "--meter", "api", "--report", "report.json")
+    assert place.run("--config", config, *options, claude=None).returncode == 0
+    report = place.report()
+    assert report["meter"] == {"kind": "api", "reason": "a simulated API"} and report["totals"]["exact"]
+    assert report["totals"]["total_tokens"] == 60_000
+    assert {instance["usage_source"] for instance in report["instances"]} == {"api"}
+
+    block = ("--overall-token-budget", "30000", "--budget-enforcement-mode", "block")
+    done = place.run("--config", config, *options, *block, claude=None)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    report = place.report()
+    assert 25_000 < report["totals"]["total_tokens"] <= 30_000 and report["budgets"]["overall"]["held"] == 0
+    assert "stopped" in {instance["status"] for instance in report["instances"]}
+    assert "BLOCK MODE: Budget exceeded for instance" in done.stderr
+
+
+def test_a_rehearsal_never_leaves_the_machine_whatever_address_an_instance_has(place: Workplace) -> None:
+    setup = [{**entry, "env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}} for entry in entries(1, 5000)]
+    options = ("--rehearse", "--meter", "api", "--report", "report.json")
+    assert place.run("--config", place.config({"instances": setup}), *options, claude=None).returncode == 0
+    assert place.report()["totals"]["total_tokens"] == 5000
+
+
+def test_the_dry_run_shows_the_policy_and_the_report_the_reason(place: Workplace) -> None:
+    done = place.run("/test", "--dry-run", "--meter", "api", "--budget-enforcement-mode", "block")
+    assert "Meter: api: a request goes only when what it can cost at most" in done.stdout
+    done = place.run("/test", "--dry-run")
+    assert "Meter: stream (no API key in the environment" in done.stdout
+    assert place.run("/test", "--report", "report.json").returncode == 0
+    assert place.report()["meter"]["kind"] == "stream" and "no API key" in place.report()["meter"]["reason"]
+    done = place.run("/test", "--meter", "api", CLAUDE_CODE_USE_VERTEX="1")
+    assert done.returncode == 2 and "ERROR: --meter api: /test uses Vertex" in done.stderr

@@ -1,0 +1,120 @@
+"""How events change an instance's state."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from claude_orchestrator.claude.stream import parse_lines
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.run.state import InstanceStatus, State, failure
+from tests.claude.test_tally import INIT, final, line, result, start
+
+
+def an_instance(*turns: str) -> InstanceStatus:
+    entry = {"name": "one", "command": turns[-1], "pre_commands": list(turns[:-1])}
+    plan = make_plan(parse_config({"instances": [entry]}, "x"), Settings(), workspace="/", claude_bin="claude")
+    status = InstanceStatus(plan.specs[0])
+    status.begin(0.0)
+    status.next_turn()
+    return status
+
+
+def feed(status: InstanceStatus, *lines: bytes) -> None:
+    for event in parse_lines(lines):
+        status.apply(event)
+
+
+def a_result(**fields: Any) -> bytes:
+    return line({**json.loads(result(5, 1)), **fields})
+
+
+FOLLOW_UP = a_result(origin={"kind": "task-notification"})
+
+
+def test_a_follow_up_result_does_not_end_our_turn() -> None:
+    status = an_instance("/a", "/b")
+    feed(status, INIT, start("a", 5), final(1), result(5, 1))
+    assert not status.turn_running
+    status.next_turn()
+    feed(status, start("b", 5), final(1), FOLLOW_UP)
+    assert status.turn_running
+    feed(status, start("c", 5), final(1), result(15, 3))
+    assert status.idle and status.all_sent
+
+
+def test_one_result_for_our_turn_and_its_follow_up() -> None:
+    status = an_instance("/a")
+    feed(status, INIT, start("a", 5), final(1), start("b", 5), final(1), FOLLOW_UP)
+    assert status.idle
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, None),
+        ({"is_error": True, "result": "API Error: 400"}, "API Error: 400"),
+        (
+            {"subtype": "error_max_turns", "is_error": True, "terminal_reason": "max_turns"},
+            "error_max_turns, max_turns",
+        ),
+        ({"num_turns": 0, "result": "Unknown command: /x"}, "Unknown command: /x"),
+        ({"num_turns": 1, "result": "Unknown command: /x is what the log says"}, None),
+        (
+            {"num_turns": 0, "result": "/help isn't available in this environment."},
+            "/help isn't available in this environment.",
+        ),
+        ({"is_error": True}, "the result is an error"),
+    ],
+)
+def test_judged_by_the_result(fields: dict[str, Any], reason: str | None) -> None:
+    status = an_instance("/a")
+    feed(status, INIT, start("a", 5), final(1), a_result(**fields))
+    assert status.last_result is not None and failure(status.last_result) == reason
+    status.finish(1.0, 0, "")
+    assert (status.state, status.reason) == ((State.FAILED, reason) if reason else (State.COMPLETED, ""))
+
+
+def test_the_first_cause_of_an_ending_wins() -> None:
+    status = an_instance("/a")
+    assert status.decide_end(State.STOPPED, "stopped by budget")
+    assert not status.decide_end(State.CANCELLED, "cancelled")
+    feed(status, INIT, start("a", 5), final(1), result(5, 1))
+    status.finish(1.0, 0, "")
+    assert (status.state, status.reason) == (State.STOPPED, "stopped by budget")
+
+
+def test_tools_are_counted_once_by_id() -> None:
+    status = an_instance("/a")
+    block = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {}}
+    message = line({"type": "assistant", "message": {"id": "a", "usage": {}, "content": [block]}})
+    feed(status, INIT, message, message)
+    assert (status.tool_calls, dict(status.tools)) == (1, {"Bash": 1})
+
+
+def test_a_command_that_the_session_does_not_list() -> None:
+    init = line({"type": "system", "subtype": "init", "session_id": "s", "slash_commands": ["test", "git:sync"]})
+    for command, unknown in (
+        ("/test x", None),
+        ("/git:sync", None),
+        ("/tset", "/tset"),
+        ("/tmp/x y", None),
+        ("hi", None),
+    ):
+        status = an_instance(command)
+        feed(status, init)
+        assert status.unknown_command == unknown
+
+
+def test_costs_are_divided_by_model_where_claude_does_so() -> None:
+    status = an_instance("/a")
+    counts = {"inputTokens": 5, "outputTokens": 1}
+    model_usage = {"opus": {**counts, "costUSD": 0.25}, "haiku": {**counts, "costUSD": 0.5}}
+    feed(status, INIT, a_result(modelUsage=model_usage, total_cost_usd=0.75))
+    assert status.cost_by_model == {"opus": 250_000_000, "haiku": 500_000_000} and status.cost_nano == 750_000_000
+    feed(status, a_result(modelUsage={"opus": counts, "haiku": counts}, total_cost_usd=1.0))
+    assert status.cost_by_model == {"opus": 1_000_000_000}

@@ -1,0 +1,1 @@
+"""The `token-budget` program: history, plots, profiles, forecasts."""

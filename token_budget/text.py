@@ -14,8 +14,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell of a spreadsheet
 
 
 @dataclass(frozen=True)
-class Look:
-    """How text is to look: cells a line, colours, plain ASCII, budget panel or not."""
+class RenderOptions:
+    """How to render text: cells per line, colours, plain ASCII, with or without the budget panel."""
 
     width: int = 100
     color: bool = False

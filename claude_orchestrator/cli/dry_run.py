@@ -11,7 +11,7 @@ from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.gateway.choice import Meter
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, CommandBudgetInfo, Hold, Weights
-from token_budget.text import Look, format_usd, printable
+from token_budget.text import RenderOptions, format_usd, printable
 from token_budget.visualization import render_budget_panel
 
 _SAID = {
@@ -27,7 +27,7 @@ def describe(
     manager: TokenBudgetManager,
     settings: Settings,
     meter: Meter,
-    look: Look,
+    options: RenderOptions,
     *,
     source: str,
     warnings: list[str],
@@ -56,9 +56,9 @@ def describe(
     ]
     lines += ["", "Settings (value, where it came from):", *_settings(settings)]
     lines = [printable(line) for line in lines]
-    if look.visuals:
-        width = min(look.width, 77)
-        panel = render_budget_panel(manager, width=width, color=look.color, ascii_only=look.ascii_only)
+    if options.visuals:
+        width = min(options.width, 77)
+        panel = render_budget_panel(manager, width=width, color=options.color, ascii_only=options.ascii_only)
         lines += ["", *panel] if panel else []
     return lines
 

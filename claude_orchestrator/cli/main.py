@@ -506,7 +506,9 @@ def _dry_run(
         from claude_orchestrator.run.ledger_sync import look_at_others
 
         look_at_others(ledger, manager, settings.token_weights)
-    terminal.print(describe(instances, manager, settings, meter, terminal.look(), source=source, warnings=warnings))
+    terminal.print(
+        describe(instances, manager, settings, meter, terminal.render_options(), source=source, warnings=warnings)
+    )
     return 0
 
 
@@ -524,19 +526,19 @@ def _show_commands(options: Mapping[str, Any], workspace: Path, terminal: Termin
     from token_budget.visualization import render_budget_panel
 
     known = commands.discover_here(workspace)
-    look = terminal.look()
+    shown = terminal.render_options()
     name = options["inspect_command"]
     if name:
         info = commands.find(known, name)
         if info is None:
             near = commands.nearest(name, [info.name for info in known])
             raise UserError(f"--inspect-command: no command {name}" + (f"; nearest: {', '.join(near)}" if near else ""))
-        lines = commands.render_inspect(info, look.width)
+        lines = commands.render_inspect(info, shown.width)
     else:
-        lines = commands.render_list(known, look.width)
-    if look.visuals:
-        width = min(look.width, 77)
-        lines += render_budget_panel(manager, width=width, color=look.color, ascii_only=look.ascii_only)
+        lines = commands.render_list(known, shown.width)
+    if shown.visuals:
+        width = min(shown.width, 77)
+        lines += render_budget_panel(manager, width=width, color=shown.color, ascii_only=shown.ascii_only)
     terminal.print(lines)
     return 0
 

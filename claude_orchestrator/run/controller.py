@@ -244,7 +244,7 @@ class _Run:
         ended_at, now = datetime.now(UTC).astimezone(), time.monotonic()
         told = self.supervisor
         self.record = replace(self.record, adjustments=told.adjustments, rate_limits=told.rate_limits)
-        self.terminal.print(report.final_report(self.record, now, self.terminal.look()))
+        self.terminal.print(report.final_report(self.record, now, self.terminal.render_options()))
         return self._write_reports(ended_at, now, code)
 
     def _alert(self, text: str, payload: dict[str, object]) -> None:
@@ -346,10 +346,10 @@ class _Run:
     # -- display --
 
     def _status_lines(self) -> list[str]:
-        look = self.terminal.look()
-        panel_rows = len(self.supervisor.manager.budgets) + 5 if look.visuals else 0
+        shown = self.terminal.render_options()
+        panel_rows = len(self.supervisor.manager.budgets) + 5 if shown.visuals else 0
         rows = max(3, self.terminal.height() - panel_rows - 4)
-        return report.status_report(self.record, time.monotonic(), look, max_rows=rows)
+        return report.status_report(self.record, time.monotonic(), shown, max_rows=rows)
 
     def _changed(self) -> None:
         """Redraw soon, a few times a second at most."""
@@ -369,7 +369,7 @@ class _Run:
             if self.terminal.live:
                 self._redraw()
             else:
-                lines = report.status_report(self.record, time.monotonic(), self.terminal.look())
+                lines = report.status_report(self.record, time.monotonic(), self.terminal.render_options())
                 self.terminal.print(lines)
 
     # -- reports --

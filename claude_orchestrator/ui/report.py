@@ -17,7 +17,7 @@ from claude_orchestrator.run.state import InstanceStatus, State, rate_limit_rows
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import CommandBudgetInfo, Scope, Usage
 from token_budget.rebalance import Adjustment
-from token_budget.text import Look, display_width, fit, format_tokens, printable
+from token_budget.text import RenderOptions, display_width, fit, format_tokens, printable
 from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color, render_budget_panel
 
 SCHEMA_VERSION = 1
@@ -69,8 +69,8 @@ def total_usage(run: Run) -> tuple[Usage, bool]:
 # -- text --
 
 
-def status_report(run: Run, now: float, look: Look, *, max_rows: int | None = None) -> list[str]:
-    """A status report as lines no wider than `look.width`; `now` is of the supervisor's clock."""
+def status_report(run: Run, now: float, options: RenderOptions, *, max_rows: int | None = None) -> list[str]:
+    """A status report as lines no wider than `options.width`; `now` is of the supervisor's clock."""
     usage, exact = total_usage(run)
     states = Counter(status.state for status in run.instances)
     counts = ", ".join(f"{states[state]} {state}" for state in State if states[state])
@@ -79,19 +79,22 @@ def status_report(run: Run, now: float, look: Look, *, max_rows: int | None = No
         f"{title} after {_duration(now - run.clock_at_start)}: {counts} of {len(run.instances)}; "
         f"{_at_least(exact)}{format_tokens(usage.total_tokens)} tokens"
     )
-    lines = [fit(head, look.width, ellipsis=_dots(look)).rstrip(), *instance_table(run, now, look, max_rows=max_rows)]
+    lines = [
+        fit(head, options.width, ellipsis=_dots(options)).rstrip(),
+        *instance_table(run, now, options, max_rows=max_rows),
+    ]
     waiting = [status for status in run.instances if status.state is State.WAITING and status.failed_before]
-    lines += [fit(f"{status.name}: {status.reason}", look.width, ellipsis=_dots(look)) for status in waiting[:5]]
-    if look.visuals:
-        width = min(look.width, 77)
-        lines += render_budget_panel(run.manager, width=width, color=look.color, ascii_only=look.ascii_only)
+    lines += [fit(f"{status.name}: {status.reason}", options.width, ellipsis=_dots(options)) for status in waiting[:5]]
+    if options.visuals:
+        width = min(options.width, 77)
+        lines += render_budget_panel(run.manager, width=width, color=options.color, ascii_only=options.ascii_only)
     return lines
 
 
-def final_report(run: Run, now: float, look: Look) -> list[str]:
+def final_report(run: Run, now: float, options: RenderOptions) -> list[str]:
     """The final summary: table, totals, what went wrong and how to go on, where the logs are."""
     usage, exact = total_usage(run)
-    lines = status_report(run, now, look)
+    lines = status_report(run, now, options)
     for status in run.instances:
         if status.state is not State.COMPLETED:
             lines.append(f"{printable(status.name)}: {status.state}: {printable(status.reason)}")
@@ -179,20 +182,20 @@ _COLUMNS = (
 _NAME_WIDTH = 32
 
 
-def instance_table(run: Run, now: float, look: Look, *, max_rows: int | None = None) -> list[str]:
+def instance_table(run: Run, now: float, options: RenderOptions, *, max_rows: int | None = None) -> list[str]:
     """A row for each instance; with `max_rows`, those at work first and the rest as a count."""
     columns = list(_COLUMNS)
-    while sum(column.width + 1 for column in columns) - 1 > look.width and len(columns) > 2:
+    while sum(column.width + 1 for column in columns) - 1 > options.width and len(columns) > 2:
         columns.remove(min(columns, key=lambda column: column.keep))
     names = max((display_width(printable(status.name)) for status in run.instances), default=0)
-    spare = look.width - sum(column.width + 1 for column in columns) + 1
+    spare = options.width - sum(column.width + 1 for column in columns) + 1
     name_width = max(4, columns[0].width + min(spare, max(0, min(names, _NAME_WIDTH) - columns[0].width)))
     shown = list(run.instances)
     if max_rows is not None and len(shown) > max_rows:
         order = {State.RUNNING: 0, State.WAITING: 1, State.FAILED: 2, State.STOPPED: 2, State.BLOCKED: 2}
         shown = sorted(shown, key=lambda status: order.get(status.state, 3))[: max(1, max_rows - 1)]
-    lines = [_cells([column.title for column in columns], columns, name_width, look)]
-    lines += [_row(run.manager, status, now, columns, name_width, look) for status in shown]
+    lines = [_cells([column.title for column in columns], columns, name_width, options)]
+    lines += [_row(run.manager, status, now, columns, name_width, options) for status in shown]
     if len(shown) < len(run.instances):
         lines.append(f"... and {len(run.instances) - len(shown)} more")
     return lines
@@ -204,7 +207,7 @@ def _row(
     now: float,
     columns: list[_Column],
     name_width: int,
-    look: Look,
+    options: RenderOptions,
 ) -> str:
     usage = status.usage
     command, name = status.spec.base_command, status.name
@@ -225,19 +228,23 @@ def _row(
     colors = {"STATE": STATE_COLORS.get(status.state, RED)}
     if tightest:
         colors["BUDGET"] = budget_color(tightest.percentage)
-    return _cells([values[column.title] for column in columns], columns, name_width, look, colors)
+    return _cells([values[column.title] for column in columns], columns, name_width, options, colors)
 
 
 def _cells(
-    values: list[str], columns: list[_Column], name_width: int, look: Look, colors: Mapping[str, str] | None = None
+    values: list[str],
+    columns: list[_Column],
+    name_width: int,
+    options: RenderOptions,
+    colors: Mapping[str, str] | None = None,
 ) -> str:
     cells = []
     for value, column in zip(values, columns, strict=True):
         width = name_width if column.title == "INSTANCE" else column.width
-        cell = fit(value, width, ellipsis=_dots(look))
+        cell = fit(value, width, ellipsis=_dots(options))
         if not column.left:
             cell = cell.strip().rjust(width)
-        color = (colors or {}).get(column.title) if look.color else None
+        color = (colors or {}).get(column.title) if options.color else None
         cells.append(f"{color}{cell}{RESET}" if color else cell)
     return " ".join(cells).rstrip()
 
@@ -246,8 +253,8 @@ def _tightest(budgets: Iterable[CommandBudgetInfo]) -> CommandBudgetInfo | None:
     return max(budgets, key=lambda budget: budget.percentage, default=None)
 
 
-def _dots(look: Look) -> str:
-    return "..." if look.ascii_only else "…"
+def _dots(options: RenderOptions) -> str:
+    return "..." if options.ascii_only else "…"
 
 
 def _at_least(exact: bool) -> str:

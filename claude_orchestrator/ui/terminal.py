@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from token_budget.text import Look, printable
+from token_budget.text import RenderOptions, printable
 from token_budget.visualization import RED, RESET, YELLOW
 
 _ESCAPES = re.compile(r"\033\[[0-9;]*m")
@@ -61,10 +61,10 @@ class Terminal:
             if writer is not None:
                 writer.close()
 
-    def look(self) -> Look:
-        """How reports are to look here and now."""
+    def render_options(self) -> RenderOptions:
+        """How to render reports on this terminal."""
         width = shutil.get_terminal_size((100, 24)).columns if self.live else _columns()
-        return Look(max(20, width), self._color[self._out], not _can_say("█═…", self._out), self.visuals)
+        return RenderOptions(max(20, width), self._color[self._out], not _can_say("█═…", self._out), self.visuals)
 
     def height(self) -> int:
         """The lines that the terminal shows."""

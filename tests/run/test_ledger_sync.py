@@ -25,7 +25,7 @@ from token_budget.ledger.sqlite import Ledger
 from token_budget.models import Action, Scope, Usage
 from token_budget.pricing import Prices
 from token_budget.rebalance import floor_of, max_min_shares
-from token_budget.text import NANO, Look
+from token_budget.text import NANO, RenderOptions
 from token_budget.usage.history import run_detail
 
 
@@ -380,7 +380,7 @@ def test_forecasts_are_of_what_budgets_draw(place: Workplace) -> None:
     assert rehearse(place, setup, *limits).returncode == 0
     (run, *_) = ledger_of(place).runs()
     assert json.loads(run.budgets)["token weights"].endswith("cache_read=0")
-    last = "\n".join(run_detail(ledger_of(place), "last", Look()))
+    last = "\n".join(run_detail(ledger_of(place), "last", RenderOptions()))
     assert re.search(r"overall +(4|3)\d% +\d\.\dK/15\.0K", last), last
 
 

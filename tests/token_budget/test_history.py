@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from token_budget.ledger.records import Attempt, Note, Record, Run
 from token_budget.ledger.sqlite import Ledger
 from token_budget.models import Usage
-from token_budget.text import Look, display_width, printable
+from token_budget.text import RenderOptions, display_width, printable
 from token_budget.usage.history import (
     MOST_EMPTY_DAYS,
     By,
@@ -37,7 +37,7 @@ from token_budget.usage.history import (
 from token_budget.windows import to_ms
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-PLAIN = Look(100, ascii_only=True)
+PLAIN = RenderOptions(100, ascii_only=True)
 BYS: tuple[By, ...] = ("day", "command", "model", "run")
 HOSTILE = "/x\033[31m\n\r\t\u202e\u2028漢=e\u0301"  # colour, line ends, right to left, two cells, none
 
@@ -118,7 +118,7 @@ def test_more_than_a_year_of_empty_days_has_no_rows(book: Book) -> None:
 @pytest.mark.parametrize("by", BYS)
 def test_an_empty_ledger_has_no_rows(book: Book, by: By) -> None:
     assert book.rows(by) == [] == book.rows(by, ms("11-23T00:00"), ms("11-25T00:00"))
-    assert render([], by, Look(20)) == ["nothing was used in", "this time"]
+    assert render([], by, RenderOptions(20)) == ["nothing was used in", "this time"]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_table(book: Book) -> None:
 def test_columns_go_one_after_the_other_where_there_is_no_room(book: Book) -> None:
     for hour in range(6):
         book.add(ms("11-24T12:00") + hour * HOUR_MS, 100, 10**9)
-    titles = [render(book.rows("command"), "command", Look(width))[0].split() for width in range(24, 121)]
+    titles = [render(book.rows("command"), "command", RenderOptions(width))[0].split() for width in range(24, 121)]
     order = ["drift", "$/done", "p50", "p90", "cached", "done", "cost"]
     shown = ["command", "tokens", "cost", "cached", "done", "p50", "p90", "$/done", "drift"]
     seen = [list(title) for place, title in enumerate(titles) if not place or title != titles[place - 1]]
@@ -294,7 +294,7 @@ ROWS = st.builds(
 def test_no_line_is_wider_than_the_look_or_drives_the_terminal(
     rows: list[Row], by: By, width: int, ascii_only: bool
 ) -> None:
-    lines = render(rows, by, Look(width, ascii_only=ascii_only))
+    lines = render(rows, by, RenderOptions(width, ascii_only=ascii_only))
     assert all(display_width(line) <= width for line in lines)
     assert all(char >= " " and char not in "\x7f\x9b\u2028\u202e" for line in lines for char in line)
     assert ascii_only <= all(line.isascii() for line in render([Row("/a", row.usage) for row in rows], by, PLAIN))
@@ -304,25 +304,29 @@ def test_hostile_names_are_shown(book: Book) -> None:
     book.add("11-24T12:00", 5, base_command=HOSTILE, model=HOSTILE, run=HOSTILE)
     shown = r"/x\x1b[31m\x0a\x0d\x09\u202e\u2028漢=e" + "\u0301"
     for by in BYS[1:]:
-        assert render(book.rows(by), by, Look(120))[1].startswith(shown)
+        assert render(book.rows(by), by, RenderOptions(120))[1].startswith(shown)
 
 
 def test_colours_are_escape_sequences_around_the_same_text(book: Book) -> None:
     book.add("11-24T12:00", 5)
     for by in BYS:
-        text = "\n".join(render(book.rows(by), by, Look(80, color=True)))
+        text = "\n".join(render(book.rows(by), by, RenderOptions(80, color=True)))
         for code in ("\033[1m", "\033[36m", "\033[0m"):
             assert code in text
             text = text.replace(code, "")
-        assert text.splitlines() == render(book.rows(by), by, Look(80))
+        assert text.splitlines() == render(book.rows(by), by, RenderOptions(80))
 
 
 def test_sparklines() -> None:
-    assert sparkline([0, 1, 50, 100], Look()) == "▁▂▅█"  # only nothing at all is the lowest
+    assert sparkline([0, 1, 50, 100], RenderOptions()) == "▁▂▅█"  # only nothing at all is the lowest
     assert sparkline([0, 1, 50, 100], PLAIN) == "_.=#"
-    assert sparkline([0, 0], Look()) == "▁▁" and sparkline([], Look()) == "" and sparkline([3], Look()) == "█"
-    assert sparkline([0, 100, 50, 50, 100], Look(3)) == "▅▅█"  # neighbours are averaged
-    assert len(sparkline([*range(1000)], Look(30))) == 30
+    assert (
+        sparkline([0, 0], RenderOptions()) == "▁▁"
+        and sparkline([], RenderOptions()) == ""
+        and sparkline([3], RenderOptions()) == "█"
+    )
+    assert sparkline([0, 100, 50, 50, 100], RenderOptions(3)) == "▅▅█"  # neighbours are averaged
+    assert len(sparkline([*range(1000)], RenderOptions(30))) == 30
 
 
 # -- data --
@@ -413,14 +417,14 @@ def fill_run(ledger: Ledger, **of: Any) -> None:
     )
 
 
-def detail(ledger: Ledger, run_id: str = "run-1", look: Look = PLAIN) -> list[str]:
-    return run_detail(ledger, run_id, look, utc)
+def detail(ledger: Ledger, run_id: str = "run-1", options: RenderOptions = PLAIN) -> list[str]:
+    return run_detail(ledger, run_id, options, utc)
 
 
 def test_a_run_in_detail(book: Book) -> None:
     fill_run(book.ledger, mode="block", exit_code=3, budgets=json.dumps(BUDGETS))
     book.ledger.write(notes=[Note("n", "run-1", ms("11-24T12:05"), "adjustment", "grew by 10", "a")])
-    assert detail(book.ledger, look=Look(120)) == [
+    assert detail(book.ledger, options=RenderOptions(120)) == [
         "run        run-1",
         "started    2026-11-24 12:00:00",
         "duration   30 min 05 s",
@@ -531,7 +535,7 @@ def test_a_window_s_budget_has_nothing_of_the_window_after(book: Book, ended: st
 
 def test_notes_in_wide_characters_lose_nothing(book: Book) -> None:
     book.ledger.write(runs=[Run("x", "m", 1)], notes=[Note("n", "x", 5, "k", "漢字 " + "漢字" * 40 + " ok")])
-    lines = detail(book.ledger, "x", Look(40))
+    lines = detail(book.ledger, "x", RenderOptions(40))
     notes = lines[lines.index("notes") + 1 :]
     assert notes[0] == "00:00:00 k: 漢字 " + "漢字" * 5 and all(display_width(line) <= 40 for line in notes)
     assert "".join(line.strip() for line in notes).count("漢字") == 41 and notes[-1].endswith("漢字 ok")
@@ -602,7 +606,7 @@ def test_a_run_s_lines_fit_and_drive_no_terminal(book: Book, ascii_only: bool) -
         notes=[Note("n", HOSTILE, start, HOSTILE, f"{HOSTILE} " * 30, HOSTILE)],
     )
     for width in range(20, 121):
-        lines = run_detail(book.ledger, HOSTILE, Look(width, ascii_only=ascii_only), utc)
+        lines = run_detail(book.ledger, HOSTILE, RenderOptions(width, ascii_only=ascii_only), utc)
         assert all(display_width(line) <= width for line in lines)
         assert all(char >= " " and char not in "\u2028\u202e" for line in lines for char in line)
     fill_run(book.ledger, budgets=json.dumps(BUDGETS))

@@ -1,4 +1,4 @@
-"""Reports as pure functions of state, time and look; the terminal on a real pseudo-terminal."""
+"""Reports as pure functions of state, time and render options; the terminal on a real pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from claude_orchestrator.run.state import InstanceStatus, State
 from claude_orchestrator.ui import report
 from claude_orchestrator.ui.terminal import Terminal
 from tests.claude.test_tally import INIT, final, result, start
-from token_budget.text import Look, display_width
+from token_budget.text import RenderOptions, display_width
 
 ESCAPE = re.compile(r"\033\[[0-9;]*m")
 NOW = datetime(2026, 11, 23, 16, 0, tzinfo=UTC)
@@ -50,13 +50,13 @@ def a_run(*names: str, budget: int | None = 5000) -> report.Run:
 
 
 def test_status_report() -> None:
-    lines = report.status_report(a_run("one", "two"), 165.0, Look(100))
+    lines = report.status_report(a_run("one", "two"), 165.0, RenderOptions(100))
     assert lines[0] == "STATUS after 1:05: 1 pending, 1 completed of 2; 3.0K tokens"
     assert lines[1].split() == "INSTANCE STATE MODEL TIME INPUT OUTPUT C.WRITE C.READ TOTAL TOOLS BUDGET".split()
     assert lines[2].split() == "one completed m 1:05 3.0K 12 0 0 3.0K 0 75%".split()
     assert lines[3].split() == "two pending - - 0 0 0 0 0 0 75%".split()
     assert "BUDGET STATUS" in lines[5]
-    plain = report.status_report(a_run("one", "two"), 165.0, Look(100, visuals=False))
+    plain = report.status_report(a_run("one", "two"), 165.0, RenderOptions(100, visuals=False))
     assert not any("BUDGET STATUS" in line for line in plain)
 
 
@@ -73,14 +73,14 @@ def test_status_report() -> None:
 )
 def test_no_line_is_wider_than_the_terminal(names: list[str], width: int, color: bool, ascii_only: bool) -> None:
     run = a_run(*(" ".join(name.split()) + f" {n}" for n, name in enumerate(names)))
-    lines = report.status_report(run, 200.0, Look(width, color, ascii_only), max_rows=4)
+    lines = report.status_report(run, 200.0, RenderOptions(width, color, ascii_only), max_rows=4)
     assert all(display_width(ESCAPE.sub("", line)) <= width for line in lines)
 
 
 def test_many_instances_are_cut_to_the_rows_there_are() -> None:
     run = a_run(*(f"i{n}" for n in range(30)))
     run.instances[20].begin(120.0)
-    table = report.instance_table(run, 200.0, Look(100), max_rows=5)
+    table = report.instance_table(run, 200.0, RenderOptions(100), max_rows=5)
     assert len(table) == 6 and table[1].startswith("i20 ") and table[-1] == "... and 26 more"
 
 
@@ -91,7 +91,7 @@ def test_final_report_says_how_to_go_on() -> None:
     second.session_id = "abc"
     second.decide_end(State.STOPPED, "stopped by budget: overall budget: used 6,000/5,000 tokens")
     second.finish(120.0, 1, "")
-    text = "\n".join(report.final_report(run, 165.0, Look(100)))
+    text = "\n".join(report.final_report(run, 165.0, RenderOptions(100)))
     assert "two: stopped: stopped by budget: overall budget" in text
     assert "go on with its session: claude --resume abc" in text
     assert report.exit_code(run.instances) == 1 and report.exit_code(run.instances[:1]) == 0

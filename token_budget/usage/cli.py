@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
-from token_budget.text import Look, encodable, format_tokens, printable
+from token_budget.text import RenderOptions, encodable, format_tokens, printable
 
 if TYPE_CHECKING:
     from token_budget.ledger.export_import import Parcel
@@ -43,18 +43,18 @@ def user_profiles() -> Path:
     return Path(click.get_app_dir(APP), USER_FILE)
 
 
-def look() -> Look:
-    """How text is to look here and now."""
+def render_options() -> RenderOptions:
+    """How to render text on this standard output."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size((100, 24)).columns
     color = not os.environ.get("NO_COLOR") and (terminal or bool(os.environ.get("FORCE_COLOR")))
     encoding = sys.stdout.encoding or "utf-8"
-    return Look(max(20, width), color, "█".encode(encoding, "ignore") == b"", True)
+    return RenderOptions(max(20, width), color, "█".encode(encoding, "ignore") == b"", True)
 
 
 def _say(lines: list[str]) -> None:
     for line in lines:
-        click.echo(line, color=True)  # whoever made the lines has asked for the look
+        click.echo(line, color=True)  # the renderer has decided about colours
 
 
 def write_whole(file: Path, lines: Iterable[str]) -> None:
@@ -129,7 +129,7 @@ def history(ctx: click.Context, by: By, since: str | None, as_json: bool, as_csv
     elif as_csv:
         click.echo(module.as_csv(rows), nl=False)
     else:
-        _say(module.render(rows, by, look()))
+        _say(module.render(rows, by, render_options()))
 
 
 @group.command()
@@ -139,7 +139,7 @@ def run(ctx: click.Context, run_id: str) -> None:
     """One run in detail: RUN_ID, or `last`."""
     from token_budget.usage.history import run_detail
 
-    _say(run_detail(_open(ctx), encodable(run_id), look()))
+    _say(run_detail(_open(ctx), encodable(run_id), render_options()))
 
 
 @group.command()

@@ -20,7 +20,7 @@ from token_budget.models import Usage, Weights
 from token_budget.text import (
     ELLIPSIS,
     NANO,
-    Look,
+    RenderOptions,
     csv_line,
     display_width,
     fit,
@@ -218,42 +218,42 @@ class _Column:
         return max(display_width(text) for text in (self.title, *self.cells))
 
 
-def _table(columns: Sequence[_Column], look: Look, shares: Sequence[float] | None = None) -> list[str]:
-    """A title line and a line for each row within the look's width; the first column gives way, bars take the rest."""
+def _table(columns: Sequence[_Column], options: RenderOptions, shares: Sequence[float] | None = None) -> list[str]:
+    """A title line and a line for each row within the width; the first column gives way, bars take the rest."""
     name, *others = columns
     bar = 2 + LEAST_BAR if shares else 0
-    while others and min(LEAST_NAME, name.width) + bar + sum(2 + column.width for column in others) > look.width:
+    while others and min(LEAST_NAME, name.width) + bar + sum(2 + column.width for column in others) > options.width:
         worst = max(others, key=lambda column: column.drop)
         if not worst.drop:
             break
         others.remove(worst)
-    room = look.width - sum(2 + column.width for column in others)
+    room = options.width - sum(2 + column.width for column in others)
     name_width = max(1, min(name.width, MOST_NAME, room - bar))
     bar_width = min(MOST_BAR, room - name_width - 2) if shares else 0
     lines = []
     for place, texts in enumerate(zip(*((column.title, *column.cells) for column in (name, *others)), strict=True)):
-        parts = [_fit(texts[0], name_width, look)]
+        parts = [_fit(texts[0], name_width, options)]
         for text, column in zip(texts[1:], others, strict=True):
             spaces = " " * (column.width - display_width(text))
             parts.append(text + spaces if column.left else spaces + text)
-        line = _cut("  ".join(parts), look)
+        line = _cut("  ".join(parts), options)
         if shares and 0 < place <= len(shares) and shares[place - 1] > 0 and bar_width >= LEAST_BAR:
-            drawn = ("#" if look.ascii_only else "█") * max(1, round(shares[place - 1] * bar_width))
-            line += "  " + _colored(drawn, CYAN, look)
-        lines.append(line.rstrip() if place else _colored(line.rstrip(), BOLD, look))
+            drawn = ("#" if options.ascii_only else "█") * max(1, round(shares[place - 1] * bar_width))
+            line += "  " + _colored(drawn, CYAN, options)
+        lines.append(line.rstrip() if place else _colored(line.rstrip(), BOLD, options))
     return lines
 
 
-def _fit(text: str, width: int, look: Look) -> str:
-    return fit(text, width, ellipsis="..." if look.ascii_only else ELLIPSIS)
+def _fit(text: str, width: int, options: RenderOptions) -> str:
+    return fit(text, width, ellipsis="..." if options.ascii_only else ELLIPSIS)
 
 
-def _cut(text: str, look: Look) -> str:
-    return text if display_width(text) <= look.width else _fit(text, look.width, look)
+def _cut(text: str, options: RenderOptions) -> str:
+    return text if display_width(text) <= options.width else _fit(text, options.width, options)
 
 
-def _colored(text: str, color: str, look: Look) -> str:
-    return f"{color}{text}{RESET}" if look.color and text else text
+def _colored(text: str, color: str, options: RenderOptions) -> str:
+    return f"{color}{text}{RESET}" if options.color and text else text
 
 
 def _share(value: float | None) -> str:
@@ -287,10 +287,10 @@ def _total(rows: Sequence[Row]) -> Row:
     )
 
 
-def render(rows: Sequence[Row], by: By, look: Look) -> list[str]:
-    """A table with a bar for each row and totals, for days a sparkline, within the look's width."""
+def render(rows: Sequence[Row], by: By, options: RenderOptions) -> list[str]:
+    """A table with a bar for each row and totals, for days a sparkline, within the width."""
     if not rows:
-        return wrap("nothing was used in this time", look.width)
+        return wrap("nothing was used in this time", options.width)
     every = (*rows, _total(rows))
     columns = [
         _Column(by, [printable(row.group) for row in every], left=True),
@@ -306,32 +306,32 @@ def render(rows: Sequence[Row], by: By, look: Look) -> list[str]:
         columns.append(_Column("drift", [_change(row.drift) for row in every], 7))
     most = max(row.usage.total_tokens for row in rows)
     shares = [row.usage.total_tokens / most if most > 0 else 0.0 for row in rows]
-    lines = _table(columns, look, shares)
+    lines = _table(columns, options, shares)
     if by == "day":
-        lines += ["", sparkline([row.usage.total_tokens for row in rows], look)]
-        lines += wrap(f"{rows[0].group} to {rows[-1].group}, tallest {format_tokens(most)} tokens a day", look.width)
-    return [*lines, "", *_explained(every[-1], by, look)]
+        lines += ["", sparkline([row.usage.total_tokens for row in rows], options)]
+        lines += wrap(f"{rows[0].group} to {rows[-1].group}, tallest {format_tokens(most)} tokens a day", options.width)
+    return [*lines, "", *_explained(every[-1], by, options)]
 
 
-def _explained(total: Row, by: By, look: Look) -> list[str]:
+def _explained(total: Row, by: By, options: RenderOptions) -> list[str]:
     texts = [ESTIMATES]
     if total.unpriced_tokens:
         texts.append(f"+ or ?: {format_tokens(total.unpriced_tokens)} tokens have no price and are not in the costs")
     texts.append("p50, p90: tokens of a finished instance; done: completed of all instances")
     if by == "command":
         texts.append("drift: median use of the latest third of the instances against the earliest third")
-    return [line for text in texts for line in wrap(text, look.width)]
+    return [line for text in texts for line in wrap(text, options.width)]
 
 
-def sparkline(values: Sequence[int], look: Look) -> str:
-    """The values as one line of columns, at most the look's width; neighbours are averaged where there are more."""
-    size = max(1, -(-len(values) // max(1, look.width)))
+def sparkline(values: Sequence[int], options: RenderOptions) -> str:
+    """The values as one line of columns, at most the width; neighbours are averaged where there are more."""
+    size = max(1, -(-len(values) // max(1, options.width)))
     means = [statistics.fmean(values[start : start + size]) for start in range(0, len(values), size)]
-    signs = ASCII_SPARKS if look.ascii_only else SPARKS
+    signs = ASCII_SPARKS if options.ascii_only else SPARKS
     most = max(means, default=0)
     # the lowest sign is for nothing at all
     places = (max(1, round(mean / most * (len(signs) - 1))) if mean > 0 else 0 for mean in means)
-    return _colored("".join(signs[place] for place in places), CYAN, look)
+    return _colored("".join(signs[place] for place in places), CYAN, options)
 
 
 # -- rows as data --
@@ -379,25 +379,27 @@ def _usd(nano: int | None) -> Decimal | None:
 # -- one run --
 
 
-def run_detail(ledger: Ledger, run_id: str, look: Look, local: Callable[[int], datetime] = local_time) -> list[str]:
+def run_detail(
+    ledger: Ledger, run_id: str, options: RenderOptions, local: Callable[[int], datetime] = local_time
+) -> list[str]:
     """A run in detail: its head, budgets, attempts, totals and notes; `last` is the run that started last.
 
     Raises ValueError with a line for the user where there is no such run.
     """
     run = find_run(ledger, run_id)
     attempts, notes = ledger.attempts(run=run.run), ledger.notes(run=run.run)
-    lines = _head(run, look, local)
+    lines = _head(run, options, local)
     budgets = _budgets(ledger, run, attempts, local)
     if budgets:
-        lines += ["", *_budget_lines(budgets, look)]
-    nothing = wrap("no attempt at an instance yet", look.width)
-    lines += ["", *(_attempt_table(attempts, run, look) if attempts else nothing)]
-    lines += ["", *wrap(ESTIMATES, look.width)]
+        lines += ["", *_budget_lines(budgets, options)]
+    nothing = wrap("no attempt at an instance yet", options.width)
+    lines += ["", *(_attempt_table(attempts, run, options) if attempts else nothing)]
+    lines += ["", *wrap(ESTIMATES, options.width)]
     if any(not attempt.exact for attempt in attempts):
-        lines += wrap(f"{_at_least(look)}: a lower bound: the attempt goes on, or was cut off", look.width)
+        lines += wrap(f"{_at_least(options)}: a lower bound: the attempt goes on, or was cut off", options.width)
     if notes:
-        lines += ["", _colored(_cut("notes", look), BOLD, look)]
-        lines += [line for note in notes for line in _note_lines(note, look, local)]
+        lines += ["", _colored(_cut("notes", options), BOLD, options)]
+        lines += [line for note in notes for line in _note_lines(note, options, local)]
     return lines
 
 
@@ -434,7 +436,7 @@ def find_command(ledger: Ledger, asked: str, option: str = "COMMAND") -> str:
     raise ValueError(f"{option}: expected a command of the ledger, got '{printable(asked)}'; {said}")
 
 
-def _head(run: Run, look: Look, local: Callable[[int], datetime]) -> list[str]:
+def _head(run: Run, options: RenderOptions, local: Callable[[int], datetime]) -> list[str]:
     took = "not ended" if run.ended_ms is None else duration(run.ended_ms - run.started_ms)
     ended = "-" if run.exit_code is None else str(run.exit_code)
     facts = {
@@ -445,7 +447,7 @@ def _head(run: Run, look: Look, local: Callable[[int], datetime]) -> list[str]:
         "mode": run.mode,
         "exit code": ended,
     }
-    return [_cut(f"{name:<9}  {printable(value)}", look) for name, value in facts.items()]
+    return [_cut(f"{name:<9}  {printable(value)}", options) for name, value in facts.items()]
 
 
 def duration(span_ms: int) -> str:
@@ -506,18 +508,18 @@ def _draws(attempt: Attempt, scope: str) -> bool:
     return scope in ("overall", f"{attempt.base_command} command", f"instance {attempt.instance}")
 
 
-def _budget_lines(budgets: Sequence[_Budget], look: Look) -> list[str]:
+def _budget_lines(budgets: Sequence[_Budget], options: RenderOptions) -> list[str]:
     said = [format_usd if budget.money else format_tokens for budget in budgets]
     columns = (
         _Column("budget", [printable(budget.label) for budget in budgets], left=True),
         _Column("used", [f"{budget.used / budget.limit:.0%}" for budget in budgets]),
         _Column("of", [f"{say(one.used)}/{say(one.limit)}" for say, one in zip(said, budgets, strict=True)], 1),
     )
-    return _table(columns, look, [min(1.0, max(0.0, budget.used / budget.limit)) for budget in budgets])
+    return _table(columns, options, [min(1.0, max(0.0, budget.used / budget.limit)) for budget in budgets])
 
 
-def _at_least(look: Look) -> str:
-    return ">=" if look.ascii_only else "≥"
+def _at_least(options: RenderOptions) -> str:
+    return ">=" if options.ascii_only else "≥"
 
 
 def _outcome(attempt: Attempt, run: Run) -> str:
@@ -526,18 +528,18 @@ def _outcome(attempt: Attempt, run: Run) -> str:
     return attempt.outcome or ("interrupted" if has_ended else "running")
 
 
-def _attempt_table(attempts: Sequence[Attempt], run: Run, look: Look) -> list[str]:
+def _attempt_table(attempts: Sequence[Attempt], run: Run, options: RenderOptions) -> list[str]:
     costs = [one.cost_nano for one in attempts if one.cost_nano is not None]
     usages = [one.usage for one in attempts]
     usages.append(sum(usages, Usage()))
-    bound = ["" if one.exact else _at_least(look) for one in attempts]
-    bound.append(_at_least(look) if any(bound) else "")
+    bound = ["" if one.exact else _at_least(options) for one in attempts]
+    bound.append(_at_least(options) if any(bound) else "")
     unpriced = [one.usage.total_tokens if one.cost_nano is None else 0 for one in attempts]
     counts = [[format_tokens(count) for count in usage.counts] for usage in usages]
     took = ["-" if one.ended_ms is None else duration(one.ended_ms - one.started_ms) for one in attempts]
 
     def cells(texts: Iterable[str | None], width: int = 24) -> list[str]:
-        return [*(_fit(text or "-", width, look).rstrip() for text in texts), ""]
+        return [*(_fit(text or "-", width, options).rstrip() for text in texts), ""]
 
     totals = [start + format_tokens(usage.total_tokens) for start, usage in zip(bound, usages, strict=True)]
     spent = [*map(_cost, (one.cost_nano for one in attempts), unpriced)]
@@ -555,9 +557,9 @@ def _attempt_table(attempts: Sequence[Attempt], run: Run, look: Look) -> list[st
         _Column("tokens", totals),
         _Column("cost", [*spent, _cost(sum(costs) if costs else None, sum(unpriced))], 3),
     )
-    return _table(columns, look)
+    return _table(columns, options)
 
 
-def _note_lines(note: Note, look: Look, local: Callable[[int], datetime]) -> list[str]:
+def _note_lines(note: Note, options: RenderOptions, local: Callable[[int], datetime]) -> list[str]:
     where = f" {note.instance}" if note.instance else ""
-    return wrap(f"{local(note.at_ms):%H:%M:%S} {note.kind}{where}: {note.text}", look.width, "  ")
+    return wrap(f"{local(note.at_ms):%H:%M:%S} {note.kind}{where}: {note.text}", options.width, "  ")

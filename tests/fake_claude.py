@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 SESSION = "0f0e0d0c-0000-4000-8000-000000000001"
 
 
-def emit(data: dict) -> None:
+def emit(data: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps({**data, "session_id": SESSION}, separators=(",", ":")) + "\n")
     sys.stdout.flush()
 
@@ -41,7 +43,7 @@ def note(name: str, text: str = "") -> None:
     (Path(os.environ["FAKE_DIR"]) / name).write_text(text)
 
 
-def messages():
+def messages() -> Iterator[dict[str, Any]]:
     for line in sys.stdin:
         yield json.loads(line)
 

@@ -6,7 +6,7 @@ import sys
 import time
 
 
-def emit(data: dict) -> None:
+def emit(data: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(data, separators=(",", ":")) + "\n")
     sys.stdout.flush()
 

@@ -199,8 +199,8 @@ def plot(rows: list[dict[str, object]]) -> str:
         left = 60 + place * 110
         for number, (name, color) in enumerate(colors.items()):
             row = next(row for row in rows if (row["clients"], row["budget"], row["policy"]) == (clients, budget, name))
-            percent = float(str(row["billed_percent"]))
-            bar = min(200.0, percent)
+            billed_percent = float(str(row["billed_percent"]))
+            bar = min(200.0, billed_percent)
             x = left + number * 30
             parts.append(f'<rect x="{x}" y="{base - bar:.1f}" width="24" height="{bar:.1f}" fill="{color}"/>')
             parts.append(
@@ -248,7 +248,7 @@ def main() -> None:
                 continue  # one at a time: it would take minutes and show nothing new
             for name, policy in POLICIES.items():
                 done = asyncio.run(one(policy, clients, limit))
-                row = {
+                row: dict[str, object] = {
                     "benchmark": "hard_cap",
                     "policy": name,
                     "clients": clients,

@@ -9,6 +9,7 @@ import asyncio
 import json
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -66,7 +67,7 @@ class SimulatedApi:
         return response
 
 
-async def _event(response: web.StreamResponse, data: dict[str, object]) -> None:
+async def _event(response: web.StreamResponse, data: Mapping[str, object]) -> None:
     await response.write(f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode())
 
 

@@ -26,7 +26,7 @@ from claude_orchestrator.run.resume import History, carry_over, read_history, ta
 from claude_orchestrator.run.state import State
 from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import ROOT, Workplace, content_of
-from tests.stand_in import Call, StandIn, Text, Tools, claude_env
+from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget import Usage
 
 RUN = "20261124-000000-abcdef"
@@ -351,7 +351,7 @@ def test_a_real_session_goes_on_after_a_sigkill_of_the_orchestrator(claude: str,
     home.mkdir()
     workspace.mkdir()
     tool = Call.bash(f"echo $$ > {pidfile}; exec sleep 600")
-    script = {"CERISE": [Tools((tool,)), Text()], GO_ON: [Text("done")]}
+    script: Script = {"CERISE": [Tools((tool,)), Text()], GO_ON: [Text("done")]}
     with StandIn(script) as api:
         own = ["--workspace", str(workspace), "--output-dir", str(tmp_path / "out"), "--report", str(tmp_path / "r")]
         argv = [sys.executable, "-m", "claude_orchestrator", *own, "--quiet"]

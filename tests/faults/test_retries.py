@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ class FailingRunning(ScriptedRunning):
 
 
 def go(
-    script: Script, *, instance: Mapping[str, Any] | None = None, now: Callable[[], float] | None = None, **options: Any
+    script: Script, *, instance: Mapping[str, Any] | None = None, now: Callable[[], float] = time.time, **options: Any
 ) -> Outcome:
     """One instance, with no time between attempts but a reset's."""
     settings = Settings(**options)
@@ -103,7 +104,7 @@ def go(
             say=lambda level, text: messages.append(f"{level}: {text}"),
             clock=lambda: 1000.0 * next(ticks),  # each look is later than any wait
             jitter=lambda: 0.0,
-            **({"now": now} if now else {}),
+            now=now,
         )
         async with asyncio.timeout(20):
             await supervisor.run()
@@ -149,29 +150,32 @@ def test_it_gives_up_after_n() -> None:
 
 
 def test_a_spent_budget_refuses_the_retry_and_the_failure_stays() -> None:
-    options = {"overall_token_budget": 1500, "budget_enforcement_mode": "block"}
+    options: dict[str, Any] = {"overall_token_budget": 1500, "budget_enforcement_mode": "block"}
     outcome = go(Failing(("overloaded", 529)), retries=3, **options)
     assert outcome.only.state is State.FAILED and outcome.only.attempts == 1
     assert outcome.only.reason.startswith("API Error: overloaded; not tried again: overall budget: used 1,001")
 
 
 def test_never_after_a_budget_stop() -> None:
-    options = {"overall_token_budget": 500, "budget_enforcement_mode": "block"}
+    options: dict[str, Any] = {"overall_token_budget": 500, "budget_enforcement_mode": "block"}
     outcome = go(Failing(("overloaded", 529)), retries=3, instance={"max_tokens_per_command": 400}, **options)
     assert outcome.only.state is State.STOPPED and outcome.only.attempts == 1
 
 
 def test_a_lost_session_is_begun_anew() -> None:
+    class LostRunning(FailingRunning):
+        def result(self, *, is_error: bool) -> None:
+            base = {"type": "result", "subtype": "error_during_execution", "is_error": True, "num_turns": 0}
+            self.emit({**base, "errors": ["No conversation found with session ID: s"], "modelUsage": {}})
+
     class Lost(Failing):
         async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
-            running = await super().launch(spec)
-            if spec.goes_on:
-                base = {"type": "result", "subtype": "error_during_execution", "is_error": True, "num_turns": 0}
-                running.result = lambda is_error: running.emit(  # type: ignore[method-assign]
-                    {**base, "errors": ["No conversation found with session ID: s"], "modelUsage": {}}
-                )
-                running.script.tokens = 0
-            return running
+            if not spec.goes_on:
+                return await super().launch(spec)
+            self.specs.append(spec)
+            self.tokens = 0
+            await asyncio.sleep(0)
+            return LostRunning(self, spec, None)
 
     script = Lost(("overloaded", 529))
     outcome = go(script, retries=1)

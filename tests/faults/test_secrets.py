@@ -19,7 +19,7 @@ from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.run.redact import redact, secrets_of
 from claude_orchestrator.run.run_dir import RunFolder
 from tests.harness import ROOT, Workplace, content_of
-from tests.stand_in import Call, StandIn, Text, Tools, claude_env
+from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 
 SECRET = "sk-hunter2-hunter2"
 PROMPT = "the merger with Acme is on Monday"
@@ -63,7 +63,7 @@ def test_a_key_that_passes_the_gateway_is_in_no_file_and_no_message(claude: str,
     home, workspace, key = tmp_path / "home", tmp_path / "work", "sk-ant-key-0002"
     home.mkdir()
     workspace.mkdir()
-    script = {"QUARTZ": [Tools((Call.bash("echo hi"),), fail_first=(529,)), Text(drop="text"), Text()]}
+    script: Script = {"QUARTZ": [Tools((Call.bash("echo hi"),), fail_first=(529,)), Text(drop="text"), Text()]}
     with StandIn(script) as api:
         argv = [sys.executable, "-m", "claude_orchestrator", "QUARTZ work", "--permission-mode", "bypassPermissions"]
         argv += ["--claude-bin", claude, "--workspace", str(workspace), "--output-dir", str(tmp_path / "out")]

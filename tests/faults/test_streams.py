@@ -186,7 +186,8 @@ def test_a_line_over_the_bound_is_dropped_without_being_held() -> None:
 
 
 def test_no_count_is_taken_from_what_cannot_be_one() -> None:
-    for value in (None, True, "5", 1.5, -1, 2**53, 2**63, [], {}, 1e400):
+    values: list[object] = [None, True, "5", 1.5, -1, 2**53, 2**63, [], {}, 1e400]
+    for value in values:
         start = {"type": "message_start", "message": {"usage": {"input_tokens": value}}}
         line = json.dumps({"type": "stream_event", "event": start})
         event = parse_line(line.encode())

@@ -54,7 +54,7 @@ def test_no_budget_is_overspent_and_every_request_is_answered(
 
     for number, (tokens, max_tokens, needs, which, kind) in enumerate(requests):
         budgets = (overall, commands[which]) if which < 2 else (overall,)
-        ticket = Ticket(budgets, tokens, max_tokens, min(256, max_tokens))
+        ticket = Ticket(budgets, tokens, max_tokens, least_tokens=min(256, max_tokens))
 
         def answer(
             verdict: Verdict, number: int = number, entry: tuple[Ticket, int, int] = (ticket, needs, kind)
@@ -162,8 +162,10 @@ def test_only_tools_that_the_api_runs_are_reckoned_with() -> None:
     text = {"messages": [{"role": "user", "content": 'the type "web_search_20250305" and "mcp_servers"'}]}
     assert by_server_tools({**text, "tools": [{"name": "Bash", "input_schema": {}}, {"type": "custom"}]}) == 0
     assert 0 < by_server_tools({"tools": [{"type": "bash_20250124"}]}) < 10_000
-    for served in ({"tools": [{"type": "tool_search_tool_regex_20251119"}]}, {"mcp_servers": [{}]}, {"container": "c"}):
-        assert by_server_tools(served) > 100_000  # type: ignore[arg-type]
+    tool_search = {"tools": [{"type": "tool_search_tool_regex_20251119"}]}
+    bodies: list[dict[str, object]] = [{**tool_search}, {"mcp_servers": [{}]}, {"container": "c"}]
+    for body in bodies:
+        assert by_server_tools(body) > 100_000
     assert not is_bounded(b'{"type":"container_upload","file_id":"f"}')
 
 

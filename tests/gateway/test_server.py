@@ -123,7 +123,9 @@ async def place(behave: Behave, limit: int = 1_000_000, *, enforce: bool = True)
     upstream = Upstream(behave)
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     manager = TokenBudgetManager(limit, "block" if enforce else "warn")
-    counted, usages, refused = Counted(manager), [], []
+    counted = Counted(manager)
+    usages: list[ApiUsage] = []
+    refused: list[CommandBudgetInfo] = []
 
     def on_usage(usage: ApiUsage, hold: Hold | None) -> None:
         usages.append(usage)
@@ -396,7 +398,8 @@ def test_what_was_learned_of_one_model_or_setting_bounds_no_other() -> None:
             assert (await here.post(long))[0] == 200 and here.budget.used == 150
             assert (await here.post(long))[0] == 200  # by what it had
             assert json.loads(here.upstream.bodies[-1])["max_tokens"] > 15_000
-            for other in ({"model": "b"}, {"context_management": {"edits": []}}):
+            others: list[dict[str, object]] = [{"model": "b"}, {"context_management": {"edits": []}}]
+            for other in others:
                 assert (await here.post({**long, **other}))[0] == 200
                 assert json.loads(here.upstream.bodies[-1])["max_tokens"] < 5_000
 

@@ -12,12 +12,12 @@ import pytest
 from claude_orchestrator.run.state import State
 from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import Outcome, run_real
-from tests.stand_in import Call, Entry, Fail, Script, StandIn, Text, Tools
+from tests.stand_in import Call, Entry, Fail, Reply, Script, StandIn, Text, Tools
 from token_budget import Usage
 
 pytestmark = pytest.mark.real_cli
 
-TOOL_THEN_TEXT = [Tools((Call.bash("echo hi"),)), Text()]
+TOOL_THEN_TEXT: list[Reply] = [Tools((Call.bash("echo hi"),)), Text()]
 SUBAGENT: Script = {
     "delegate": [Tools((Call.agent("SUBWORK please", run_in_background=False),)), Text("parent done")],
     "SUBWORK": [Tools((Call.bash("echo sub"),), output=500), Text("sub done", output=600)],

@@ -18,7 +18,7 @@ from tests.faults.test_journal import kill_in_the_middle
 from tests.harness import Workplace, run_config, run_real
 from tests.run.test_accounting import config as real_config
 from tests.scripted import Script, ScriptedRunning
-from tests.stand_in import Call, StandIn, Text, Tools
+from tests.stand_in import Call, Reply, StandIn, Text, Tools
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import Attempt, Record, Run
 from token_budget.ledger.sqlite import Ledger
@@ -212,7 +212,7 @@ def test_tokens_and_money_at_once_the_tightest_decides() -> None:
 @pytest.mark.parametrize("meter", ["stream", "api"])
 def test_costs_are_claudes_own_and_prices_agree_with_them(claude: str, tmp_path: Path, meter: str) -> None:
     prices = Prices()
-    script = {"greet": [Tools((Call.bash("echo hi"),)), Text()]}
+    script: dict[str, list[Reply]] = {"greet": [Tools((Call.bash("echo hi"),)), Text()]}
 
     def with_prices(supervisor: Supervisor) -> None:
         supervisor.price = lambda model, usage, hour: prices.response(model, usage, written_for_1h_tokens=hour)

@@ -235,10 +235,14 @@ def test_silence_is_noticed_and_answers_are_none() -> None:
         async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
             return Answering(self, spec)
 
+    def ask_all(supervisor: Supervisor) -> None:
+        for session in supervisor._sessions.values():
+            session._ask()
+
     def ask_often(supervisor: Supervisor) -> None:
         loop = asyncio.get_running_loop()
         for number in range(20):
-            loop.call_later(number * 0.02, lambda: [session._ask() for session in supervisor._sessions.values()])
+            loop.call_later(number * 0.02, ask_all, supervisor)
 
     outcome = go(AnsweringScript(), {"command": "wait"}, idle_timeout_s=0.2, at_start=ask_often)
     assert states(outcome) == [State.TIMED_OUT] and outcome.only.reason == "stalled: nothing printed for 0.2 s"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from token_budget.ledger.records import Attempt, Note, Record, Run
+from token_budget.ledger.records import FOREVER_MS, Attempt, Note, Record, Run
 from token_budget.ledger.sqlite import Ledger
 from token_budget.models import Usage
 from token_budget.text import RenderOptions, display_width, printable
@@ -72,8 +72,10 @@ class Book:
         record = Record(str(self._count), *key, end_ms, attempt.model or "", usage, cost)
         self.ledger.write(runs=[Run(key[0], "m", end_ms)], attempts=[attempt], records=[record])
 
-    def rows(self, by: By, *span_ms: int, local: Callable[[int], datetime] = utc) -> list[Row]:
-        return history(self.ledger, by, *span_ms, local=local)
+    def rows(
+        self, by: By, since_ms: int = 0, until_ms: int = FOREVER_MS, *, local: Callable[[int], datetime] = utc
+    ) -> list[Row]:
+        return history(self.ledger, by, since_ms, until_ms, local)
 
     def tokens(self, by: By, *span_ms: int, local: Callable[[int], datetime] = utc) -> dict[str, int]:
         return {row.group: row.usage.total_tokens for row in self.rows(by, *span_ms, local=local)}
@@ -245,7 +247,7 @@ def test_drift_is_the_latest_third_against_the_earliest(book: Book) -> None:
     assert book.rows("command")[0].drift is None  # five are too few
     book.add("11-24T23:00", 600)
     assert book.rows("command")[0].drift == 450 / 150
-    assert [row.drift for by in ("day", "model", "run") for row in book.rows(by)] == [None] * 3  # type: ignore[arg-type]
+    assert [row.drift for by in ("day", "model", "run") for row in book.rows(by)] == [None] * 3
     assert render(book.rows("command"), "command", PLAIN)[1].split()[-3:-1] == ["+200", "%"]
 
 
@@ -525,7 +527,7 @@ def test_a_window_s_budget_has_what_all_runs_used_in_it_until_the_run_ended(book
 def test_a_window_s_budget_has_nothing_of_the_window_after(book: Book, ended: str | None) -> None:
     book.add("11-24T23:30", 100, run="other")
     book.add("11-25T00:30", 100, run="other")
-    run = Run("x", "m", ms("11-24T23:00"), ended and ms(ended), budgets='{"daily": 150, "weekly": 400}')
+    run = Run("x", "m", ms("11-24T23:00"), ms(ended) if ended else None, budgets='{"daily": 150, "weekly": 400}')
     book.ledger.write(runs=[run])
     assert [line.split()[:3] for line in detail(book.ledger, "x")[8:10]] == [
         ["daily", "67%", "100/150"],

@@ -73,10 +73,12 @@ class Picture:
     def bars(self) -> list[tuple[str, float, float, float, float]]:
         """Of each: colour, left, width, bottom, height."""
         found = [bar for bar in self.group("commands").iter(f"{SVG}rect") if bar.get("class") == "bar"]
-        values = [
-            (bar.get("fill"), *(float(bar.get(key, "")) for key in ("x", "width", "y", "height"))) for bar in found
-        ]
-        return [(str(color), x, width, y + height, height) for color, x, width, y, height in values]
+
+        def place(bar: Element) -> tuple[str, float, float, float, float]:
+            x, width, y, height = (float(bar.get(key, "")) for key in ("x", "width", "y", "height"))
+            return str(bar.get("fill")), x, width, y + height, height
+
+        return [place(bar) for bar in found]
 
     def tips(self) -> list[str]:
         return [title.text or "" for title in self.group("commands").iter(f"{SVG}title")]
@@ -98,12 +100,12 @@ class Picture:
         return corners
 
 
-def across(share: float) -> float:
+def across(share: float) -> object:
     """Where a share of the time axis is."""
     return pytest.approx(LEFT + PLOT_WIDTH * share, abs=0.06)
 
 
-def up(top: float, tall: float, share: float) -> float:
+def up(top: float, tall: float, share: float) -> object:
     """Where a share of a panel's height is."""
     return pytest.approx(top + tall * (1 - share), abs=0.06)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import prose
 from token_budget.ledger.export_import import export
 from token_budget.ledger.records import Attempt, Record, Run
 from token_budget.ledger.sqlite import Ledger
@@ -19,8 +20,17 @@ from token_budget.models import Usage
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# run by .ci/run, which has the environments for them
+GUIDES = [
+    ROOT / "README.md",
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in "budgets profiles alerts retries stopping report forecasts money ledger config".split()
+    ),
+]
+# .ci/run runs these, each in an environment of its own
 SET_UP = ("python3 -m venv",)
+FIRST_REQUEST_TOKENS = 20_000  # what Claude Code sends before the user's own words, at most
+LIMIT = re.compile(r"--(?:overall|daily|weekly|monthly)-token-budget[ =](\d+)|--command-budget[ =]\"?[^\s\"=]+=(\d+)")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -103,6 +113,29 @@ def test_documented_python_and_json(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_limits_let_claude_work(page: Path) -> None:
+    commands = "\n".join(blocks(page, "bash"))
+    limits = [int(overall or command) for overall, command in LIMIT.findall(commands)]
+    assert all(limit > FIRST_REQUEST_TOKENS for limit in limits), limits
+
+
+def test_the_documentation_is_easy_to_read() -> None:
+    found = [sentence for page in PAGES for sentence in prose.sentences(page.read_text())]
+    assert prose.passive_share(found) <= 0.3
+    assert prose.asides_each(found) <= 0.4
+    assert prose.longest_of_nine_in_ten(found) <= 30
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_a_guide_addresses_its_reader(page: Path) -> None:
+    found = list(prose.sentences(page.read_text()))
+    assert prose.reader_share(found) >= 0.2
+    assert prose.passive_share(found) <= 0.3
+    assert prose.asides_each(found) <= 0.4
+    assert prose.longest_of_nine_in_ten(found) <= 30
 
 
 def test_every_option_is_in_the_readme() -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from claude_orchestrator.run.supervisor import Supervisor
 from claude_orchestrator.ui import report
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.alerts import AlertBook
+from token_budget.files import write_atomically
 from token_budget.ledger.records import Attempt, Run
 from token_budget.ledger.sqlite import Ledger
 from token_budget.models import Usage
@@ -383,7 +383,7 @@ class _Run:
             if path is None:
                 continue
             try:
-                write_whole(path, content())
+                write_atomically(path, [content()])
             except OSError as error:
                 self.terminal.message(Level.ERROR, f"{path}: cannot be written: {error.strerror or error}")
                 code = code or 1
@@ -421,26 +421,3 @@ def _knows_command(folder: str, command: str) -> bool:
 
 def _json(data: object) -> bytes:
     return json.dumps(data, indent=2).encode() + b"\n"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step, so that no reader sees half of it; devices and pipes are written to."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)
-        return
-    path = path.resolve()
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        Path(name).chmod(0o644 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

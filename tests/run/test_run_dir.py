@@ -13,7 +13,6 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.run.controller import write_whole
 from claude_orchestrator.run.run_dir import LogFile, RunFolder, new_run_id
 
 
@@ -64,12 +63,3 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_run_ids_are_in_the_order_of_time() -> None:
     first, second = (new_run_id(datetime(2026, 11, 23, 16, minute)) for minute in (0, 1))
     assert first < second and first.startswith("20261123-160000-")
-
-
-def test_reports_replace_a_file_whole(tmp_path: Path) -> None:
-    target = tmp_path / "report.json"
-    target.write_text("old")
-    (tmp_path / "link.json").symlink_to(target)
-    write_whole(tmp_path / "link.json", b"new")
-    assert target.read_text() == "new" and (tmp_path / "link.json").is_symlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "report.json"]

@@ -6,9 +6,7 @@ import contextlib
 import io
 import json
 import os
-import secrets
 import shutil
-import stat
 import sys
 import time
 from collections import Counter
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
+from token_budget.files import write_atomically
 from token_budget.text import RenderOptions, encodable, format_tokens, printable
 
 if TYPE_CHECKING:
@@ -58,30 +57,13 @@ def _say(lines: list[str]) -> None:
 
 
 def write_whole(file: Path, lines: Iterable[str]) -> None:
-    """Write text, in place of a regular file only when all of it is written; links and devices are written to.
-
-    Raises ValueError with a line for the user.
-    """
-    temporary = None
+    """Write text as `write_atomically` does. Raises ValueError with a line for the user."""
     try:
-        if file.is_symlink() or (file.exists() and not file.is_file()):
-            with file.open("w", encoding="utf-8", newline="\n") as stream:
-                stream.writelines(lines)
-            return
-        beside = file.with_name(f".token-budget-{secrets.token_hex(8)}")
-        with beside.open("x", encoding="utf-8", newline="\n") as stream:
-            temporary = beside
-            if file.exists():
-                temporary.chmod(stat.S_IMODE(file.stat().st_mode))
-            stream.writelines(lines)
-        temporary.replace(file)
+        write_atomically(file, (line.encode() for line in lines))
     except BrokenPipeError:
         raise
     except OSError as error:
         raise ValueError(f"{file}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "TOKEN_BUDGET"})

@@ -11,19 +11,14 @@ import difflib
 import json
 import math
 import os
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from token_budget.files import locked, write_atomically
 from token_budget.models import MAX_LIMIT, WEIGHT_KEYS, Weights
-
-if sys.platform != "win32":
-    import fcntl
 
 PROJECT_FILE = "claude-orchestrator-profiles.json"
 USER_FILE = "profiles.json"
@@ -31,7 +26,6 @@ MAX_FILE_BYTES = 1024 * 1024
 MAX_USD = 1_000_000_000
 MAX_MARGIN = 100
 LOCKED_S = 10.0  # for a writer to wait for others
-LOCKED_AGAIN_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,56 +479,27 @@ def _put(document: dict[str, object], profiles: Mapping[str, Mapping[str, object
 
 @contextlib.contextmanager
 def _alone(file: Path, *, make_folder: bool = True) -> Iterator[None]:
-    """Nobody else changes the profiles in this folder meanwhile, but on Windows. Raises ValueError after LOCKED_S."""
-    with contextlib.ExitStack() as stack:
-        if sys.platform != "win32":
-            # where a folder is not there, or knows no locks, reading and writing say what is to be said
-            with contextlib.suppress(OSError):
-                # not the file: it is replaced, and a lock on it would be one on the old file
-                folder = Path(os.path.realpath(file)).parent
-                if make_folder:
-                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                descriptor = os.open(folder, os.O_RDONLY)
-                stack.callback(os.close, descriptor)
-                _lock(descriptor, file)
-        yield
-
-
-def _lock(descriptor: int, file: Path) -> None:
-    assert sys.platform != "win32"
-    until = time.monotonic() + LOCKED_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise ValueError(f"{file}: cannot write the profiles: another program locks the folder") from None
-            time.sleep(LOCKED_AGAIN_S)
+    """Keep other programs from changing this folder's profiles meanwhile. Raises ValueError after LOCKED_S."""
+    folder = Path(os.path.realpath(file)).parent
+    if make_folder:
+        with contextlib.suppress(OSError):  # reading the file gives the reason
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with locked(folder, LOCKED_S):
+            yield
+    except TimeoutError:
+        raise ValueError(f"{file}: cannot write the profiles: another program locks the folder") from None
 
 
 def _write(file: Path, document: Mapping[str, object]) -> None:
-    """Replace a file at once, or create it for its owner only; a symbolic link stays one."""
+    """Replace a file in one step, or create it for its owner only; a symbolic link stays one."""
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     raw = text.encode("utf-8", "backslashreplace")  # half a surrogate pair becomes its JSON escape
     if len(raw) > MAX_FILE_BYTES:
         raise ValueError(f"{file}: the file would be larger than {MAX_FILE_BYTES // 2**20} MiB")
-    temporary: str | None = None
     try:
-        target = file.resolve()
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(raw)
-            stream.flush()
-            os.fsync(descriptor)
-        if target.exists():
-            Path(temporary).chmod(target.stat().st_mode & 0o777)
-        Path(temporary).replace(target)
+        write_atomically(file, [raw], mode=0o600)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
         raise ValueError(f"{file}: cannot write the profiles: {error.strerror or error}") from None
 
 

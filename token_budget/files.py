@@ -1,0 +1,86 @@
+"""Files that other programs read meanwhile: written whole or not at all, changed by one program at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCK_AGAIN_S = 0.01
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666) -> None:
+    """Replace a file's content in one step: a reader sees all of the old content or all of the new.
+
+    A symbolic link stays, and so does the mode of an existing file; a new one gets `mode` less the umask. Devices and
+    pipes are written to. Raises OSError, and whatever `chunks` raises; then a regular file is as it was.
+    """
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        before = None
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        with path.open("wb") as stream:
+            stream.writelines(chunks)
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, _NEW, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.writelines(chunks)
+            stream.flush()
+            os.fsync(descriptor)
+        if before is not None:
+            temporary.chmod(stat.S_IMODE(before.st_mode))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def locked(folder: Path, timeout_s: float) -> Iterator[None]:
+    """Keep all others that use this lock out of a folder meanwhile. Raises TimeoutError where that takes too long.
+
+    The folder is locked and not a file in it, because a file that is replaced would take its lock away with it.
+    Without a lock where the folder does not exist, where its file system has no locks, and on Windows.
+    """
+    descriptor = _lock(folder, timeout_s)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(folder: Path, timeout_s: float) -> int | None:
+    """A descriptor that holds the lock until it is closed; None where nothing can be locked."""
+    if sys.platform == "win32":
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                os.close(descriptor)
+                raise TimeoutError(f"{folder}: another program locks the folder") from None
+            time.sleep(LOCK_AGAIN_S)
+        except OSError:  # a file system without locks
+            return descriptor
+        else:
+            return descriptor

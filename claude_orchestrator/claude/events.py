@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from token_budget.api_usage import MESSAGE, NO_TERMS, NO_USAGE, PriceTerms, UsagePart, total
 from token_budget.models import Usage
 
 
@@ -32,13 +33,17 @@ class Init:
 
 @dataclass(frozen=True, slots=True)
 class MessageStart:
-    """An API response begins: its id, and its exact input and cache counts."""
+    """An API response begins: its id, and its exact input and cache counts.
+
+    `beside` is what the response bills beside `usage` and the CLI's own count leaves out: compaction.
+    """
 
     id: str
     model: str
     usage: Usage
     parent: str | None
     malformed: bool = False
+    beside: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class MessageDelta:
     stop_reason: str | None
     parent: str | None
     malformed: bool = False
+    beside: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class Assistant:
     synthetic: bool
     malformed: bool = False
     error: str = ""
+    beside: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +178,10 @@ Price = Callable[[str, Usage, int], int | None]
 
 @dataclass(frozen=True, slots=True)
 class ApiUsage:
-    """What the API meter has seen of one response so far.
+    """What the gateway has read of one response so far: `usage` is the sum of all that is billed for it.
 
-    `whole`: it has ended by itself, `cut`: it was cut off, `exact`: nothing of it was unreadable; not `told`: not all
-    of its counts could be read.
+    `whole`: the response ended by itself; `cut`: it was cut off; `exact`: `usage` is not just a lower bound; `told`:
+    the response stated all of its counts. `parts` divide `usage` by model and kind.
     """
 
     id: str
@@ -184,16 +191,15 @@ class ApiUsage:
     exact: bool = True
     stop_reason: str | None = None
     model: str = ""
-    written_for_1h_tokens: int = 0
     told: bool = True
+    parts: tuple[UsagePart, ...] = ()
+    terms: PriceTerms = NO_TERMS
 
-
-@dataclass(frozen=True, slots=True)
-class ControlAnswer:
-    """The answer to any other control request."""
-
-    request_id: str
-    ok: bool
+    def billed(self) -> tuple[UsagePart, ...]:
+        """`usage` divided into parts, each with its model."""
+        rest = self.usage - total(self.parts)
+        more = (UsagePart(MESSAGE, self.model, rest),) if rest.total_tokens else ()
+        return (*(part._replace(model=part.model or self.model) for part in self.parts), *more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +235,6 @@ Event = (
     | Result
     | UsageAnswer
     | ApiUsage
-    | ControlAnswer
     | ControlRequest
     | BadLine
 )

@@ -14,7 +14,6 @@ from typing import Any
 from claude_orchestrator.claude.events import (
     Assistant,
     BadLine,
-    ControlAnswer,
     ControlRequest,
     Event,
     Init,
@@ -33,10 +32,10 @@ from claude_orchestrator.claude.events import (
     UsageAnswer,
     User,
 )
+from token_budget.api_usage import read_count, read_usage
 from token_budget.models import Usage
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
-MAX_COUNT = 2**53 - 1  # what the CLI, a JavaScript program, can say exactly
 MAX_TEXT = 2_000
 MAX_ID_CHARS = 200
 MAX_COST_USD = 1e6  # of one process
@@ -147,12 +146,12 @@ def _stream_event(data: Json) -> Event | None:
     match event.get("type"):
         case "message_start":
             message = _object(event.get("message"))
-            usage, malformed = _usage(message.get("usage"))
-            return MessageStart(_text(message.get("id")), _text(message.get("model")), usage, parent, malformed)
+            usage, malformed, beside = _response_usage(message.get("usage"))
+            return MessageStart(_text(message.get("id")), _text(message.get("model")), usage, parent, malformed, beside)
         case "message_delta":
             stop = _object(event.get("delta")).get("stop_reason")
-            usage, malformed = _usage(event.get("usage"))
-            return MessageDelta(usage, stop if isinstance(stop, str) else None, parent, malformed)
+            usage, malformed, beside = _response_usage(event.get("usage"))
+            return MessageDelta(usage, stop if isinstance(stop, str) else None, parent, malformed, beside)
         case "content_block_delta":
             delta = _object(event.get("delta"))
             if delta.get("type") == "signature_delta":
@@ -175,7 +174,7 @@ def _assistant(data: Json) -> Event | None:
         else:
             chars += len(_text(block.get("text")) or _text(block.get("thinking")))
     stop = message.get("stop_reason")
-    usage, malformed = _usage(message.get("usage"))
+    usage, malformed, beside = _response_usage(message.get("usage"))
     return Assistant(
         id=_text(message.get("id")),
         model=_text(message.get("model")),
@@ -188,6 +187,7 @@ def _assistant(data: Json) -> Event | None:
         synthetic=message.get("model") == "<synthetic>",
         malformed=malformed,
         error=_text(data.get("error"))[:100],
+        beside=beside,
     )
 
 
@@ -227,7 +227,7 @@ def _system(data: Json) -> Event | None:
 
 def _result(data: Json) -> Event | None:
     by_model = data.get("modelUsage")
-    usage, malformed = _usage(data.get("usage"))
+    turn = read_usage(data.get("usage"))
     errors = data.get("errors")
     denials = data.get("permission_denials")
     status = data.get("api_error_status")
@@ -236,7 +236,7 @@ def _result(data: Json) -> Event | None:
         is_error=data.get("is_error") is True,
         terminal_reason=_text(data.get("terminal_reason")) or None,
         session_id=_id(data.get("session_id")),
-        usage=usage,
+        usage=turn.top.usage,
         model_usage=_model_usage(by_model, data.get("total_cost_usd")) if isinstance(by_model, dict) else None,
         num_turns=_count(data.get("num_turns"))[0],
         text=_text(data.get("result"))[:MAX_TEXT],
@@ -246,7 +246,7 @@ def _result(data: Json) -> Event | None:
         else (),
         api_error_status=status if isinstance(status, int) and not isinstance(status, bool) else None,
         follows_task=_object(data.get("origin")).get("kind") == "task-notification",
-        malformed=malformed,
+        malformed=not turn.readable,
     )
 
 
@@ -261,7 +261,7 @@ def _control_response(data: Json) -> Event | None:
             _model_usage(session["model_usage"], session.get("total_cost_usd")),
             limits if isinstance(limits, dict) else None,
         )
-    return ControlAnswer(request_id, response.get("subtype") == "success")
+    return None
 
 
 def _control_request(data: Json) -> Event | None:
@@ -313,34 +313,24 @@ def _parent(data: Json) -> str | None:
 
 
 def _count(value: object) -> tuple[int, bool]:
-    """A token count, and whether it was malformed (then zero); a missing or null one is zero."""
-    if value is None:
-        return 0, False
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
-        return 0, True
-    return value, False
+    """A count, and whether it was malformed (then zero); a missing or null one is zero."""
+    count, readable = read_count(value)
+    return count, not readable
 
 
-def written_for_1h(value: object) -> int:
-    """How many of a `usage` object's cache writes are kept for an hour, which costs more than five minutes."""
-    return _count(_object(_object(value).get("cache_creation")).get("ephemeral_1h_input_tokens"))[0]
+def _response_usage(value: object) -> tuple[Usage, bool, Usage]:
+    """What one response bills and the CLI counts, whether it is a lower bound, and what the CLI does not count."""
+    found = read_usage(value)
+    return found.usage - found.beside, not found.exact, found.beside
 
 
-def read_usage(value: object) -> tuple[Usage, bool]:
-    """The four counts of the API's `usage` object, and whether any was malformed (then zero)."""
-    return _usage(value)
-
-
-_USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _MODEL_USAGE_KEYS = ("inputTokens", "outputTokens", "cacheCreationInputTokens", "cacheReadInputTokens")
 
 
-def _usage(value: object, keys: tuple[str, ...] = _USAGE_KEYS) -> tuple[Usage, bool]:
-    """The four counts, and whether any was malformed (then zero)."""
+def _model_counts(value: object) -> tuple[Usage, bool]:
+    """The four counts of one model, and whether any was malformed (then zero)."""
     data = _object(value)
-    counts = [_count(data.get(key)) for key in keys]
+    counts = [_count(data.get(key)) for key in _MODEL_USAGE_KEYS]
     return Usage(*(count for count, _ in counts)), any(malformed for _, malformed in counts)
 
 
@@ -348,7 +338,7 @@ def _model_usage(by_model: Json, total_cost_usd: object) -> ModelUsage:
     total, cost, costs_known, malformed = Usage(), 0.0, bool(by_model), False
     parts = []
     for name, value in by_model.items():
-        usage, bad = _usage(value, _MODEL_USAGE_KEYS)
+        usage, bad = _model_counts(value)
         total, malformed = total + usage, malformed or bad
         model_cost = _cost(_object(value).get("costUSD"))
         costs_known = costs_known and model_cost is not None

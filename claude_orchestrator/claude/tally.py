@@ -61,6 +61,7 @@ class _Response:
     cut: bool = False
     in_reading: bool = False
     model: str = ""
+    beside: Usage = field(default_factory=Usage)
 
     def with_estimate(self) -> Usage:
         """The counts with the output that was streamed: at least a token a piece, about one for four characters."""
@@ -101,7 +102,7 @@ class UsageTally:
     _doubt: bool = False
     _unseen: bool = False
     _requesting: bool = False
-    _api: dict[str, Usage] = field(default_factory=dict)
+    _api: dict[str, ApiUsage] = field(default_factory=dict)
     _api_total: Usage = field(default_factory=Usage)
     _api_lower_bound: bool = False
     _api_by_model: dict[str, Usage] = field(default_factory=dict)
@@ -112,7 +113,7 @@ class UsageTally:
     def by_model(self) -> dict[str, Usage]:
         """`usage` divided by model, as far as that is known; the rest is the main model's."""
         if self.metered:
-            return dict(self._api_by_model)
+            return {model: usage for model, usage in self._api_by_model.items() if usage.total_tokens}
         main = self.models[0] if self.models else ""
         parts = {name: usage for name, usage, _ in self._reading_by_model}
         known = sum(parts.values(), Usage())
@@ -212,11 +213,13 @@ class UsageTally:
     # -- what the API meter sees --
 
     def _metered(self, event: ApiUsage) -> None:
-        before = self._api.pop(event.id, Usage())
-        now = before | event.usage
-        self._api[event.id] = now
-        self._api_total += now - before
-        self._api_by_model[event.model] = self._api_by_model.get(event.model, Usage()) + (now - before)
+        before = self._api.pop(event.id, None) or ApiUsage(event.id, Usage(), whole=False)
+        self._api[event.id] = event
+        self._api_total += event.usage - before.usage
+        for part in before.billed():
+            self._api_by_model[part.model] -= part.usage
+        for part in event.billed():
+            self._api_by_model[part.model] = self._api_by_model.get(part.model, Usage()) + part.usage
         self._api_lower_bound = self._api_lower_bound or event.cut or not event.exact
         if len(self._api) > REMEMBERED_IDS:
             del self._api[next(iter(self._api))]
@@ -245,9 +248,11 @@ class UsageTally:
             return
         if event.id in self._open:
             self._open[event.id].usage |= event.usage
+            self._count_beside(self._open[event.id], event.beside)
             return
         self._cut_current(event.parent)
-        self._open[event.id] = _Response(event.id, event.usage, streamed=True, model=event.model)
+        response = self._open[event.id] = _Response(event.id, event.usage, streamed=True, model=event.model)
+        self._count_beside(response, event.beside)
         self._current[event.parent] = self._streaming = event.id
 
     def _finish_current(self, event: MessageDelta) -> None:
@@ -255,6 +260,7 @@ class UsageTally:
         response = self._open.get(self._current.pop(event.parent, ""))
         if response is not None:
             response.usage |= event.usage
+            self._count_beside(response, event.beside)
             self._finish(response, whole=event.stop_reason is not None)
 
     def _finish(self, response: _Response, *, whole: bool) -> None:
@@ -265,7 +271,14 @@ class UsageTally:
             self._finished += response.usage
         self._settle(response)
 
+    def _count_beside(self, response: _Response, beside: Usage) -> None:
+        """Count what the response bills beside its own counts: the CLI never does."""
+        self._lost += beside - response.beside
+        response.beside |= beside
+
     def _settle(self, response: _Response) -> None:
+        if response.beside.total_tokens:
+            self.cut_off.append((f"{response.id}/compaction", response.model, response.beside))
         del self._open[response.id]
         self._settled[response.id] = None
         if len(self._settled) > REMEMBERED_IDS:
@@ -285,10 +298,11 @@ class UsageTally:
         response = self._open.get(event.id)
         if response is None:
             self._cut_current(event.parent)
-            response = _Response(event.id, event.usage, streamed=False)
+            response = _Response(event.id, event.usage, streamed=False, model=event.model)
             self._open[event.id] = response
             self._current[event.parent] = event.id
         response.usage |= event.usage
+        self._count_beside(response, event.beside)
         if not response.streamed:
             response.chars += event.chars
         if event.stop_reason is not None:

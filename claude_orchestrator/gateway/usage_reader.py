@@ -1,6 +1,7 @@
-"""What an answer of the Messages API says of its tokens, read from its bytes as they pass. Pure.
+"""Reads the usage of an answer of the Messages API from its bytes as they pass. Pure.
 
-Shapes: https://docs.claude.com/en/api/messages and https://docs.claude.com/en/api/messages-streaming.
+Shapes: https://docs.claude.com/en/api/messages and https://docs.claude.com/en/api/messages-streaming; the framing of
+events: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 """
 
 from __future__ import annotations
@@ -11,22 +12,20 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from claude_orchestrator.claude.events import ApiUsage
-from claude_orchestrator.claude.stream import LineFramer, read_usage, written_for_1h
+from token_budget.api_usage import ApiUsageObject, least_tokens, output_text, read_usage
 from token_budget.models import Usage
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024  # those that carry usage have some hundred bytes
 MAX_BODY_BYTES = 64 * 1024 * 1024
-CHARS_PER_TOKEN = 4  # the rule of thumb of Anthropic's documentation for English text
 DECODABLE = ("gzip", "deflate", "identity")
-_DATA = b"data:"
-_HEAD_BYTES = 200
+_BOM = b"\xef\xbb\xbf"
 
 
 class AnswerMeter(Protocol):
     """Reads one answer's usage as its bytes pass."""
 
     def feed(self, data: bytes) -> ApiUsage | None:
-        """The usage so far, when `data` tells more of it."""
+        """The usage so far, when `data` states more of it."""
 
     def close(self) -> ApiUsage | None:
         """The usage at the end; where the answer was cut off, its output is estimated by what passed."""
@@ -80,94 +79,145 @@ class _Decoded:
         return replace(usage, exact=False, told=False) if usage is not None and broken else usage
 
 
+class EventFramer:
+    """Cuts chunks of bytes into the data of whole server-sent events.
+
+    An event whose data is longer than `max_event_bytes` is left out and counted in `dropped`: memory stays bounded.
+    """
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.max_event_bytes = max_event_bytes
+        self.dropped = 0
+        self._line = bytearray()  # the beginning of the next line
+        self._data: list[bytes] = []
+        self._size_bytes = 0
+        self._is_first = True
+        self._after_cr = False
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of each event that `chunk` completes."""
+        if self._after_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+        if chunk:
+            self._after_cr = chunk.endswith(b"\r")
+        lines = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        tail = lines.pop()
+        events = []
+        for line in lines:
+            self._extend(line)
+            events += self._end_line()
+        self._extend(tail)
+        return events
+
+    def flush(self) -> list[bytes]:
+        """The data of the last event when the stream ends within it."""
+        return self._end_line() + self._end_event()
+
+    def _extend(self, part: bytes) -> None:
+        if len(self._line) <= self.max_event_bytes:
+            self._line += part
+
+    def _end_line(self) -> list[bytes]:
+        line = bytes(self._line)
+        self._line.clear()
+        if self._is_first:
+            self._is_first, line = False, line.removeprefix(_BOM)
+        if not line:
+            return self._end_event()
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            self._data.append(value.removeprefix(b" "))
+            self._size_bytes += len(line)
+            if self._size_bytes > self.max_event_bytes:
+                self._data = []
+        return []
+
+    def _end_event(self) -> list[bytes]:
+        data, size_bytes = self._data, self._size_bytes
+        self._data, self._size_bytes = [], 0
+        if size_bytes > self.max_event_bytes:
+            self.dropped += 1
+            return []
+        return [b"\n".join(data)] if data else []
+
+
 class _EventStream:
     """Server-sent events."""
 
     def __init__(self) -> None:
-        self._framer = LineFramer(MAX_EVENT_BYTES)
-        self._id = ""
-        self._usage = Usage()
-        self._pieces = 0
-        self._chars = 0
-        self._done = False
-        self._malformed = False
+        self._events = EventFramer(MAX_EVENT_BYTES)
+        self._id = self._model = ""
+        self._usage = ApiUsageObject()
+        self._streamed_tokens = 0  # at least
         self._stop_reason: str | None = None
-        self._model = ""
-        self._told = False
-        self._input_told = self._output_told = self._refused = False
-        self._written_for_1h_tokens = 0
+        self._begun = self._ended = self._has_output = self._refused = self._malformed = False
 
     def feed(self, data: bytes) -> ApiUsage | None:
-        told = False
-        for line in self._framer.feed(data):
-            told = self._line(line) or told
-        return self._so_far() if told else None
+        changed = False
+        for event in self._events.feed(data):
+            changed = self._event(event) or changed
+        return self._so_far() if changed else None
 
-    def _line(self, line: bytes) -> bool:
-        """Whether the line tells of usage; only those that do are parsed."""
-        if not line.startswith(_DATA):
-            return False
-        head = line[:_HEAD_BYTES]
-        if b"content_block_delta" in head or b"content_block_delta" in line[-_HEAD_BYTES:]:
-            self._pieces += 1
-            self._chars += max(0, len(line) - 100)
-            return False
-        if b"usage" not in line and b"message_" not in head and b"error" not in head:
-            return False
-        event = _json(line[len(_DATA) :])
+    def _event(self, data: bytes) -> bool:
+        """Take one event's data into account; whether it says anything of usage."""
+        event = _json(data)
         match event.get("type"):
+            case "content_block_delta":
+                self._streamed_tokens += least_tokens(output_text(event.get("delta")))
+                return False
             case "message_start":
                 message = event.get("message")
                 message = message if isinstance(message, dict) else {}
                 self._id, self._model = str(message.get("id") or ""), str(message.get("model") or "")
-                self._take(message.get("usage"))
-            case "error" if not self._told:
-                self._refused = True  # as it would be with another status: not billed
+                self._usage |= read_usage(message.get("usage"))
+            case "error" if not self._begun:
+                self._refused = True  # as with another status: it is not billed
             case "message_delta":
                 delta = event.get("delta")
                 reason = delta.get("stop_reason") if isinstance(delta, dict) else None
-                self._stop_reason = reason if isinstance(reason, str) else None
-                self._done = self._stop_reason is not None
-                self._take(event.get("usage"))
-                self._output_told = self._output_told or _tells(event.get("usage"), "output_tokens")
-            case None:
+                self._stop_reason = reason if isinstance(reason, str) else self._stop_reason
+                usage = read_usage(event.get("usage"))
+                self._usage |= usage
+                self._has_output = self._has_output or usage.has_output
+            case "message_stop":
+                self._ended = self._begun
+            case None if event or b"usage" in data or data.lstrip().startswith(b"{"):
                 self._malformed = True
             case _:
                 return False
-        self._told = True
+        self._begun = True
         return True
 
-    def _take(self, value: object) -> None:
-        usage, malformed = read_usage(value)
-        self._usage |= usage
-        self._input_told = self._input_told or _tells(value, "input_tokens")
-        self._written_for_1h_tokens = max(self._written_for_1h_tokens, written_for_1h(value))
-        self._malformed = self._malformed or malformed
+    @property
+    def _whole(self) -> bool:
+        return self._ended or self._stop_reason is not None
 
-    def _so_far(self, *, ended: bool = False) -> ApiUsage | None:
-        if not self._told:
+    def _so_far(self, *, is_over: bool = False) -> ApiUsage | None:
+        if not self._begun:
             return None
-        told = self._refused or (not self._malformed and self._input_told and (self._output_told or not self._done))
-        exact = not self._malformed and not self._framer.dropped and (told or not ended)
-        cut = ended and not self._done
+        usage, lost = self._usage, self._malformed or self._events.dropped > 0
+        counted = usage.has_input and (self._has_output or not self._whole)
+        told = self._refused or (not self._malformed and usage.readable and counted)
+        billed = usage.usage
+        if is_over and not (self._whole and self._has_output):
+            billed |= Usage(output_tokens=self._streamed_tokens)
         return ApiUsage(
             self._id,
-            self._usage,
-            self._done,
-            cut=cut,
-            exact=exact,
+            billed,
+            self._whole,
+            cut=is_over and not self._whole,
+            exact=usage.exact and not lost and (told or not is_over),
             stop_reason=self._stop_reason,
             model=self._model,
-            written_for_1h_tokens=self._written_for_1h_tokens,
             told=told,
+            parts=usage.parts(),
+            terms=usage.terms,
         )
 
     def close(self) -> ApiUsage | None:
-        for line in self._framer.flush():
-            self._line(line)
-        if not self._done:
-            self._usage |= Usage(output_tokens=max(self._pieces, self._chars // CHARS_PER_TOKEN))
-        return self._so_far(ended=True)
+        for event in self._events.flush():
+            self._event(event)
+        return self._so_far(is_over=True)
 
 
 class _Body:
@@ -186,28 +236,24 @@ class _Body:
     def close(self) -> ApiUsage | None:
         data = _json(b"".join(self._parts)) if self._size_bytes <= MAX_BODY_BYTES else {}
         self._parts = []
-        usage, malformed = read_usage(data.get("usage"))
         if data.get("type") == "error":
             return ApiUsage("", Usage(), True, exact=False)
         if not isinstance(data.get("usage"), dict):
             return None
-        told = not malformed and all(_tells(data["usage"], key) for key in ("input_tokens", "output_tokens"))
+        usage = read_usage(data["usage"])
+        told = usage.readable and usage.has_input and usage.has_output
         reason = data.get("stop_reason")
-        stop_reason = reason if isinstance(reason, str) else None
         return ApiUsage(
             str(data.get("id") or ""),
-            usage,
+            usage.usage,
             True,
-            exact=told,
-            told=told,
-            stop_reason=stop_reason,
+            exact=told and usage.exact,
+            stop_reason=reason if isinstance(reason, str) else None,
             model=str(data.get("model") or ""),
-            written_for_1h_tokens=written_for_1h(data.get("usage")),
+            told=told,
+            parts=usage.parts(),
+            terms=usage.terms,
         )
-
-
-def _tells(value: object, key: str) -> bool:
-    return isinstance(value, dict) and value.get(key) is not None
 
 
 def _json(data: bytes) -> dict[str, Any]:

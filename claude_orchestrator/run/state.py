@@ -24,6 +24,7 @@ from claude_orchestrator.claude.events import (
 )
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import LaunchSpec, continued
+from token_budget.api_usage import MESSAGE, UsagePart
 from token_budget.models import Usage, Weights
 from token_budget.text import NANO
 
@@ -110,7 +111,7 @@ class InstanceStatus:
         self._last_known_usage = Usage()
         self._last_known_total_tokens = 0
         self._last_known_cost_nano = 0
-        self._priced: dict[str, int] = {}
+        self._priced: dict[str, Counter[str]] = {}
         self._priced_by_model: Counter[str] = Counter()
         self._ending: tuple[State, str] | None = None
 
@@ -342,15 +343,20 @@ class InstanceStatus:
     def price(self, price: Price, response: ApiUsage | None) -> None:
         """Reckon what the CLI has no figure for: a response that the API meter has seen, else those cut off."""
         if response is not None:
-            told = [(response.id, response.model, response.usage, response.written_for_1h_tokens)]
+            told = {response.id: response.billed()}
         else:
-            told = [] if self.tally.metered else [(*cut, 0) for cut in self.tally.cut_off]
-        for response_id, model, usage, written_for_1h_tokens in told:
-            nano = price(model, usage, written_for_1h_tokens)
-            if nano is not None:
-                before = self._priced.get(response_id, 0)
-                self._priced[response_id] = max(nano, before)
-                self._priced_by_model[model] += max(nano, before) - before
+            cut_off = [] if self.tally.metered else self.tally.cut_off
+            told = {response_id: (UsagePart(MESSAGE, model, usage),) for response_id, model, usage in cut_off}
+        for response_id, parts in told.items():
+            costs = [(part.model, price(part.model, part.usage, part.written_for_1h_tokens)) for part in parts]
+            by_model = Counter[str]()
+            for model, cost_nano in costs:
+                by_model[model] += cost_nano or 0
+            before = self._priced.get(response_id, Counter())
+            if by_model.total() >= before.total() and any(cost_nano is not None for _, cost_nano in costs):
+                self._priced[response_id] = by_model
+                self._priced_by_model.subtract(before)
+                self._priced_by_model.update(by_model)
 
     def take_cost(self) -> int:
         """What this attempt has cost since the last call, in nano-dollars; never negative."""

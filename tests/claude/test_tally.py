@@ -176,3 +176,23 @@ def test_streamed_text_counts_only_when_cut_off() -> None:
     assert whole.usage == Usage(5, 2) and whole.exact
     cut = count(INIT, start("a", 5), piece, piece)
     assert cut.usage == Usage(5, 20) and not cut.exact
+
+
+def final_with(output: int, *iterations: dict[str, Any]) -> bytes:
+    usage = {"input_tokens": 100, "output_tokens": output, "iterations": iterations}
+    event = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+    return line({"type": "stream_event", "event": event})
+
+
+def test_compaction_is_counted_beside_the_clis_own_count() -> None:
+    """The CLI counts the message and the advisor, but no compaction; and what it counts later is not hidden by that."""
+    message = {"type": "message", "input_tokens": 100, "output_tokens": 10}
+    compaction = {"type": "compaction", "input_tokens": 18_000, "output_tokens": 350}
+    advisor = {"type": "advisor_message", "model": "b", "input_tokens": 700, "output_tokens": 90}
+    lines = (INIT, start("a", 100), final_with(10, compaction, advisor, message))
+    assert count(*lines).usage == Usage(18_800, 450)
+    tally = count(*lines, result(800, 100))
+    assert tally.usage == Usage(18_800, 450) and tally.exact
+    assert tally.cut_off == [("a/compaction", "m", Usage(18_000, 350))]  # the CLI has no cost for it
+    later = count(*lines, result(800, 100), INIT, start("b", 100), final(10), result(1_400, 140))
+    assert later.usage == Usage(19_400, 490) and later.exact

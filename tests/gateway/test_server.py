@@ -267,6 +267,19 @@ MALFORMED = {
 STRANGE = {
     "no id": (sse({**START, "message": {"usage": {"input_tokens": 100}}}, END), 150, True),
     "sorted keys": (sse(dict(sorted({**START, "a": "x" * 300}.items())), PIECE, dict(sorted(END.items()))), 150, True),
+    "several lines of data": (
+        sse(START) + b'data: {"type": "message_delta",\ndata: "usage": {"output_tokens": 50},\n'
+        b'data:"delta": {"stop_reason": "end_turn"}}\n\n',
+        150,
+        True,
+    ),
+    "lines that end in CR LF": (sse(START, PIECE, END).replace(b"\n", b"\r\n"), 150, True),
+    "lines that end in CR": (sse(START, PIECE, END).replace(b"\n", b"\r"), 150, True),
+    "a byte order mark": (b"\xef\xbb\xbf" + sse(START, PIECE, END).partition(b"\n")[2], 150, True),
+    "comments": (b": ping\n\n" + sse(START).replace(b"\n\n", b"\n: more\n\n") + sse(END), 150, True),
+    "fields that mean nothing here": (b"retry: 10\nid: 3\ndatabase: {\nusage\n\n" + sse(START, END), 150, True),
+    "an end that is no JSON": (sse(START, END) + b"data: [DONE]\n\n", 150, True),
+    "two deltas": (sse(START, {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 2}}, END), 150, True),
 }
 
 # a message of 1,000 tokens was billed, and that is not to be read from it
@@ -278,7 +291,6 @@ UNREADABLE = {
     "no usage at the beginning": sse({"type": "message_start", "message": {"id": "m", "usage": None}}, END),
     "negative": sse(START, {**END, "usage": {"output_tokens": -50}}),
     "broken JSON": sse(START, PIECE) + b'data: {"type":"message_delta","usage":{"output_tokens":50\n\n',
-    "several lines of data": sse(START) + b'data: {"type": "message_delta",\ndata: "usage": {"output_tokens": 50}}\n\n',
 }
 
 

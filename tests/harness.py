@@ -70,8 +70,7 @@ def run_config(
         async with asyncio.timeout(time_limit_s), contextlib.AsyncExitStack() as stack:
             if settings.meter == "api":
                 assert isinstance(launcher, LocalLauncher)
-                block = settings.budget_enforcement_mode == "block"
-                gateway = Gateway(settings.token_weights, enforce=block, environ=launcher._environ)
+                gateway = Gateway(supervisor.manager, settings.token_weights, environ=launcher._environ)
                 supervisor.meter = await stack.enter_async_context(gateway)
             await supervisor.run()
         return supervisor

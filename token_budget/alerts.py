@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from token_budget.models import CommandBudgetInfo
-from token_budget.text import NANO, format_usd, printable
+from token_budget.models import Budget, Unit
+from token_budget.text import NANO, printable
 
 SCHEMA_VERSION = 1
 MAX_THRESHOLD = 1000
-TOKENS, USD = "tokens", "USD"
 
 
 def parse_thresholds(text: str) -> tuple[int, ...]:
@@ -76,7 +75,7 @@ class Alert:
     """
 
     budget: str
-    unit: str
+    unit: Unit
     threshold: int | None
     used: int
     limit: int
@@ -98,7 +97,7 @@ class Alert:
 
     def payload(self, at_iso: str) -> dict[str, object]:
         """The alert as JSON; `used` and `limit` are in `unit`, so dollars for USD. `at_iso` is when it was raised."""
-        used, limit = (self.used / NANO, self.limit / NANO) if self.unit == USD else (self.used, self.limit)
+        used, limit = (self.used / NANO, self.limit / NANO) if self.unit is Unit.USD else (self.used, self.limit)
         return {
             "schema_version": SCHEMA_VERSION,
             "id": self.id,
@@ -129,9 +128,7 @@ class AlertBook:
         self.thresholds = tuple(sorted(set(thresholds)))
         self._sent = set(sent)
 
-    def due(
-        self, budgets: Iterable[CommandBudgetInfo], window_of: Callable[[CommandBudgetInfo], str], run: str
-    ) -> list[Alert]:
+    def due(self, budgets: Iterable[Budget], window_of: Callable[[Budget], str], run: str) -> list[Alert]:
         """The alerts to send now, one for each budget at most: of thresholds passed at once, the highest."""
         found: list[Alert] = []
         for budget in budgets:
@@ -143,7 +140,7 @@ class AlertBook:
                 found += [alert for alert in alerts if self._mark(alert)][-1:]
         return found
 
-    def overrun(self, budget: CommandBudgetInfo, forecast_tokens: int, window: str, run: str) -> Alert | None:
+    def overrun(self, budget: Budget, forecast_tokens: int, window: str, run: str) -> Alert | None:
         """The alert that the budget is forecast to be passed, once; None when it is not, or is passed already.
 
         `forecast_tokens` is all that the budget will have used at the end, in nano-dollars where it is in money.
@@ -162,23 +159,16 @@ class AlertBook:
         return True
 
 
-def _alert(budget: CommandBudgetInfo, threshold: int | None, window: str, run: str, text: str) -> Alert:
-    unit = USD if budget.money else TOKENS
-    return Alert(budget.label, unit, threshold, budget.used, budget.limit, window, run, text)
+def _alert(budget: Budget, threshold: int | None, window: str, run: str, text: str) -> Alert:
+    return Alert(budget.label, budget.unit, threshold, budget.used, budget.limit, window, run, text)
 
 
-def _used_text(budget: CommandBudgetInfo) -> str:
+def _used_text(budget: Budget) -> str:
     percent = 100 * budget.used // budget.limit
-    return f"{percent} % of the {printable(budget.label)} budget is used ({_amounts(budget, budget.used)})"
+    return f"{percent} % of the {printable(budget.label)} budget is used ({budget.figures()})"
 
 
-def _overrun_text(budget: CommandBudgetInfo, forecast: int) -> str:
+def _overrun_text(budget: Budget, forecast: int) -> str:
     percent = 100 * budget.used // budget.limit if budget.limit > 0 else 0
-    amounts = _amounts(budget, forecast)
+    amounts = budget.figures(forecast)
     return f"the {printable(budget.label)} budget is forecast to be passed ({amounts}; {percent} % is used now)"
-
-
-def _amounts(budget: CommandBudgetInfo, amount: int) -> str:
-    if budget.money:
-        return f"{format_usd(amount)}/{format_usd(budget.limit)}"
-    return f"{amount:,}/{budget.limit:,} tokens"

@@ -11,6 +11,7 @@ from math import ceil, exp, log
 from operator import attrgetter
 from random import Random
 
+from token_budget.models import Unit
 from token_budget.text import format_tokens, format_usd
 
 LEAST = 5  # runs to the end, below which nothing is foretold
@@ -111,18 +112,18 @@ class Forecast:
         below = tuple((value - gone) / (1 - gone) for value in self.below[index:])
         return Forecast(self.n, self.n_censored, self.points[index:], below, self.spread)
 
-    def describe(self, *, money: bool = False) -> str:
-        """The forecast in words: `about 41K, 90 % under 88K, n=23`, or `unknown (n=2)`; `money`: of nano-dollars."""
+    def describe(self, unit: Unit = Unit.TOKENS) -> str:
+        """The forecast in words: `about 41K, 90 % under 88K, n=23`, or `unknown (n=2)`."""
         if self.p50 is None or self.p90 is None:
             stopped = f", {self.n_censored} of them stopped early" if self.n >= LEAST else ""
             return f"unknown (n={self.n}{stopped})"
-        return f"about {_about(self.p50, money)}, 90 % under {_about(self.p90, money)}, n={self.n}"
+        return f"about {_about(self.p50, unit)}, 90 % under {_about(self.p90, unit)}, n={self.n}"
 
 
-def _about(amount: int, money: bool) -> str:
+def _about(quantity: int, unit: Unit) -> str:
     """Two digits are as much as a forecast can promise."""
-    rough = int(float(f"{amount:.1e}"))
-    return format_usd(rough) if money else format_tokens(rough).replace(".0", "")
+    rough = int(float(f"{quantity:.1e}"))
+    return format_usd(rough) if unit is Unit.USD else format_tokens(rough).replace(".0", "")
 
 
 def forecast(

@@ -1,10 +1,12 @@
-"""The values that budgets are made of: usage, weights, a budget, a hold, a decision."""
+"""The values that budgets are made of: usage, weights, amounts, a budget, a hold, a decision. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 from math import gcd
+
+from token_budget.text import format_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def _millionths(text: str) -> int:
 
 
 class Scope(StrEnum):
-    """What a budget is a limit for."""
+    """What a budget limits."""
 
     OVERALL = "overall"
     DAILY = "daily"
@@ -134,29 +136,71 @@ class Scope(StrEnum):
     INSTANCE = "instance"
 
 
-class CommandBudgetInfo:
-    """Tracks one budget: its `limit`, what is `used` and what is `held`, in tokens, or with `money` in nano-dollars.
+class Unit(StrEnum):
+    """What a budget counts: weighted tokens, or US dollars as whole nano-dollars."""
 
-    Of a window's budget, `used` is what all runs have used in it, and `held_elsewhere` what other runs hold.
+    TOKENS = "tokens"
+    USD = "USD"
+
+    def show(self, quantity: int) -> str:
+        """A quantity in this unit as text: `1,234` or `$1.23`."""
+        return format_usd(quantity) if self is Unit.USD else f"{quantity:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Weighted tokens and nano-dollars together: what a budget is charged."""
+
+    tokens: int = 0
+    nano_usd: int = 0
+
+    def of(self, unit: Unit) -> int:
+        """The part of the amount that a budget of this unit counts."""
+        return self.nano_usd if unit is Unit.USD else self.tokens
+
+    def __bool__(self) -> bool:
+        return bool(self.tokens or self.nano_usd)
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.tokens + other.tokens, self.nano_usd + other.nano_usd)
+
+    def __sub__(self, other: Amount) -> Amount:
+        """The difference of each part; it can be negative."""
+        return Amount(self.tokens - other.tokens, self.nano_usd - other.nano_usd)
+
+    def at_most(self, other: Amount) -> Amount:
+        """The smaller of each part."""
+        return Amount(min(self.tokens, other.tokens), min(self.nano_usd, other.nano_usd))
+
+
+class Budget:
+    """One budget: its `limit`, what is `used` and what is `held`, all in its `unit`.
+
+    `key` is the command or instance that it limits. `used` of a window's budget is what all runs have used in that
+    window, and `held_elsewhere` is what other runs hold. Only a TokenBudgetManager changes a budget.
     """
 
-    def __init__(self, limit: int, *, scope: Scope = Scope.COMMAND, key: str = "", money: bool = False) -> None:
+    __slots__ = ("held", "held_elsewhere", "key", "limit", "scope", "unit", "used")
+
+    def __init__(
+        self, limit: int, *, scope: Scope = Scope.COMMAND, key: str = "", unit: Unit = Unit.TOKENS, used: int = 0
+    ) -> None:
         self.limit = limit
         self.scope = scope
         self.key = key
-        self.money = money
-        self.used = 0
+        self.unit = unit
+        self.used = used
         self.held = 0
         self.held_elsewhere = 0
 
     @property
     def remaining(self) -> int:
-        """Tokens left: the limit less what is used, never below zero."""
+        """The limit less what is used, never below zero."""
         return max(0, self.limit - self.used)
 
     @property
     def percentage(self) -> float:
-        """Used tokens as a percentage of the limit; above 100 once the limit is passed."""
+        """What is used as a percentage of the limit; above 100 once the limit is passed."""
         return self.used / self.limit * 100 if self.limit > 0 else 0.0
 
     @property
@@ -165,64 +209,43 @@ class CommandBudgetInfo:
         return self.used > self.limit
 
     @property
+    def free(self) -> int:
+        """What is neither used nor held; below zero once more than the limit is."""
+        return self.limit - self.used - self.held - self.held_elsewhere
+
+    @property
     def label(self) -> str:
         """The budget's name in messages: `overall`, `daily`, `/test command`, `instance runner`, `overall cost`."""
         names = {Scope.COMMAND: f"{self.key} command", Scope.INSTANCE: f"instance {self.key}"}
-        return names.get(self.scope, str(self.scope)) + (" cost" if self.money else "")
+        return names.get(self.scope, str(self.scope)) + (" cost" if self.unit is Unit.USD else "")
 
-    @property
-    def free(self) -> int:
-        """What is neither used nor held by anybody; below zero once more than the limit is."""
-        return self.limit - self.used - self.held - self.held_elsewhere
+    def figures(self, quantity: int | None = None) -> str:
+        """`1,200/1,000 tokens` or `$1.20/$1.00`: a quantity (what is used, if None) beside the limit."""
+        shown = self.unit.show(self.used if quantity is None else quantity)
+        return f"{shown}/{self.unit.show(self.limit)}" + ("" if self.unit is Unit.USD else " tokens")
 
     def __repr__(self) -> str:
-        return f"CommandBudgetInfo({self.label}: used={self.used} held={self.held} limit={self.limit})"
+        return f"Budget({self.label}: used={self.used} held={self.held} limit={self.limit})"
+
+
+CommandBudgetInfo = Budget  # the name in the reference document
 
 
 class Hold:
-    """Tokens that it sets aside on each of `budgets`; `remaining` falls as they are spent or released.
+    """An amount reserved on each of `budgets`; `remaining` falls as it is spent or released.
 
-    `money` is the hold that goes with it on the budgets in money.
+    A TokenBudgetManager makes and changes holds. Each hold equals only itself.
     """
 
-    __slots__ = ("budgets", "money", "remaining")
+    __slots__ = ("budgets", "remaining")
 
-    def __init__(self, budgets: tuple[CommandBudgetInfo, ...], tokens: int, money: Hold | None = None) -> None:
+    def __init__(self, budgets: tuple[Budget, ...], remaining: Amount) -> None:
         self.budgets = budgets
-        self.money = money
-        self.remaining = 0
-        self._change(tokens)
-
-    def spend(self, tokens: int) -> None:
-        """So many tokens of it have become used, all of it at most."""
-        self._change(-min(tokens, self.remaining))
-
-    def release(self) -> None:
-        """Give back what is left; a second call does nothing."""
-        self._change(-self.remaining)
-        if self.money is not None:
-            self.money.release()
-
-    def shrink_to(self, tokens: int) -> int:
-        """Give back all but so many; returns how many were given back."""
-        less = max(0, self.remaining - tokens)
-        self._change(-less)
-        return less
-
-    def grow(self, tokens: int) -> int:
-        """Set aside up to so many more, as far as every budget has them free; returns how many."""
-        more = max(0, min(tokens, *(budget.free for budget in self.budgets))) if self.budgets else 0
-        self._change(more)
-        return more
-
-    def _change(self, tokens: int) -> None:
-        self.remaining += tokens
-        for budget in self.budgets:
-            budget.held += tokens
+        self.remaining = remaining
 
 
 class Action(StrEnum):
-    """What becomes of a launch."""
+    """What a decision says about a launch."""
 
     ALLOW = "allow"
     WAIT = "wait"
@@ -232,9 +255,9 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An action with its reason in words, the budget that decided, and the hold where one was made."""
+    """An action with its reason in words, the budget that decided, and the hold if one was made."""
 
     action: Action
     reason: str = ""
-    budget: CommandBudgetInfo | None = None
+    budget: Budget | None = None
     hold: Hold | None = None

@@ -127,6 +127,13 @@ def format_usd(nano: int) -> str:
     return f"${nano / NANO:,.2f}"
 
 
+def decimal_usd(nano: int) -> str:
+    """Nano-dollars as an exact decimal string of dollars: `2.5`, `0.000000001`."""
+    whole, fraction = divmod(abs(nano), NANO)
+    digits = f"{fraction:09}".rstrip("0")
+    return f"{'-' if nano < 0 else ''}{whole}" + (f".{digits}" if digits else "")
+
+
 def format_tokens(tokens: int) -> str:
     """Tokens in short: `950`, `3.0K`, `1.2M`, `4.5B`."""
     for size, unit in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "K")):

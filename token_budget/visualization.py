@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import CommandBudgetInfo, Scope
+from token_budget.models import Budget, Scope, Unit
 from token_budget.text import ELLIPSIS, fit, format_tokens, format_usd
 
 GREEN, YELLOW, RED, RESET = "\033[32m", "\033[33m", "\033[31m", "\033[0m"
@@ -44,10 +44,10 @@ def render_budget_panel(
     inner = max(12, width - 4)
     rows: list[str] = []
     for title, budgets in (
-        ("Budgets of All Runs:", list(manager.window_budgets.values())),
-        ("Command Budgets:", list(manager.command_budgets.values())),
-        ("Instance Budgets:", list(manager.instance_budgets.values())),
-        ("Cost Budgets (estimates):", list(manager.cost_budgets.values())),
+        ("Budgets of All Runs:", [budget for budget in manager.windows if budget.unit is Unit.TOKENS]),
+        ("Command Budgets:", list(manager.budgets_of(Scope.COMMAND).values())),
+        ("Instance Budgets:", list(manager.budgets_of(Scope.INSTANCE).values())),
+        ("Cost Budgets (estimates):", [budget for budget in manager.budgets if budget.unit is Unit.USD]),
     ):
         if budgets:
             rows.append(fit(title, inner))
@@ -66,9 +66,7 @@ def boxed(lines: list[str], *, inner: int, ascii_only: bool = False) -> list[str
     return [f"╔{rule}╗", *(f"║ {line} ║" for line in lines), f"╚{rule}╝"]
 
 
-def _rows(
-    budgets: Iterable[CommandBudgetInfo], label_width: int, inner: int, *, color: bool, ascii_only: bool
-) -> list[str]:
+def _rows(budgets: Iterable[Budget], label_width: int, inner: int, *, color: bool, ascii_only: bool) -> list[str]:
     """One line for each budget, `inner` cells wide, with the bars below each other."""
     budgets = list(budgets)
     ellipsis = "..." if ascii_only else ELLIPSIS
@@ -79,7 +77,8 @@ def _rows(
         bar_width = room - label_width
     lines = []
     for budget, tail in zip(budgets, tails, strict=True):
-        label = "Overall:" if budget.scope is Scope.OVERALL and not budget.money else f"  {budget.key or budget.scope}"
+        is_overall = budget.scope is Scope.OVERALL and budget.unit is Unit.TOKENS
+        label = "Overall:" if is_overall else f"  {budget.key or budget.scope}"
         bar = ""
         if bar_width >= 4:
             bar = render_progress_bar(budget.used, budget.limit, bar_width, color=False, ascii_only=ascii_only)
@@ -92,12 +91,12 @@ def _rows(
     return lines
 
 
-def _figures(budget: CommandBudgetInfo) -> str:
+def _figures(budget: Budget) -> str:
     """What stands behind a bar, e.g. `90% 900/1.0K (Warning!)`; for a command the warning follows the percentage."""
     warning = " (Warning!)" if budget.percentage >= 90 else ""
-    said = format_usd if budget.money else format_tokens
-    figures = f" {said(budget.used)}/{said(budget.limit)}"
+    show = format_usd if budget.unit is Unit.USD else format_tokens
+    figures = f" {show(budget.used)}/{show(budget.limit)}"
     if budget.held + budget.held_elsewhere:
-        figures += f" +{said(budget.held + budget.held_elsewhere)} held"
+        figures += f" +{show(budget.held + budget.held_elsewhere)} held"
     both = figures + warning if budget.scope is Scope.OVERALL else warning + figures
     return f"{int(budget.percentage)}%{both}"

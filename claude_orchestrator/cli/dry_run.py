@@ -10,7 +10,7 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.gateway.choice import Meter
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Action, CommandBudgetInfo, Hold, Weights
+from token_budget.models import Action, Hold, Unit, Weights
 from token_budget.text import RenderOptions, format_usd, printable
 from token_budget.visualization import render_budget_panel
 
@@ -79,9 +79,8 @@ def _chances(to_run: Sequence[LaunchSpec], manager: TokenBudgetManager) -> list[
     """How likely the whole plan fits each budget, where that is known."""
     lines = []
     for budget in manager.budgets:
-        drawing_on = manager.cost_budgets_for if budget.money else manager.budgets_for
-        drawing = [spec for spec in to_run if budget in drawing_on(spec.base_command, spec.name)]
-        found = [spec.cost_forecast if budget.money else spec.forecast for spec in drawing]
+        drawing = [spec for spec in to_run if budget in manager.budgets_for(spec.base_command, spec.name)]
+        found = [spec.forecasts.get(budget.unit) for spec in drawing]
         forecasts = [forecast for forecast in found if forecast is not None and forecast.known]
         if not drawing or len(forecasts) < len(drawing):
             continue
@@ -89,15 +88,14 @@ def _chances(to_run: Sequence[LaunchSpec], manager: TokenBudgetManager) -> list[
 
         chance = chance_that_sum_is_under(forecasts, budget.limit - budget.used - budget.held_elsewhere)
         if chance is not None:
-            lines.append(f"Chance that all of it fits the {budget.label} budget ({_limit(budget)}): {chance:.0%}")
+            limit = budget.unit.show(budget.limit)
+            lines.append(f"Chance that all of it fits the {budget.label} budget ({limit}): {chance:.0%}")
     return lines
 
 
 def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
-    costs = manager.cost_budgets_for(spec.base_command, spec.name)
-    budgets = manager.budgets_for(spec.base_command, spec.name) + costs
-    nano = spec.estimate_nano
-    decision = manager.reserve(spec.base_command, spec.estimate_tokens, spec.name, estimated_nano=nano)
+    budgets = manager.budgets_for(spec.base_command, spec.name)
+    decision = manager.reserve(spec.base_command, spec.estimate, spec.name)
     if decision.hold is not None:
         holds.append(decision.hold)
     lines = [f"{spec.index + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
@@ -109,20 +107,16 @@ def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) 
         lines.append(f"   env:       {', '.join(name for name, _ in spec.env)} (values not shown)")
     if spec.timeout_s is not None:
         lines.append(f"   timeout:   {spec.timeout_s:g} s")
-    named = ", ".join(f"{budget.label} ({_limit(budget)})" for budget in budgets) or "none"
+    named = ", ".join(f"{budget.label} ({budget.unit.show(budget.limit)})" for budget in budgets) or "none"
     lines.append(f"   budgets:   {named}")
-    lines.append(f"   estimate:  {spec.estimate_tokens:,} tokens" + (f", {format_usd(nano)}" if nano else ""))
-    if spec.forecast is not None:
-        lines.append(f"   forecast:  {spec.forecast.describe()}")
-    if spec.cost_forecast is not None:
-        lines.append(f"   cost:      {spec.cost_forecast.describe(money=True)}")
+    cost = f", {format_usd(spec.estimate.nano_usd)}" if spec.estimate.nano_usd else ""
+    lines.append(f"   estimate:  {spec.estimate.tokens:,} tokens{cost}")
+    for unit, title in ((Unit.TOKENS, "forecast:"), (Unit.USD, "cost:    ")):
+        if unit in spec.forecasts:
+            lines.append(f"   {title}  {spec.forecasts[unit].describe(unit)}")
     reason = f" ({decision.reason})" if decision.reason else ""
     lines.append(f"   admission: {_SAID[decision.action]}{reason}")
     return lines
-
-
-def _limit(budget: CommandBudgetInfo) -> str:
-    return format_usd(budget.limit) if budget.money else f"{budget.limit:,}"
 
 
 def _settings(settings: Settings) -> list[str]:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.config import Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.settings import Settings
-from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Scope
+from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager
+from token_budget.models import Amount, Scope, Unit
 from token_budget.text import format_usd
 
 if TYPE_CHECKING:
     from token_budget.forecast import Forecast
 
 DEFAULT_ESTIMATE_TOKENS = 1_000
-# what a base command will use with a model, in tokens or with `money` in nano-dollars, where that is known
-Foretell = Callable[[str | None, str | None, bool], "Forecast | None"]
+# what a base command will use with a model, in a unit, if that is known
+ForecastFn = Callable[[str | None, str | None, Unit], "Forecast | None"]
 GO_ON = "You were interrupted. Continue where you left off."
 
 STREAM_ARGS = (
@@ -50,31 +50,24 @@ class LaunchSpec:
     turns: tuple[str, ...]
     cwd: str
     env: tuple[tuple[str, str], ...]
-    estimate_tokens: int
+    estimate: Amount
     timeout_s: float | None
     retries: int
     session_id: str | None
     rehearsal: Rehearsal
     turns_before: int = 0
     goes_on: bool = False
-    forecast: Forecast | None = None
-    cost_forecast: Forecast | None = None
-
-    @property
-    def estimate_nano(self) -> int:
-        """What it is expected to cost, in nano-dollars; 0 where nobody knows."""
-        return (self.cost_forecast.p50 if self.cost_forecast is not None else None) or 0
+    forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedBudget:
-    """A limit on a command or an instance; `explicit` unless it is an instance's own `max_tokens_per_command`."""
+    """A limit on a command or an instance."""
 
     scope: Scope
     key: str
     limit: int
-    explicit: bool
-    money: bool = False
+    unit: Unit = Unit.TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +90,7 @@ def make_plan(
     *,
     workspace: str,
     claude_bin: str,
-    forecast: Foretell = lambda base_command, model, money: None,
+    forecast: ForecastFn = lambda base_command, model, unit: None,
 ) -> Plan:
     """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing."""
     specs = tuple(
@@ -107,13 +100,13 @@ def make_plan(
     explicit, warnings = _explicit_budgets(settings.command_budgets, specs)
     named = {(budget.scope, budget.key) for budget in explicit}
     own = [
-        PlannedBudget(Scope.INSTANCE, spec.name, instance.max_tokens_per_command, explicit=False)
+        PlannedBudget(Scope.INSTANCE, spec.name, instance.max_tokens_per_command)
         for spec, instance in zip(specs, config.instances, strict=True)
         if instance.max_tokens_per_command is not None
         and (Scope.INSTANCE, spec.name) not in named
         and (Scope.COMMAND, spec.base_command) not in named
     ]
-    costs, more = _explicit_budgets(settings.command_cost_budgets, specs, money=True)
+    costs, more = _explicit_budgets(settings.command_cost_budgets, specs, Unit.USD)
     return Plan(specs, (*explicit, *own, *costs), (*config.warnings, *warnings, *more))
 
 
@@ -138,27 +131,19 @@ def continued(spec: LaunchSpec, session_id: str, turns_done: int) -> LaunchSpec:
 
 def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
     """A budget manager with the plan's limits."""
-    manager = TokenBudgetManager(settings.overall_token_budget, settings.budget_enforcement_mode)
-    for scope in (Scope.DAILY, Scope.WEEKLY, Scope.MONTHLY):
-        limit = getattr(settings, f"{scope}_token_budget")
-        if limit is not None:
-            manager.set_window_budget(scope, limit)
-    for scope in (Scope.OVERALL, Scope.DAILY, Scope.WEEKLY, Scope.MONTHLY):
-        limit = getattr(settings, f"{scope}_cost_budget")
-        if limit is not None:
-            manager.set_cost_budget(scope, limit)
+    manager = TokenBudgetManager(enforcement_mode=settings.budget_enforcement_mode)
+    for unit, word in ((Unit.TOKENS, "token"), (Unit.USD, "cost")):
+        for scope in (Scope.OVERALL, *WINDOW_SCOPES):
+            limit = getattr(settings, f"{scope}_{word}_budget")
+            if limit is not None:
+                manager.set_budget(scope, limit, unit=unit)
     for budget in plan.budgets:
-        if budget.money:
-            manager.set_cost_budget(budget.scope, budget.limit, budget.key)
-        elif budget.scope is Scope.COMMAND:
-            manager.set_command_budget(budget.key, budget.limit)
-        else:
-            manager.set_instance_budget(budget.key, budget.limit)
+        manager.set_budget(budget.scope, budget.limit, budget.key, budget.unit)
     return manager
 
 
 def _explicit_budgets(
-    budgets: Iterable[tuple[str, int]], specs: tuple[LaunchSpec, ...], *, money: bool = False
+    budgets: Iterable[tuple[str, int]], specs: tuple[LaunchSpec, ...], unit: Unit = Unit.TOKENS
 ) -> tuple[list[PlannedBudget], list[str]]:
     names = [spec.name for spec in specs]
     commands = list(dict.fromkeys(spec.base_command for spec in specs if spec.base_command is not None))
@@ -171,13 +156,13 @@ def _explicit_budgets(
                 scope = Scope.INSTANCE
             elif f"/{key}" in commands:
                 resolved = f"/{key}"
-        found[scope, resolved] = PlannedBudget(scope, resolved, limit, explicit=True, money=money)
+        found[scope, resolved] = PlannedBudget(scope, resolved, limit, unit=unit)
         if scope is Scope.COMMAND and resolved not in commands:
             import difflib
 
             known = [*commands, *names]
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known[:3]
-            amount = format_usd(limit) if money else limit
+            amount = format_usd(limit) if unit is Unit.USD else limit
             warnings.append(f"the budget {key}={amount} matches nothing in the plan; nearest: {', '.join(near)}")
     return list(found.values()), warnings
 
@@ -189,10 +174,15 @@ def _launch_spec(
     settings: Settings,
     workspace: str,
     claude_bin: str,
-    forecast: Foretell,
+    forecast: ForecastFn,
 ) -> LaunchSpec:
-    expected = forecast(base_command(instance.command), instance.model, False)
-    known = expected.p50 if expected is not None else None
+    forecasts = {
+        unit: found
+        for unit in (Unit.TOKENS, *([Unit.USD] if settings.in_money else []))
+        if (found := forecast(base_command(instance.command), instance.model, unit)) is not None
+    }
+    expected = {unit: found.p50 or 0 for unit, found in forecasts.items()}
+    tokens = instance.max_tokens_per_command or expected.get(Unit.TOKENS) or DEFAULT_ESTIMATE_TOKENS
     return LaunchSpec(
         index=index,
         name=instance.name,
@@ -204,9 +194,8 @@ def _launch_spec(
         turns=_turns(instance),
         cwd=str(PurePath(workspace, instance.cwd or "")),
         env=instance.env,
-        estimate_tokens=instance.max_tokens_per_command or known or DEFAULT_ESTIMATE_TOKENS,
-        forecast=expected,
-        cost_forecast=forecast(base_command(instance.command), instance.model, True) if settings.in_money else None,
+        estimate=Amount(tokens, expected.get(Unit.USD, 0)),
+        forecasts=forecasts,
         timeout_s=instance.timeout_s if instance.timeout_s is not None else settings.timeout_s,
         retries=instance.retries if instance.retries is not None else settings.retries,
         session_id=instance.session_id,

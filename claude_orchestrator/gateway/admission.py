@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from token_budget.models import CommandBudgetInfo, Hold, Weights
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Amount, Budget, Hold, Unit, Weights
 
 FIRST_OUTPUT_TOKENS = 2_048  # until answers have been seen
 LEAST_OUTPUT_TOKENS = 256  # less is of no use to anybody
@@ -56,31 +57,33 @@ class Verdict(Enum):
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A request that asks to go. `input_tokens` is an upper bound; budgets and, in money, `costs` are those that it
-    draws on, the latter where its model has a price (`cost`)."""
+    """A request that asks to be sent. `input_tokens` is an upper bound; `cost` is the most that the request can cost,
+    or None if its model has no price: then budgets in money do not apply."""
 
-    budgets: tuple[CommandBudgetInfo, ...]
+    budgets: tuple[Budget, ...]
     input_tokens: int
     max_tokens: int
-    costs: tuple[CommandBudgetInfo, ...] = ()
     cost: Cost | None = None
     least_tokens: int = LEAST_OUTPUT_TOKENS
     wanted_tokens: int = 0
     answer: Callable[[Verdict], None] = lambda verdict: None
     output_tokens: int = 0
     hold: Hold | None = None
-    spent: CommandBudgetInfo | None = None
+    spent: Budget | None = None
 
     @property
-    def limits(self) -> tuple[CommandBudgetInfo, ...]:
+    def limits(self) -> tuple[Budget, ...]:
         """All budgets that it is held against."""
-        return self.budgets + (self.costs if self.cost is not None else ())
+        if self.cost is not None:
+            return self.budgets
+        return tuple(budget for budget in self.budgets if budget.unit is Unit.TOKENS)
 
 
 @dataclass(slots=True)
 class Admission:
     """Admits requests in the order in which they come, as far as they share a budget."""
 
+    manager: TokenBudgetManager = field(default_factory=TokenBudgetManager)
     weights: Weights = field(default_factory=Weights)
     waiting: dict[Ticket, None] = field(default_factory=dict)
     in_flight: int = 0
@@ -109,7 +112,7 @@ class Admission:
         """The request has ended: give back what is left of its hold, and let those go who waited for it."""
         if ticket.hold is not None:
             self.in_flight -= 1
-            ticket.hold.release()
+            self.manager.release(ticket.hold)
             ticket.hold = None
         self.look_again()
 
@@ -128,7 +131,7 @@ class Admission:
 
     def look_again(self) -> None:
         """Budgets have changed: answer those who wait, first come first served for each budget."""
-        taken: set[CommandBudgetInfo] = set()
+        taken: set[Budget] = set()
         for ticket in list(self.waiting):
             if not taken.isdisjoint(ticket.limits):
                 verdict = Verdict.REFUSE if self._is_spent(ticket) else Verdict.WAIT
@@ -173,16 +176,17 @@ class Admission:
                 return True
         return False
 
-    def _room(self, ticket: Ticket, budget: CommandBudgetInfo, left: int) -> int:
+    def _room(self, ticket: Ticket, budget: Budget, left: int) -> int:
         """Output tokens that what is left of a budget pays for, beside the input."""
-        if budget.money:
+        if budget.unit is Unit.USD:
             return ticket.cost.output_for(left) if ticket.cost is not None else ANY_NUMBER
         return output_for(left - input_draw(ticket.input_tokens, self.weights), self.weights)
 
     def _go(self, ticket: Ticket, output_tokens: int) -> None:
         ticket.output_tokens = output_tokens
-        money = Hold(ticket.costs, ticket.cost.bound(output_tokens)) if ticket.cost is not None else None
-        ticket.hold = Hold(ticket.budgets, bound(ticket.input_tokens, output_tokens, self.weights), money)
+        nano_usd = ticket.cost.bound(output_tokens) if ticket.cost is not None else 0
+        most = Amount(bound(ticket.input_tokens, output_tokens, self.weights), nano_usd)
+        ticket.hold = self.manager.hold(ticket.limits, most)
         self.in_flight += 1
 
 

@@ -43,8 +43,8 @@ from claude_orchestrator.gateway.admission import (
     is_bounded,
 )
 from claude_orchestrator.gateway.usage_reader import DECODABLE, answer_meter
-from token_budget.models import CommandBudgetInfo, Hold, Usage, Weights
-from token_budget.text import format_usd
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Budget, Hold, Unit, Usage, Weights
 
 PUBLIC_API = "https://api.anthropic.com"
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
@@ -95,13 +95,12 @@ class Client:
 
     url: str
     upstream: str
-    budgets: tuple[CommandBudgetInfo, ...]
+    budgets: tuple[Budget, ...]
     on_request: Callable[[], None]
     on_usage: Callable[[ApiUsage, Hold | None], None]
-    on_refused: Callable[[CommandBudgetInfo], None]
+    on_refused: Callable[[Budget], None]
     reserve: Callable[[Hold], Awaitable[bool]] | None
     on_settled: Callable[[Hold], None]
-    costs: tuple[CommandBudgetInfo, ...] = ()
     no_proxy: str | None = None
     price: Price | None = None
     bounds: dict[str, InputBound] = field(default_factory=dict)
@@ -125,7 +124,8 @@ class Client:
     def cost_of(self, asked: Asked, input_tokens: int) -> Cost | None:
         """The most that a request can cost: all its input written to the cache for an hour; None without a price."""
         model = asked.data.get("model")
-        if not self.costs or self.price is None or not isinstance(model, str):
+        in_money = any(budget.unit is Unit.USD for budget in self.budgets)
+        if not in_money or self.price is None or not isinstance(model, str):
             return None
         most = Usage(cache_creation_input_tokens=input_tokens)
         nano = self.price(model, most, input_tokens)
@@ -140,21 +140,20 @@ class Client:
 
 
 class Gateway:
-    """A context in which instances can talk to the API through us. `enforce`: refuse what budgets cannot pay for;
-    `upstream`: the API for all of them, whatever address they have of their own."""
+    """A context in which instances reach the API through this server. In block mode it refuses what the manager's
+    budgets cannot pay for. `upstream`: the API for all instances, whatever address they have of their own."""
 
     def __init__(
         self,
+        manager: TokenBudgetManager,
         weights: Weights,
         *,
-        enforce: bool,
         environ: Mapping[str, str] = os.environ,
         upstream: str | None = None,
     ) -> None:
         self._upstream = upstream
-        self.admission = Admission(weights)
-        self.enforce = enforce
-        self.requests = 0
+        self.admission = Admission(manager, weights)
+        self._enforces = manager.enforcement_mode == "block"
         self._numbers = itertools.count(1)  # of answers
         self._environ = environ
         self._clients: dict[bytes, Client] = {}
@@ -193,21 +192,20 @@ class Gateway:
 
     def open(
         self,
-        budgets: tuple[CommandBudgetInfo, ...],
+        budgets: tuple[Budget, ...],
         environ: Mapping[str, str],
         *,
         on_request: Callable[[], None],
         on_usage: Callable[[ApiUsage, Hold | None], None],
-        on_refused: Callable[[CommandBudgetInfo], None],
+        on_refused: Callable[[Budget], None],
         reserve: Callable[[Hold], Awaitable[bool]] | None = None,
         on_settled: Callable[[Hold], None] = lambda hold: None,
-        costs: tuple[CommandBudgetInfo, ...] = (),
         price: Price | None = None,
     ) -> Client:
         """A place for one attempt at an instance: its `env` makes it use the gateway.
 
-        `environ` is the instance's own, in which the API's address may be; `budgets` are in tokens, `costs` in money;
-        the latter hold where `price` knows the request's model.
+        `environ` is the instance's own, which may name the API's address. Budgets in money apply to requests whose
+        model `price` knows.
 
         `reserve` holds a request on what all runs share too, unless there is no room; `on_settled`: it is over.
         """
@@ -215,7 +213,7 @@ class Gateway:
         own = {**self._environ, **environ}
         target = (self._upstream or own.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
         url = f"http://127.0.0.1:{self.port}/{secret}"
-        client = Client(url, target, budgets, on_request, on_usage, on_refused, reserve, on_settled, costs)
+        client = Client(url, target, budgets, on_request, on_usage, on_refused, reserve, on_settled)
         client.price, client.no_proxy = price, own.get("NO_PROXY") or own.get("no_proxy")
         client.digest = hashlib.sha256(secret.encode()).digest()
         client.proxy = _proxy_for(target)
@@ -263,7 +261,7 @@ class Gateway:
                 return await self._forward(client, request, path, body, None)
             if plain == MESSAGES:  # some servers would take it as a message
                 return _error(404, "not_found_error", "claude-orchestrator: no such path", NO_RETRY)
-            if self.enforce and (client.budgets or client.costs):
+            if self._enforces and client.budgets:
                 said = f"claude-orchestrator: {plain} cannot be held to a budget"
                 return _error(400, "invalid_request_error", said, NO_RETRY)
             return await self._forward(client, request, path, body, None)
@@ -272,9 +270,8 @@ class Gateway:
 
     async def _message(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
         """A request that will be billed: admitted first where budgets are enforced, and metered."""
-        self.requests += 1
         client.on_request()
-        if not (client.budgets or client.costs) or not self.enforce:
+        if not client.budgets or not self._enforces:
             return await self._forward(client, request, path, body, Ticket((), 0, 0))
         asked = read_request(body)
         if asked is None or hdrs.CONTENT_ENCODING in request.headers:
@@ -310,7 +307,7 @@ class Gateway:
         """Bound the request's input; False where nothing bounds it, for the API does not count it."""
         bounded, more = is_bounded(body), by_server_tools(asked.data)
         ticket.input_tokens = known.of(body) + more
-        ticket.costs, ticket.cost = client.costs, client.cost_of(asked, ticket.input_tokens)
+        ticket.cost = client.cost_of(asked, ticket.input_tokens)
         if bounded and self.admission.has_room(ticket):
             return True
         exact = await self._count(client, request, path, asked)
@@ -513,12 +510,10 @@ def refusal(ticket: Ticket) -> str:
     budget = ticket.spent
     assert budget is not None
     needs = f"{ticket.input_tokens:,} for its input and at least {ticket.least_tokens:,} for its answer"
-    if budget.money and ticket.cost is not None:
-        figures = f"{format_usd(budget.used)}/{format_usd(budget.limit)}"
-        needs = f"{format_usd(ticket.cost.bound(ticket.least_tokens))} (tokens: {needs})"
-    else:
-        figures = f"{budget.used:,}/{budget.limit:,} tokens"
-    return f"claude-orchestrator: {budget.label} budget is spent: used {figures}; this request needs up to {needs}"
+    if ticket.cost is not None and budget.unit is Unit.USD:
+        needs = f"{budget.unit.show(ticket.cost.bound(ticket.least_tokens))} (tokens: {needs})"
+    spent = f"claude-orchestrator: {budget.label} budget is spent: used {budget.figures()}"
+    return f"{spent}; this request needs up to {needs}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class RehearsalRunning:
         self._session_id = spec.session_id or str(uuid.UUID(int=self._random.getrandbits(128), version=4))
         self._responses = settings.turns or DEFAULT_TURNS
         # without a figure of its own an instance uses about three quarters of its estimate
-        self._tokens = settings.tokens or max(1, round(spec.estimate_tokens * self._random.uniform(0.6, 0.9)))
+        self._tokens = settings.tokens or max(1, round(spec.estimate.tokens * self._random.uniform(0.6, 0.9)))
         self._seconds = settings.seconds or DEFAULT_SECONDS
         self._final_turn = spec.turns[-1]
         self._usage = dict.fromkeys(NAMES, 0)

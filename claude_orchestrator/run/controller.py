@@ -279,13 +279,12 @@ class _Run:
         from claude_orchestrator.gateway.fake_api import RehearsedApi
         from claude_orchestrator.gateway.server import Gateway
 
-        block = self.supervisor.manager.enforcement_mode == "block"
         async with contextlib.AsyncExitStack() as stack:
             upstream = None
             if isinstance(self.supervisor.launcher, RehearsalLauncher):
                 api = await stack.enter_async_context(RehearsedApi())
                 self.supervisor.launcher.ask, upstream = api.ask, api.url
-            gateway = Gateway(self.settings.token_weights, enforce=block, upstream=upstream)
+            gateway = Gateway(self.supervisor.manager, self.settings.token_weights, upstream=upstream)
             self.supervisor.meter = await stack.enter_async_context(gateway)
             await self.supervisor.run()
 

@@ -27,8 +27,7 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.local import Launcher, Running, control_request
 from claude_orchestrator.run.state import InstanceStatus, State, last_words
-from token_budget.models import Action, CommandBudgetInfo, Decision, Hold
-from token_budget.text import format_usd
+from token_budget.models import Action, Budget, Decision, Hold
 
 ASK_EVERY_S = 0.25  # at most this often for one instance, on its events
 ASK_SUBSCRIPTION_EVERY_S = 2.0  # with an answer that has rate limits, for which claude may have to ask elsewhere
@@ -145,21 +144,20 @@ class ApiMeter(Protocol):
 
     def open(
         self,
-        budgets: tuple[CommandBudgetInfo, ...],
+        budgets: tuple[Budget, ...],
         environ: Mapping[str, str],
         *,
         on_request: Callable[[], None],
         on_usage: Callable[[ApiUsage, Hold | None], None],
-        on_refused: Callable[[CommandBudgetInfo], None],
+        on_refused: Callable[[Budget], None],
         reserve: Callable[[Hold], Awaitable[bool]],
         on_settled: Callable[[Hold], None],
-        costs: tuple[CommandBudgetInfo, ...],
         price: Price | None,
     ) -> Any:
         """A place for one attempt, which is a MeterPlace; `environ` is the instance's own: the API's address is in it
         where it has one.
 
-        `costs` are budgets in money, which hold where `price` knows a request's model.
+        Budgets in money apply to requests whose model `price` knows.
 
         `reserve` holds a request on what all runs share too, unless there is no room; `on_settled`: it is over.
         """
@@ -193,16 +191,16 @@ class Host(Protocol):
     def max_usd_of(self, spec: LaunchSpec, hold: Hold) -> str | None:
         """What an instance may spend at most, as text, where its budgets in money are enforced."""
 
-    def budgets_of(self, spec: LaunchSpec) -> tuple[CommandBudgetInfo, ...]:
+    def budgets_of(self, spec: LaunchSpec) -> tuple[Budget, ...]:
         """The budgets that this instance draws on."""
 
-    def costs_of(self, spec: LaunchSpec) -> tuple[CommandBudgetInfo, ...]:
-        """Those in money."""
+    def release(self, hold: Hold) -> None:
+        """Give back what is left of a hold."""
 
     def record(self, status: InstanceStatus, hold: Hold | None) -> None:
         """Book what an instance has drawn since the last time, then judge it."""
 
-    def over_budget(self, spec: LaunchSpec) -> CommandBudgetInfo | None:
+    def over_budget(self, spec: LaunchSpec) -> Budget | None:
         """In block mode, the budget of this instance whose limit is passed, if there is one."""
 
 
@@ -355,7 +353,6 @@ class Session:
             on_refused=self._refused,
             reserve=self._reserve,
             on_settled=self.supervisor.accounts.released,
-            costs=self.supervisor.costs_of(spec),
             price=self.supervisor.price,
         )
         self.status.tally.metered = True
@@ -364,7 +361,7 @@ class Session:
     def _first_request(self) -> None:
         """From now on each request has a hold of its own."""
         if self.hold.remaining and self.supervisor.meter is not None:
-            self.hold.release()
+            self.supervisor.release(self.hold)
             self.supervisor.meter.look_again()
 
     async def _reserve(self, hold: Hold) -> bool:
@@ -373,7 +370,7 @@ class Session:
 
     async def _leave_meter(self) -> None:
         if self._place is not None and self.supervisor.meter is not None:
-            self.hold.release()
+            self.supervisor.release(self.hold)
             await self.supervisor.meter.close(self._place)
 
     def _metered(self, usage: ApiUsage, hold: Hold | None) -> None:
@@ -383,7 +380,7 @@ class Session:
         self.supervisor.record(self.status, hold)
         self.supervisor.on_change()
 
-    def _refused(self, budget: CommandBudgetInfo) -> None:
+    def _refused(self, budget: Budget) -> None:
         """A request was not sent, for its budget is spent: claude ends by itself, or is ended after the grace."""
         reason = f"stopped by budget: {figures(budget)}"
         if self.status.decide_end(State.STOPPED, reason):
@@ -513,8 +510,6 @@ class Session:
         self.supervisor.on_change()
 
 
-def figures(budget: CommandBudgetInfo) -> str:
+def figures(budget: Budget) -> str:
     """A budget's name and figures in a reason."""
-    if budget.money:
-        return f"{budget.label} budget: used {format_usd(budget.used)} of {format_usd(budget.limit)}"
-    return f"{budget.label} budget: used {budget.used:,}/{budget.limit:,} tokens"
+    return f"{budget.label} budget: used {budget.figures()}"

@@ -19,7 +19,7 @@ from token_budget.alerts import AlertBook
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
 from token_budget.ledger.records import WEIGHTS_KEY, Attempt, Limit, Note, Record, Run
 from token_budget.ledger.sqlite import Ledger, LedgerError
-from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope, Usage, Weights
+from token_budget.models import Action, Amount, Budget, Decision, Hold, Scope, Usage, Weights
 from token_budget.windows import Window, name_of, start_of, to_ms
 
 _T = TypeVar("_T")
@@ -68,12 +68,12 @@ class Books:
         alert: Callable[[str, dict[str, object]], None],
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
-        self.on_crossed: Callable[[CommandBudgetInfo], None] = lambda budget: None
+        self.on_crossed: Callable[[Budget], None] = lambda budget: None
         self.on_room: Callable[[], None] = lambda: None
         self._ledger = ledger
         self._run = run
         self._manager = manager
-        self.windows = _windows(manager)  # the budgets that all runs share; looking for them anew would take long
+        self.windows = manager.windows  # the budgets that all runs share; looking for them anew would take long
         self._weights = weights
         self._alerts = alerts
         self._instances = instances
@@ -87,7 +87,7 @@ class Books:
         self._ended: list[_Snapshot] = []
         self._started_ms: dict[tuple[str, int], int] = {}
         self._written: dict[tuple[str, int], _Written] = {}
-        self._holds: dict[Hold, tuple[int, int]] = {}  # as the ledger has them
+        self._holds: dict[Hold, Amount] = {}  # as the ledger has them
         self._hold_keys: dict[Hold, int] = {}
         self._released: set[Hold] = set()
         self._renewed_ms = 0
@@ -158,13 +158,12 @@ class Books:
     async def _reserve(self, status: InstanceStatus, hold: Hold) -> Decision:
         windows, ledger = self.windows, self._ledger
         assert ledger is not None
-        tokens, nano = _left_of(hold)
+        amount = hold.remaining
         reserve = partial(
             ledger.reserve,
             self._run.run,
             status.name,
-            tokens,
-            nano,
+            amount,
             _limits(windows, self._now()),
             weights=self._weights,
             now_ms=to_ms(self._now()),
@@ -177,14 +176,13 @@ class Books:
             self._failed(error)
             return Decision(Action.ALLOW, hold=hold)
         if answer.hold is not None:
-            self._hold_keys[hold], self._holds[hold] = answer.hold, (tokens, nano)
+            self._hold_keys[hold], self._holds[hold] = answer.hold, amount
         if answer.action is Action.ALLOW:
             return Decision(Action.ALLOW, hold=hold)
         budget = windows[answer.limit]
-        budget.used = max(budget.used, answer.used)
-        budget.held_elsewhere = answer.held_elsewhere
+        self._manager.update_shared(budget, max(budget.used, answer.used), answer.held_elsewhere)
         held = answer.held if answer.action is Action.WAIT else None
-        reason = would_exceed(budget, nano if budget.money else tokens, held)
+        reason = would_exceed(budget, amount.of(budget.unit), held)
         return Decision(answer.action, reason, budget, hold)
 
     def note(self, status: InstanceStatus) -> None:
@@ -228,7 +226,7 @@ class Books:
         ledger, windows = self._ledger, self.windows
         now_ms = to_ms(self._now())
         renew = bool(self._holds) and now_ms - self._renewed_ms >= RENEW_EVERY_MS
-        holds = {hold: (0, 0) if hold in self._released else _left_of(hold) for hold in self._holds}
+        holds = {hold: Amount() if hold in self._released else hold.remaining for hold in self._holds}
         news = bool(self._dirty or self._ended or self._notes or whole or renew or holds != self._holds)
         if ledger is None or not (news or (look and windows)):
             return
@@ -242,20 +240,22 @@ class Books:
         attempts = [snapshot.attempt for snapshot in snapshots]
         records = [record for snapshot in snapshots for record in self._difference(snapshot, now_ms)]
         limits = _limits(windows, self._now())
-        drawn, spent = self._manager.total_usage, self._manager.total_cost_nano
+        recorded = self._manager.total
 
-        def write() -> tuple[list[int], tuple[int, int]]:
+        def write() -> tuple[list[int], Amount]:
             if news:
                 runs = [self._run] if whole else []
                 until = {hold: 0 if hold in released else now_ms + LEASE_MS for hold in holds}
-                left = [(keys[hold], self._run.run, *amounts, until[hold]) for hold, amounts in holds.items()]
-                ledger.write(runs=runs, attempts=attempts, records=records, notes=notes, holds=left)
+                rows = [
+                    (keys[hold], self._run.run, left.tokens, left.nano_usd, until[hold]) for hold, left in holds.items()
+                ]
+                ledger.write(runs=runs, attempts=attempts, records=records, notes=notes, holds=rows)
             if not windows:
-                return [], (0, 0)
+                return [], Amount()
             return ledger.used(limits, self._weights), ledger.held_by_others(self._run.run, now_ms)
 
         try:
-            used, (tokens, nano) = await self._in_thread(write)
+            used, held = await self._in_thread(write)
         except LedgerError as error:
             self._failed(error)
             self._dirty, self._ended = {**dirty, **self._dirty}, ended + self._ended
@@ -271,16 +271,13 @@ class Books:
         self._released -= released
         before = [(budget.used, budget.held_elsewhere) for budget in windows]
         for budget, sum_used in zip(windows, used, strict=True):
-            self._learn(budget, sum_used, nano if budget.money else tokens, drawn, spent)
+            self._learn(budget, sum_used + (self._manager.total - recorded).of(budget.unit), held.of(budget.unit))
         if before != [(budget.used, budget.held_elsewhere) for budget in windows]:
             self.on_room()
 
-    def _learn(self, budget: CommandBudgetInfo, used: int, held: int, drawn: int, spent: int) -> None:
-        """What the ledger says, and what was recorded here while it was asked."""
-        since = self._manager.total_cost_nano - spent if budget.money else self._manager.total_usage - drawn
-        was_exceeded = budget.exceeded
-        budget.used, budget.held_elsewhere = used + since, held
-        if budget.exceeded and not was_exceeded:
+    def _learn(self, budget: Budget, used: int, held: int) -> None:
+        """Take over what the ledger has, and what this run recorded while the ledger was read."""
+        if self._manager.update_shared(budget, used, held):
             self.on_crossed(budget)
 
     def _snapshot(self, status: InstanceStatus) -> _Snapshot:
@@ -356,7 +353,7 @@ class Books:
     async def _raise_alerts(self) -> None:
         now = self._now()
 
-        def window_of(budget: CommandBudgetInfo) -> str:
+        def window_of(budget: Budget) -> str:
             return name_of(WINDOWS[budget.scope], now) if budget.scope in WINDOWS else f"run {self._run.run}"
 
         found = self._alerts.due(self._manager.budgets, window_of, self._run.run)
@@ -377,26 +374,21 @@ class Books:
             if alert.key in claimed:
                 self._alert(alert.text, alert.payload(now.astimezone().isoformat()))
 
-    def _expected(self) -> Counter[CommandBudgetInfo]:
+    def _expected(self) -> Counter[Budget]:
         """What those who draw on each budget will still use by their forecasts, where there are any."""
-        left: Counter[CommandBudgetInfo] = Counter()
+        left: Counter[Budget] = Counter()
         for status in self._instances:
             spec = status.spec
             if status.ended:
                 continue
-            drawn = self._weights.draw(status.usage)
-            parts = [
-                (spec.forecast, drawn, self._manager.budgets_for(spec.base_command, spec.name)),
-                (
-                    spec.cost_forecast,
-                    status.cost_nano or 0,
-                    self._manager.cost_budgets_for(spec.base_command, spec.name),
-                ),
-            ]
-            for forecast, used, budgets in parts:
-                if forecast is not None and forecast.known:
-                    more = max(0, (forecast.given(used).p50 or 0) - used)
-                    left.update(dict.fromkeys(budgets, more))
+            used = Amount(self._weights.draw(status.usage), status.cost_nano or 0)
+            more = {
+                unit: max(0, (forecast.given(used.of(unit)).p50 or 0) - used.of(unit))
+                for unit, forecast in spec.forecasts.items()
+                if forecast.known
+            }
+            budgets = self._manager.budgets_for(spec.base_command, spec.name)
+            left.update({budget: more[budget.unit] for budget in budgets if budget.unit in more})
         return left
 
 
@@ -407,25 +399,16 @@ def _completed_by(attempt: Attempt, known: Attempt | None) -> Attempt:
     return replace(attempt, started_ms=known.started_ms, ended_ms=known.ended_ms, outcome=known.outcome)
 
 
-def _left_of(hold: Hold) -> tuple[int, int]:
-    """Tokens and nano-dollars."""
-    return hold.remaining, hold.money.remaining if hold.money is not None else 0
-
-
-def _windows(manager: TokenBudgetManager) -> tuple[CommandBudgetInfo, ...]:
-    return tuple(budget for budget in manager.budgets if budget.scope in WINDOWS)
-
-
-def _limits(windows: Iterable[CommandBudgetInfo], now: datetime) -> list[Limit]:
-    return [Limit(to_ms(start_of(WINDOWS[budget.scope], now)), budget.limit, money=budget.money) for budget in windows]
+def _limits(windows: Iterable[Budget], now: datetime) -> list[Limit]:
+    return [Limit(to_ms(start_of(WINDOWS[budget.scope], now)), budget.limit, budget.unit) for budget in windows]
 
 
 def look_at_others(ledger: Ledger, manager: TokenBudgetManager, weights: Weights) -> None:
     """What all runs use and hold now of the windows' budgets, for a look without a run."""
-    now, windows = datetime.now(), _windows(manager)
-    tokens, nano = ledger.held_by_others("", to_ms(now))
+    now, windows = datetime.now(), manager.windows
+    held = ledger.held_by_others("", to_ms(now))
     for budget, used in zip(windows, ledger.used(_limits(windows, now), weights), strict=True):
-        budget.used, budget.held_elsewhere = used, nano if budget.money else tokens
+        manager.update_shared(budget, used, held.of(budget.unit))
 
 
 def budgets_text(manager: TokenBudgetManager, weights: Weights) -> str:

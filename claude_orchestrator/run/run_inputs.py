@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from claude_orchestrator.config.config import WINDOWS
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
-from token_budget.models import Weights
+from token_budget.models import Unit, Weights
 
 if TYPE_CHECKING:
     from token_budget.forecast import Forecast
@@ -56,20 +56,20 @@ class Forecasts:
     def __init__(self, ledger: Ledger | None, weights: Weights) -> None:
         self._ledger = ledger
         self._weights = weights
-        self._known: dict[tuple[str | None, str | None, bool], Forecast] = {}
+        self._known: dict[tuple[str | None, str | None, Unit], Forecast] = {}
 
-    def of(self, base_command: str | None, model: str | None, money: bool) -> Forecast | None:
-        """The forecast for a base command, in tokens or nano-dollars; None without a ledger. Raises LedgerError."""
+    def of(self, base_command: str | None, model: str | None, unit: Unit) -> Forecast | None:
+        """The forecast for a base command; None without a ledger. Raises LedgerError."""
         if self._ledger is None:
             return None
-        key = base_command, model, money
+        key = base_command, model, unit
         if key not in self._known:
             import time
 
             from token_budget.forecast import forecast
             from token_budget.ledger.samples import observations
 
-            known = observations(self._ledger, base_command, money=money, weights=self._weights)
+            known = observations(self._ledger, base_command, unit=unit, weights=self._weights)
             self._known[key] = forecast(known, base_command, model or "", time.time())
         return self._known[key]
 

@@ -25,7 +25,7 @@ from claude_orchestrator.claude.events import (
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import LaunchSpec, continued
 from token_budget.api_usage import MESSAGE, UsagePart
-from token_budget.models import Usage, Weights
+from token_budget.models import Amount, Usage, Weights
 from token_budget.text import NANO
 
 MAX_TOOL_IDS = 100_000
@@ -109,8 +109,7 @@ class InstanceStatus:
         self.unknown_command: str | None = None
         self._answers = 0
         self._last_known_usage = Usage()
-        self._last_known_total_tokens = 0
-        self._last_known_cost_nano = 0
+        self._last_known = Amount()
         self._priced: dict[str, Counter[str]] = {}
         self._priced_by_model: Counter[str] = Counter()
         self._ending: tuple[State, str] | None = None
@@ -310,16 +309,16 @@ class InstanceStatus:
             self.tools[name] += 1
 
     def take_news(self) -> bool:
-        """Whether more was counted since the last call."""
+        """Whether more was counted, or it has cost more, since the last call."""
         changed = self._last_known_usage is not self.tally.usage and self._last_known_usage != self.tally.usage
         self._last_known_usage = self.tally.usage
-        return changed
+        return changed or (self.cost_nano or 0) > self._last_known.nano_usd
 
-    def take_delta(self, weights: Weights) -> int:
-        """The tokens, weighted, that this instance has drawn since the last call."""
-        total = weights.draw(self.tally.usage)
-        delta = total - self._last_known_total_tokens
-        self._last_known_total_tokens = total
+    def take_delta(self, weights: Weights) -> Amount:
+        """What this attempt has drawn and cost since the last call; its cost is never negative."""
+        now = Amount(weights.draw(self.tally.usage), max(self.cost_nano or 0, self._last_known.nano_usd))
+        delta = now - self._last_known
+        self._last_known = now
         return delta
 
     @property
@@ -357,13 +356,6 @@ class InstanceStatus:
                 self._priced[response_id] = by_model
                 self._priced_by_model.subtract(before)
                 self._priced_by_model.update(by_model)
-
-    def take_cost(self) -> int:
-        """What this attempt has cost since the last call, in nano-dollars; never negative."""
-        total = self.cost_nano or 0
-        delta = max(0, total - self._last_known_cost_nano)
-        self._last_known_cost_nano += delta
-        return delta
 
     def decide_end(self, state: State, reason: str) -> bool:
         """Decide how this instance ends; the first decision stands. Returns whether this is it."""

@@ -27,9 +27,9 @@ from claude_orchestrator.run.instance_runner import (
 from claude_orchestrator.run.retries import RATE_LIMIT, backoff_s, passing_cause, reset_wait_s, session_is_lost
 from claude_orchestrator.run.state import InstanceStatus, State, rate_limit_rows
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Action, CommandBudgetInfo, Decision, Hold, Scope
-from token_budget.rebalance import GROW_BELOW, LEAST_SHARE_TOKENS, Adjustment, floor_of, max_min_shares
-from token_budget.text import NANO, format_usd
+from token_budget.holds import GROW_BELOW, LEAST_SHARE_TOKENS, Adjustment, floor_of, max_min_shares
+from token_budget.models import Action, Budget, Decision, Hold, Scope, Unit
+from token_budget.text import NANO
 
 LOOK_AT_CLOCK_S = 30.0
 MAX_ADJUSTMENTS = 1_000
@@ -131,7 +131,7 @@ class Supervisor:
 
         Who waits for a budget goes first: nobody who came later takes from that budget.
         """
-        reserved: set[CommandBudgetInfo] = set()
+        reserved: set[Budget] = set()
         pauses_s: list[float] = []
         for status in self.instances:
             if status.state not in (State.PENDING, State.WAITING):
@@ -171,12 +171,13 @@ class Supervisor:
     async def _decide(self, status: InstanceStatus) -> Decision:
         """Whether an instance may be launched: by the budgets of this run, then by those that all runs share."""
         spec = status.spec
-        nano = spec.estimate_nano
-        decision = self.manager.reserve(spec.base_command, spec.estimate_tokens, spec.name, estimated_nano=nano)
+        decision = self.manager.reserve(spec.base_command, spec.estimate, spec.name)
         if decision.action is Action.WAIT and decision.budget is not None and self.settings.adjust == "fair":
             share_tokens = self._share(spec, decision.budget)
             if share_tokens is not None:
-                decision = self.manager.reserve(spec.base_command, share_tokens, spec.name, estimated_nano=nano)
+                decision = self.manager.reserve(
+                    spec.base_command, replace(spec.estimate, tokens=share_tokens), spec.name
+                )
         if decision.hold is None:
             return decision
         shared = await self.accounts.admit(status, decision.hold)
@@ -192,23 +193,23 @@ class Supervisor:
 
     # -- adjustment: holds change, limits never --
 
-    def _share(self, spec: LaunchSpec, budget: CommandBudgetInfo) -> int | None:
+    def _share(self, spec: LaunchSpec, budget: Budget) -> int | None:
         """Make room for one that would wait: everybody's hold becomes its max-min fair share of what is left.
 
         Returns what it may hold, or None where that is too little to start with.
         """
         holders = [session for session in self._sessions.values() if budget in session.hold.budgets]
-        wanted = [*(session.hold.remaining for session in holders), spec.estimate_tokens]
+        wanted = [*(session.hold.remaining.tokens for session in holders), spec.estimate.tokens]
         *shares, own = max_min_shares(budget.limit - budget.used - budget.held_elsewhere, wanted)
-        if budget.money or own < floor_of(spec.estimate_tokens):
+        if budget.unit is Unit.USD or own < floor_of(spec.estimate.tokens):
             return None
         for session, share in zip(holders, shares, strict=True):
-            less = session.hold.shrink_to(share)
+            less = self.manager.shrink(session.hold, share)
             if less:
                 why = f"so that {spec.name} can start: fair shares of what the {budget.label} budget has left"
                 self._adjusted(session.status.name, f"hold of {session.status.name} down by {less:,} tokens, {why}")
-        if own < spec.estimate_tokens:
-            what = f"{spec.name} starts with {own:,} of {spec.estimate_tokens:,} tokens"
+        if own < spec.estimate.tokens:
+            what = f"{spec.name} starts with {own:,} of {spec.estimate.tokens:,} tokens"
             self._adjusted(spec.name, f"{what}: its fair share of what the {budget.label} budget has left")
         return own
 
@@ -217,15 +218,16 @@ class Supervisor:
         spec = status.spec
         if self.manager.enforcement_mode != "block" or self.settings.adjust == "off" or status.tally.metered:
             return
-        if status.ending or status.work_done or hold.remaining >= GROW_BELOW * spec.estimate_tokens:
+        if status.ending or status.work_done or hold.remaining.tokens >= GROW_BELOW * spec.estimate.tokens:
             return
-        further, drawn = spec.estimate_tokens, self.settings.token_weights.draw(status.usage)
-        if spec.forecast is not None:
-            expected = spec.forecast.given(drawn).p50
+        further, drawn = spec.estimate.tokens, self.settings.token_weights.draw(status.usage)
+        forecast = spec.forecasts.get(Unit.TOKENS)
+        if forecast is not None:
+            expected = forecast.given(drawn).p50
             further = max(LEAST_SHARE_TOKENS, expected - drawn) if expected is not None else further
-        room = min((budget.free for budget in hold.budgets), default=0)
+        room = min((budget.free for budget in hold.budgets if budget.unit is Unit.TOKENS), default=0)
         if room >= LEAST_SHARE_TOKENS:
-            more = hold.grow(further)
+            more = self.manager.grow(hold, further)
             text = f"hold of {spec.name} up by {more:,} tokens: it has used {status.total_tokens:,}"
             self._adjusted(spec.name, text, more)
 
@@ -264,7 +266,7 @@ class Supervisor:
             "launch",
             instance=status.name,
             attempt=status.attempts,
-            hold=hold.remaining,
+            hold=hold.remaining.tokens,
             session=spec.session_id,
             turns_done=spec.turns_before,
             goes_on=spec.goes_on,
@@ -354,18 +356,17 @@ class Supervisor:
 
     # -- budgets --
 
-    def budgets_of(self, spec: LaunchSpec) -> tuple[CommandBudgetInfo, ...]:
+    def budgets_of(self, spec: LaunchSpec) -> tuple[Budget, ...]:
         """The budgets that this instance draws on."""
         return self.manager.budgets_for(spec.base_command, spec.name)
 
-    def costs_of(self, spec: LaunchSpec) -> tuple[CommandBudgetInfo, ...]:
-        """Those in money."""
-        return self.manager.cost_budgets_for(spec.base_command, spec.name)
+    def release(self, hold: Hold) -> None:
+        """Give back what is left of a hold."""
+        self.manager.release(hold)
 
     def record(self, status: InstanceStatus, hold: Hold | None) -> None:
         """Book what an instance has used since the last time, then judge it."""
-        news, cost_nano = status.take_news(), status.take_cost()
-        if not news and not cost_nano:
+        if not status.take_news():
             return
         self.accounts.note(status)
         usage = status.tally.usage.counts
@@ -374,10 +375,7 @@ class Supervisor:
         )
         delta = status.take_delta(self.settings.token_weights)
         command, name = status.spec.base_command, status.name
-        crossed = self.manager.record_usage(command, delta, name, hold)
-        if cost_nano:
-            crossed += self.manager.record_cost(command, cost_nano, name, hold)
-        for budget in crossed:
+        for budget in self.manager.record(command, delta, name, hold):
             self.crossed(budget)
         if hold is not None:
             self._grow(status, hold)
@@ -400,11 +398,11 @@ class Supervisor:
         """What an instance may spend at most, as text, where its budgets in money are enforced."""
         if self.manager.enforcement_mode != "block":
             return None
-        budgets = self.costs_of(spec)
+        budgets = [budget for budget in self.budgets_of(spec) if budget.unit is Unit.USD]
         left = min((budget.limit - budget.used for budget in budgets), default=0)
         return f"{left / NANO:.6f}" if left > 1000 else None
 
-    def crossed(self, budget: CommandBudgetInfo) -> None:
+    def crossed(self, budget: Budget) -> None:
         self.say(Level.WARNING, _exceeded(budget))
         self.journal.write("crossing", budget=budget.label, used=budget.used, limit=budget.limit)
         self._syncing = asyncio.ensure_future(self._sync())  # not waited for: the stops come first
@@ -413,26 +411,26 @@ class Supervisor:
                 session.stop_if_over()
             self._wake.set()
 
-    def over_budget(self, spec: LaunchSpec) -> CommandBudgetInfo | None:
+    def over_budget(self, spec: LaunchSpec) -> Budget | None:
         """In block mode, the budget of this instance whose limit is passed, if there is one."""
         if self.manager.enforcement_mode != "block":
             return None
-        return next((budget for budget in (*self.budgets_of(spec), *self.costs_of(spec)) if budget.exceeded), None)
+        return next((budget for budget in self.budgets_of(spec) if budget.exceeded), None)
 
 
-def _exceeded(budget: CommandBudgetInfo) -> str:
+def _exceeded(budget: Budget) -> str:
     return f"Budget exceeded for {_label(budget)} ({_figures(budget)})"
 
 
-def _would_exceed(budget: CommandBudgetInfo) -> str:
+def _would_exceed(budget: Budget) -> str:
     return f"Budget would be exceeded for {_label(budget)} ({_figures(budget)}):"
 
 
-def _label(budget: CommandBudgetInfo) -> str:
+def _label(budget: Budget) -> str:
     return budget.label.replace("overall", "overall session") if budget.scope is Scope.OVERALL else budget.label
 
 
-def _figures(budget: CommandBudgetInfo) -> str:
-    if budget.money:
-        return f"used: {format_usd(budget.used)}/{format_usd(budget.limit)}"
+def _figures(budget: Budget) -> str:
+    if budget.unit is Unit.USD:
+        return f"used: {budget.figures()}"
     return f"used: {budget.used}/{budget.limit} tokens"

@@ -15,9 +15,9 @@ from claude_orchestrator.gateway.choice import STREAM, Meter
 from claude_orchestrator.run.resume import Past
 from claude_orchestrator.run.state import InstanceStatus, State, rate_limit_rows
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import CommandBudgetInfo, Scope, Usage
-from token_budget.rebalance import Adjustment
-from token_budget.text import RenderOptions, display_width, fit, format_tokens, printable
+from token_budget.holds import Adjustment
+from token_budget.models import Budget, Scope, Unit, Usage
+from token_budget.text import RenderOptions, decimal_usd, display_width, fit, format_tokens, printable
 from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color, render_budget_panel
 
 SCHEMA_VERSION = 1
@@ -211,7 +211,7 @@ def _row(
 ) -> str:
     usage = status.usage
     command, name = status.spec.base_command, status.name
-    tightest = _tightest(manager.budgets_for(command, name) + manager.cost_budgets_for(command, name))
+    tightest = _tightest(manager.budgets_for(command, name))
     values = {
         "INSTANCE": status.name,
         "STATE": "retrying" if status.retry and status.state is State.RUNNING else str(status.state),
@@ -249,7 +249,7 @@ def _cells(
     return " ".join(cells).rstrip()
 
 
-def _tightest(budgets: Iterable[CommandBudgetInfo]) -> CommandBudgetInfo | None:
+def _tightest(budgets: Iterable[Budget]) -> Budget | None:
     return max(budgets, key=lambda budget: budget.percentage, default=None)
 
 
@@ -281,9 +281,6 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
     """The run as JSON data, `schema_version` 1. Times are ISO 8601 with the offset; costs are the CLI's own, in USD."""
     usage, exact = total_usage(run)
     manager = run.manager
-    explicit = [budget for budget in run.plan.budgets if budget.explicit and not budget.money]
-    own = [budget for budget in run.plan.budgets if not budget.explicit]
-    by_scope = {Scope.COMMAND: manager.command_budgets, Scope.INSTANCE: manager.instance_budgets}
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": run.run_id,
@@ -295,10 +292,10 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
         "meter": {"kind": run.meter.kind, "reason": run.meter.reason},
         "budgets": {
             "overall": _budget(manager.overall) if manager.overall else None,
-            "windows": {window: _budget(budget) for window, budget in manager.window_budgets.items()},
-            "costs_nano_usd": {budget.label: _budget(budget) for budget in manager.cost_budgets.values()},
-            "commands": {budget.key: _budget(by_scope[budget.scope][budget.key]) for budget in explicit},
-            "instances": {budget.key: _budget(by_scope[budget.scope][budget.key]) for budget in own},
+            "windows": {str(budget.scope): _budget(budget) for budget in manager.windows if budget.unit is Unit.TOKENS},
+            "commands": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.COMMAND).items()},
+            "instances": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.INSTANCE).items()},
+            "costs": [_cost_budget(budget) for budget in manager.budgets if budget.unit is Unit.USD],
         },
         "instances": [_instance(status, rehearsal=run.rehearsal) for status in run.instances],
         "removed_instances": [
@@ -319,11 +316,23 @@ def json_report(run: Run, ended_at: datetime, code: int) -> dict[str, Any]:
     }
 
 
-def _budget(budget: CommandBudgetInfo) -> dict[str, Any]:
+def _budget(budget: Budget) -> dict[str, Any]:
     return {
         "limit": budget.limit,
         "used": budget.used,
         "held": budget.held,
+        "percentage": round(budget.percentage, 2),
+    }
+
+
+def _cost_budget(budget: Budget) -> dict[str, Any]:
+    """A budget in money: each amount in USD as a decimal string, and as whole nano-dollars."""
+    figures = {"limit": budget.limit, "used": budget.used, "held": budget.held}
+    return {
+        "scope": str(budget.scope),
+        "key": budget.key or None,
+        **{f"{name}_usd": decimal_usd(nano_usd) for name, nano_usd in figures.items()},
+        **{f"{name}_nano_usd": nano_usd for name, nano_usd in figures.items()},
         "percentage": round(budget.percentage, 2),
     }
 

@@ -38,7 +38,7 @@ async def gateway_process(port: int) -> None:
     """Print the gateway's address; ends with its standard input."""
     manager = TokenBudgetManager(10**12, "block")
     environ = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
-    async with Gateway(Weights(), enforce=True, environ=environ) as gateway:
+    async with Gateway(manager, Weights(), environ=environ) as gateway:
         counted = Counted(manager)
 
         def take(usage: object, hold: object) -> None:

@@ -153,7 +153,7 @@ async def one(policy: Callable[[], Admission], clients: int, limit: int) -> Outc
     rounds = max(2, 4 * limit // (clients * 1800))  # several times what the budget pays for
     environ = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{api.port}"}
     connector = aiohttp.TCPConnector(limit=0)
-    async with Gateway(Weights(), enforce=True, environ=environ) as gateway:
+    async with Gateway(manager, Weights(), environ=environ) as gateway:
         gateway.admission = policy()
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
             places = [

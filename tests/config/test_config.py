@@ -17,7 +17,7 @@ from claude_orchestrator.config.settings import Given, Settings, merge, parse_co
 from claude_orchestrator.errors import UserError
 from tests.cli.test_cli import BAD_CONFIGS
 from tests.harness import ROOT
-from token_budget import Scope, Weights
+from token_budget import Amount, Scope, Weights
 
 SCHEMA = json.loads((ROOT / "claude_orchestrator" / "config" / "config.schema.json").read_text())
 FULL: dict[str, Any] = {
@@ -203,5 +203,5 @@ def test_worktrees_and_defaults() -> None:
         Settings(timeout_s=9), {"prompt": "x", "worktree": True}, {"prompt": "y", "cwd": "/abs", "timeout_s": 1}
     )
     assert plan.specs[0].argv[-1] == "--worktree" and plan.specs[0].timeout_s == 9 and plan.specs[0].cwd == "/w"
-    assert plan.specs[1].cwd == "/abs" and plan.specs[1].timeout_s == 1 and plan.specs[1].estimate_tokens == 1000
+    assert plan.specs[1].cwd == "/abs" and plan.specs[1].timeout_s == 1 and plan.specs[1].estimate == Amount(1000)
     assert not any("permission" in arg for arg in plan.specs[0].argv)

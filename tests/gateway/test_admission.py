@@ -17,7 +17,8 @@ from claude_orchestrator.gateway.admission import (
     common_end,
     is_bounded,
 )
-from token_budget.models import CommandBudgetInfo, Scope, Usage, Weights
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Amount, Budget, Scope, Unit, Usage, Weights
 
 WEIGHTS = st.sampled_from([Weights(), Weights.parse("billing"), Weights.parse("output=0"), Weights.parse("input=0.3")])
 request = st.tuples(
@@ -29,8 +30,10 @@ request = st.tuples(
 def test_no_budget_is_overspent_and_every_request_is_answered(
     requests: list[tuple[int, int, int, int, int]], limits: list[int], weights: Weights
 ) -> None:
-    overall, *commands = (CommandBudgetInfo(limit, scope=Scope.COMMAND, key=str(limit)) for limit in limits)
-    admission = Admission(weights)
+    manager = TokenBudgetManager(limits[0], "block")
+    commands = [manager.set_budget(Scope.COMMAND, limit, f"/{place}") for place, limit in enumerate(limits[1:])]
+    overall = manager.budgets[0]
+    admission = Admission(manager, weights)
     flying: list[tuple[Ticket, int, int]] = []
     answers: dict[int, Verdict] = {}
 
@@ -44,10 +47,8 @@ def test_no_budget_is_overspent_and_every_request_is_answered(
         used = Usage(ticket.input_tokens, output) if kind % 2 else Usage(0, output, ticket.input_tokens)
         draw = weights.draw(used)
         assert draw <= bound(ticket.input_tokens, ticket.output_tokens, weights)
-        if ticket.hold is not None:
-            ticket.hold.spend(draw)
-        for budget in ticket.budgets:
-            budget.used += draw
+        command = next((budget.key for budget in ticket.budgets if budget.key), None)
+        manager.record(command, Amount(draw), hold=ticket.hold)
         check()
         admission.learn(output)
         admission.settle(ticket)
@@ -77,8 +78,8 @@ def test_no_budget_is_overspent_and_every_request_is_answered(
 
 
 def test_first_come_first_served_for_each_budget() -> None:
-    overall = CommandBudgetInfo(5000, scope=Scope.OVERALL)
-    other = CommandBudgetInfo(5000, key="/other")
+    overall = Budget(5000, scope=Scope.OVERALL)
+    other = Budget(5000, key="/other")
     admission, order = Admission(), []
     first = Ticket((overall,), 1000, 64_000)
     assert admission.ask(first) is Verdict.GO and first.output_tokens == 4000
@@ -90,7 +91,7 @@ def test_first_come_first_served_for_each_budget() -> None:
 
 
 def test_a_cut_answer_is_given_more_and_scarcity_is_shared() -> None:
-    overall = CommandBudgetInfo(100_000, scope=Scope.OVERALL)
+    overall = Budget(100_000, scope=Scope.OVERALL)
     admission = Admission()
     for _ in range(50):
         admission.learn(400)
@@ -138,21 +139,21 @@ def test_images_are_seen_even_where_they_begin_and_end_alike() -> None:
 
 
 def test_the_first_request_leaves_the_others_their_share() -> None:
-    overall = CommandBudgetInfo(64_000, scope=Scope.OVERALL)
+    overall = Budget(64_000, scope=Scope.OVERALL)
     admission = Admission(places=16)
     first = Ticket((overall,), 100, 64_000)
     assert admission.ask(first) is Verdict.GO and first.output_tokens < 5_000
 
 
 def test_tokens_and_money_together() -> None:
-    overall, cost = CommandBudgetInfo(10_000), CommandBudgetInfo(1_000_000, money=True)
-    ticket = Ticket((overall,), 1_000, 64_000, costs=(cost,), cost=Cost(100_000, 300_000))
+    overall, cost = Budget(10_000), Budget(1_000_000, unit=Unit.USD)
+    ticket = Ticket((overall, cost), 1_000, 64_000, cost=Cost(100_000, 300_000))
     assert Admission().ask(ticket) is Verdict.GO
     assert ticket.output_tokens == 3_000 and cost.held == 1_000_000 and overall.held == 4_000
-    without_price = Ticket((overall,), 1_000, 64_000, costs=(cost,))
+    without_price = Ticket((overall, cost), 1_000, 64_000)
     assert Admission().ask(without_price) is Verdict.GO and cost.held == 1_000_000
     cost.used = 500_000
-    refused = Ticket((), 1_000, 64_000, costs=(cost,), cost=Cost(450_000, 300_000))
+    refused = Ticket((cost,), 1_000, 64_000, cost=Cost(450_000, 300_000))
     assert Admission().ask(refused) is Verdict.REFUSE and refused.spent is cost
     free = Cost(0, 0)
     assert free.bound(10**6) == 0 and free.output_for(0) == 2**53 and Cost(5, 0).output_for(4) == -1

@@ -84,7 +84,7 @@ def test_not_one_cent_beyond_the_budget(claude: str, tmp_path: Path) -> None:
         setup = config(*["greet me"] * 4)
         outcome = run_real(setup, api, claude, tmp_path, meter="api", at_start=with_prices, time_limit_s=90, **options)
         costs = [prices.response(entry.model, entry.billed) or 0 for entry in api.entries]
-    (budget,) = outcome.manager.cost_budgets.values()
+    (budget,) = outcome.manager.budgets
     assert 0.4 * NANO < sum(costs) <= 0.6 * NANO and abs(budget.used - sum(costs)) <= len(costs) and budget.held == 0
     stopped = [status for status in outcome.instances if status.state is State.STOPPED]
     assert stopped and "overall cost budget: used $0." in stopped[0].reason

@@ -20,7 +20,7 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.server import Client, Gateway, lowered, read_request
 from tests.benchmarks.hard_cap import Counted
 from token_budget import TokenBudgetManager
-from token_budget.models import CommandBudgetInfo, Hold, Scope, Usage, Weights
+from token_budget.models import Budget, Hold, Scope, Unit, Usage, Weights
 
 START = {"type": "message_start", "message": {"id": "msg_1", "usage": {"input_tokens": 100, "output_tokens": 1}}}
 PIECE = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word "}}
@@ -106,14 +106,14 @@ class Place:
     session: aiohttp.ClientSession
     upstream: Upstream
     usages: list[ApiUsage]
-    refused: list[CommandBudgetInfo]
+    refused: list[Budget]
 
     async def post(self, data: Any = ASK, path: str = "/v1/messages", **extra: Any) -> tuple[int, bytes]:
         async with self.session.post(self.client.url + path, json=data, **extra) as answer:
             return answer.status, await answer.read()
 
     @property
-    def budget(self) -> CommandBudgetInfo:
+    def budget(self) -> Budget:
         assert self.manager.overall is not None
         return self.manager.overall
 
@@ -125,7 +125,7 @@ async def place(behave: Behave, limit: int = 1_000_000, *, enforce: bool = True)
     manager = TokenBudgetManager(limit, "block" if enforce else "warn")
     counted = Counted(manager)
     usages: list[ApiUsage] = []
-    refused: list[CommandBudgetInfo] = []
+    refused: list[Budget] = []
 
     def on_usage(usage: ApiUsage, hold: Hold | None) -> None:
         usages.append(usage)
@@ -133,7 +133,7 @@ async def place(behave: Behave, limit: int = 1_000_000, *, enforce: bool = True)
         assert not enforce or manager.overall is None or manager.overall.used + manager.overall.held <= limit
 
     environ = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base"}
-    async with Gateway(Weights(), enforce=enforce, environ=environ) as gateway:
+    async with Gateway(manager, Weights(), environ=environ) as gateway:
         client = gateway.open(
             manager.budgets, {}, on_request=lambda: None, on_usage=on_usage, on_refused=refused.append
         )
@@ -443,7 +443,9 @@ def test_headers_that_stand_twice_pass_twice_and_small_answers_go() -> None:
 
 def test_an_instances_own_exceptions_from_proxies_stay() -> None:
     async def main() -> None:
-        async with Gateway(Weights(), enforce=True, environ={"NO_PROXY": "all.example"}) as gateway:
+        async with Gateway(
+            TokenBudgetManager(None, "block"), Weights(), environ={"NO_PROXY": "all.example"}
+        ) as gateway:
             handlers: Any = {"on_request": None, "on_usage": None, "on_refused": None}
             everybody = gateway.open((), {}, **handlers)
             own = gateway.open((), {"NO_PROXY": "own.example", "ANTHROPIC_BASE_URL": "http://own.example"}, **handlers)
@@ -464,8 +466,8 @@ def test_budgets_in_money_admit_too() -> None:
 
     async def main() -> None:
         async with place(answering(sse(START, END))) as here:
-            cost = CommandBudgetInfo(200_000, scope=Scope.OVERALL, money=True)
-            here.client.costs, here.client.price = (cost,), prices
+            cost = Budget(200_000, scope=Scope.OVERALL, unit=Unit.USD)
+            here.client.budgets, here.client.price = (*here.client.budgets, cost), prices
             ask = {**ASK, "model": "known"}
             assert (await here.post(ask))[0] == 200
             first = json.loads(here.upstream.bodies[-1])["max_tokens"]
@@ -475,7 +477,7 @@ def test_budgets_in_money_admit_too() -> None:
             assert status == 400 and b"overall cost budget is spent: used $0.0002/$0.0002" in said
             assert here.refused == [cost] and len(here.upstream.messages) == 1
             assert (await here.post({**ASK, "model": "unknown"}))[0] == 200
-            cost.used, here.client.budgets = 0, ()
+            cost.used, here.client.budgets = 0, (cost,)
             for model in ("known", "unknown"):
                 assert (await here.post({**ASK, "model": model}))[0] == 200
 

@@ -20,11 +20,11 @@ from tests.run.test_accounting import config as real_config
 from tests.scripted import Script, ScriptedRunning
 from tests.stand_in import Call, Reply, StandIn, Text, Tools
 from token_budget.budget_manager import TokenBudgetManager
+from token_budget.holds import floor_of, max_min_shares
 from token_budget.ledger.records import Attempt, Record, Run
 from token_budget.ledger.sqlite import Ledger
-from token_budget.models import Action, Scope, Usage
+from token_budget.models import Action, Amount, Scope, Unit, Usage
 from token_budget.pricing import Prices
-from token_budget.rebalance import floor_of, max_min_shares
 from token_budget.text import NANO, RenderOptions
 from token_budget.usage.history import run_detail
 
@@ -138,14 +138,16 @@ def test_what_another_orchestrator_holds_is_waited_for(place: Workplace) -> None
         argv, env=place.env, cwd=place.root, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 20
-    while not (place.root / "ledger.db").exists() or not ledger_of(place).held_by_others("", 0)[0]:
+    while not (place.root / "ledger.db").exists() or not ledger_of(place).held_by_others("", 0).tokens:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     second = {"instances": entries(3000, max_tokens_per_command=5000), "budget": budget}
     done = rehearse(place, second)
-    assert done.returncode == 0 and "held by others 8,000" in done.stderr
+    waits = re.search(r"used ([\d,]+) \+ held by others ([\d,]+) \+ estimate 5,000 > limit 9,000", done.stderr)
+    assert done.returncode == 0 and waits is not None, done.stderr
+    assert sum(int(figure.replace(",", "")) for figure in waits.groups()) == 8000  # of the first, spent or held
     assert process.wait(timeout=30) == 0
-    assert ledger_of(place).held_by_others("", 0) == (0, 0)
+    assert ledger_of(place).held_by_others("", 0) == Amount()
 
 
 def test_no_order_of_requests_of_several_orchestrators_passes_a_daily_budget(place: Workplace) -> None:
@@ -164,7 +166,7 @@ def test_no_order_of_requests_of_several_orchestrators_passes_a_daily_budget(pla
     used = [json.loads((place.root / f"report{n}.json").read_text())["totals"]["total_tokens"] for n in range(4)]
     assert sum(record.usage.total_tokens for record in ledger_of(place).records()) == sum(used)
     assert 54_000 <= sum(used) <= 60_000, (used, said)  # a response of these takes up to 10,000
-    assert ledger_of(place).held_by_others("", 0) == (0, 0)
+    assert ledger_of(place).held_by_others("", 0) == Amount()
 
 
 def test_a_dry_run_shows_what_all_runs_have_used(place: Workplace) -> None:
@@ -187,7 +189,7 @@ def test_cost_budgets_block_and_fence(place: Workplace) -> None:
     states = [instance["status"] for instance in place.report()["instances"]]
     assert states == ["completed"] * 3 + ["blocked"]
     assert "Budget exceeded for overall session cost (used: $0.0300/$0.0250)" in done.stderr
-    assert place.report()["budgets"]["costs_nano_usd"]["overall cost"]["used"] == 30_000_000
+    assert place.report()["budgets"]["costs"][0]["used_usd"] == "0.03"
     assert "--max-budget-usd=0.005000" in json.loads((place.root / "argv.json").read_text())
     assert sum(a.cost_nano or 0 for a in ledger_of(place).attempts()) == 30_000_000
     again = run(place, "/test", "--daily-cost-budget", "0.03", "--budget-enforcement-mode", "block")
@@ -196,15 +198,15 @@ def test_cost_budgets_block_and_fence(place: Workplace) -> None:
 
 def test_tokens_and_money_at_once_the_tightest_decides() -> None:
     manager = TokenBudgetManager(10_000, "block")
-    manager.set_cost_budget(Scope.COMMAND, NANO, "/test")
-    manager.set_cost_budget(Scope.OVERALL, 10 * NANO)
-    assert manager.reserve("/test", 1000, estimated_nano=NANO // 2).action is Action.ALLOW
-    assert manager.decide("/test", 1000, estimated_nano=NANO).action is Action.WAIT
-    refused = manager.decide("/test", 1000, estimated_nano=2 * NANO)
+    manager.set_budget(Scope.COMMAND, NANO, "/test", Unit.USD)
+    manager.set_budget(Scope.OVERALL, 10 * NANO, unit=Unit.USD)
+    assert manager.reserve("/test", Amount(1000, NANO // 2)).action is Action.ALLOW
+    assert manager.decide("/test", Amount(1000, NANO)).action is Action.WAIT
+    refused = manager.decide("/test", Amount(1000, 2 * NANO))
     assert refused.action is Action.BLOCK and refused.reason.startswith("/test command cost budget: used $0.00")
-    assert manager.decide("/other", 1000, estimated_nano=2 * NANO).action is Action.ALLOW
-    assert "overall budget" in manager.decide("/other", 10_001).reason
-    crossed = manager.record_cost("/test", NANO + 1)
+    assert manager.decide("/other", Amount(1000, 2 * NANO)).action is Action.ALLOW
+    assert "overall budget" in manager.decide("/other", Amount(10_001)).reason
+    crossed = manager.record("/test", Amount(0, NANO + 1))
     assert [budget.label for budget in crossed] == ["/test command cost"]
 
 
@@ -222,7 +224,7 @@ def test_costs_are_claudes_own_and_prices_agree_with_them(claude: str, tmp_path:
         outcome = run_real(real_config("greet me"), api, claude, tmp_path, meter=meter, at_start=with_prices, **options)
     stated = round((outcome.only.cost_usd or 0) * NANO)
     assert outcome.only.state is State.COMPLETED and stated > 0
-    (budget,) = outcome.manager.cost_budgets.values()
+    (budget,) = outcome.manager.budgets
     assert budget.used == outcome.only.cost_nano and abs(budget.used - stated) <= stated // 100 + 10
 
 

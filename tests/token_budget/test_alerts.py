@@ -18,20 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from token_budget.alerts import Alert, AlertBook, parse_command, parse_thresholds, parse_webhook
-from token_budget.models import CommandBudgetInfo, Scope
+from token_budget.models import Budget, Scope, Unit
 from token_budget.usage.delivery import Sinks
 
 RUN = "20261124-1"
 PAYLOAD: dict[str, object] = {"schema_version": 1, "id": "ab" * 16, "text": "80 % of the café budget is used"}
 
 
-def budget(used: int, limit: int = 10_000, *, scope: Scope = Scope.COMMAND, money: bool = False) -> CommandBudgetInfo:
-    info = CommandBudgetInfo(limit, scope=scope, key="/test" if scope is Scope.COMMAND else "", money=money)
-    info.used = used
-    return info
+def budget(used: int, limit: int = 10_000, *, scope: Scope = Scope.COMMAND, money: bool = False) -> Budget:
+    key = "/test" if scope is Scope.COMMAND else ""
+    return Budget(limit, scope=scope, key=key, unit=Unit.USD if money else Unit.TOKENS, used=used)
 
 
-def this_run(_: CommandBudgetInfo) -> str:
+def this_run(_: Budget) -> str:
     return f"run {RUN}"
 
 
@@ -105,14 +104,14 @@ def test_an_alert_says_it_in_words_and_json() -> None:
 
 
 def test_the_id_is_of_budget_unit_limit_window_and_threshold_alone() -> None:
-    one = Alert("overall", "tokens", 80, 80, 100, "run 1", "1", "text")
-    assert one.id == Alert("overall", "tokens", 80, 99, 100, "run 1", "2", "other").id
+    one = Alert("overall", Unit.TOKENS, 80, 80, 100, "run 1", "1", "text")
+    assert one.id == Alert("overall", Unit.TOKENS, 80, 99, 100, "run 1", "2", "other").id
     others = [
-        Alert("daily", "tokens", 80, 80, 100, "run 1", "1", "text"),
-        Alert("overall", "USD", 80, 80, 100, "run 1", "1", "text"),
-        Alert("overall", "tokens", None, 80, 100, "run 1", "1", "text"),
-        Alert("overall", "tokens", 80, 80, 100, "run 2", "1", "text"),
-        Alert("overall", "tokens", 80, 80, 110, "run 1", "1", "text"),  # a raised limit is another one
+        Alert("daily", Unit.TOKENS, 80, 80, 100, "run 1", "1", "text"),
+        Alert("overall", Unit.USD, 80, 80, 100, "run 1", "1", "text"),
+        Alert("overall", Unit.TOKENS, None, 80, 100, "run 1", "1", "text"),
+        Alert("overall", Unit.TOKENS, 80, 80, 100, "run 2", "1", "text"),
+        Alert("overall", Unit.TOKENS, 80, 80, 110, "run 1", "1", "text"),  # a raised limit is another one
     ]
     assert len({alert.id for alert in (one, *others)}) == 6
     assert len(one.id) == 32 and int(one.id, 16) >= 0
@@ -161,7 +160,7 @@ def test_budgets_are_told_apart_and_odd_ones_do_no_harm() -> None:
     tokens, money = budget(90, 100), budget(90, 100, money=True)
     assert len(AlertBook((80,)).due([tokens, money, budget(5, 0)], this_run, RUN)) == 2
     assert AlertBook(()).due([tokens], this_run, RUN) == []
-    odd = CommandBudgetInfo(10, key="/\x1b]0;x\x07\ud800")
+    odd = Budget(10, key="/\x1b]0;x\x07\ud800")
     odd.used = 10
     (alert,) = AlertBook((80,)).due([odd], this_run, RUN)
     assert alert.text.isprintable() and len(alert.id) == 32

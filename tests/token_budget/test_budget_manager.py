@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from token_budget import (
     Action,
+    Amount,
     CommandBudgetInfo,
+    Scope,
     TokenBudgetManager,
     Usage,
     Weights,
@@ -42,7 +44,7 @@ def test_a_bar_as_in_the_document() -> None:
 
 def test_holds_make_concurrent_launches_safe() -> None:
     manager = TokenBudgetManager(1000, "block")
-    decisions = [manager.reserve("/test", 800) for _ in range(5)]
+    decisions = [manager.reserve("/test", Amount(800)) for _ in range(5)]
     assert [decision.action for decision in decisions] == [Action.ALLOW] + [Action.WAIT] * 4
     assert "held by others 800" in decisions[1].reason
     hold = decisions[0].hold
@@ -52,25 +54,28 @@ def test_holds_make_concurrent_launches_safe() -> None:
     manager.release(hold)
     manager.release(hold)
     assert manager.overall.held == 0
-    assert manager.reserve("/test", 700).action is Action.ALLOW
-    assert manager.reserve("/test", 701).action is Action.BLOCK
+    assert manager.reserve("/test", Amount(700)).action is Action.ALLOW
+    assert manager.reserve("/test", Amount(701)).action is Action.BLOCK
 
 
 def test_warn_mode_lets_everything_go() -> None:
     manager = TokenBudgetManager(1000, "warn")
-    assert manager.reserve("/a", 800).action is Action.ALLOW
-    assert manager.reserve("/a", 800).action is Action.ALLOW  # only a hold is in the way
-    decision = manager.reserve("/a", 1001)
+    assert manager.reserve("/a", Amount(800)).action is Action.ALLOW
+    assert manager.reserve("/a", Amount(800)).action is Action.ALLOW  # only a hold is in the way
+    decision = manager.reserve("/a", Amount(1001))
     assert decision.action is Action.WARN and decision.hold is not None
 
 
 def test_the_tightest_budget_decides_and_is_named() -> None:
     manager = TokenBudgetManager(1000, "block")
     manager.set_command_budget("/test", 500)
-    manager.set_instance_budget("one", 100)
-    assert manager.decide("/test", 200, "one").reason == "instance one budget: used 0 + estimate 200 > limit 100 tokens"
-    assert "/test command budget" in manager.decide("/test", 600).reason
-    assert manager.decide("/test", 100, "one").action is Action.ALLOW
+    manager.set_budget(Scope.INSTANCE, 100, "one")
+    assert (
+        manager.decide("/test", Amount(200), "one").reason
+        == "instance one budget: used 0 + estimate 200 > limit 100 tokens"
+    )
+    assert "/test command budget" in manager.decide("/test", Amount(600)).reason
+    assert manager.decide("/test", Amount(100), "one").action is Action.ALLOW
 
 
 def test_each_crossing_is_told_once() -> None:
@@ -101,7 +106,7 @@ def test_admission_never_passes_a_limit_and_deltas_sum_up(steps: list[tuple[str,
     manager.set_command_budget("/a", 70)
     holds, spent = [], 0
     for command, estimate, tokens, ends in steps:
-        decision = manager.reserve(command, estimate)
+        decision = manager.reserve(command, Amount(estimate))
         if decision.action is Action.ALLOW:
             assert decision.hold is not None
             holds.append((command, decision.hold))
@@ -114,7 +119,7 @@ def test_admission_never_passes_a_limit_and_deltas_sum_up(steps: list[tuple[str,
             if ends:
                 manager.release(holds.pop(0)[1])
         for budget in manager.budgets:
-            assert budget.held == sum(hold.remaining for _, hold in holds if budget in hold.budgets)
+            assert budget.held == sum(hold.remaining.tokens for _, hold in holds if budget in hold.budgets)
     assert manager.total_usage == spent == (manager.overall.used if manager.overall else 0)
 
 
@@ -173,7 +178,7 @@ def test_nothing_breaks_the_box(width: int, budgets: list[tuple[str, int, int]],
     for key, limit, used in budgets:
         manager.set_command_budget(key, limit)
         manager.record_usage(key, used)
-        manager.reserve(key, 10)
+        manager.reserve(key, Amount(10))
     lines = render_budget_panel(manager, width=width, ascii_only=ascii_only)
     assert {display_width(line) for line in lines} == {width}
 

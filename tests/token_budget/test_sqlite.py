@@ -15,7 +15,7 @@ from tests.harness import ROOT
 from token_budget.ledger.records import Answer, Attempt, Limit, Note, Record, Run
 from token_budget.ledger.schema import APPLICATION_ID
 from token_budget.ledger.sqlite import Ledger, LedgerError
-from token_budget.models import Action, Usage, Weights
+from token_budget.models import Action, Amount, Unit, Usage, Weights
 from token_budget.windows import Window, end_of, name_of, start_of
 
 FLAT = Weights()
@@ -49,7 +49,7 @@ def test_what_goes_in_comes_out_once(ledger: Ledger) -> None:
     assert {row.group: row.cost_nano for row in ledger.sums("model")} == {"opus": 507, "haiku": None}
     assert [row.start_ms for row in ledger.sums(by_time=True)] == [0, 1_800_000, 2_700_000]
     assert ledger.sums(since_ms=1500, until_ms=2_500_000)[0].usage == Usage(10, 20, 30, 40)
-    assert ledger.used([Limit(0, 1), Limit(2_500_000, 1), Limit(0, 1, money=True)], FLAT) == [210, 100, 507]
+    assert ledger.used([Limit(0, 1), Limit(2_500_000, 1), Limit(0, 1, Unit.USD)], FLAT) == [210, 100, 507]
     assert ledger.used([Limit(0, 1)], Weights.parse("output=5")) == [210 + 4 * 22]
 
 
@@ -71,8 +71,10 @@ def test_an_attempt_that_ends_keeps_what_it_had(ledger: Ledger) -> None:
 def reserve(
     ledger: Ledger, tokens: int, limit: int, now_ms: int = 10, *, enforce: bool = True, nano: int = 0
 ) -> Answer:
-    limits = [Limit(0, limit), *([Limit(0, 100, money=True)] if nano else [])]
-    return ledger.reserve("r1", "a", tokens, nano, limits, weights=FLAT, now_ms=now_ms, lease_ms=1000, enforce=enforce)
+    limits = [Limit(0, limit), *([Limit(0, 100, Unit.USD)] if nano else [])]
+    return ledger.reserve(
+        "r1", "a", Amount(tokens, nano), limits, weights=FLAT, now_ms=now_ms, lease_ms=1000, enforce=enforce
+    )
 
 
 def test_holds_are_shared_and_lapse(ledger: Ledger) -> None:
@@ -84,22 +86,22 @@ def test_holds_are_shared_and_lapse(ledger: Ledger) -> None:
     assert reserve(ledger, 191, 400, now_ms=1500) == Answer(Action.BLOCK, None, 0, 210, 100, 0)
     warned = reserve(ledger, 191, 400, now_ms=1500, enforce=False)
     assert warned.action is Action.WARN and warned.hold is not None
-    assert ledger.held_by_others("other", 1500) == (291, 0) and ledger.held_by_others("r1", 1500) == (0, 0)
+    assert ledger.held_by_others("other", 1500) == Amount(291) and ledger.held_by_others("r1", 1500) == Amount(0)
     ledger.write(holds=[(warned.hold, "r1", 0, 0, 0)])
-    assert ledger.held_by_others("other", 1500) == (100, 0)
+    assert ledger.held_by_others("other", 1500) == Amount(100)
     ledger.release_run("r1")
-    assert ledger.held_by_others("other", 1500) == (0, 0)
+    assert ledger.held_by_others("other", 1500) == Amount(0)
     assert reserve(ledger, 1, 400, nano=500).action is Action.BLOCK
 
 
 def test_a_hold_that_lapsed_while_its_owner_slept_stands_again_and_hurts_nobody(ledger: Ledger) -> None:
     slept = reserve(ledger, 100, 400, now_ms=0)
-    other = ledger.reserve("r2", "b", 200, 0, [], weights=FLAT, now_ms=2000, lease_ms=1000, enforce=True)
+    other = ledger.reserve("r2", "b", Amount(200), [], weights=FLAT, now_ms=2000, lease_ms=1000, enforce=True)
     assert slept.hold is not None and other.hold is not None and slept.hold != other.hold
     ledger.write(holds=[(slept.hold, "r1", 90, 0, 4000)])
-    assert ledger.held_by_others("", 2500) == (290, 0) and ledger.held_by_others("r1", 2500) == (200, 0)
+    assert ledger.held_by_others("", 2500) == Amount(290) and ledger.held_by_others("r1", 2500) == Amount(200)
     ledger.write(holds=[(slept.hold, "r1", 0, 0, 0)])
-    assert ledger.held_by_others("", 2500) == (200, 0)
+    assert ledger.held_by_others("", 2500) == Amount(200)
 
 
 def test_pruning_takes_what_ended_before(ledger: Ledger) -> None:
@@ -147,12 +149,12 @@ CLIENT = """
 import sys
 from token_budget.ledger.sqlite import *
 from token_budget.ledger.records import *
-from token_budget.models import Action, Weights
+from token_budget.models import Action, Amount, Unit, Weights
 ledger, me, got = Ledger(sys.argv[1]), sys.argv[2], 0
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(sys.argv[3])):
-    answer = ledger.reserve(me, str(number), 100, 0, [Limit(0, int(sys.argv[4]))], weights=Weights(), now_ms=5,
+    answer = ledger.reserve(me, str(number), Amount(100), [Limit(0, int(sys.argv[4]))], weights=Weights(), now_ms=5,
         lease_ms=10**6, enforce=True)
     if answer.action is Action.ALLOW:
         got += 1

@@ -44,7 +44,7 @@ def a_run(*names: str, budget: int | None = 5000) -> report.Run:
     first.next_turn()
     for event in parse_lines([INIT, start("a", 3000), final(12), result(3000, 12)]):
         first.apply(event)
-    manager.record_usage("/test", first.take_delta(settings.token_weights), first.name)
+    manager.record("/test", first.take_delta(settings.token_weights), first.name)
     first.finish(165.0, 0, "")
     return report.Run("run-1", plan, instances, manager, NOW, clock_at_start=100.0)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from token_budget.models import Action, Usage
+from token_budget.models import Action, Unit, Usage
 
 FOREVER_MS = 2**62
 WEIGHTS_KEY = "token weights"
@@ -95,11 +95,11 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit on what all runs together use from a moment on: in tokens drawn, or with `money` in nano-dollars."""
+    """A limit, in its unit, on what all runs together use from a moment on."""
 
     since_ms: int
     limit: int
-    money: bool = False
+    unit: Unit = Unit.TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from token_budget.forecast import Observation
 from token_budget.ledger.records import Attempt
 from token_budget.ledger.sqlite import Ledger
-from token_budget.models import Usage, Weights
+from token_budget.models import Unit, Usage, Weights
 
 FLAT = Weights()
 LATEST = 1_000  # attempts of a command; older ones weigh next to nothing
@@ -17,12 +17,12 @@ def observations(
     base_command: str | None = None,
     *,
     everything: bool = False,
-    money: bool = False,
+    unit: Unit = Unit.TOKENS,
     weights: Weights = FLAT,
 ) -> list[Observation]:
     """The latest instances of a base command and, to lean on where those are few, of all; in order of their ends.
 
-    In tokens as `weights` draw them, or with `money` in nano-dollars, of those whose cost is known.
+    In tokens as `weights` draw them, or in nano-dollars, of those whose cost is known.
     """
     latest = ledger.attempts(latest=-1 if everything else POOL, imported=False)
     if not everything and base_command is not None:
@@ -32,17 +32,17 @@ def observations(
     for attempt in attempts.values():
         if attempt.ended_ms is not None:
             instances.setdefault((attempt.run, attempt.instance), []).append(attempt)
-    found = [_observation(parts, money, weights) for parts in instances.values()]
+    found = [_observation(parts, unit, weights) for parts in instances.values()]
     return sorted((one for one in found if one.tokens), key=lambda one: one.at_s)
 
 
-def _observation(parts: list[Attempt], money: bool, weights: Weights) -> Observation:
+def _observation(parts: list[Attempt], unit: Unit, weights: Weights) -> Observation:
     last = max(parts, key=lambda attempt: attempt.attempt)
     used = sum((attempt.usage for attempt in parts), Usage())
     return Observation(
         base_command=last.base_command,
         model=last.model or "",
-        tokens=sum(attempt.cost_nano or 0 for attempt in parts) if money else weights.draw(used),
+        tokens=sum(attempt.cost_nano or 0 for attempt in parts) if unit is Unit.USD else weights.draw(used),
         at_s=(last.ended_ms or 0) / 1000,
         censored=last.outcome != "completed",
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from token_budget.ledger.records import FOREVER_MS, IMPORTED, Answer, Attempt, Instance, Limit, Note, Record, Run, Sum
 from token_budget.ledger.schema import APPLICATION_ID, MIGRATIONS, QUARTER_MS, statements
-from token_budget.models import Action, Usage, Weights
+from token_budget.models import Action, Amount, Unit, Usage, Weights
 
 BUSY_S = 60.0  # for a writer to wait for others
 BUSY_AGAIN_S = 0.01
@@ -187,8 +187,7 @@ class Ledger:
         self,
         run: str,
         instance: str,
-        tokens: int,
-        cost_nano: int,
+        amount: Amount,
         limits: Sequence[Limit],
         *,
         weights: Weights,
@@ -204,13 +203,13 @@ class Ledger:
         with self._transaction():
             self._db.execute("DELETE FROM holds WHERE expires_ms <= ?", (now_ms,))
             elsewhere = self.held_by_others(run, now_ms)
-            held = self._row(f"SELECT {_HELD} FROM holds")
+            held = Amount(*self._row(f"SELECT {_HELD} FROM holds"))
             answer = Answer(Action.ALLOW)
             for place, limit in enumerate(limits):
                 used = self._used(limit, weights)
-                wanted = cost_nano if limit.money else tokens
-                figures = used, held[limit.money], elsewhere[limit.money]
-                if used + held[limit.money] + wanted <= limit.limit:
+                wanted, held_by_all = amount.of(limit.unit), held.of(limit.unit)
+                figures = used, held_by_all, elsewhere.of(limit.unit)
+                if used + held_by_all + wanted <= limit.limit:
                     continue
                 never = used + wanted > limit.limit
                 if enforce:
@@ -219,7 +218,7 @@ class Ledger:
                     answer = Answer(Action.WARN, None, place, *figures)
             cursor = self._db.execute(
                 "INSERT INTO holds (run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, ?, ?, ?)",
-                (run, instance, tokens, cost_nano, now_ms + lease_ms),
+                (run, instance, amount.tokens, amount.nano_usd, now_ms + lease_ms),
             )
             return replace(answer, hold=cursor.lastrowid)
 
@@ -264,15 +263,14 @@ class Ledger:
         """What all runs have drawn (or spent) since the beginning of each limit."""
         return [self._used(limit, weights) for limit in limits]
 
-    def held_by_others(self, run: str, now_ms: int) -> tuple[int, int]:
-        """Tokens and nano-dollars that other runs hold now."""
-        row = self._row(f"SELECT {_HELD} FROM holds WHERE run != ? AND expires_ms > ?", (run, now_ms))
-        return row[0], row[1]
+    def held_by_others(self, run: str, now_ms: int) -> Amount:
+        """What other runs hold now."""
+        return Amount(*self._row(f"SELECT {_HELD} FROM holds WHERE run != ? AND expires_ms > ?", (run, now_ms)))
 
     def _used(self, limit: Limit, weights: Weights) -> int:
         source, values = _between(limit.since_ms, FOREVER_MS)
         row = self._row(f"SELECT {_COUNTS}, sum(cost_nano) FROM ({source})", values)
-        return row[4] or 0 if limit.money else weights.draw(_usage(row[:4]))
+        return row[4] or 0 if limit.unit is Unit.USD else weights.draw(_usage(row[:4]))
 
     def totals(self, run: str) -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
         """What is recorded of a run, by instance, attempt and model: usage, cost, number of records."""

@@ -156,6 +156,7 @@ def forecast(ctx: click.Context, command: str | None, model: str) -> None:
     """What a base command will use (all of them without COMMAND)."""
     from token_budget.forecast import forecast as forecast_of
     from token_budget.ledger.samples import observations
+    from token_budget.models import Unit
     from token_budget.usage.history import find_command
 
     ledger = _open(ctx)
@@ -167,10 +168,10 @@ def forecast(ctx: click.Context, command: str | None, model: str) -> None:
         click.echo("no finished instances in the ledger yet")
     for name in names:
         known, cost = (
-            forecast_of(observations(ledger, name or None, money=money), name or None, model, time.time())
-            for money in (False, True)
+            forecast_of(observations(ledger, name or None, unit=unit), name or None, model, time.time())
+            for unit in Unit
         )
-        spent = f"; {cost.describe(money=True)} (an estimate)" if cost.known else ""
+        spent = f"; {cost.describe(Unit.USD)} (an estimate)" if cost.known else ""
         click.echo(f"{printable(name or '(prompts)')}: {known.describe()}{spent}")
 
 

@@ -46,7 +46,6 @@ CONFIG_NAME = "claude-orchestrator.json"
 LEDGER_NAME = "ledger.db"
 DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
 FROM_PROMPT, FROM_NOWHERE = "PROMPT", "built-in default"  # a config's source where it is no file
-ISSUES = "https://github.com/claude-orchestrator/claude-orchestrator/issues"
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "What to run": ("config", "workspace", "resume", "rehearse", "dry_run", "start_at"),
@@ -574,8 +573,6 @@ def main() -> None:
         import traceback
 
         traceback.print_exc()
-        click.echo(
-            f"ERROR: this is a bug in {PROGRAM} {__version__}: please report it with the above at {ISSUES}", err=True
-        )
+        click.echo(f"ERROR: this is a bug in {PROGRAM} {__version__}: please report it with the above", err=True)
         code = 3
     sys.exit(code or 0)

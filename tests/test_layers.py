@@ -12,13 +12,14 @@ from tests.harness import ROOT
 
 CO, TB = "claude_orchestrator", "token_budget"
 # a part and the parts that it may import; a file of no part fails. Parts are packages, and modules at the top.
-STORAGE = (f"{TB}.files", f"{TB}.places")
+STORAGE = (f"{TB}.files", f"{TB}.places", f"{TB}.moving")
 BUDGETS = (TB, *STORAGE, f"{TB}.ledger", f"{TB}.usage")
 BASE = (f"{CO}.errors", f"{CO}.files")
 ALLOWED: dict[str, tuple[str, ...]] = {
     TB: (),
     f"{TB}.files": (),
-    f"{TB}.places": (f"{TB}.files",),
+    f"{TB}.moving": (f"{TB}.files",),
+    f"{TB}.places": (f"{TB}.moving",),
     f"{TB}.ledger": (TB, f"{TB}.files"),
     f"{TB}.usage": (TB, *STORAGE, f"{TB}.ledger"),
     f"{CO}.errors": (),

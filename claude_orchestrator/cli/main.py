@@ -29,6 +29,7 @@ from claude_orchestrator.config.settings import DEFAULT_MAX_PARALLEL, Given, Set
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.choice import METERS, Meter, choose_meter
 from claude_orchestrator.run import run_inputs
+from token_budget import places
 from token_budget.budget_manager import MODES, TokenBudgetManager
 from token_budget.models import MAX_LIMIT
 from token_budget.pricing import EXTRA as PRICES_EXTRA
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 PROGRAM = "claude-orchestrator"
 ENV_PREFIX = "CLAUDE_ORCHESTRATOR"
 CONFIG_NAME = "claude-orchestrator.json"
-LEDGER_NAME = "ledger.db"
 DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
 FROM_PROMPT, FROM_NOWHERE = "PROMPT", "built-in default"  # a config's source where it is no file
 
@@ -207,7 +207,7 @@ FILE = click.Path(path_type=Path)
     help="Stop when so much of a limit of the subscription is used.",
 )
 @click.option(
-    "--ledger", metavar="FILE|off", help="Where use is kept across runs.  [default: in the user's app folder]"
+    "--ledger", metavar="FILE|off", help="Where use is kept across runs.  [default: in the user's state directory]"
 )
 @click.option("--daily-token-budget", type=TOKENS, metavar="N", help="For all runs of a day together.")
 @click.option("--weekly-token-budget", type=TOKENS, metavar="N", help="For all runs of a week, from Monday on.")
@@ -276,7 +276,7 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     from claude_orchestrator.ui.terminal import Terminal
 
     terminal = Terminal(quiet=options["quiet"], level=options["log_level"].lower())
-    output_dir = options["output_dir"] or Path(click.get_app_dir(PROGRAM), "runs")
+    output_dir = options["output_dir"] or places.runs_dir(terminal.warn, move=_writes(options))
     earlier = _earlier(options, output_dir, terminal)
     if earlier is not None:
         options = _as_before(options, given, earlier.history)
@@ -284,7 +284,7 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     checks.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
     config = _config(options, workspace)
-    profile = run_inputs.find_profile(options["budget_profile"], workspace, click.get_app_dir(PROGRAM))
+    profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(_for_settings(given), config.budget, config.source, _given_before(earlier), profile)
     terminal.visuals = not settings.disable_budget_visuals
     only_shows = options["list_commands"] or options["inspect_command"]
@@ -329,6 +329,11 @@ def run(options: Mapping[str, Any], given: Mapping[str, Given]) -> int:
     )
 
 
+def _writes(options: Mapping[str, Any]) -> bool:
+    """Whether this command may change files."""
+    return not (options["dry_run"] or options["list_commands"] or options["inspect_command"])
+
+
 def _ledger(
     options: Mapping[str, Any], given: Mapping[str, Given], settings: Settings, terminal: Terminal
 ) -> Ledger | None:
@@ -343,7 +348,7 @@ def _ledger(
         return None
     if named == "":
         raise UserError("--ledger: is empty: expected a file, or off")
-    path = Path(named) if named else Path(click.get_app_dir(PROGRAM), LEDGER_NAME)
+    path = Path(named) if named else places.ledger_file(terminal.warn, move=_writes(options))
     if options["dry_run"] and not path.exists():
         from claude_orchestrator.cli import checks
 

@@ -74,14 +74,15 @@ class Forecasts:
         return self._known[key]
 
 
-def find_profile(name: str | None, workspace: Path, app_dir: str) -> Profile | None:
+def find_profile(name: str | None, workspace: Path) -> Profile | None:
     """The profile of this name, the project's before the user's. Raises UserError."""
     if name is None:
         return None
-    from token_budget.usage.profiles import PROJECT_FILE, USER_FILE, load
+    from token_budget import places
+    from token_budget.usage.profiles import PROJECT_FILE, load
 
     try:
-        return load(name, (workspace / PROJECT_FILE, Path(app_dir, USER_FILE)))
+        return load(name, (workspace / PROJECT_FILE, places.profiles_file()))
     except ValueError as error:
         raise UserError(*(f"--budget-profile: {line}" for line in str(error).splitlines())) from None
 

@@ -44,6 +44,7 @@ class Home:
             "PATH": os.environ["PATH"],
             "HOME": str(root),
             "XDG_CONFIG_HOME": str(root / "config"),
+            "XDG_STATE_HOME": str(root / "state"),
             "TOKEN_BUDGET_LEDGER": str(self.ledger),
             "PYTHONUTF8": "1",
             "COLUMNS": "100",
@@ -501,7 +502,7 @@ def test_claude_s_own_transcripts_count_each_response_once(empty: Home) -> None:
     assert done.returncode == 0 and "1 broken lines were skipped\n" in done.stderr
     again = empty.run("import", "--from-claude", ".")
     assert again.stdout == "added 0 runs, 0 attempts, 0 records (0 tokens); 2 records were known\n"
-    ledger = Ledger(empty.root / "config" / "claude-orchestrator" / "ledger.db", create=False)
+    ledger = Ledger(empty.root / "state" / "claude-orchestrator" / "ledger.db", create=False)
     assert {record.id: record.usage for record in ledger.records()} == {
         "claude:a": Usage(10, 5, 0, 7),
         "claude:b": Usage(10, 70),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
+from token_budget import places
 from token_budget.files import write_atomically
 from token_budget.text import RenderOptions, encodable, format_tokens, printable
 
@@ -25,21 +26,8 @@ if TYPE_CHECKING:
     from token_budget.ledger.sqlite import Ledger
 
 By = Literal["day", "command", "model", "run"]
-APP = "claude-orchestrator"
 FILE = click.Path(path_type=Path)
 HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2 click shows the help and raises nothing
-
-
-def default_ledger() -> Path:
-    """Where the ledger is unless another is named."""
-    return Path(click.get_app_dir(APP), "ledger.db")
-
-
-def user_profiles() -> Path:
-    """Where the user's own profiles are."""
-    from token_budget.usage.profiles import USER_FILE
-
-    return Path(click.get_app_dir(APP), USER_FILE)
 
 
 def render_options() -> RenderOptions:
@@ -71,13 +59,20 @@ def write_whole(file: Path, lines: Iterable[str]) -> None:
 @click.pass_context
 def group(ctx: click.Context, ledger: Path | None) -> None:
     """What Claude instances have used, across runs: history, forecasts, profiles."""
-    ctx.obj = ledger or default_ledger()
+    ctx.obj = ledger
+
+
+def _ledger_file(ctx: click.Context) -> Path:
+    if ctx.obj is None:
+        ctx.obj = places.ledger_file(lambda line: click.echo(printable(line), err=True))
+    file: Path = ctx.obj
+    return file
 
 
 def _open(ctx: click.Context, *, create: bool = False) -> Ledger:
     from token_budget.ledger.sqlite import Ledger
 
-    opened = Ledger(ctx.obj, create=create)
+    opened = Ledger(_ledger_file(ctx), create=create)
     ctx.call_on_close(opened.close)
     return opened
 
@@ -201,7 +196,7 @@ def profile(ctx: click.Context, workspace: Path) -> None:
     """Named sets of limits."""
     from token_budget.usage.profiles import PROJECT_FILE
 
-    ctx.meta["files"] = (workspace / PROJECT_FILE, user_profiles())
+    ctx.meta["files"] = (workspace / PROJECT_FILE, places.profiles_file())
 
 
 def _target(ctx: click.Context, project: bool) -> Path:
@@ -312,7 +307,7 @@ def export_command(ctx: click.Context, file: Path, as_csv: bool, prompts: bool) 
     if as_csv:
         lines = export_import.export_csv(ledger)
     else:
-        lines = export_import.export(ledger, prompts=prompts, profiles=profiles.stored(user_profiles()))
+        lines = export_import.export(ledger, prompts=prompts, profiles=profiles.stored(places.profiles_file()))
     with contextlib.closing(lines):  # before the ledger: they read from it
         ended = (f"{line}\n" for line in lines)
         if str(file) != "-":
@@ -342,10 +337,10 @@ def import_command(ctx: click.Context, file: Any, from_claude: Path | None, dry_
 
     if (file is None) == (from_claude is None):
         raise click.UsageError("expected a FILE, or --from-claude DIR")
-    ledger = _open(ctx) if ctx.obj.exists() else None
+    ledger = _open(ctx) if _ledger_file(ctx).exists() else None
     parcel = export_import.read(file, file.name) if from_claude is None else _from_claude(ledger, from_claude)
-    known = {one.name for one in profiles.names([user_profiles()])} if parcel.profiles else set()
-    profiles.check(parcel.profiles, Path(file.name) if file else user_profiles())
+    known = {one.name for one in profiles.names([places.profiles_file()])} if parcel.profiles else set()
+    profiles.check(parcel.profiles, Path(file.name) if file else places.profiles_file())
     if dry_run:
         found, said = export_import.diff(ledger, parcel), "would add"
     else:
@@ -360,7 +355,7 @@ def import_command(ctx: click.Context, file: Any, from_claude: Path | None, dry_
         click.echo(f"profile {printable(name)} is there already and stays as it is", err=True)
     new = {name: values for name, values in parcel.profiles.items() if name not in known}
     if new and not dry_run:
-        profiles.save_all(user_profiles(), new)
+        profiles.save_all(places.profiles_file(), new)
 
 
 def _from_claude(ledger: Ledger | None, folder: Path) -> Parcel:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
-from token_budget.ledger import transcripts
+from token_budget.ledger import transcript_files
 from token_budget.ledger.export_import import Diff, Parcel, apply
 from token_budget.ledger.records import FOREVER_MS, Attempt, Run
 from token_budget.ledger.sqlite import Ledger
@@ -150,9 +150,127 @@ def test_a_slash_command_has_what_follows_it(tmp_path: Path) -> None:
 )
 def test_a_broken_line_is_counted_and_skipped(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if isinstance(line, str) and line.endswith("  "):
-        monkeypatch.setattr(transcripts, "MAX_LINE_BYTES", 300)
+        monkeypatch.setattr(transcript_files, "MAX_LINE_BYTES", 300)
     found = read_transcripts(write(tmp_path, {"s1": [said("a", 1), line, "", said("b", 2)]}), "host")
     assert (set(places(found)), found.skipped_lines) == ({"claude:a", "claude:b"}, 1)
+
+
+def counts(found: Transcripts) -> dict[str, tuple[str, int]]:
+    return {record.id: (record.model, record.usage.total_tokens) for record in found.records}
+
+
+def test_everything_that_is_billed_beside_a_response_has_a_record_of_its_own(tmp_path: Path) -> None:
+    iterations = [
+        {"type": "message", "input_tokens": 4, "output_tokens": 8},
+        {"type": "compaction", "input_tokens": 100, "output_tokens": 1},
+        {"type": "advisor_message", "model": "sonnet", "input_tokens": 50, "output_tokens": 2},
+        {"type": "message", "input_tokens": 6, "output_tokens": 12},
+        {"type": "advisor_message", "model": "sonnet", "input_tokens": 7, "output_tokens": 0},
+    ]
+    early = said("a", 1, output_tokens=1)
+    found = read_transcripts(write(tmp_path, {"s1": [early, said("a", 2, iterations=iterations)]}), "host", one_each)
+    assert counts(found) == {
+        "claude:a": ("opus", 30),
+        "claude:a#compaction/opus": ("opus", 101),
+        "claude:a#advisor_message/sonnet": ("sonnet", 59),
+    }
+    assert [record.cost_nano for record in found.records] == [2, 1, 2]  # a price for each iteration
+
+
+def one_each(model: str, usage: Usage, *, written_for_1h_tokens: int = 0, at_ms: int | None = None) -> int | None:
+    assert model, "a response without a model has no price"
+    return 1
+
+
+def test_a_damaged_list_of_iterations_takes_nothing_from_the_top_level(tmp_path: Path) -> None:
+    lines = [said("a", 1, iterations="many"), said("b", 2, iterations=[{"type": "message", "input_tokens": -5}, 7])]
+    found = read_transcripts(write(tmp_path, {"s1": lines}), "host")
+    assert total(found) == Usage(20, 40) and found.skipped_lines == 0
+
+
+def named(second: int, response: str | None, request: str | None, uuid: str | None = None, **usage: Any) -> Line:
+    line = said("", second, **usage)
+    assert isinstance(line, dict)
+    line["message"]["id"] = response
+    return {**line, "requestId": request, "uuid": uuid}
+
+
+def test_a_response_is_known_by_its_id_then_its_request_then_its_line(tmp_path: Path) -> None:
+    lines = [
+        *(named(1, None, "req1", "u1"), named(2, None, "req1", "u2")),  # two lines of one
+        *(named(3, "", None, "u3"), named(4, None, None, "u4"), named(5, None, None, "u4")),
+        *(named(6, "same", "req2"), named(7, "same", "req3"), named(8, "same", "req3"), named(9, "same", "req2")),
+    ]
+    found = read_transcripts(write(tmp_path, {"s1": lines, "s2": lines}), "host")
+    assert {record.id: record.at_ms % 60_000 // 1_000 for record in found.records} == {
+        "claude:request:req1": 1,
+        "claude:line:u3": 3,
+        "claude:line:u4": 4,
+        "claude:same": 6,
+        "claude:same/req3": 7,
+    }
+
+
+def test_one_id_with_other_input_counts_is_several_where_no_request_is_named(tmp_path: Path) -> None:
+    lines = [
+        named(1, "chat", None, input_tokens=0),
+        named(2, "chat", None, input_tokens=0, cache_read_input_tokens=900),  # what is not stated yet is zero
+        named(3, "chat", None, input_tokens=9, cache_read_input_tokens=1_000),
+        named(4, "chat", None, input_tokens=9, cache_read_input_tokens=1_000, output_tokens=70),
+    ]
+    found = read_transcripts(write(tmp_path, {"s1": lines}), "host")
+    assert sorted(record.usage.total_tokens for record in found.records) == [920, 1_079]
+
+
+def test_a_response_without_a_model_counts_and_has_no_price(tmp_path: Path) -> None:
+    line = said("a", 1)
+    assert isinstance(line, dict)
+    del line["message"]["model"]
+    found = read_transcripts(write(tmp_path, {"s1": [line, named(2, "b", None)]}), "host", one_each)
+    assert counts(found) == {"claude:a": ("", 30), "claude:b": ("opus", 30)}
+    assert [record.cost_source for record in found.records] == [None, "prices"]
+
+
+def test_a_damaged_line_gives_up_its_whole_records(tmp_path: Path) -> None:
+    a, b, c = (json.dumps(said(name, 1)) for name in "abc")
+    found = read_transcripts(write(tmp_path, {"s1": [a[:60] + b, "\0" * 99 + c]}), "host")
+    assert (set(places(found)), found.skipped_lines) == ({"claude:b", "claude:c"}, 1)
+
+
+def test_agent_and_session_are_those_that_the_lines_name(tmp_path: Path) -> None:
+    def agents(name: str, second: int, agent: str | None) -> Line:
+        line = said(name, second)
+        assert isinstance(line, dict)
+        return {**line, "isSidechain": True, "agentId": agent}
+
+    files: dict[str, list[Line]] = {
+        "s1": [slash("review", 0), said("a", 1)],
+        "s1/subagents/workflows/wf-1/agent-x": [asked("look", 1, isSidechain=True), agents("b", 2, "x")],
+        "s1/subagents/agent-y": [agents("c", 3, "y"), agents("d", 4, "z")],
+        "agent-w": [agents("e", 5, None)],  # beside the session, as older versions have it
+        "s2": [said("f", 6)],  # another file with a part of the session
+    }
+    found = read_transcripts(write(tmp_path, files), "host")
+    assert places(found) == {
+        "claude:a": ("claude:s1", "main", 1),
+        "claude:b": ("claude:s1", "agent-x", 1),
+        "claude:c": ("claude:s1", "agent-y", 1),
+        "claude:d": ("claude:s1", "agent-z", 1),
+        "claude:e": ("claude:s1", "agent-w", 1),
+        "claude:f": ("claude:s1", "main in s2", 1),
+    }
+    commands = {attempt.instance: attempt.base_command for attempt in found.attempts}
+    assert commands.pop("main") == "/review" and set(commands.values()) == {None}
+
+
+def test_a_linked_project_is_read_once(tmp_path: Path) -> None:
+    folder = write(tmp_path / "claude", {"s1": [said("a", 1)]})
+    (folder / "projects" / "slug").rename(tmp_path / "moved")
+    for name in ("slug", "again"):
+        (folder / "projects" / name).symlink_to(tmp_path / "moved")
+    (tmp_path / "moved" / "loop").symlink_to(folder / "projects")
+    found = read_transcripts(folder, "host")
+    assert places(found) == {"claude:a": ("claude:s1", "main", 1)} and found.skipped_lines == 0
 
 
 def test_cost_is_by_the_price_of_its_time(tmp_path: Path) -> None:

@@ -149,12 +149,12 @@ def test_every_option_is_in_the_readme() -> None:
 
 
 def test_exit_codes_and_stopping_times_are_the_codes() -> None:
-    from claude_orchestrator.config.settings import DEFAULT_GRACE_S
+    from claude_orchestrator.config.settings import Settings
     from claude_orchestrator.launch.local import LADDER
 
     page = (ROOT / "docs" / "stopping.md").read_text()
     for _, part in LADDER:
-        assert f"| {part * DEFAULT_GRACE_S:.1f} s |" in page
+        assert f"| {part * Settings().grace_s:.1f} s |" in page
 
 
 def test_the_faults_page_names_each_test_of_a_fault() -> None:

@@ -22,7 +22,7 @@ _NANO_USD = Decimal("1e-9")
 _ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation])
 _EXACT = Context(prec=60, traps=[InvalidOperation, Inexact])
 # str() of a small float has an exponent
-_AMOUNT = re.compile(r"\$?((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?)", re.ASCII | re.IGNORECASE)
+_AMOUNT = re.compile(r"\$?\s*((?:(?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?)", re.ASCII | re.IGNORECASE)
 _BRACKETS = re.compile(r"\[[^\]]*\]$")  # `[1m]` asks for a longer context; the price follows from the tokens
 _BEDROCK = re.compile(r"(?:[a-z-]+\.)?anthropic\.claude-", re.IGNORECASE)  # us.anthropic.claude-sonnet-4-5-…-v1:0
 
@@ -37,7 +37,7 @@ def usd_to_nano(value: float | str | Decimal) -> int:
 
 
 def parse_usd(text: str) -> int:
-    """Read `5`, `0.25` or `$1.50` as nano-dollars, exactly.
+    """Read `5`, `0.25`, `$1.50` or `$2,500` as nano-dollars, exactly.
 
     Raises ValueError with a reason for anything else, for 0, for more than 1,000,000 USD and for what is finer than
     a nano-dollar (nine decimals).
@@ -45,7 +45,7 @@ def parse_usd(text: str) -> int:
     found = _AMOUNT.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"expected an amount of US dollars such as 5, 0.25 or $1.50, got {text!r}")
-    usd = Decimal(found[1])
+    usd = Decimal(found[1].replace(",", ""))
     if not 0 < usd <= MAX_USD:
         raise ValueError(f"expected an amount of US dollars above 0 and at most {MAX_USD:,}, got {text!r}")
     try:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.gateway.choice import Meter
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Action, Hold, Unit, Weights
+from token_budget.models import Action, Hold, Unit
 from token_budget.text import RenderOptions, format_usd, printable
 from token_budget.visualization import render_budget_panel
 
@@ -120,28 +119,6 @@ def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) 
 
 
 def _settings(settings: Settings) -> list[str]:
-    rows = []
-    for field in fields(settings):
-        if field.name in ("origins", "command_budgets", "command_cost_budgets"):
-            continue
-        value = getattr(settings, field.name)
-        match value:
-            case Weights():
-                shown = value.describe()
-            case tuple():
-                shown = ",".join(map(str, value)) or "off"
-            case int() if field.name.endswith("_cost_budget"):
-                shown = format_usd(value)
-            case _:
-                shown = "none" if value is None else str(value)
-        rows.append((field.name, shown, settings.origins[field.name]))
-    rows += [
-        (f"command_budgets[{key}]", str(limit), settings.origins[f"command_budgets[{key}]"])
-        for key, limit in settings.command_budgets
-    ]
-    rows += [
-        (f"command_cost_budgets[{key}]", format_usd(limit), settings.origins[f"command_cost_budgets[{key}]"])
-        for key, limit in settings.command_cost_budgets
-    ]
+    rows = list(settings.rows())
     width = max(len(name) for name, _, _ in rows)
     return [f"   {name:<{width}}  {value} ({origin})" for name, value, origin in rows]

@@ -1,4 +1,4 @@
-"""From a config to what will be launched: argument vectors, prompts, folders, budget keys. Pure."""
+"""From a config to what will be launched: arguments, prompts, folders, budgets. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from claude_orchestrator.claude.argv import launch_argv, private_options, resume_argv
 from claude_orchestrator.config.config import Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager
+from token_budget.fields import show_json
 from token_budget.models import Amount, Scope, Unit
 from token_budget.text import format_usd
 
@@ -20,16 +23,6 @@ DEFAULT_ESTIMATE_TOKENS = 1_000
 # what a base command will use with a model, in a unit, if that is known
 ForecastFn = Callable[[str | None, str | None, Unit], "Forecast | None"]
 GO_ON = "You were interrupted. Continue where you left off."
-
-STREAM_ARGS = (
-    "-p",
-    "--input-format",
-    "stream-json",
-    "--output-format",
-    "stream-json",
-    "--verbose",
-    "--include-partial-messages",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +110,9 @@ def continued(spec: LaunchSpec, session_id: str, turns_done: int) -> LaunchSpec:
     anew.
     """
     first, *rest = spec.turns[turns_done:] or spec.turns[-1:]
-    argv = [arg for arg in spec.argv if not arg.startswith("--resume=")]
-    argv.insert(1 + len(STREAM_ARGS), f"--resume={session_id}")
     return replace(
         spec,
-        argv=tuple(argv),
+        argv=resume_argv(spec.argv, session_id),
         turns=(first if first in ("/clear", "/compact") else GO_ON, *rest),
         session_id=session_id,
         turns_before=min(turns_done, len(spec.turns) - 1),
@@ -148,7 +139,8 @@ def _explicit_budgets(
     names = [spec.name for spec in specs]
     commands = list(dict.fromkeys(spec.base_command for spec in specs if spec.base_command is not None))
     found: dict[tuple[Scope, str], PlannedBudget] = {}
-    warnings = []
+    warnings: list[str] = []
+    faults: list[str] = []
     for key, limit in budgets:
         scope, resolved = Scope.COMMAND, key
         if not key.startswith("/"):
@@ -158,13 +150,23 @@ def _explicit_budgets(
                 resolved = f"/{key}"
         found[scope, resolved] = PlannedBudget(scope, resolved, limit, unit=unit)
         if scope is Scope.COMMAND and resolved not in commands:
-            import difflib
-
-            known = [*commands, *names]
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known[:3]
+            faults += [_not_one_key(key)] if "=" in key or "," in key else []
             amount = format_usd(limit) if unit is Unit.USD else limit
-            warnings.append(f"the budget {key}={amount} matches nothing in the plan; nearest: {', '.join(near)}")
+            warnings.append(f"the budget {key}={amount} matches nothing in the plan{_nearest(key, commands, names)}")
+    if faults:
+        raise UserError(*faults)
     return list(found.values()), warnings
+
+
+def _not_one_key(key: str) -> str:
+    return f"budget for {show_json(key)}: no command and no instance is called that: give each its own KEY=LIMIT"
+
+
+def _nearest(key: str, commands: list[str], names: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(key, [*commands, *names], n=3)
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def _launch_spec(
@@ -189,8 +191,8 @@ def _launch_spec(
         description=instance.description,
         command=instance.command,
         base_command=base_command(instance.command),
-        argv=(claude_bin, *STREAM_ARGS, *_instance_args(instance)),
-        private=_private(instance),
+        argv=launch_argv(claude_bin, instance),
+        private=private_options(instance),
         turns=_turns(instance),
         cwd=str(PurePath(workspace, instance.cwd or "")),
         env=instance.env,
@@ -201,30 +203,6 @@ def _launch_spec(
         session_id=instance.session_id,
         rehearsal=instance.rehearsal or rehearsal,
     )
-
-
-def _instance_args(instance: InstanceConfig) -> list[str]:
-    """Options as `--name=value`, so that no value can be taken for an option of its own."""
-    single = {
-        "permission-mode": instance.permission_mode,
-        "model": instance.model,
-        "resume": instance.session_id,
-        "allowedTools": ",".join(instance.allowed_tools) or None,
-        "disallowedTools": ",".join(instance.disallowed_tools) or None,
-    }
-    args = [f"--{option}={value}" for option, value in single.items() if value is not None]
-    args += [f"--mcp-config={config}" for config in instance.mcp_config if not config.startswith("{")]
-    if instance.worktree is True:
-        args.append("--worktree")
-    elif instance.worktree:
-        args.append(f"--worktree={instance.worktree}")
-    return [*args, *instance.extra_args]
-
-
-def _private(instance: InstanceConfig) -> tuple[tuple[str, str], ...]:
-    servers = tuple(("mcp-config", config) for config in instance.mcp_config if config.startswith("{"))
-    system = instance.append_system_prompt
-    return (*servers, *((("append-system-prompt", system),) if system is not None else ()))
 
 
 def _turns(instance: InstanceConfig) -> tuple[str, ...]:

@@ -1,61 +1,56 @@
-"""The options of a run, merged in one place: option > environment > config file > default. Pure."""
+"""The settings of a run, merged in one place: option > environment > profile > config file > default. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from claude_orchestrator.config.config import BudgetConfig
+from claude_orchestrator.config.fields import BUDGET, DEFAULTS, RUN, Setting
 from claude_orchestrator.errors import UserError
-from token_budget.alerts import parse_thresholds
-from token_budget.models import MAX_LIMIT, Weights
-from token_budget.pricing import parse_usd
+from token_budget.fields import BadValue, Kind, show_json
+from token_budget.models import Weights
 
 if TYPE_CHECKING:
     from token_budget.usage.profiles import Profile
 
-DEFAULT_ALERT_AT = (80,)
-# keys of a config's `budget` object and of profiles, where the options' names differ
-KEYS = {
-    "overall_budget": "overall_token_budget",
-    "enforcement_mode": "budget_enforcement_mode",
-    "disable_visuals": "disable_budget_visuals",
-}
-DEFAULT_MAX_PARALLEL = 8
-DEFAULT_GRACE_S = 5.0
+ENVIRONMENT = "environment"
+_D: Mapping[str, Any] = DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is done with; `origins` names where each value came from. Costs are in nano-dollars."""
+    """What a run is done with, typed; `config.fields` declares each. Costs are in nano-dollars.
 
-    overall_token_budget: int | None = None
+    `origins` names where each value came from; that of a limit by command is under `command_budgets[KEY]`.
+    """
+
+    overall_token_budget: int | None = _D["overall_token_budget"]
     command_budgets: tuple[tuple[str, int], ...] = ()
-    budget_enforcement_mode: str = "warn"
-    disable_budget_visuals: bool = False
-    token_weights: Weights = field(default_factory=Weights)
-    max_parallel: int = DEFAULT_MAX_PARALLEL
-    startup_delay_s: float = 0.0
-    timeout_s: float | None = None
-    idle_timeout_s: float | None = None
-    grace_s: float = DEFAULT_GRACE_S
-    fail_fast: bool = False
-    meter: str = "auto"
-    retries: int = 0
-    wait_for_reset: bool = False
-    status_report_interval_s: float = 30.0
-    daily_token_budget: int | None = None
-    weekly_token_budget: int | None = None
-    monthly_token_budget: int | None = None
-    overall_cost_budget: int | None = None
-    daily_cost_budget: int | None = None
-    weekly_cost_budget: int | None = None
-    monthly_cost_budget: int | None = None
+    budget_enforcement_mode: str = _D["budget_enforcement_mode"]
+    disable_budget_visuals: bool = _D["disable_budget_visuals"]
+    token_weights: Weights = _D["token_weights"]
+    max_parallel: int = _D["max_parallel"]
+    startup_delay_s: float = _D["startup_delay_s"]
+    timeout_s: float | None = _D["timeout_s"]
+    idle_timeout_s: float | None = _D["idle_timeout_s"]
+    grace_s: float = _D["grace_s"]
+    fail_fast: bool = _D["fail_fast"]
+    meter: str = _D["meter"]
+    retries: int = _D["retries"]
+    wait_for_reset: bool = _D["wait_for_reset"]
+    status_report_interval_s: float = _D["status_report_interval_s"]
+    daily_token_budget: int | None = _D["daily_token_budget"]
+    weekly_token_budget: int | None = _D["weekly_token_budget"]
+    monthly_token_budget: int | None = _D["monthly_token_budget"]
+    overall_cost_budget: int | None = _D["overall_cost_budget"]
+    daily_cost_budget: int | None = _D["daily_cost_budget"]
+    weekly_cost_budget: int | None = _D["weekly_cost_budget"]
+    monthly_cost_budget: int | None = _D["monthly_cost_budget"]
     command_cost_budgets: tuple[tuple[str, int], ...] = ()
-    alert_at: tuple[int, ...] = DEFAULT_ALERT_AT
-    adjust: str = "pool"
-    stop_at_rate_limit: float | None = None
+    alert_at: tuple[int, ...] = _D["alert_at"]
+    hold_policy: str = _D["hold_policy"]
+    stop_at_rate_limit: float | None = _D["stop_at_rate_limit"]
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -64,18 +59,67 @@ class Settings:
         limits = (self.overall_cost_budget, self.daily_cost_budget, self.weekly_cost_budget, self.monthly_cost_budget)
         return bool(self.command_cost_budgets) or any(limit is not None for limit in limits)
 
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """Every setting as name, value and origin; limits by command come last, one by one."""
+        many = [setting for setting in RUN if setting.kind.element is not None]
+        for setting in RUN:
+            value = getattr(self, setting.name)
+            if setting.kind.element is None:
+                yield setting.name, "none" if value is None else setting.kind.show(value), self.origins[setting.name]
+        for setting in many:
+            assert setting.kind.element is not None
+            for key, limit in getattr(self, setting.name):
+                name = f"{setting.name}[{key}]"
+                yield name, setting.kind.element.show(limit), self.origins[name]
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value that was given, and where: `option` or `environment`."""
+    """A value as it was typed, and where: `option`, `environment`, or an earlier run."""
 
     value: Any
     origin: str
 
 
+class _Merged:
+    """Values by name, the later over the earlier; limits by command are merged key by key."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+        self.faults: list[str] = []
+
+    def put(self, setting: Setting, value: Any, origin: str, origins: Mapping[str, str] | None = None) -> None:
+        """Take a checked value; `origins` has those of single limits by their keys."""
+        name = setting.name
+        if setting.kind.element is None:
+            self.values[name], self.origins[name] = value, origin
+            return
+        self.values.setdefault(name, {}).update(value)
+        for key in value:
+            self.origins[f"{name}[{key}]"] = (origins or {}).get(key, origin)
+
+    def read(self, setting: Setting, given: Given) -> None:
+        """Take a value as it was typed, or note what is wrong with it."""
+        label = setting.variable if given.origin == ENVIRONMENT else f"--{setting.option}"
+        try:
+            if setting.kind.element is None:
+                self.put(setting, setting.kind.read(given.value), given.origin)
+                return
+        except BadValue as error:
+            self.faults += [f"{label}: {why}" for _, why in error.faults]
+            return
+        for text in given.value:
+            try:
+                key, limit = parse_limit(text, setting.kind.element)
+                self.put(setting, {key: limit}, given.origin)
+            except BadValue as error:
+                self.faults += [f"{label}: {why}" for _, why in error.faults]
+
+
 def merge(
     given: Mapping[str, Given],
-    budget: BudgetConfig,
+    budget: Mapping[str, Any],
     source: str,
     before: Mapping[str, Given] | None = None,
     profile: Profile | None = None,
@@ -83,89 +127,38 @@ def merge(
     """One Settings from what was given, else the profile, else the config's `budget` object (named `source` in
     origins); `before`: what was given when the run that is resumed began.
 
-    `given` has the names of Settings; `command_budgets` is a list of `KEY=N` texts and adds to the file's, key by
-    key; weights, costs and thresholds are text. Raises UserError with every fault.
+    `given` and `before` have the names of Settings with values as typed; limits by command are lists of `KEY=LIMIT`.
+    Raises UserError with every fault.
     """
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    lists: dict[str, dict[str, Any]] = {name: {} for name in _PARSERS}
-    errors: list[str] = []
-
-    def put(name: str, value: Any, origin: str) -> None:
-        if name in lists:
-            lists[name].update(value)
-            origins.update((f"{name}[{key}]", origin) for key, _ in value)
-        elif value is not None:
-            values[name], origins[name] = value, origin
-
-    for field_ in fields(BudgetConfig):
-        put(KEYS.get(field_.name, field_.name), getattr(budget, field_.name), source)
-    for name, value in (profile.values if profile else {}).items():
-        many = isinstance(value, Mapping)
-        for key, item in value.items() if isinstance(value, Mapping) else ((name, value),):
-            origin = profile.origins[f"{name}[{key}]" if many else name] if profile else ""
-            put(KEYS.get(name, name), [(key, item)] if many else item, origin)
-    for name, given_value in (*(before or {}).items(), *given.items()):
-        if name in lists:
-            for text in given_value.value:
-                try:
-                    put(name, [_PARSERS[name](text)], given_value.origin)
-                except ValueError as error:
-                    errors.append(str(error))
-        else:
-            put(name, given_value.value, given_value.origin)
-    for name, value in values.items():
-        try:
-            values[name] = _read(name, value)
-        except ValueError as error:
-            option = f"--{name.replace('_', '-')}"
-            errors.append(str(error) if str(error).startswith(option) else f"{option}: {error}")
-    costs = {key: parse_usd(str(value)) for key, value in lists["command_cost_budgets"].items()}
-    if errors:
-        raise UserError(*errors)
-    unset = {f.name for f in fields(Settings)} - {*values, *lists, "origins"}
-    origins.update((name, "default") for name in unset)
-    budgets = tuple(lists["command_budgets"].items())
-    return Settings(**values, command_budgets=budgets, command_cost_budgets=tuple(costs.items()), origins=origins)
+    merged = _Merged()
+    for setting in BUDGET:
+        if setting.name in budget:
+            merged.put(setting, budget[setting.name], source)
+        if profile is not None and setting.profile and setting.budget in profile.values:
+            key, value = setting.budget, profile.values[setting.budget]
+            each = {item: profile.origins[f"{key}[{item}]"] for item in value} if setting.kind.element else {}
+            merged.put(setting, value, profile.origins.get(key, ""), each)
+    for layer in (before or {}, given):
+        for setting in RUN:
+            found = next((layer[name] for name in (setting.name, *setting.aliases) if name in layer), None)
+            if found is not None and found.value is not None:
+                merged.read(setting, found)
+    if merged.faults:
+        raise UserError(*merged.faults)
+    origins = merged.origins | {setting.name: "default" for setting in RUN if setting.name not in merged.values}
+    limits = {setting.name: () for setting in RUN if setting.kind.element is not None}
+    values = {name: tuple(value.items()) if name in limits else value for name, value in merged.values.items()}
+    return Settings(**limits | values, origins=origins)
 
 
-def _read(name: str, value: Any) -> Any:
-    """A value that was given as text. Raises ValueError with a reason."""
-    if name == "token_weights":
-        return Weights.parse(value)
-    if name == "alert_at":
-        return parse_thresholds(value)
-    return parse_usd(str(value)) if name.endswith("_cost_budget") else value
-
-
-def parse_command_budget(text: str) -> tuple[str, int]:
-    """`/cmd=N` as key and limit; the last `=` splits. Raises ValueError with the whole error line."""
-    key, number = _split(text, "--command-budget", "/test=1000")
-    if not (number.isascii() and number.isdigit() and len(number) <= 16) or not 0 < int(number) <= MAX_LIMIT:
-        raise ValueError(f"--command-budget: expected a positive integer after '=', got {number!r} in {text!r}")
-    return key, int(number)
-
-
-def parse_command_cost_budget(text: str) -> tuple[str, str]:
-    """`/cmd=USD` as key and amount; the last `=` splits. Raises ValueError with the whole error line."""
-    key, amount = _split(text, "--command-cost-budget", "/test=1.50")
-    try:
-        parse_usd(amount)
-    except ValueError as error:
-        raise ValueError(f"--command-cost-budget: {error} in {text!r}") from None
-    return key, amount
-
-
-def _split(text: str, option: str, example: str) -> tuple[str, str]:
-    key, separator, number = text.rpartition("=")
+def parse_limit(text: str, kind: Kind) -> tuple[str, Any]:
+    """`/cmd=LIMIT` as key and limit; the last `=` splits. Raises BadValue."""
+    key, separator, limit = text.rpartition("=")
     if not separator:
-        raise ValueError(f"{option}: expected KEY=N such as {example}, got {text!r}")
+        raise BadValue(("", f"expected KEY=N such as /test=50k, got {show_json(text)}"))
     if not key.strip():
-        raise ValueError(f"{option}: the command before '=' is empty in {text!r}")
-    return key.strip(), number.strip()
-
-
-_PARSERS: dict[str, Callable[[str], tuple[str, Any]]] = {
-    "command_budgets": parse_command_budget,
-    "command_cost_budgets": parse_command_cost_budget,
-}
+        raise BadValue(("", f"the command before '=' is empty in {show_json(text)}"))
+    try:
+        return key.strip(), kind.read(limit.strip())
+    except BadValue as error:
+        raise BadValue(*((place, f"{why} in {show_json(text)}") for place, why in error.faults)) from None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from claude_orchestrator.config.config import WINDOWS
+from claude_orchestrator.config.fields import WINDOWS
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
 from token_budget.models import Unit, Weights

@@ -172,7 +172,7 @@ class Supervisor:
         """Whether an instance may be launched: by the budgets of this run, then by those that all runs share."""
         spec = status.spec
         decision = self.manager.reserve(spec.base_command, spec.estimate, spec.name)
-        if decision.action is Action.WAIT and decision.budget is not None and self.settings.adjust == "fair":
+        if decision.action is Action.WAIT and decision.budget is not None and self.settings.hold_policy == "fair":
             share_tokens = self._share(spec, decision.budget)
             if share_tokens is not None:
                 decision = self.manager.reserve(
@@ -216,7 +216,7 @@ class Supervisor:
     def _grow(self, status: InstanceStatus, hold: Hold) -> None:
         """Let the hold of an instance that nears it grow, as far as there is room."""
         spec = status.spec
-        if self.manager.enforcement_mode != "block" or self.settings.adjust == "off" or status.tally.metered:
+        if self.manager.enforcement_mode != "block" or self.settings.hold_policy == "off" or status.tally.metered:
             return
         if status.ending or status.work_done or hold.remaining.tokens >= GROW_BELOW * spec.estimate.tokens:
             return

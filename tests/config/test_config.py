@@ -10,14 +10,16 @@ from typing import Any
 import jsonschema
 import pytest
 
-from claude_orchestrator.config import config as config_module
-from claude_orchestrator.config.config import BudgetConfig, InstanceConfig, Rehearsal, load_config, parse_config
+from claude_orchestrator.config import reference
+from claude_orchestrator.config.config import InstanceConfig, Rehearsal, load_config, parse_config
+from claude_orchestrator.config.fields import INSTANCE, REHEARSAL, RUN, SETTINGS
 from claude_orchestrator.config.plan import base_command, make_manager, make_plan
-from claude_orchestrator.config.settings import Given, Settings, merge, parse_command_budget
+from claude_orchestrator.config.settings import Given, Settings, merge, parse_limit
 from claude_orchestrator.errors import UserError
 from tests.cli.test_cli import BAD_CONFIGS
 from tests.harness import ROOT
 from token_budget import Amount, Scope, Weights
+from token_budget.fields import PROFILE_FIELDS, TOKENS, USD
 
 SCHEMA = json.loads((ROOT / "claude_orchestrator" / "config" / "config.schema.json").read_text())
 FULL: dict[str, Any] = {
@@ -33,7 +35,7 @@ FULL: dict[str, Any] = {
             "disallowed_tools": ["Bash"],
             "permission_mode": "plan",
             "model": "opus",
-            "session_id": "abc",
+            "session_id": "0f0e0d0c-0000-4000-8000-000000000001",
             "clear_history": True,
             "compact_history": False,
             "pre_commands": ["/prime"],
@@ -67,7 +69,13 @@ def test_every_key_arrives() -> None:
     assert one.name == "one" and one.env == (("A", "b"),) and one.timeout_s == 1.5 and one.worktree == "tree"
     assert one.rehearsal == Rehearsal(2, 10, 0.5, 1) and config.rehearsal == Rehearsal(seconds=2.0)
     assert two == InstanceConfig("prompt", "hello")
-    assert config.budget == BudgetConfig(10_000, (("/test", 100),), "block", True, "output=5")
+    assert config.budget == {
+        "overall_token_budget": 10_000,
+        "command_budgets": {"/test": 100},
+        "budget_enforcement_mode": "block",
+        "disable_budget_visuals": True,
+        "token_weights": Weights.parse("output=5"),
+    }
 
 
 def test_names_are_made_where_there_are_none() -> None:
@@ -136,20 +144,25 @@ def test_the_schema_refuses_what_the_loader_refuses(name: str) -> None:
         jsonschema.validate(data, SCHEMA)
 
 
-def test_the_schema_names_the_loaders_keys() -> None:
-    keys = {field.name for field in dataclasses.fields(InstanceConfig)} | {"prompt", "output_format"}
-    assert set(SCHEMA["$defs"]["instance"]["properties"]) == keys
-    assert set(SCHEMA["$defs"]["budget"]["properties"]) == {field.name for field in dataclasses.fields(BudgetConfig)}
-    assert set(SCHEMA["$defs"]["rehearsal"]["properties"]) == {field.name for field in dataclasses.fields(Rehearsal)}
-    modes = SCHEMA["$defs"]["instance"]["properties"]["permission_mode"]["enum"]
-    assert modes == [*config_module.PERMISSION_MODES, None]
+def test_the_table_names_what_instances_and_settings_have() -> None:
+    keys = {setting.name for setting in INSTANCE} | {"rehearsal"}
+    assert keys == {field.name for field in dataclasses.fields(InstanceConfig)} | {"prompt", "output_format"}
+    assert {setting.name for setting in REHEARSAL} == {field.name for field in dataclasses.fields(Rehearsal)}
+    assert {setting.name for setting in RUN} | {"origins"} == {field.name for field in dataclasses.fields(Settings)}
+    assert {setting.budget for setting in SETTINGS if setting.profile} == {field.key for field in PROFILE_FIELDS}
+
+
+def test_what_is_generated_is_committed() -> None:
+    assert reference.schema() == SCHEMA, "python -m claude_orchestrator.config.reference schema"
+    page = (ROOT / "docs" / "options.md").read_text()
+    assert page == reference.options_page(), "python -m claude_orchestrator.config.reference options"
 
 
 # -- settings and plans --
 
 
 def test_option_over_environment_over_file_over_default() -> None:
-    budget = BudgetConfig(overall_budget=1, command_budgets=(("/a", 1), ("/b", 1)), enforcement_mode="block")
+    budget = {"overall_token_budget": 1, "command_budgets": {"/a": 1, "/b": 1}, "budget_enforcement_mode": "block"}
     given = {
         "overall_token_budget": Given(2, "option"),
         "command_budgets": Given(("/b=3", "/c=x=4"), "environment"),
@@ -167,11 +180,13 @@ def test_option_over_environment_over_file_over_default() -> None:
 
 
 def test_command_budget_texts() -> None:
-    assert parse_command_budget(" /test = 1000 ") == ("/test", 1000)
-    assert parse_command_budget("a=b=5") == ("a=b", 5)
+    assert parse_limit(" /test = 1000 ", TOKENS) == ("/test", 1000)
+    assert parse_limit("a=b=5", TOKENS) == ("a=b", 5)
+    assert parse_limit("/test=20k", TOKENS) == ("/test", 20_000)
+    assert parse_limit("/test=$1.50", USD) == ("/test", 1_500_000_000)
     for bad in ("", "/test", "=5", "/test=", "/test=-1", "/test=1e3", "/test=0", "/test=²"):
-        with pytest.raises(ValueError, match="--command-budget: "):
-            parse_command_budget(bad)
+        with pytest.raises(UserError, match=r"^--command-budget: "):
+            merge({"command_budgets": Given((bad,), "option")}, {}, "x")
 
 
 def test_the_base_command_is_the_first_word() -> None:

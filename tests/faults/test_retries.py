@@ -259,11 +259,11 @@ def test_with_processes(place: Workplace, failure: str, attempts: int, code: int
     assert logs == ["001-one.2.jsonl", "001-one.3.jsonl", "001-one.jsonl"][-attempts:] or attempts == 1
 
 
-@pytest.mark.parametrize("retries", [-1, 101, 1.5, True, "3"])
+@pytest.mark.parametrize("retries", [-1, 101, 1.5, True, "three"])
 def test_bad_numbers_of_retries(place: Workplace, retries: Any) -> None:
     setup = {"instances": [{"prompt": "x", "retries": retries}]}
     done = place.run("--config", place.config(setup))
-    assert done.returncode == 2 and "instances[0].retries: expected an integer from 0 to 100" in done.stderr
+    assert done.returncode == 2 and "instances[0].retries: expected a whole number from 0 to 100" in done.stderr
 
 
 @pytest.mark.real_cli

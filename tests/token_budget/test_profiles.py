@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from token_budget.budget_manager import MODES, TokenBudgetManager
+from token_budget.models import Weights
+from token_budget.text import NANO
 from token_budget.usage import profiles
 from token_budget.usage.profiles import Listed, delete, describe, from_run, load, names, save
 
@@ -31,6 +33,17 @@ EVERY_VALUE: dict[str, object] = {
     "enforcement_mode": "block",
     "token_weights": "billing",
     "alert_at": "50,80,95",
+}
+# costs in nano-dollars, the rest as budgets take it
+EVERY_VALUE_READ: dict[str, object] = {
+    **EVERY_VALUE,
+    "overall_cost_budget": 5 * NANO,
+    "command_cost_budgets": {"/test": 1_500_000_000},
+    "daily_cost_budget": 2_500_000,
+    "weekly_cost_budget": 7 * NANO,
+    "monthly_cost_budget": 1_234_500_000_000,
+    "token_weights": Weights.parse("billing"),
+    "alert_at": (50, 80, 95),
 }
 
 
@@ -61,14 +74,14 @@ def test_every_value_arrives(files: Files) -> None:
     files.put(
         user={"all": {"// why": "a comment", **EVERY_VALUE, "command_budgets": {"//": 1, " /test ": 10_000, "/b": 5}}}
     )
-    assert dict(load("all", files.both).values) == EVERY_VALUE
-    assert set(EVERY_VALUE) == set(profiles.READERS)
+    assert dict(load("all", files.both).values) == EVERY_VALUE_READ
+    assert set(EVERY_VALUE) == set(profiles.FIELDS)
 
 
 @pytest.mark.parametrize(
-    ("said", "value"), [(80, "80"), ([50, 80], "50,80"), ([], "off"), ("", "off"), (" 50, 80", "50,80")]
+    ("said", "value"), [(80, (80,)), ([50, 80], (50, 80)), ([], ()), ("", ()), ("off", ()), (" 80, 50", (50, 80))]
 )
-def test_thresholds_are_a_number_a_list_or_text(files: Files, said: object, value: str) -> None:
+def test_thresholds_are_a_number_a_list_or_text(files: Files, said: object, value: tuple[int, ...]) -> None:
     save(files.user, "x", {"alert_at": said, "overall_budget": 10**15})
     assert load("x", files.both).values["alert_at"] == value
 
@@ -77,7 +90,7 @@ def test_inheritance_goes_key_by_key_and_says_where_from(files: Files) -> None:
     files.put(
         project={
             "nightly": {"extends": "nightly", "command_budgets": {"/test": 20, "/doc": 9}, "enforcement_mode": None},
-            "base": {"overall_budget": 100, "alert_at": "80"},
+            "base": {"overall_budget": 100, "alert_at": (80,)},
         },
         user={
             "nightly": {"extends": "base", "overall_budget": 500, "command_budgets": {"/test": 10, "/fix": 30}},
@@ -87,7 +100,7 @@ def test_inheritance_goes_key_by_key_and_says_where_from(files: Files) -> None:
     profile = load("nightly", files.both)
     assert profile.values == {
         "overall_budget": 500,
-        "alert_at": "80",
+        "alert_at": (80,),
         "command_budgets": {"/test": 20, "/fix": 30, "/doc": 9},
     }
     assert profile.origins == {
@@ -149,12 +162,12 @@ def test_any_inheritance_ends(
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("overall_budget", "lots", 'expected a positive integer, got "lots"'),
-        ("overall_budget", True, "expected a positive integer, got true"),
-        ("daily_token_budget", 0, "expected a positive integer, got 0"),
-        ("weekly_token_budget", 1.5, "expected a positive integer, got 1.5"),
+        ("overall_budget", "lots", 'expected a positive whole number such as 50000 or 50k, got "lots"'),
+        ("overall_budget", True, "expected a positive whole number, got true"),
+        ("daily_token_budget", 0, "expected a positive whole number, got 0"),
+        ("weekly_token_budget", 1.5, "expected a positive whole number, got 1.5"),
         ("command_budgets", [1], "expected an object of command: limit, got [1]"),
-        ("command_budgets", {"/test": None}, "/test: expected a positive integer, got null"),
+        ("command_budgets", {"/test": None}, "/test: expected a positive whole number, got null"),
         ("command_budgets", {" ": 1}, "a command's name is empty"),
         ("command_cost_budgets", {"/test": -1}, "/test: expected a positive number of US dollars, got -1"),
         ("daily_cost_budget", 1e-10, "expected a positive number of US dollars, got 1e-10"),
@@ -163,8 +176,16 @@ def test_any_inheritance_ends(
         ("enforcement_mode", ["warn"], 'expected one of warn, block, got ["warn"]'),
         ("token_weights", "heavy", "expected flat, billing or"),
         ("token_weights", {"colour": 1}, "expected numbers for input, output, cache_write, cache_read"),
-        ("overall_budget", 10**15 + 1, "expected a positive integer up to 1,000,000,000,000,000, got 1000000000000001"),
-        ("command_budgets", {"/x": 10**400}, "/x: expected a positive integer up to 1,000,000,000,000,000, got 1000"),
+        (
+            "overall_budget",
+            10**15 + 1,
+            "expected a positive whole number up to 1,000,000,000,000,000, got 1000000000000001",
+        ),
+        (
+            "command_budgets",
+            {"/x": 10**400},
+            "/x: expected a positive whole number up to 1,000,000,000,000,000, got 1000",
+        ),
         ("alert_at", "50;80", 'expected percentages such as 80, [50, 80] or "50,80,95", or "off", got "50;80"'),
         ("alert_at", "0,80", "expected percentages from 1 to 1000"),
         ("alert_at", 80.5, "expected percentages such as"),
@@ -313,7 +334,7 @@ def test_modes_links_and_folders(tmp_path: Path) -> None:
     link.symlink_to(file)
     save(link, "b", EVERY_VALUE)
     assert link.is_symlink() and file.stat().st_mode & 0o777 == 0o644
-    assert load("b", [file]).values == EVERY_VALUE
+    assert load("b", [file]).values == EVERY_VALUE_READ
 
 
 @pytest.mark.parametrize(
@@ -322,7 +343,7 @@ def test_modes_links_and_folders(tmp_path: Path) -> None:
         ("a", "a", "a.extends: profiles extend each other: a extends a"),
         ("a", "c", "b.extends: profiles extend each other: a extends c extends b extends a"),
         ("new", "bsae", 'new.extends: unknown profile "bsae"; did you mean "base"?'),
-        ("new", "bad", "bad.overall_budget: expected a positive integer, got 0"),
+        ("new", "bad", "bad.overall_budget: expected a positive whole number, got 0"),
     ],
 )
 def test_what_could_never_be_loaded_is_not_saved(files: Files, name: str, extends: str, reason: str) -> None:
@@ -341,7 +362,7 @@ def test_a_project_s_profile_extends_the_user_s_of_its_name(files: Files) -> Non
     assert not save(files.user, "a", {"overall_budget": 5}, files.both)
     assert not save(files.project, "a", {"extends": "a"}, files.both)
     assert save(files.project, "a", {"extends": "a", "alert_at": 80}, files.both)
-    assert load("a", files.both).values == {"overall_budget": 5, "alert_at": "80"}
+    assert load("a", files.both).values == {"overall_budget": 5, "alert_at": (80,)}
     with pytest.raises(ValueError, match="extend each other"):
         save(files.project, "a", {"extends": "a"})  # alone it would be itself
 
@@ -498,4 +519,4 @@ def test_the_margin_is_kept_and_little_more(used: int, margin: float) -> None:
 
 def test_the_modes_are_the_managers() -> None:
     for mode in MODES:
-        assert profiles.READERS["enforcement_mode"](mode) == mode
+        assert profiles.FIELDS["enforcement_mode"].kind.read(mode) == mode

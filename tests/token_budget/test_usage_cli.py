@@ -320,14 +320,20 @@ def test_profiles_from_the_first_to_the_last(home: Home) -> None:
         (("delete", "night"), "/profiles.json: unknown profile"),
         (("save", "night"), "nothing to save: give --set, or --from-run with a run that has used tokens"),
         (("save", "night", "--set", r"a\b"), r"--set: expected KEY=VALUE, got 'a\b'"),
-        (("save", "night", "--set", "overall_budget=lots"), "expected a positive integer, got"),
-        (("save", "night", "--set", "overall_budget=" + "[" * 9999), "expected a positive integer, got"),
+        (
+            ("save", "night", "--set", "overall_budget=lots"),
+            "expected a positive whole number such as 50000 or 50k, got",
+        ),
+        (
+            ("save", "night", "--set", "overall_budget=" + "[" * 9999),
+            "expected a positive whole number such as 50000 or 50k, got",
+        ),
         (("save", "night", "--set", "alert_at=80.5"), "expected percentages such as"),
         (("save", "night", "--set", "extends=night"), "profiles extend each other: night extends night"),
         (("save", "night", "--set", "extends=nihgt"), 'night.extends: unknown profile "nihgt"; did you mean "night"'),
         (
             ("save", "night", "--set", "overall_budget=9999999999999999"),
-            "expected a positive integer up to 1,000,000,000,000,000, got 9999999999999999",
+            "expected a positive whole number up to 1,000,000,000,000,000, got 9999999999999999",
         ),
         (("save", "night", "--from-run", "run-3"), "--from-run: expected a run of the ledger or last, got 'run-3'; "),
         (
@@ -441,7 +447,7 @@ def test_profiles_travel_without_their_comments(home: Home, tmp_path: Path) -> N
 def test_a_profile_that_cannot_be_saved_is_told_before_anything_is_taken(home: Home) -> None:
     lines = [*home.exported(), '{"kind": "profiles", "profiles": {"x": {"overall_budget": "lots"}}}']
     (home.root / "bad.jsonl").write_text("\n".join(lines))
-    reason = 'bad.jsonl: profiles.x.overall_budget: expected a positive integer, got "lots"'
+    reason = 'bad.jsonl: profiles.x.overall_budget: expected a positive whole number such as 50000 or 50k, got "lots"'
     assert home.refuses("--ledger", "new.db", "import", "bad.jsonl") == reason
     (home.root / "bad.jsonl").write_text("\n".join(lines).replace('"lots"', "5"))
     profiles = home.profiles(b"{,")

@@ -11,29 +11,41 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from token_budget.fields import (
+    PROFILE_FIELDS,
+    TOKENS,
+    BadValue,
+    expected,
+    forbidden_character,
+    is_comment,
+    show_json,
+)
 from token_budget.files import locked, write_atomically
-from token_budget.models import MAX_LIMIT, WEIGHT_KEYS, Weights
+from token_budget.usage.json_file import JsonFileError, parse_json, read_bytes
 
 PROJECT_FILE = "claude-orchestrator-profiles.json"
 USER_FILE = "profiles.json"
 MAX_FILE_BYTES = 1024 * 1024
-MAX_USD = 1_000_000_000
 MAX_MARGIN = 100
 LOCKED_S = 10.0  # for a writer to wait for others
+FIELDS = {field.key: field for field in PROFILE_FIELDS}
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A profile with what it inherits; costs are in USD; `origins` has `command_budgets[KEY]` for each command."""
+    """A profile with what it inherits. `values` are checked: costs are in nano-dollars, weights are Weights.
+
+    `origins` has `command_budgets[KEY]` for each command.
+    """
 
     name: str
-    values: Mapping[str, object]
+    values: Mapping[str, Any]
     origins: Mapping[str, str]
 
 
@@ -54,7 +66,7 @@ def load(name: str, files: Sequence[Path]) -> Profile:
     index = shelf.find(name)
     if index is None:
         looked = ", ".join(str(file) for file in files)
-        raise ValueError(f"unknown profile {_show(name)}{_nearest(name, shelf.names())} (looked in {looked})")
+        raise ValueError(f"unknown profile {show_json(name)}{_nearest(name, shelf.names())} (looked in {looked})")
     faults: list[str] = []
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
@@ -83,12 +95,14 @@ def names(files: Sequence[Path]) -> list[Listed]:
 def describe(profile: Profile) -> list[str]:
     """A line for each value, aligned: `key  value  (origin)`."""
     rows: list[tuple[str, str, str]] = []
-    for key in (key for key in READERS if key in profile.values):
-        value = profile.values[key]
+    for key, field in FIELDS.items():
+        if key not in profile.values:
+            continue
+        value, kind = profile.values[key], field.kind.element or field.kind
         items = sorted(value.items()) if isinstance(value, dict) else [("", value)]
         for command, item in items:
             path = f"{key}[{command}]" if command else key
-            shown = _usd_text(item) if "cost" in key else f"{item:,}" if isinstance(item, int) else _plain(str(item))
+            shown = f"{item:,}" if kind is TOKENS else kind.show(item)
             rows.append((_plain(path), shown, f"({profile.origins[path]})"))
     if not rows:
         return [f"profile {_plain(profile.name)} sets nothing"]
@@ -107,9 +121,9 @@ def check(profiles: Mapping[str, object], file: Path) -> None:
     """Raises ValueError with a line for each name and value that could not be saved; `file` is where they are from."""
     faults: list[str] = []
     for name, values in profiles.items():
-        if not name.strip() or name != name.strip() or not name.isprintable() or name.startswith(("-", "//", "$")):
+        if not name.strip() or name != name.strip() or forbidden_character(name) or name.startswith(("-", "//", "$")):
             expected = "one line of text that does not begin with -, // or $"
-            faults.append(f"profile name: expected {expected}, got {_show(name)}")
+            faults.append(f"profile name: expected {expected}, got {show_json(name)}")
         _checked(values, _where(file, name), faults)
     if faults:
         raise ValueError("\n".join(faults))
@@ -155,10 +169,10 @@ def delete(file: Path, name: str, files: Sequence[Path] = ()) -> None:
         document = _document(file)
         own = _profiles(file, document)
         if name not in own:
-            raise ValueError(f"{file}: unknown profile {_show(name)}{_nearest(name, own)}")
+            raise ValueError(f"{file}: unknown profile {show_json(name)}{_nearest(name, own)}")
         users = _users(_Shelf(_with(files, file)), file, name)
         if users:
-            raise ValueError(f"{file}: profile {_show(name)} cannot be deleted: extended by {', '.join(users)}")
+            raise ValueError(f"{file}: profile {show_json(name)} cannot be deleted: extended by {', '.join(users)}")
         profiles = document["profiles"]
         assert isinstance(profiles, dict)
         del profiles[name]
@@ -173,7 +187,7 @@ def _users(shelf: _Shelf, file: Path, name: str) -> list[str]:
     """The profiles that extend that one of this file."""
     target = shelf.files.index(file)
     return [
-        f"{_show(user)} of {other}"
+        f"{show_json(user)} of {other}"
         for index, other in enumerate(shelf.files)
         for user, data in shelf.profiles(index).items()
         if _extends(data) == name and shelf.find(name, index + 1 if user == name else 0) == target
@@ -259,7 +273,7 @@ def _chain(shelf: _Shelf, start: _Place, faults: list[str]) -> dict[_Place, dict
             elif found is not None or target == name:
                 faults.append(f"{where}.extends: profiles extend each other: {path}")
             else:
-                faults.append(f"{where}.extends: unknown profile {_show(target)}{_nearest(target, known)}")
+                faults.append(f"{where}.extends: unknown profile {show_json(target)}{_nearest(target, known)}")
     return chain
 
 
@@ -268,112 +282,31 @@ def _extends(data: object) -> str | None:
     return target if isinstance(target, str) else None
 
 
-# -- values: each reader returns the checked value or raises ValueError with what is wrong --
-
-
-def _expected(what: str, value: object) -> ValueError:
-    return ValueError(f"expected {what}, got {_show(value)}")
-
-
-def _tokens(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise _expected("a positive integer", value)
-    if value > MAX_LIMIT:
-        raise _expected(f"a positive integer up to {MAX_LIMIT:,}", value)
-    return value
-
-
-def _usd(value: object) -> object:
-    # below half a nano-dollar it would be a limit of nothing
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-9 <= value <= MAX_USD:
-        raise _expected("a positive number of US dollars", value)
-    return value
-
-
-def _mode(value: object) -> object:
-    if value not in ("warn", "block"):
-        raise _expected("one of warn, block", value)
-    return value
-
-
-def _weights(value: object) -> object:
-    if isinstance(value, dict):
-        for key, weight in value.items():
-            if key not in WEIGHT_KEYS or isinstance(weight, bool) or not isinstance(weight, int | float):
-                raise _expected(f"numbers for {', '.join(WEIGHT_KEYS)}", value)
-        value = ",".join(f"{key}={weight}" for key, weight in value.items())
-    if not isinstance(value, str):
-        raise _expected("flat, billing or weights such as output=5", value)
-    Weights.parse(value)
-    return value
-
-
-def _thresholds(value: object) -> object:
-    numbers = value if isinstance(value, list) else [value]
-    text = ",".join(map(str, numbers)) if all(type(number) is int for number in numbers) else value
-    parts = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
-    if parts in ([""], ["off"]):
-        return "off"
-    if not parts or not all(part.isascii() and part.isdigit() and len(part) <= 4 for part in parts):
-        raise _expected('percentages such as 80, [50, 80] or "50,80,95", or "off"', value)
-    if not all(1 <= int(part) <= 1000 for part in parts):
-        raise _expected("percentages from 1 to 1000", value)
-    return ",".join(parts)
-
-
-def _by_command(reader: Callable[[object], object]) -> Callable[[object], object]:
-    def read(value: object) -> object:
-        if not isinstance(value, dict):
-            raise _expected("an object of command: limit", value)
-        limits = {key.strip(): limit for key, limit in value.items() if not _is_comment(key)}
-        if "" in limits:
-            raise ValueError("a command's name is empty")
-        for key, limit in limits.items():
-            try:
-                limits[key] = reader(limit)
-            except ValueError as error:
-                raise ValueError(f"{_plain(key)}: {error}") from None
-        return limits
-
-    return read
-
-
-READERS: Mapping[str, Callable[[object], object]] = {
-    "overall_budget": _tokens,
-    "command_budgets": _by_command(_tokens),
-    "daily_token_budget": _tokens,
-    "weekly_token_budget": _tokens,
-    "monthly_token_budget": _tokens,
-    "overall_cost_budget": _usd,
-    "command_cost_budgets": _by_command(_usd),
-    "daily_cost_budget": _usd,
-    "weekly_cost_budget": _usd,
-    "monthly_cost_budget": _usd,
-    "enforcement_mode": _mode,
-    "token_weights": _weights,
-    "alert_at": _thresholds,
-}
+# -- values --
 
 
 def _checked(data: object, where: str, faults: list[str]) -> dict[str, object]:
     """The values of one profile that are there and not null, without `extends`."""
     if not isinstance(data, dict):
-        faults.append(f"{where}: {_expected('an object', data)}")
+        faults.append(f"{where}: {expected('an object', data)}")
         return {}
     values: dict[str, object] = {}
     for key, value in data.items():
-        if _is_comment(key) or value is None:
+        if is_comment(key) or value is None:
             continue
         if key == "extends":
             if not isinstance(value, str):
-                faults.append(f"{where}.extends: {_expected('the name of a profile', value)}")
-        elif key not in READERS:
-            faults.append(f"{where}.{_plain(key)}: unknown key{_nearest(key, ['extends', *READERS])}")
+                faults.append(f"{where}.extends: {expected('the name of a profile', value)}")
+        elif key not in FIELDS:
+            faults.append(f"{where}.{_plain(key)}: unknown key{_nearest(key, ['extends', *FIELDS])}")
         else:
             try:
-                values[key] = READERS[key](value)
-            except ValueError as error:
-                faults.append(f"{where}.{key}: {error}")
+                values[key] = FIELDS[key].kind.read(value)
+            except BadValue as error:
+                faults += [
+                    f"{where}.{key}: {place.lstrip('.')}: {why}" if place else f"{where}.{key}: {why}"
+                    for place, why in error.faults
+                ]
     return values
 
 
@@ -390,15 +323,11 @@ class _Comment(str):
         return self is other
 
 
-def _is_comment(key: str) -> bool:
-    return key.startswith("//") or key == "$schema"
-
-
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result: dict[str, object] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"the key {_show(key)} stands twice in one object")
+            raise ValueError(f"the key {show_json(key)} stands twice in one object")
         result[_Comment(key) if key.startswith("//") else key] = value
     return result
 
@@ -413,27 +342,15 @@ def _finite(text: str) -> float:
 def _document(file: Path) -> dict[str, object]:
     """The whole of a file, {} where there is none. Raises ValueError when it is not one JSON object."""
     try:
-        with file.open("rb") as stream:
-            raw = stream.read(MAX_FILE_BYTES + 1)
+        document = parse_json(read_bytes(file, MAX_FILE_BYTES), file.name, _unique_keys, _finite)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ValueError(f"{file}: cannot read the profiles: {error.strerror or error}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise ValueError(f"{file}: the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
-    try:
-        document: object = json.loads(
-            raw.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite
-        )
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: line {error.lineno} column {error.colno}: invalid JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        reason = "too deeply nested" if isinstance(error, RecursionError) else str(error)
-        raise ValueError(f"{file}: invalid JSON: {reason}") from None
+    except JsonFileError as error:
+        raise ValueError(f"{file}: {error}") from None
     if not isinstance(document, dict):
-        raise ValueError(f"{file}: {_expected('an object', document)}")
+        raise ValueError(f"{file}: {expected('an object', document)}")
     return document
 
 
@@ -442,27 +359,27 @@ def _profiles(file: Path, document: Mapping[str, object]) -> dict[str, object]:
     faults = [
         f"{file}: {_plain(key)}: unknown key{_nearest(key, ['profiles'])}"
         for key in document
-        if key != "profiles" and not _is_comment(key)
+        if key != "profiles" and not is_comment(key)
     ]
     profiles = document.get("profiles")
     if profiles is not None and not isinstance(profiles, dict):
-        faults.append(f"{file}: profiles: {_expected('an object of name: profile', profiles)}")
+        faults.append(f"{file}: profiles: {expected('an object of name: profile', profiles)}")
     if faults:
         raise ValueError("\n".join(faults))
-    return {k: data for k, data in profiles.items() if not _is_comment(k)} if isinstance(profiles, dict) else {}
+    return {k: data for k, data in profiles.items() if not is_comment(k)} if isinstance(profiles, dict) else {}
 
 
 def _without_comments(data: object) -> object:
     if not isinstance(data, dict):
         return data
-    return {key: _without_comments(value) for key, value in data.items() if not _is_comment(key)}
+    return {key: _without_comments(value) for key, value in data.items() if not is_comment(key)}
 
 
 def _merged(old: object, new: Mapping[str, object]) -> dict[str, object]:
     """The new object with the old one's comments, in the old one's order."""
     kept = old if isinstance(old, dict) else {}
     merged = {
-        key: value if _is_comment(key) else new[key] for key, value in kept.items() if _is_comment(key) or key in new
+        key: value if is_comment(key) else new[key] for key, value in kept.items() if is_comment(key) or key in new
     }
     for key, value in new.items():
         merged[key] = _merged(kept.get(key), value) if isinstance(value, Mapping) else value
@@ -515,24 +432,12 @@ def _plain(text: str) -> str:
     return text if text.isprintable() else json.dumps(text)[1:-1]
 
 
-def _show(value: object) -> str:
-    """A value as JSON, short enough for an error line."""
-    text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _usd_text(value: object) -> str:
-    """Dollars with at least the cents and no more places than there are: `$5.00`, `$0.0025`."""
-    whole, _, places = f"{value:,.9f}".partition(".")
-    return f"${whole}.{places.rstrip('0').ljust(2, '0')}"
-
-
 def _nearest(name: str, known: Iterable[str]) -> str:
     """A hint at what may have been meant, else at what there is."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3)
     if near:
-        return f"; did you mean {' or '.join(_show(one) for one in near)}?"
+        return f"; did you mean {' or '.join(show_json(one) for one in near)}?"
     return (
         f"; known: {', '.join(map(_plain, known[:20]))}{', ...' if len(known) > 20 else ''}"
         if known

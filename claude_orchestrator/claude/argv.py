@@ -1,0 +1,80 @@
+"""The argument vector of the claude CLI. Pure."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+PERMISSION_MODES = ("default", "acceptEdits", "auto", "bypassPermissions", "dontAsk", "manual", "plan")
+STREAM_ARGS = (
+    "-p",
+    "--input-format",
+    "stream-json",
+    "--output-format",
+    "stream-json",
+    "--verbose",
+    "--include-partial-messages",
+)
+# the orchestrator sets these; nobody else may
+OWN_OPTIONS = ("-p", "--print", "--input-format", "--output-format", "--resume", "-r", "--continue", "-c")
+
+
+class ClaudeOptions(Protocol):
+    """What can be asked of one claude process."""
+
+    @property
+    def permission_mode(self) -> str | None: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def session_id(self) -> str | None: ...
+    @property
+    def allowed_tools(self) -> tuple[str, ...]: ...
+    @property
+    def disallowed_tools(self) -> tuple[str, ...]: ...
+    @property
+    def append_system_prompt(self) -> str | None: ...
+    @property
+    def mcp_config(self) -> tuple[str, ...]: ...
+    @property
+    def worktree(self) -> str | bool: ...
+    @property
+    def extra_args(self) -> tuple[str, ...]: ...
+
+
+def launch_argv(claude_bin: str, options: ClaudeOptions) -> tuple[str, ...]:
+    """The arguments of a claude that reads its turns as a stream.
+
+    Options are written as `--name=value`, so that claude cannot mistake a value for an option.
+    """
+    single = {
+        "permission-mode": options.permission_mode,
+        "model": options.model,
+        "resume": options.session_id,
+        "allowedTools": ",".join(options.allowed_tools) or None,
+        "disallowedTools": ",".join(options.disallowed_tools) or None,
+    }
+    args = [f"--{option}={value}" for option, value in single.items() if value is not None]
+    args += [f"--mcp-config={config}" for config in options.mcp_config if not _is_json(config)]
+    if options.worktree is True:
+        args.append("--worktree")
+    elif options.worktree:
+        args.append(f"--worktree={options.worktree}")
+    return (claude_bin, *STREAM_ARGS, *args, *options.extra_args)
+
+
+def private_options(options: ClaudeOptions) -> tuple[tuple[str, str], ...]:
+    """Options whose texts may be secret. They go by file: everybody on the machine can read a process's arguments."""
+    servers = tuple(("mcp-config", config) for config in options.mcp_config if _is_json(config))
+    system = options.append_system_prompt
+    return (*servers, *((("append-system-prompt", system),) if system is not None else ()))
+
+
+def resume_argv(argv: tuple[str, ...], session_id: str) -> tuple[str, ...]:
+    """The same arguments, but with this session resumed."""
+    args = [arg for arg in argv if not arg.startswith("--resume=")]
+    args.insert(1 + len(STREAM_ARGS), f"--resume={session_id}")
+    return tuple(args)
+
+
+def _is_json(mcp_config: str) -> bool:
+    return mcp_config.startswith("{")

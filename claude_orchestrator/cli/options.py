@@ -1,0 +1,157 @@
+"""The click command, made from the table of settings, and what was given with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from claude_orchestrator import __version__
+from claude_orchestrator.config.fields import CONFIG_NAME, ENV_PREFIX, PROGRAM, SETTINGS, SINGLE, Setting
+from claude_orchestrator.config.kinds import FILE, FLAG
+from claude_orchestrator.config.settings import ENVIRONMENT, Given
+from claude_orchestrator.errors import UserError
+from token_budget.fields import BadValue
+
+OPTIONS = {setting.param: setting for setting in SETTINGS if setting.option}
+SINGLE_OPTIONS = tuple(param for param, setting in OPTIONS.items() if setting.group == SINGLE)
+_ORIGINS = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: ENVIRONMENT}
+_HELP = f"""Run Claude Code instances in parallel, inside token budgets that count every token once.
+
+PROMPT ("/test --unit" or plain text) runs one instance; else --config, else {CONFIG_NAME} of the
+workspace, else one harmless read-only instance that summarises the repository.
+"""
+_EPILOG = (
+    f"Every option can be set by environment, e.g. {ENV_PREFIX}_MAX_PARALLEL=4. Tokens can be written as 50000, "
+    "50k or 1.5M, money as 2.50 or $2.50, times as 90 (seconds), 90s, 5m or 2h. "
+    "Exit codes: 0 all completed; 1 some failed, were blocked or stopped; 2 bad usage or config; 3 a bug; "
+    "130/143/129 interrupted/terminated/hung up."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the program was asked. `values` has every option that is no setting of the run, by its parameter's name,
+    with defaults; `given` has everything that was typed, as it was typed, settings of the run too."""
+
+    prompt: str | None
+    values: Mapping[str, Any]
+    given: Mapping[str, Given]
+
+    def __getitem__(self, param: str) -> Any:
+        return self.values[param]
+
+    @property
+    def may_write(self) -> bool:
+        """Whether this command may change files."""
+        return not (self["dry_run"] or self["list_commands"] or self["inspect_command"])
+
+    @property
+    def settings(self) -> dict[str, Given]:
+        """The given settings of the run, by their names in Settings."""
+        return {OPTIONS[param].name: given for param, given in self.given.items() if OPTIONS[param].run}
+
+    def with_earlier(self, earlier: Mapping[str, Any]) -> Options:
+        """The same, where what was not given now is as it was given to an earlier run."""
+        kept = {param: value for param, value in earlier.items() if param not in self.given}
+        return Options(self.prompt, {**self.values, **kept}, self.given)
+
+
+class _Command(click.Command):
+    """A command whose help shows its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {setting.group: [] for setting in OPTIONS.values()}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                setting = OPTIONS.get(param.name or "")
+                groups.setdefault(setting.group if setting else "Other", []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def make_command(run: Callable[[Options], int]) -> click.Command:
+    """The command that reads its options and calls `run` with them, which returns the exit code."""
+
+    @click.pass_context
+    def call(ctx: click.Context, /, prompt: str | None, **params: Any) -> int:
+        return run(_read(ctx, prompt, params))
+
+    return _Command(
+        PROGRAM,
+        callback=call,
+        params=[
+            click.Argument(["prompt"], required=False),
+            *map(_option, OPTIONS.values()),
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_version,
+                help="Show the version and exit.",
+            ),
+        ],
+        help=_HELP,
+        epilog=_EPILOG,
+        context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": ENV_PREFIX},
+    )
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        click.echo(f"{PROGRAM}, version {__version__}")
+        ctx.exit()
+
+
+def _option(setting: Setting) -> click.Option:
+    kind, older = setting.kind, setting.aliases
+    return click.Option(
+        [f"--{setting.option}", *(f"--{name}" for name in older), setting.param],
+        is_flag=kind is FLAG,
+        default=None,
+        multiple=kind.element is not None,
+        type=click.Path() if kind is FILE else None if kind is FLAG else click.STRING,
+        metavar=setting.metavar or ("|".join(kind.choices) if kind.choices else None),
+        help=_help(setting),
+        envvar=[setting.variable, *(f"{ENV_PREFIX}_{name.upper()}" for name in older)] if older else None,
+        shell_complete=_completion(kind.choices) if kind.choices else None,
+    )
+
+
+def _help(setting: Setting) -> str:
+    repeatable = " Repeatable." if setting.kind.element is not None else ""
+    default = f"  [default: {setting.shown_default}]" if setting.shown_default else ""
+    return f"{setting.help}{repeatable}{default}"
+
+
+def _completion(choices: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    return lambda ctx, param, incomplete: [choice for choice in choices if choice.startswith(incomplete)]
+
+
+def _read(ctx: click.Context, prompt: str | None, params: Mapping[str, Any]) -> Options:
+    """What was given, read and checked as far as it is no setting of the run. Raises UserError with every fault."""
+    given: dict[str, Given] = {}
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for param, setting in OPTIONS.items():
+        values[param] = setting.default if setting.kind is not FLAG else bool(setting.default)
+        origin = _ORIGINS.get(ctx.get_parameter_source(param) or ParameterSource.DEFAULT)
+        if origin is None or params[param] is None:
+            continue
+        given[param] = Given(params[param], origin)
+        if setting.run:
+            continue
+        try:
+            values[param] = setting.kind.read(params[param])
+        except BadValue as error:
+            label = setting.variable if origin == ENVIRONMENT else f"--{setting.option}"
+            faults += [f"{label}: {why}" for _, why in error.faults]
+    if faults:
+        raise UserError(*faults)
+    return Options(prompt, {param: value for param, value in values.items() if not OPTIONS[param].run}, given)

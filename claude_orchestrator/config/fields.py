@@ -1,0 +1,342 @@
+"""The one table of settings: what each is called, what it may be, its default, its help and where it may be given.
+
+The options and their help, the readers of the config and its schema, the dry run's list and docs/options.md come from
+this table. What a budget profile may hold is declared in `token_budget.fields` and gets its option here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from claude_orchestrator.claude.argv import PERMISSION_MODES
+from claude_orchestrator.config.kinds import (
+    DELAY,
+    DURATION,
+    ENV,
+    EXTRA_ARGS,
+    FILE,
+    FLAG,
+    INTEGER,
+    LINE,
+    MCP,
+    PERCENT,
+    RAW,
+    SESSION,
+    TEXT,
+    TOOL,
+    WORDS,
+    WORKTREE,
+    list_of,
+)
+from token_budget.fields import PROFILE_FIELDS, TOKENS, Kind, choice, whole_number
+
+PROGRAM = "claude-orchestrator"
+CONFIG_NAME = f"{PROGRAM}.json"
+ENV_PREFIX = "CLAUDE_ORCHESTRATOR"
+MAX_RETRIES = 100
+WINDOWS = ("daily", "weekly", "monthly")
+HOLD_POLICIES = ("off", "pool", "fair")
+METERS = ("auto", "api", "stream")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+WHAT = "What to run"
+BUDGETS = "Budgets"
+MONEY = "Budgets in money (estimates: subscriptions do not pay per token)"
+ACROSS = "Across runs"
+HOW = "How to run it"
+SINGLE = "A single instance (with PROMPT)"
+OUTPUT = "Output"
+COMMANDS = "Commands of the workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `name` is what code calls it; the other names are empty where it cannot be given in that place.
+
+    `run`: it is a part of Settings, so a journal keeps it. `aliases` are older names of the option and of its keys.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    default: Any = None
+    default_text: str = ""
+    option: str = ""
+    group: str = ""
+    metavar: str = ""
+    run: bool = True
+    budget: str = ""
+    profile: bool = False
+    instance: str = ""
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def param(self) -> str:
+        """The option's name as an identifier."""
+        return self.option.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that gives the option."""
+        return f"{ENV_PREFIX}_{self.param.upper()}"
+
+    @property
+    def shown_default(self) -> str:
+        """The default as help and documentation show it; nothing where there is none."""
+        if self.default_text or self.default is None or self.default is False:
+            return self.default_text
+        return f"{self.default:g}" if isinstance(self.default, float) else self.kind.show(self.default)
+
+
+_PROFILE = {field.key: field for field in PROFILE_FIELDS}
+
+
+def _budget(key: str, group: str, metavar: str, *, option: str = "", name: str = "") -> Setting:
+    """The option of a setting that profiles may hold, too."""
+    field = _PROFILE[key]
+    option = option or key.replace("_", "-")
+    return Setting(
+        name or option.replace("-", "_"),
+        field.kind,
+        field.help,
+        field.default,
+        option=option,
+        group=group,
+        metavar=metavar,
+        budget=key,
+        profile=True,
+    )
+
+
+def _only_option(option: str, kind: Kind, text: str, group: str, metavar: str = "", **rest: Any) -> Setting:
+    """An option of one invocation: no journal keeps it as a setting of the run."""
+    return Setting(option.replace("-", "_"), kind, text, option=option, group=group, metavar=metavar, run=False, **rest)
+
+
+def _any_case(kind: Kind) -> Kind:
+    """A choice that is typed, in which case does not matter."""
+    return replace(kind, read=lambda value: kind.read(value.lower() if isinstance(value, str) else value))
+
+
+SETTINGS: tuple[Setting, ...] = (
+    _only_option("config", FILE, f"JSON config; else {CONFIG_NAME} of the workspace.", WHAT, "FILE"),
+    _only_option(
+        "workspace", FILE, "The folder that instances run in.", WHAT, "DIR", default=Path(), default_text="here"
+    ),
+    _only_option("resume", RAW, "Continue an earlier run: what has completed is not run again.", WHAT, "RUN_ID|last"),
+    _only_option("rehearse", FLAG, "Run with simulated instances: this costs nothing and needs no claude.", WHAT),
+    _only_option("dry-run", FLAG, "Check everything, show what would be done, launch nothing.", WHAT),
+    _only_option("start-at", RAW, "Wait until then: 30m, 2h, 14:30, 1am.", WHAT, "WHEN"),
+    _budget("overall_budget", BUDGETS, "TOKENS", option="overall-token-budget"),
+    _budget("command_budgets", BUDGETS, "/CMD=TOKENS", option="command-budget", name="command_budgets"),
+    _budget("enforcement_mode", BUDGETS, "", option="budget-enforcement-mode"),
+    Setting(
+        "disable_budget_visuals",
+        FLAG,
+        "Show no bars and no budget panel.",
+        False,
+        option="disable-budget-visuals",
+        group=BUDGETS,
+        budget="disable_visuals",
+    ),
+    _budget("token_weights", BUDGETS, "flat|billing|KEY=W,…"),
+    Setting(
+        "meter",
+        choice(*METERS),
+        "Count at the API's connection, which makes a budget a hard cap, or from streams.",
+        "auto",
+        option="meter",
+        group=BUDGETS,
+    ),
+    Setting(
+        "hold_policy",
+        choice(*HOLD_POLICIES),
+        "How holds change while instances run: pool lets them grow into room that others leave, fair shares it.",
+        "pool",
+        option="hold-policy",
+        group=BUDGETS,
+        budget="hold_policy",
+        aliases=("adjust",),
+    ),
+    _only_option("budget-profile", RAW, "A named set of limits; see token-budget profile.", BUDGETS, "NAME"),
+    _budget("overall_cost_budget", MONEY, "USD"),
+    _budget("command_cost_budgets", MONEY, "/CMD=USD", option="command-cost-budget", name="command_cost_budgets"),
+    _budget("daily_cost_budget", MONEY, "USD"),
+    _budget("weekly_cost_budget", MONEY, "USD"),
+    _budget("monthly_cost_budget", MONEY, "USD"),
+    Setting(
+        "stop_at_rate_limit",
+        PERCENT,
+        "Stop when this part of a subscription's rate limit is used.",
+        option="stop-at-rate-limit",
+        group=MONEY,
+        metavar="PERCENT",
+    ),
+    _only_option(
+        "ledger",
+        RAW,
+        "The file that records use across runs.",
+        ACROSS,
+        "FILE|off",
+        default_text="in the user's state directory",
+    ),
+    _budget("daily_token_budget", ACROSS, "TOKENS"),
+    _budget("weekly_token_budget", ACROSS, "TOKENS"),
+    _budget("monthly_token_budget", ACROSS, "TOKENS"),
+    _budget("alert_at", ACROSS, "PERCENT,…|off"),
+    _only_option("alert-command", RAW, "A command that gets each alert as JSON; no shell is used.", ACROSS, "CMD"),
+    _only_option("alert-webhook", RAW, "An address that each alert is POSTed to as JSON.", ACROSS, "URL"),
+    Setting(
+        "max_parallel",
+        whole_number(1, 10**6),
+        "How many instances run at once.",
+        8,
+        option="max-parallel",
+        group=HOW,
+        metavar="N",
+    ),
+    Setting(
+        "startup_delay_s",
+        DELAY,
+        "Time between launches.",
+        0.0,
+        option="startup-delay",
+        group=HOW,
+        metavar="TIME",
+    ),
+    Setting(
+        "timeout_s",
+        DURATION,
+        "Stop an instance after this time.",
+        option="timeout",
+        group=HOW,
+        metavar="TIME",
+        instance="timeout_s",
+    ),
+    Setting(
+        "idle_timeout_s",
+        DURATION,
+        "Stop an instance that has printed nothing for this time.",
+        option="idle-timeout",
+        group=HOW,
+        metavar="TIME",
+    ),
+    Setting(
+        "grace_s",
+        DELAY,
+        "Time that an instance has to end before it is killed.",
+        5.0,
+        option="grace",
+        group=HOW,
+        metavar="TIME",
+    ),
+    Setting("fail_fast", FLAG, "Stop all instances when one fails.", False, option="fail-fast", group=HOW),
+    Setting(
+        "retries",
+        whole_number(0, MAX_RETRIES),
+        "More attempts after a failure that may pass, such as an overloaded API or a lost connection.",
+        0,
+        option="retries",
+        group=HOW,
+        metavar="N",
+        instance="retries",
+    ),
+    Setting(
+        "wait_for_reset",
+        FLAG,
+        "At a rate limit, wait until it resets, then continue.",
+        False,
+        option="wait-for-reset",
+        group=HOW,
+    ),
+    _only_option("claude-bin", RAW, "The claude to run.", HOW, "PATH", default_text="claude on PATH"),
+    Setting(
+        "name",
+        LINE,
+        "The instance's name in reports and for budgets; unique.",
+        option="instance-name",
+        group=SINGLE,
+        metavar="NAME",
+        run=False,
+        instance="name",
+    ),
+    _only_option("session-id", SESSION, "Resume this session.", SINGLE, "UUID", instance="session_id"),
+    _only_option("clear-history", FLAG, "Send /clear first.", SINGLE, instance="clear_history"),
+    _only_option("compact-history", FLAG, "Send /compact first, after /clear.", SINGLE, instance="compact_history"),
+    _only_option(
+        "permission-mode", choice(*PERMISSION_MODES), "Claude's permission mode.", SINGLE, instance="permission_mode"
+    ),
+    _only_option("model", LINE, "Claude's model, by name or alias.", SINGLE, "MODEL", instance="model"),
+    Setting(
+        "status_report_interval_s",
+        DELAY,
+        "Time between status reports; 0 for none.",
+        30.0,
+        option="status-report-interval",
+        group=OUTPUT,
+        metavar="TIME",
+    ),
+    _only_option("quiet", FLAG, "Show only errors and the final summary.", OUTPUT),
+    _only_option("log-level", _any_case(choice(*LOG_LEVELS)), "Which messages to show.", OUTPUT, default="info"),
+    _only_option("report", FILE, "Write the run as JSON.", OUTPUT, "FILE"),
+    _only_option("junit", FILE, "Write the run as JUnit XML.", OUTPUT, "FILE"),
+    _only_option(
+        "output-dir",
+        FILE,
+        "Folder for run folders with the raw stream logs.",
+        OUTPUT,
+        "DIR",
+        default_text="in the user's state directory",
+    ),
+    _only_option("list-commands", FLAG, "List slash commands and skills, then stop.", COMMANDS),
+    _only_option("inspect-command", RAW, "Show one of them, then stop.", COMMANDS, "NAME"),
+)
+
+
+def _key(name: str, kind: Kind, text: str, default: Any = None) -> Setting:
+    """A key of an instance, or of its rehearsal, that is no option."""
+    return Setting(name, kind, text, default, run=False, instance=name)
+
+
+REHEARSAL = (
+    _key("turns", TOKENS, "How many API responses it takes."),
+    _key("tokens", TOKENS, "How many tokens it uses in all."),
+    _key("seconds", DURATION, "How long it takes."),
+    _key("seed", INTEGER, "The same seed gives the same run."),
+)
+_COMMAND = _key("command", WORDS, "What it is asked: a slash command with arguments, or a plain prompt.")
+INSTANCE: tuple[Setting, ...] = (
+    *(setting for setting in SETTINGS if setting.name == "name"),
+    _COMMAND,
+    _key("prompt", WORDS, "The same, for plain prompts; `command` counts where both are given."),
+    _key("description", TEXT, "For people."),
+    _key("allowed_tools", list_of(TOOL), "Tools that need no permission, e.g. Bash(git log:*)."),
+    _key("disallowed_tools", list_of(TOOL), "Tools that Claude is not offered."),
+    *(setting for setting in SETTINGS if setting.instance and setting.name != "name"),
+    _key("pre_commands", list_of(WORDS), "Turns before the command, in the same session."),
+    _key(
+        "max_tokens_per_command",
+        TOKENS,
+        "The tokens that it may need: held for it at launch, and its own budget unless another names it or its "
+        "command.",
+    ),
+    _key("cwd", LINE, "The folder that it runs in, relative to the workspace."),
+    _key("env", ENV, "Environment variables, added to the orchestrator's own."),
+    _key("append_system_prompt", TEXT, "Text added to Claude's system prompt."),
+    _key("mcp_config", MCP, "MCP servers: a file, files, or the object itself."),
+    _key("worktree", WORKTREE, "Run in a git worktree of its own: true, or its name."),
+    _key("extra_args", EXTRA_ARGS, "Further arguments for claude, as they are."),
+    _key("output_format", choice("stream-json"), "Accepted for older configs; always stream-json."),
+)
+
+BUDGET = tuple(setting for setting in SETTINGS if setting.budget)
+RUN = tuple(setting for setting in SETTINGS if setting.run)
+DEFAULTS = {setting.name: setting.default for setting in RUN}
+
+
+def by_key(settings: tuple[Setting, ...], place: str) -> dict[str, Setting]:
+    """The settings by their keys in that place (`budget` or `instance`), older names included."""
+    keys = {getattr(setting, place): setting for setting in settings}
+    return keys | {alias: setting for setting in settings for alias in setting.aliases}

@@ -1,0 +1,292 @@
+"""The kinds of values of settings that are no budgets: switches, durations, lines of text, lists, objects. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from claude_orchestrator.claude.argv import OWN_OPTIONS
+from token_budget.fields import BadValue, Kind, expected, forbidden_character, is_comment, show_json
+from token_budget.text import printable
+
+MAX_SECONDS = 30 * 24 * 3600
+_SPAN = re.compile(
+    r"(?=[\d.])(?:([\d.]+)\s*d)?\s*(?:([\d.]+)\s*h)?\s*(?:([\d.]+)\s*m(?:in)?)?\s*(?:([\d.]+)\s*s)?", re.ASCII
+)
+_UNIT_S = (86_400, 3_600, 60, 1)
+# one line of text that is not empty: no control characters, no line ends
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+_LINE_PATTERN = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
+_UUID = r"^\s*[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\s*$"
+
+# -- switches and numbers --
+
+
+def _read_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise expected("true or false", value)
+    return value
+
+
+def _read_integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise expected("a whole number", value)
+    return value
+
+
+FLAG = Kind(_read_flag, {"type": "boolean"})
+INTEGER = Kind(_read_integer, {"type": "integer"})
+
+
+def _seconds(text: str) -> float:
+    """`90`, `90s`, `5m`, `1h30m` or `2d` as seconds; nan for anything else."""
+    text = text.strip().lower()
+    try:
+        if re.fullmatch(r"[\d.]+", text, re.ASCII):
+            return float(text)
+        found = _SPAN.fullmatch(text)
+        if found is None:
+            return math.nan
+        return sum(float(part) * unit for part, unit in zip(found.groups(), _UNIT_S, strict=True) if part)
+    except ValueError:
+        return math.nan
+
+
+def _duration(minimum: str, *, zero: bool) -> Kind:
+    def read(value: object) -> float:
+        seconds = _seconds(value) if isinstance(value, str) else value
+        if (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not (seconds > 0 or (zero and seconds == 0))
+        ):
+            raise expected(f"{minimum} of seconds, or a duration such as 90s, 5m or 2h", value)
+        if seconds > MAX_SECONDS:
+            raise expected("a duration of at most 30 days", value)
+        return float(seconds)
+
+    number = {"type": "number", "minimum" if zero else "exclusiveMinimum": 0, "maximum": MAX_SECONDS}
+    text = {"type": "string", "pattern": r"^\s*[0-9][0-9.dhmins ]*$"}
+    return Kind(read, {"anyOf": [number, text]})
+
+
+DURATION = _duration("a positive number", zero=False)
+DELAY = _duration("a number", zero=True)
+
+
+def _read_percent(value: object) -> float:
+    number: object = value
+    if isinstance(value, str):
+        text = value.strip().removesuffix("%").strip()
+        number = float(text) if re.fullmatch(r"\d{1,3}(\.\d{1,9})?", text, re.ASCII) else None
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= 100:
+        raise expected("a percentage above 0 and up to 100, such as 90", value)
+    return float(number)
+
+
+PERCENT = Kind(_read_percent, {"type": "number", "exclusiveMinimum": 0, "maximum": 100}, lambda value: f"{value:g}")
+
+# -- text --
+
+
+def _read_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise expected("a string", value)
+    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        raise BadValue(("", f"a NUL or half a surrogate pair cannot be passed on, got {show_json(value)}"))
+    return value
+
+
+def _read_line(value: object) -> str:
+    text = _read_text(value)
+    if not text.strip():
+        raise expected("one line of text, not empty", value)
+    found = forbidden_character(text)
+    if found is not None:
+        raise BadValue(("", f"expected one line of text without {found}, got {show_json(value)}"))
+    return text
+
+
+def _read_words(value: object) -> str:
+    text = _read_text(value).strip()
+    if not text:
+        raise BadValue(("", "is empty: expected a slash command or a prompt"))
+    return text
+
+
+def _read_session(value: object) -> str:
+    text = _read_line(value).strip()
+    if re.match(_UUID, text) is None:
+        raise expected("a session's id, which is a UUID (claude --resume lists them)", value)
+    return text
+
+
+def _read_tool(value: object) -> str:
+    """A tool, or a pattern of its calls: `Read`, `Bash(git log:*)`."""
+    text = _read_line(value)
+    name, bracket, pattern = text.strip().partition("(")
+    if not name.strip(" ,") or (bracket and not pattern.rpartition(")")[0].strip()):
+        raise expected("a tool such as Read, or a pattern of its calls such as Bash(git log:*)", value)
+    return text
+
+
+TEXT = Kind(_read_text, {"type": "string"})
+LINE = Kind(_read_line, {"type": "string", "pattern": _LINE_PATTERN})
+WORDS = Kind(_read_words, {"type": "string", "pattern": r"\S"})
+
+
+def _read_file(value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise BadValue(("", "is empty: expected a path"))
+    return Path(value)
+
+
+RAW = Kind(lambda value: value, {"type": "string"})  # what its own step reads and checks
+FILE = Kind(_read_file, {"type": "string", "minLength": 1})
+TOOL = Kind(_read_tool, {"type": "string", "pattern": r"^\s*[^\s(,][^(]*(\(.*[^\s()].*\).*)?$"})
+SESSION = Kind(_read_session, {"type": "string", "pattern": _UUID})
+
+# -- lists and objects --
+
+
+def list_of(element: Kind) -> Kind:
+    """A list, every item of which is of one kind."""
+
+    def read(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise expected("a list of strings", value)
+        return collect((f"[{index}]", item, element) for index, item in enumerate(value))
+
+    return Kind(read, {"type": "array", "items": element.schema})
+
+
+def collect(parts: Iterable[tuple[str, object, Kind]]) -> tuple[Any, ...]:
+    """The values of several parts, each with its place; raises BadValue with the faults of all of them."""
+    values, faults = [], []
+    for place, value, kind in parts:
+        try:
+            values.append(kind.read(value))
+        except BadValue as error:
+            faults += [(place + inner, why) for inner, why in error.faults]
+    if faults:
+        raise BadValue(*faults)
+    return tuple(values)
+
+
+def read_object(value: object, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """The values of an object's keys that are there and not null. Raises BadValue with every fault.
+
+    An unknown key is a fault that names the nearest known one.
+    """
+    if not isinstance(value, dict):
+        raise expected("an object", value)
+    known = {key: item for key, item in value.items() if key in kinds and item is not None}
+    faults = [
+        (f".{printable(key)}", f"unknown key{_hint(key, kinds)}")
+        for key in value
+        if key not in kinds and not is_comment(key)
+    ]
+    try:
+        values = collect((f".{key}", item, kinds[key]) for key, item in known.items())
+    except BadValue as error:
+        raise BadValue(*error.faults, *faults) from None
+    if faults:
+        raise BadValue(*faults)
+    return dict(zip(known, values, strict=True))
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+
+
+def object_of(make: Callable[[dict[str, Any]], Any], kinds: Mapping[str, Kind], ref: str) -> Kind:
+    """An object with certain keys; `ref` names its part of the schema."""
+    return Kind(lambda value: make(read_object(value, kinds)), {"$ref": f"#/$defs/{ref}"})
+
+
+# -- what only instances have --
+
+
+def _read_env(value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        raise expected("an object of strings", value)
+    pairs = {key: item for key, item in value.items() if not is_comment(key)}
+    faults = [
+        (f".{printable(key)}", "not a name of an environment variable: it holds '=', ',', a space or nothing")
+        for key in pairs
+        if re.fullmatch(_VARIABLE, key) is None or forbidden_character(key)
+    ]
+    if faults:
+        raise BadValue(*faults)
+    texts = collect((f".{key}", item, TEXT) for key, item in pairs.items())
+    return tuple(zip(pairs, texts, strict=True))
+
+
+_VARIABLE = r"[^=,\s\0]+"
+ENV = Kind(
+    _read_env,
+    {
+        "type": "object",
+        "propertyNames": {"pattern": r"^(//.*|\$schema|[^=,\s\x00]+)$"},
+        "patternProperties": {"^//": {}},
+        "properties": {"$schema": {}},
+        "additionalProperties": {"type": "string"},
+    },
+)
+
+
+def _read_mcp(value: object) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        if not isinstance(value.get("mcpServers"), dict):
+            raise BadValue(("", "expected an object with mcpServers, itself an object of servers by name"))
+        return (json.dumps(value),)
+    if isinstance(value, list):
+        files: tuple[str, ...] = list_of(LINE).read(value)
+        return files
+    if not isinstance(value, str):
+        raise expected("a file, a list of files or an object", value)
+    return (_read_line(value),)
+
+
+MCP = Kind(
+    _read_mcp,
+    {
+        "anyOf": [
+            LINE.schema,
+            {"type": "array", "items": LINE.schema},
+            {"type": "object", "required": ["mcpServers"], "properties": {"mcpServers": {"type": "object"}}},
+        ]
+    },
+)
+
+
+def _read_worktree(value: object) -> str | bool:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise expected("true, false or a name", value)
+    return _read_line(value)
+
+
+WORKTREE = Kind(_read_worktree, {"anyOf": [{"type": "boolean"}, LINE.schema]})
+
+
+def _read_extra_args(value: object) -> tuple[str, ...]:
+    args: tuple[str, ...] = list_of(TEXT).read(value)
+    faults = [
+        (f"[{index}]", f"is set by the orchestrator itself, got {show_json(arg)}")
+        for index, arg in enumerate(args)
+        if arg.partition("=")[0] in OWN_OPTIONS
+    ]
+    if faults:
+        raise BadValue(*faults)
+    return args
+
+
+EXTRA_ARGS = Kind(_read_extra_args, {"type": "array", "items": {"type": "string"}})

@@ -1,0 +1,147 @@
+"""Writes what is generated from the table of settings: the JSON Schema and the page docs/options.md.
+
+python -m claude_orchestrator.config.reference schema > claude_orchestrator/config/config.schema.json
+python -m claude_orchestrator.config.reference options > docs/options.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from claude_orchestrator.config.config import TOP
+from claude_orchestrator.config.fields import BUDGET, INSTANCE, REHEARSAL, SETTINGS, Setting, by_key
+from claude_orchestrator.config.kinds import FLAG
+
+_REHEARSAL = "How simulated instances behave (--rehearse); that of an instance wins over that of the config."
+_COMMENTS: dict[str, object] = {"^//": {}}
+_BRANCHES = [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("command", "prompt")]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a config."""
+    descriptions = {
+        "instances": "What to run, in order of launch.",
+        "budget": "Limits, and what happens when one is exceeded.",
+        "rehearsal": _REHEARSAL,
+    }
+    top = {
+        key: {"description": descriptions[key], **(dict(kind.schema) if key == "instances" else _or_null(kind.schema))}
+        for key, kind in TOP.items()
+    }
+    instance = _properties(INSTANCE, "instance")
+    instance["rehearsal"] = {"description": _REHEARSAL, **_or_null({"$ref": "#/$defs/rehearsal"})}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "claude-orchestrator config",
+        "description": "Instances of Claude Code to run, and the budgets that limit them. Keys that begin with // are "
+        "comments; null means not given.",
+        "required": ["instances"],
+        **_object(top),
+        "$defs": {
+            "instance": {"anyOf": _BRANCHES, **_object(instance)},
+            "budget": _object(_properties(BUDGET, "budget")),
+            "rehearsal": _object(_properties(REHEARSAL, "instance")),
+        },
+    }
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"$schema": {}, **properties},
+        "patternProperties": _COMMENTS,
+        "additionalProperties": False,
+    }
+
+
+def _properties(settings: tuple[Setting, ...], place: str) -> dict[str, Any]:
+    return {
+        key: {"description": _description(setting, key, place), **_or_null(setting.kind.schema)}
+        for key, setting in by_key(settings, place).items()
+    }
+
+
+def _description(setting: Setting, key: str, place: str) -> str:
+    key_now = getattr(setting, place)
+    return setting.help if key == key_now else f"The older name of {key_now}."
+
+
+def _or_null(schema: Any) -> dict[str, Any]:
+    if "enum" in schema:
+        return {"enum": [*schema["enum"], None]}
+    return {"anyOf": [*schema.get("anyOf", [schema]), {"type": "null"}]}
+
+
+# -- the page --
+
+_INTRODUCTION = """# Options, environment variables and keys
+
+This page is generated from `claude_orchestrator/config/fields.py`.
+
+You can give most settings in several places. An option of the command line wins over the environment, the environment
+over a [budget profile](profiles.md), a profile over the config file, and the config file over the default.
+`claude-orchestrator --dry-run` shows every value and the place that it came from.
+
+The environment variable of an option is `CLAUDE_ORCHESTRATOR_` and the option's name in capitals:
+`CLAUDE_ORCHESTRATOR_MAX_PARALLEL=4` gives `--max-parallel`.
+
+Write values as you would say them, in every place alike:
+
+| kind | examples |
+| --- | --- |
+| tokens | `50000`, `50_000`, `50,000`, `50k`, `1.5M`, `2B` |
+| money | `2.50`, `$2.50`, `$1,000`; exact to a billionth of a dollar |
+| times | `90` or `90s` (seconds), `5m`, `2h`, `1h30m`, `2d` |
+| limits by command | options: `/test=20k`, `/test=$1.50`; JSON: `{"/test": "20k"}` |
+| percentages | `80`, `50,80,95`, `off` |
+
+In JSON, numbers and such texts are both fine.
+"""
+
+
+def options_page() -> str:
+    """docs/options.md: every option by group, then the keys of a config."""
+    lines = [_INTRODUCTION]
+    groups = dict.fromkeys(setting.group for setting in SETTINGS)
+    for group in groups:
+        head = ("| option | meaning | default | in a config or profile |", "| --- | --- | --- | --- |")
+        lines += [f"## {group}", "", *head]
+        lines += [_option_row(setting) for setting in SETTINGS if setting.group == group]
+        lines.append("")
+    lines += ["## Keys of an instance", "", *_key_table(INSTANCE), _row("`rehearsal`", _REHEARSAL), ""]
+    lines += ["## Keys of a rehearsal", "", *_key_table(REHEARSAL)]
+    return "\n".join(lines) + "\n"
+
+
+def _option_row(setting: Setting) -> str:
+    value = f" {setting.metavar or '|'.join(setting.kind.choices)}" if setting.kind is not FLAG else ""
+    names = [f"`--{setting.option}{value}`", *(f"`--{name}`" for name in setting.aliases)]
+    places = []
+    if setting.budget:
+        places.append(f"`budget.{setting.budget}`" + ("" if setting.profile else " (config only)"))
+    if setting.instance:
+        places.append(f"instance: `{setting.instance}`")
+    return _row(", ".join(names), setting.help, setting.shown_default, "; ".join(places))
+
+
+def _key_table(settings: tuple[Setting, ...]) -> Iterable[str]:
+    yield from ("| key | meaning |", "| --- | --- |")
+    for setting in settings:
+        yield _row(f"`{setting.instance}`", setting.help)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def main() -> None:
+    """Print `schema` or `options`, as the argument says."""
+    pages = {"schema": lambda: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n", "options": options_page}
+    sys.stdout.write(pages[sys.argv[1]]())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""The settings that a budget profile may hold, and the kinds of values that people type for them. Pure.
+
+A kind reads what was typed (`50k`, `$2.50`) and what stands in JSON (`50000`, `2.5`) by the same rules.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from token_budget.budget_manager import MODES
+from token_budget.models import MAX_LIMIT, WEIGHT_KEYS, Weights
+from token_budget.pricing import MAX_USD, parse_usd, usd_to_nano
+from token_budget.text import format_usd, printable
+
+MAX_PERCENT = 1000
+_GROUPED = r"\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*"
+_WHOLE = re.compile(rf"({_GROUPED})(?:\.(\d+))?\s*([kKmMbB])?", re.ASCII)
+_ZEROS = {"": 0, "k": 3, "m": 6, "b": 9}
+
+
+class BadValue(ValueError):
+    """Why a value was refused: a reason for each fault, with its place inside of the value (`.key`, `[0]` or ``)."""
+
+    def __init__(self, *faults: tuple[str, str]) -> None:
+        super().__init__("; ".join(f"{place.lstrip('.')}: {why}" if place else why for place, why in faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value may be: `read` returns the checked value or raises BadValue; `schema` says the same in JSON Schema.
+
+    `element` is the kind of each limit where a value is limits by command.
+    """
+
+    read: Callable[[object], Any]
+    schema: Mapping[str, object]
+    show: Callable[[Any], str] = str
+    choices: tuple[str, ...] = ()
+    element: Kind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A setting of a budget: its key in JSON, what it may be, what it is for, and its value where nobody gives one."""
+
+    key: str
+    kind: Kind
+    help: str
+    default: Any = None
+
+
+# -- words --
+
+
+def show_json(value: object) -> str:
+    """A value as JSON, short enough for an error line."""
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def expected(what: str, value: object) -> BadValue:
+    """The fault that a value is not what it has to be."""
+    return BadValue(("", f"expected {what}, got {show_json(value)}"))
+
+
+def is_comment(key: str) -> bool:
+    """Whether a key of a JSON object is there for people only."""
+    return key.startswith("//") or key == "$schema"
+
+
+def forbidden_character(text: str) -> str | None:
+    """The first control character or line end of a text, by its name; spaces and joiners of any script are allowed."""
+    for char in text:
+        category = unicodedata.category(char)
+        if "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069":
+            return f"a character that turns the direction of text around (U+{ord(char):04X})"
+        if category in ("Zl", "Zp") or char in "\n\r\x85":
+            return f"a line end (U+{ord(char):04X})"
+        if category == "Cc":
+            return f"a control character (U+{ord(char):04X})"
+        if category == "Cs":
+            return f"half of a surrogate pair (U+{ord(char):04X})"
+    return None
+
+
+# -- whole numbers --
+
+
+def whole_number(minimum: int, maximum: int) -> Kind:
+    """Whole numbers in a range; as text also `50_000`, `50,000`, `50k`, `1.5M`."""
+    what = "a positive whole number" if minimum == 1 else f"a whole number from {minimum:,} to {maximum:,}"
+
+    def read(value: object) -> int:
+        number = _whole(value) if isinstance(value, str) else value
+        if isinstance(number, bool) or not isinstance(number, int) or number < minimum:
+            raise expected(f"{what} such as 50000 or 50k" if isinstance(value, str) and minimum == 1 else what, value)
+        if number > maximum:
+            raise expected(f"{what} up to {maximum:,}" if minimum == 1 else what, value)
+        return number
+
+    number: dict[str, object] = {"type": "integer", "minimum": minimum, "maximum": maximum}
+    text: dict[str, object] = {"type": "string", "pattern": rf"^\s*({_WHOLE.pattern})\s*$"}
+    return Kind(read, {"anyOf": [number, text]})
+
+
+def _whole(text: str) -> int | None:
+    found = _WHOLE.fullmatch(text.strip())
+    if found is None or len(found[0]) > 40:
+        return None
+    places, zeros = found[2] or "", _ZEROS[(found[3] or "").lower()]
+    if (places and not zeros) or places[zeros:].strip("0"):
+        return None  # a part of a token
+    return int(re.sub("[_,]", "", found[1]) + places[:zeros].ljust(zeros, "0"))
+
+
+TOKENS = whole_number(1, MAX_LIMIT)
+
+# -- money --
+
+
+def _read_usd(value: object) -> int:
+    """US dollars as nano-dollars: text exactly, numbers of JSON to the nearest."""
+    if isinstance(value, str):
+        try:
+            return parse_usd(value)
+        except ValueError as error:
+            raise BadValue(("", str(error))) from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1e-9:
+        raise expected("a positive number of US dollars", value)
+    if value > MAX_USD:
+        raise expected(f"a positive number of US dollars up to {MAX_USD:,}", value)
+    return usd_to_nano(value)
+
+
+USD = Kind(
+    _read_usd,
+    {
+        "anyOf": [
+            {"type": "number", "minimum": 1e-9, "maximum": MAX_USD},
+            {"type": "string", "pattern": r"^\s*\$?\s*[0-9.][0-9.,]*([eE][+-]?[0-9]+)?\s*$"},
+        ]
+    },
+    format_usd,
+)
+
+# -- choices, weights, percentages --
+
+
+def choice(*choices: str) -> Kind:
+    """One of a few words."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise expected(f"one of {', '.join(choices)}", value)
+        return value
+
+    return Kind(read, {"enum": list(choices)}, choices=choices)
+
+
+def _read_weights(value: object) -> Weights:
+    if isinstance(value, dict):
+        for key, weight in value.items():
+            if key not in WEIGHT_KEYS or isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise expected(f"numbers for {', '.join(WEIGHT_KEYS)}", value)
+        value = ",".join(f"{key}={weight}" for key, weight in value.items())
+    if not isinstance(value, str):
+        raise expected("flat, billing or weights such as output=5", value)
+    try:
+        return Weights.parse(value)
+    except ValueError as error:
+        raise BadValue(("", str(error))) from None
+
+
+_WEIGHT = {"type": "number", "minimum": 0, "maximum": 1000}
+WEIGHTS = Kind(
+    _read_weights,
+    {
+        "anyOf": [
+            {
+                "type": "string",
+                "pattern": rf"^\s*(flat|billing|(({'|'.join(WEIGHT_KEYS)})\s*=\s*[0-9.]+\s*,?\s*)+)\s*$",
+            },
+            {"type": "object", "properties": dict.fromkeys(WEIGHT_KEYS, _WEIGHT), "additionalProperties": False},
+        ]
+    },
+    Weights.describe,
+)
+
+
+def _read_percentages(value: object) -> tuple[int, ...]:
+    """Percentages, sorted and each once; `off`, nothing or an empty list gives ()."""
+    numbers = value if isinstance(value, list) else [value]
+    text = ",".join(map(str, numbers)) if all(type(number) is int for number in numbers) else value
+    parts = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
+    if parts in ([""], ["off"]):
+        return ()
+    if not parts or not all(part.isascii() and part.isdigit() and len(part) <= 4 for part in parts):
+        raise expected('percentages such as 80, [50, 80] or "50,80,95", or "off"', value)
+    if not all(1 <= int(part) <= MAX_PERCENT for part in parts):
+        raise expected(f"percentages from 1 to {MAX_PERCENT}", value)
+    return tuple(sorted(set(map(int, parts))))
+
+
+_PERCENT = {"type": "integer", "minimum": 1, "maximum": MAX_PERCENT}
+PERCENTAGES = Kind(
+    _read_percentages,
+    {
+        "anyOf": [
+            _PERCENT,
+            {"type": "array", "items": _PERCENT},
+            {"type": "string", "pattern": r"^\s*(off|[0-9]{1,4}(\s*,\s*[0-9]{1,4})*)?\s*$"},
+        ]
+    },
+    lambda percentages: ",".join(map(str, percentages)) or "off",
+)
+
+# -- limits by command --
+
+
+def by_command(element: Kind) -> Kind:
+    """An object of limits, by base command or by an instance's name."""
+
+    def read(value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise expected("an object of command: limit", value)
+        limits, faults = {}, []
+        for key, limit in value.items():
+            if is_comment(key):
+                continue
+            if not key.strip():
+                faults.append(("", "a command's name is empty"))
+            try:
+                limits[key.strip()] = element.read(limit)
+            except BadValue as error:
+                faults += [(f".{printable(key)}{place}", why) for place, why in error.faults]
+        if faults:
+            raise BadValue(*faults)
+        return limits
+
+    schema: dict[str, object] = {
+        "type": "object",
+        "propertyNames": {"pattern": r"\S"},
+        "patternProperties": {"^//": {}},
+        "additionalProperties": element.schema,
+    }
+    return Kind(read, schema, element=element)
+
+
+MODE = choice(*MODES)
+
+PROFILE_FIELDS = (
+    Field("overall_budget", TOKENS, "Token limit for the whole run."),
+    Field(
+        "command_budgets",
+        by_command(TOKENS),
+        "Token limit for a base command, or for an instance by its name.",
+    ),
+    Field("daily_token_budget", TOKENS, "Token limit for all runs of a day together."),
+    Field("weekly_token_budget", TOKENS, "Token limit for all runs of a week together, from Monday on."),
+    Field("monthly_token_budget", TOKENS, "Token limit for all runs of a month together."),
+    Field("overall_cost_budget", USD, "Limit in USD for the whole run."),
+    Field("command_cost_budgets", by_command(USD), "Limit in USD for a base command or an instance."),
+    Field("daily_cost_budget", USD, "Limit in USD for all runs of a day together."),
+    Field("weekly_cost_budget", USD, "Limit in USD for all runs of a week together, from Monday on."),
+    Field("monthly_cost_budget", USD, "Limit in USD for all runs of a month together."),
+    Field("enforcement_mode", MODE, "What happens when a budget is exceeded.", "warn"),
+    Field(
+        "token_weights",
+        WEIGHTS,
+        "What a token of each kind draws from budgets: flat, billing, or KEY=W for input, output, cache_write, "
+        "cache_read.",
+        Weights(),
+    ),
+    Field("alert_at", PERCENTAGES, "Percentages of any budget to report, once each; or off.", (80,)),
+)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import prose
+from token_budget.fields import TOKENS
 from token_budget.ledger.export_import import export
 from token_budget.ledger.records import Attempt, Record, Run
 from token_budget.ledger.sqlite import Ledger
@@ -31,7 +32,7 @@ GUIDES = [
 # .ci/run runs these, each in an environment of its own
 SET_UP = ("python3 -m venv",)
 FIRST_REQUEST_TOKENS = 20_000  # what Claude Code sends before the user's own words, at most
-LIMIT = re.compile(r"--(?:overall|daily|weekly|monthly)-token-budget[ =](\d+)|--command-budget[ =]\"?[^\s\"=]+=(\d+)")
+LIMIT = re.compile(r"--(?:overall|daily|weekly|monthly)-token-budget[ =](\S+)|--command-budget[ =][^\s=]+=(\S+)")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -119,7 +120,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_documented_limits_let_claude_work(page: Path) -> None:
     commands = "\n".join(blocks(page, "bash"))
-    limits = [int(overall or command) for overall, command in LIMIT.findall(commands)]
+    limits = [TOKENS.read(overall or command) for overall, command in LIMIT.findall(commands)]
     assert all(limit > FIRST_REQUEST_TOKENS for limit in limits), limits
 
 
@@ -139,13 +140,13 @@ def test_a_guide_addresses_its_reader(page: Path) -> None:
     assert prose.longest_of_nine_in_ten(found) <= 30
 
 
-def test_every_option_is_in_the_readme() -> None:
+def test_every_option_is_in_the_reference() -> None:
     help_text = subprocess.run(
         [sys.executable, "-m", "claude_orchestrator", "--help"], capture_output=True, text=True, check=True
     ).stdout
     options = set(re.findall(r"^  (--[a-z-]+)", help_text, re.MULTILINE)) - {"--version"}
-    readme = (ROOT / "README.md").read_text()
-    assert {option for option in options if option not in readme} == set()
+    page = (ROOT / "docs" / "options.md").read_text()
+    assert {option for option in options if f"`{option}" not in page} == set()
 
 
 def test_exit_codes_and_stopping_times_are_the_codes() -> None:

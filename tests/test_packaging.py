@@ -69,3 +69,9 @@ def test_workflows_use_pinned_actions_and_few_permissions() -> None:
         used = re.findall(r"uses: (\S+)", text)
         assert used and all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action) for action in used), path.name
         assert "\npermissions:\n  contents: read\n" in text
+
+
+def test_the_files_that_contributing_names_exist() -> None:
+    named = re.findall(r"`([\w.]+/[\w./]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    made = {"build/site"}
+    assert len(named) > 20 and [name for name in named if name not in made and not (ROOT / name).exists()] == []

@@ -79,7 +79,7 @@ class ScriptedRunning:
 
     async def output(self) -> AsyncIterator[Batch]:
         while (line := await self.queue.get()) is not None:
-            yield Batch(line + b"\n", [line])
+            yield Batch(line + b"\n", line + b"\n")
         self.script.running -= 1
 
     async def wait(self) -> Exit:

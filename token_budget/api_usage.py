@@ -80,22 +80,22 @@ class ApiUsageObject:
 
     def parts(self) -> tuple[UsagePart, ...]:
         """Everything that is billed, one part for each iteration; never less than the top level states."""
-        return self._resolve()[0]
+        return self._resolve()[0] if self.iterations else (self.top,)
 
     @property
     def exact(self) -> bool:
         """Whether `parts` is exactly what is billed; else it is a lower bound."""
-        return self.readable and self._resolve()[1]
+        return self.readable and (not self.iterations or self._resolve()[1])
 
     @property
     def usage(self) -> Usage:
         """The sum of all that is billed."""
-        return total(self.parts())
+        return total(self.parts()) if self.iterations else self.top.usage
 
     @property
     def beside(self) -> Usage:
         """What the top level leaves out and Claude Code does not count either: compaction."""
-        return total(part for part in self.parts() if part.kind == COMPACTION)
+        return total(part for part in self.iterations if part.kind == COMPACTION)
 
     def _resolve(self) -> tuple[tuple[UsagePart, ...], bool]:
         hops = tuple(part for part in self.iterations if part.kind in _HOPS)

@@ -48,10 +48,9 @@ class MessageStart:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """One or more pieces of streamed content in a row: how many, and about how many characters together."""
+    """Lines of streamed text that follow each other."""
 
-    pieces: int
-    chars: int
+    lines: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,6 @@ class Assistant:
     parent: str | None
     tools: tuple[str, ...]
     tool_ids: tuple[str, ...]
-    chars: int
     synthetic: bool
     malformed: bool = False
     error: str = ""

@@ -7,7 +7,6 @@ from versions 2.1.197 and 2.1.330. How events become a token count is in `tally.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +31,8 @@ from claude_orchestrator.claude.events import (
     UsageAnswer,
     User,
 )
-from token_budget.api_usage import read_count, read_usage
+from claude_orchestrator.claude.pieces import end_of_pieces
+from token_budget.api_usage import least_tokens, output_text, read_count, read_usage
 from token_budget.models import Usage
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -45,14 +45,14 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What came at once: the bytes as they came, and the lines that they completed."""
+    """What arrived at once: the bytes as they came, and the whole lines that they completed, each with its end."""
 
     raw: bytes
-    lines: list[bytes]
+    lines: bytes
 
 
 class LineFramer:
-    """Cuts chunks of bytes into whole lines; only LF ends a line, a CR before it is dropped.
+    """Cuts chunks of bytes into whole lines; only LF ends a line.
 
     A line of more than `max_line_bytes` is left out and counted in `dropped`: memory stays bounded.
     """
@@ -63,67 +63,71 @@ class LineFramer:
         self._parts: list[bytes] = []
         self._size_bytes = 0
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """The lines that `chunk` completes, without their ends."""
-        lines = chunk.split(b"\n")
-        tail = lines.pop()
-        if self._size_bytes and lines:
-            if self._size_bytes + len(lines[0]) > self.max_line_bytes:
-                lines.pop(0)
+    def feed(self, chunk: bytes) -> bytes:
+        """The lines that `chunk` completes, each with its end."""
+        end = chunk.rfind(b"\n") + 1
+        lines = chunk[:end]
+        if lines and self._size_bytes:
+            first_bytes = lines.index(b"\n")
+            if self._size_bytes + first_bytes > self.max_line_bytes:
+                lines = lines[first_bytes + 1 :]
                 self.dropped += 1
             else:
-                lines[0] = b"".join((*self._parts, lines[0]))
+                lines = b"".join((*self._parts, lines))
             self._parts, self._size_bytes = [], 0
-        if tail:
-            self._size_bytes += len(tail)
+        if end < len(chunk):
+            self._size_bytes += len(chunk) - end
             if self._size_bytes <= self.max_line_bytes:
-                self._parts.append(tail)
+                self._parts.append(chunk[end:])
             else:
                 self._parts = []
         return lines
 
-    def flush(self) -> list[bytes]:
-        """The last line when the stream ends without an LF."""
+    def flush(self) -> bytes:
+        """The last line, with an end, when the stream ends without one."""
         if not self._size_bytes:
-            return []
+            return b""
         if self._size_bytes > self.max_line_bytes:
             self.dropped += 1
-            lines = []
+            line = b""
         else:
-            lines = [b"".join(self._parts)]
+            line = b"".join((*self._parts, b"\n"))
         self._parts, self._size_bytes = [], 0
-        return lines
+        return line
 
 
-# Pieces of streamed text are nearly all of a stream's lines and carry no usage: they are told by their first
-# bytes and only counted. A JSON string cannot contain these bytes at a line's start.
-_PIECE = b'{"type":"stream_event","event":{"type":"content_block_delta",'
-_LONG_PIECE = 1_000  # longer ones may be signatures, which are not output text: parsed
-
-
-def parse_lines(lines: Sequence[bytes]) -> list[Event]:
-    """The events in `lines`; pieces of streamed text that follow each other are one event."""
+def parse(lines: bytes) -> list[Event]:
+    """The events in whole lines, each with its end; lines of streamed text that follow each other are one event."""
     events: list[Event] = []
-    begin = 0
-    # a comprehension: nearly all of an instance's lines are passed over here
-    others = [i for i, line in enumerate(lines) if not line.startswith(_PIECE) or len(line) > _LONG_PIECE]
-    for i in others:
-        if i > begin:
-            events.append(_streamed(lines[begin:i]))
-        begin = i + 1
-        event = parse_line(lines[i])
-        if event is not None:
-            events.append(event)
-    if len(lines) > begin:
-        events.append(_streamed(lines[begin:]))
+    position = first = 0  # `first` is where the present run of streamed text begins
+    while position < len(lines):
+        end = end_of_pieces(lines, position)
+        if end == position:
+            end = lines.index(b"\n", position) + 1
+            event = parse_line(lines[position : end - 1])
+            if not isinstance(event, Streamed):
+                if position > first:
+                    events.append(Streamed(lines[first:position]))
+                first = end
+                if event is not None:
+                    events.append(event)
+        position = end
+    if position > first:
+        events.append(Streamed(lines[first:position]))
     return events
 
 
-def _streamed(pieces: Sequence[bytes]) -> Streamed:
-    """Pieces in a row as one event; what surrounds the text is about as long in each of them."""
-    first = parse_line(pieces[0])
-    overhead = len(pieces[0]) - (first.chars if isinstance(first, Streamed) else 0)
-    return Streamed(len(pieces), max(0, sum(map(len, pieces)) - overhead * len(pieces)))
+def streamed_tokens(lines: bytes) -> int:
+    """The least number of output tokens in lines of streamed text."""
+    deltas = (_object(_decode_object(line).get("event")).get("delta") for line in lines.split(b"\n") if line)
+    return sum(least_tokens(output_text(delta)) for delta in deltas)
+
+
+_decode = json.JSONDecoder(strict=False).decode  # control characters in text are no reason to lose a line
+
+
+def _decode_object(line: bytes) -> Json:
+    return _object(_decode(line.decode("utf-8", "replace")))
 
 
 def parse_line(line: bytes) -> Event | None:
@@ -131,7 +135,7 @@ def parse_line(line: bytes) -> Event | None:
     if not line or line.isspace():
         return None
     try:
-        data = json.loads(line.decode("utf-8", "replace"))
+        data = _decode(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
         return BadLine(f"not JSON: {type(error).__name__}", lossy=line.lstrip().startswith(b"{"))
     if not isinstance(data, dict):
@@ -156,23 +160,18 @@ def _stream_event(data: Json) -> Event | None:
             delta = _object(event.get("delta"))
             if delta.get("type") == "signature_delta":
                 return None
-            text = _text(delta.get("text")) or _text(delta.get("thinking")) or _text(delta.get("partial_json"))
-            return Streamed(1, len(text)) if text else None
+            return Streamed(b"") if output_text(delta) else None
     return None
 
 
 def _assistant(data: Json) -> Event | None:
     message = _object(data.get("message"))
-    tools, tool_ids, chars = [], [], 0
+    tools, tool_ids = [], []
     content = message.get("content")
     for block in content if isinstance(content, list) else ():
-        if not isinstance(block, dict):
-            continue
-        if block.get("type") == "tool_use":
+        if isinstance(block, dict) and block.get("type") == "tool_use":
             tools.append(_text(block.get("name"))[:200])
             tool_ids.append(_text(block.get("id")))
-        else:
-            chars += len(_text(block.get("text")) or _text(block.get("thinking")))
     stop = message.get("stop_reason")
     usage, malformed, beside = _response_usage(message.get("usage"))
     return Assistant(
@@ -183,7 +182,6 @@ def _assistant(data: Json) -> Event | None:
         parent=_parent(data),
         tools=tuple(tools),
         tool_ids=tuple(tool_ids),
-        chars=chars,
         synthetic=message.get("model") == "<synthetic>",
         malformed=malformed,
         error=_text(data.get("error"))[:100],
@@ -321,7 +319,8 @@ def _count(value: object) -> tuple[int, bool]:
 def _response_usage(value: object) -> tuple[Usage, bool, Usage]:
     """What one response bills and the CLI counts, whether it is a lower bound, and what the CLI does not count."""
     found = read_usage(value)
-    return found.usage - found.beside, not found.exact, found.beside
+    beside = found.beside
+    return found.usage - beside if beside.total_tokens else found.usage, not found.exact, beside
 
 
 _MODEL_USAGE_KEYS = ("inputTokens", "outputTokens", "cacheCreationInputTokens", "cacheReadInputTokens")

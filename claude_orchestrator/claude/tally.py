@@ -33,6 +33,7 @@ from claude_orchestrator.claude.events import (
     UsageAnswer,
     User,
 )
+from claude_orchestrator.claude.stream import streamed_tokens
 from token_budget.models import Usage
 
 
@@ -45,7 +46,7 @@ def _number(version: str) -> int:
 
 
 STARTS_AT_ZERO = range(_number("2.0.0"), _number("2.1.222"))  # measured: 2.1.197, 2.1.221; 2.1.330 carries on
-CHARS_PER_TOKEN = 4  # the rule of thumb of Anthropic's documentation for English text
+MAX_KEPT_BYTES = 1024 * 1024  # of a response's lines of text, to estimate its output if it is cut off
 REMEMBERED_IDS = 4_096
 
 
@@ -57,15 +58,16 @@ class _Response:
     usage: Usage
     streamed: bool
     pieces: int = 0
-    chars: int = 0
+    lines: list[bytes] = field(default_factory=list)
+    lines_bytes: int = 0
     cut: bool = False
     in_reading: bool = False
     model: str = ""
     beside: Usage = field(default_factory=Usage)
 
     def with_estimate(self) -> Usage:
-        """The counts with the output that was streamed: at least a token a piece, about one for four characters."""
-        return self.usage | Usage(output_tokens=max(self.pieces, self.chars // CHARS_PER_TOKEN))
+        """The counts with the least output that was streamed: a token a word, or a piece where that is shorter."""
+        return self.usage | Usage(output_tokens=self.pieces + sum(map(streamed_tokens, self.lines)))
 
 
 @dataclass(slots=True)
@@ -235,8 +237,11 @@ class UsageTally:
     def _stream_piece(self, event: Streamed) -> None:
         response = self._open.get(self._streaming)
         if response is not None:
-            response.pieces += event.pieces
-            response.chars += event.chars
+            response.lines_bytes += len(event.lines)
+            if response.lines_bytes <= MAX_KEPT_BYTES:
+                response.lines.append(event.lines)
+            else:
+                response.pieces += event.lines.count(b"\n")
 
     def _start(self, event: MessageStart) -> None:
         self._compare(event.id)
@@ -303,8 +308,6 @@ class UsageTally:
             self._current[event.parent] = event.id
         response.usage |= event.usage
         self._count_beside(response, event.beside)
-        if not response.streamed:
-            response.chars += event.chars
         if event.stop_reason is not None:
             self._current.pop(event.parent, None)
             self._finish(response, whole=True)

@@ -107,7 +107,7 @@ class RehearsalRunning:
     async def output(self) -> AsyncIterator[Batch]:
         """The lines as they come."""
         while (line := await self._lines.get()) is not None:
-            yield Batch(line + b"\n", [line])
+            yield Batch(line + b"\n", line + b"\n")
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Take a turn, a `get_usage` or an `interrupt`."""

@@ -22,7 +22,7 @@ from claude_orchestrator.claude.events import (
     UsageAnswer,
     User,
 )
-from claude_orchestrator.claude.stream import Batch, parse_lines
+from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.local import Launcher, Running, control_request
@@ -252,7 +252,7 @@ class Session:
                 if self._linger is not None:
                     self._close_input()
                 self._expect_output(batch)
-                for event in parse_lines(batch.lines):
+                for event in parse(batch.lines):
                     self._take(event)
                 supervisor.on_change()
             timers.append(loop.call_later(LEAVE_S, running.stop, supervisor.settings.grace_s))
@@ -470,7 +470,8 @@ class Session:
     def _expect_output(self, batch: Batch | None) -> None:
         """Let the idle time begin anew, unless all that came are answers to our own questions."""
         idle_s = self.supervisor.settings.idle_timeout_s
-        if idle_s is None or (batch is not None and all(line.startswith(_ANSWER) for line in batch.lines)):
+        lines = batch.lines.split(b"\n")[:-1] if idle_s is not None and batch is not None else []
+        if idle_s is None or (batch is not None and all(line.startswith(_ANSWER) for line in lines)):
             return
         if self._idle is not None:
             self._idle.cancel()

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.ingest [--mib 100]
 
-The stream is written by a child process as the CLI would; the whole path is measured: pipe, framing, parsing,
-tally, budget and log. CPU seconds are this process's own, user and system.
+A child process writes the stream as the CLI would. The whole path is measured: pipe, framing, parsing, tally, budget
+and log. CPU seconds are this process's own, user and system. Lines differ in the order of their keys and in what they
+carry, and each kind of stream is measured; `mb_per_cpu_s` is that of the slower of the two usual orders.
 """
 
 from __future__ import annotations
@@ -21,18 +22,38 @@ LINE = (
     '"session_id":"dc56f1e7-3fc0-4255-8616-74e2466ffc9c","parent_tool_use_id":null,'
     '"uuid":"2c791b18-a099-49c7-a44a-4c644cd33467"}\n'
 )
+THINKING = '"delta":{"type":"thinking_delta","thinking":"%s"}'
+INPUT = '"delta":{"type":"input_json_delta","partial_json":"%s"}'
+TEXT = '"delta":{"type":"text_delta","text":"%s"}'
+INDEX_FIRST = LINE.replace('"type":"content_block_delta","index":0,', '"index":0,"type":"content_block_delta",')
+FIELDS_FIRST = (
+    '{"parent_tool_use_id":null,"uuid":"2c791b18-a099-49c7-a44a-4c644cd33467","session_id":"dc56f1e7-3fc0-4255-8616",'
+    '"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}}}\n'
+)
+SUBAGENT = LINE.replace("null", '"toolu_01A09q90qw90lq917835lq9"')
+KINDS = {  # the lines that follow each other in a stream
+    "type_first": (LINE,),
+    "index_first": (INDEX_FIRST,),
+    "fields_first": (FIELDS_FIRST,),
+    "thinking": (LINE.replace(TEXT, THINKING),),
+    "tool_input": (INDEX_FIRST.replace(TEXT, INPUT),),
+    "subagent": (SUBAGENT,),
+    "alternating": (LINE, INDEX_FIRST, SUBAGENT, FIELDS_FIRST),
+}
+USUAL = ("type_first", "index_first")
 WORDS = ("a few ", "words of ", "streamed text, ", "then a longer piece of it ", "def f(x):\\n ", "end. ")
 USAGE = (
     '"usage":{"input_tokens":100,"cache_creation_input_tokens":1000,"cache_read_input_tokens":2000,"output_tokens":%d}'
 )
 
 
-def response(number: int, pieces: int) -> bytes:
+def response(number: int, pieces: int, kind: str = "type_first") -> bytes:
     """The lines of one streamed response."""
+    lines = KINDS[kind]
     usage = USAGE % 1
     head = '"message":{"id":"msg_%d","model":"claude-opus-4-8","content":[],"stop_reason":null,%s}' % (number, usage)
     start = '{"type":"stream_event","event":{"type":"message_start",%s},"parent_tool_use_id":null}\n' % head
-    body = "".join(LINE % WORDS[i % len(WORDS)] for i in range(pieces))
+    body = "".join(lines[i % len(lines)] % WORDS[i % len(WORDS)] for i in range(pieces))
     end = (
         '{"type":"stream_event","event":{"type":"message_delta","delta":{"stop_reason":"tool_use"},%s},'
         '"parent_tool_use_id":null}\n' % (USAGE % 500)
@@ -40,13 +61,13 @@ def response(number: int, pieces: int) -> bytes:
     return (start + body + end).encode()
 
 
-def write_stream(path: Path, mib: int) -> None:
+def write_stream(path: Path, mib: int, kind: str = "type_first") -> None:
     """A stream of about `mib` MiB, with an init at the start and a result at the end."""
     with path.open("wb") as file:
         file.write(b'{"type":"system","subtype":"init","session_id":"s","model":"m"}\n')
         number = 0
         while file.tell() < mib * 2**20:
-            file.write(response(number, 500))
+            file.write(response(number, 500, kind))
             number += 1
         result = {"type": "result", "subtype": "success", "is_error": False, "num_turns": number, "session_id": "s"}
         model_usage = {
@@ -128,22 +149,27 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        streams = {mib: folder / f"{mib}.jsonl" for mib in sorted({10, args.mib, 300})}
-        for mib, path in streams.items():
-            write_stream(path, mib)
-        rounds = [ingest(streams[args.mib], folder) for _ in range(args.rounds)]
-        cat = [measure(["/bin/cat", str(streams[args.mib])])[0] for _ in range(args.rounds)]
-        peaks = {mib: statistics.median(ingest(path, folder)[1] for _ in range(3)) for mib, path in streams.items()}
-        size_mb = streams[args.mib].stat().st_size / 1e6
-    cpu_s = statistics.median(cpu for cpu, _ in rounds)
+        streams = {kind: folder / f"{kind}.jsonl" for kind in KINDS}
+        for kind, path in streams.items():
+            write_stream(path, args.mib, kind)
+        cpu_s: dict[str, list[float]] = {kind: [] for kind in (*KINDS, "cat")}
+        for _ in range(args.rounds):  # by turns: the machine's speed changes
+            for kind, path in streams.items():
+                cpu_s[kind].append(ingest(path, folder)[0])
+            cpu_s["cat"].append(measure(["/bin/cat", str(streams["type_first"])])[0])
+        size_mb = {kind: path.stat().st_size / 1e6 for kind, path in (*streams.items(), ("cat", streams["type_first"]))}
+        mb_per_cpu_s = {kind: round(size_mb[kind] / statistics.median(times)) for kind, times in cpu_s.items()}
+        peaks = {}
+        for mib in (10, 300):
+            write_stream(folder / "size.jsonl", mib)
+            peaks[mib] = statistics.median(ingest(folder / "size.jsonl", folder)[1] for _ in range(3))
     print(
         json.dumps(
             {
                 "benchmark": "ingest",
-                "stream_mb": round(size_mb, 1),
-                "cpu_s": round(cpu_s, 3),
-                "mb_per_cpu_s": round(size_mb / cpu_s),
-                "cat_cpu_s": round(statistics.median(cat), 3),
+                "stream_mb": round(size_mb["type_first"], 1),
+                "mb_per_cpu_s": min(mb_per_cpu_s[kind] for kind in USUAL),
+                "mb_per_cpu_s_by_kind": mb_per_cpu_s,
                 "peak_kib": peaks,
                 "peak_growth_kib_10_to_300_mib": peaks[300] - peaks[10],
             }

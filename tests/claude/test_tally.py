@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claude_orchestrator.claude.events import Streamed
-from claude_orchestrator.claude.stream import LineFramer, parse_lines
+from claude_orchestrator.claude.stream import LineFramer, parse
 from claude_orchestrator.claude.tally import UsageTally
 from tests.harness import ROOT
 from token_budget import Usage
@@ -25,10 +25,10 @@ def tally_of(raw: bytes, *cuts: int, resumed: bool = False) -> UsageTally:
     tally, framer = UsageTally(resumed=resumed), LineFramer()
     last = 0
     for cut in (*sorted(cuts), len(raw)):
-        for event in parse_lines(framer.feed(raw[last:cut])):
+        for event in parse(framer.feed(raw[last:cut])):
             tally.feed(event)
         last = cut
-    for event in parse_lines(framer.flush()):
+    for event in parse(framer.flush()):
         tally.feed(event)
     tally.close()
     return tally
@@ -66,7 +66,7 @@ def test_total_never_falls_nor_passes_what_was_billed(name: str) -> None:
     expected = BILLED[name]
     tally, last = UsageTally(resumed=expected["resumed"]), Usage()
     for line in (DATA / f"{name}.jsonl").read_bytes().splitlines():
-        for event in parse_lines([line]):
+        for event in parse(line + b"\n"):
             tally.feed(event)
             assert (tally.usage | last) == tally.usage
             last = tally.usage
@@ -88,7 +88,7 @@ def test_any_order_and_loss_of_lines_is_survived(data: st.DataObject) -> None:
     lines = (DATA / f"{name}.jsonl").read_bytes().splitlines()
     shuffled = data.draw(st.lists(st.sampled_from(lines), max_size=40))
     tally, last = UsageTally(), Usage()
-    for event in parse_lines(shuffled):
+    for event in parse(b"".join(line + b"\n" for line in shuffled)):
         tally.feed(event)
         assert (tally.usage | last) == tally.usage
         last = tally.usage
@@ -169,13 +169,17 @@ def test_malformed_counts_are_inexact_until_the_next_reading() -> None:
 
 
 def test_streamed_text_counts_only_when_cut_off() -> None:
-    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x" * 40}}
+    delta = {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "text_delta", "text": "five words in each piece"},
+    }
     piece = line({"type": "stream_event", "event": delta, "parent_tool_use_id": None})
-    assert parse_lines([piece] * 3) == [Streamed(3, 120)]
+    assert parse((piece + b"\n") * 3) == [Streamed((piece + b"\n") * 3)]
     whole = count(INIT, start("a", 5), piece, piece, final(2), result(5, 2))
     assert whole.usage == Usage(5, 2) and whole.exact
     cut = count(INIT, start("a", 5), piece, piece)
-    assert cut.usage == Usage(5, 20) and not cut.exact
+    assert cut.usage == Usage(5, 10) and not cut.exact
 
 
 def final_with(output: int, *iterations: dict[str, Any]) -> bytes:

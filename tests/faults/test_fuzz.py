@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claude_orchestrator.claude.stream import Batch, LineFramer, parse_lines
+from claude_orchestrator.claude.stream import Batch, LineFramer, parse
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_manager, make_plan
@@ -122,14 +122,13 @@ def test_totals_never_fall_whatever_comes(data: bytes, cuts: list[int], resumed:
     rest, before = data, tally.usage
     for size in [*cuts, len(data) + 1]:
         piece, rest = rest[:size], rest[size:]
-        for line in framer.feed(piece):
-            for event in parse_lines([line]):
-                tally.feed(event)
-                assert tally.usage | before == tally.usage
-                before = tally.usage
+        for event in parse(framer.feed(piece)):
+            tally.feed(event)
+            assert tally.usage | before == tally.usage
+            before = tally.usage
     tally.close()
     assert tally.usage | before == tally.usage and min(tally.usage.counts) >= 0
-    for event in parse_lines(LineFramer().feed(data)):
+    for event in parse(LineFramer().feed(data)):
         whole.feed(event)
     whole.close()
     inputs = (tally.usage.counts[0], *tally.usage.counts[2:])

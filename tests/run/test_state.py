@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.claude.stream import parse_lines
+from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
@@ -25,7 +25,7 @@ def an_instance(*turns: str) -> InstanceStatus:
 
 
 def feed(status: InstanceStatus, *lines: bytes) -> None:
-    for event in parse_lines(lines):
+    for event in parse(b"".join(one + b"\n" for one in lines)):
         status.apply(event)
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_orchestrator.claude.stream import parse_lines
+from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
@@ -42,7 +42,7 @@ def a_run(*names: str, budget: int | None = 5000) -> report.Run:
     first = instances[0]
     first.begin(100.0)
     first.next_turn()
-    for event in parse_lines([INIT, start("a", 3000), final(12), result(3000, 12)]):
+    for event in parse(b"\n".join((INIT, start("a", 3000), final(12), result(3000, 12), b""))):
         first.apply(event)
     manager.record("/test", first.take_delta(settings.token_weights), first.name)
     first.finish(165.0, 0, "")

@@ -55,13 +55,23 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class MessageDelta:
-    """An API response's final counts; without a `stop_reason` the CLI made it up for a dropped connection."""
+    """Counts of an API response, which may come in several of these; the last one has a `stop_reason`.
+
+    Where none has, the CLI made them up for a dropped connection.
+    """
 
     usage: Usage
     stop_reason: str | None
     parent: str | None
     malformed: bool = False
     beside: Usage = NO_USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStop:
+    """An API response has ended."""
+
+    parent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +231,7 @@ Event = (
     | MessageStart
     | Streamed
     | MessageDelta
+    | MessageStop
     | Assistant
     | User
     | Task

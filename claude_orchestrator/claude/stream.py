@@ -18,6 +18,7 @@ from claude_orchestrator.claude.events import (
     Init,
     MessageDelta,
     MessageStart,
+    MessageStop,
     ModelUsage,
     NoBackgroundTasks,
     RateLimit,
@@ -156,6 +157,8 @@ def _stream_event(data: Json) -> Event | None:
             stop = _object(event.get("delta")).get("stop_reason")
             usage, malformed, beside = _response_usage(event.get("usage"))
             return MessageDelta(usage, stop if isinstance(stop, str) else None, parent, malformed, beside)
+        case "message_stop":
+            return MessageStop(parent)
         case "content_block_delta":
             delta = _object(event.get("delta"))
             if delta.get("type") == "signature_delta":

@@ -23,6 +23,7 @@ from claude_orchestrator.claude.events import (
     Init,
     MessageDelta,
     MessageStart,
+    MessageStop,
     ModelUsage,
     Requesting,
     Result,
@@ -64,6 +65,7 @@ class _Response:
     in_reading: bool = False
     model: str = ""
     beside: Usage = field(default_factory=Usage)
+    has_delta: bool = False
 
     def with_estimate(self) -> Usage:
         """The counts with the least output that was streamed: a token a word, or a piece where that is shorter."""
@@ -94,6 +96,7 @@ class UsageTally:
     _cost_before_restart: float = 0.0
     _open: dict[str, _Response] = field(default_factory=dict)
     _current: dict[str | None, str] = field(default_factory=dict)
+    _ended: dict[str | None, _Response] = field(default_factory=dict)
     _streaming: str = ""
     _settled: dict[str, None] = field(default_factory=dict)
     _began: bool = False
@@ -159,7 +162,9 @@ class UsageTally:
             case MessageStart():
                 self._start(event)
             case MessageDelta():
-                self._finish_current(event)
+                self._count_delta(event)
+            case MessageStop():
+                self._stop(event)
             case Assistant():
                 self._assistant(event)
             case User(parent=None, interrupted=True):
@@ -256,17 +261,41 @@ class UsageTally:
             self._count_beside(self._open[event.id], event.beside)
             return
         self._cut_current(event.parent)
+        self._ended.pop(event.parent, None)
         response = self._open[event.id] = _Response(event.id, event.usage, streamed=True, model=event.model)
         self._count_beside(response, event.beside)
         self._current[event.parent] = self._streaming = event.id
 
-    def _finish_current(self, event: MessageDelta) -> None:
+    def _count_delta(self, event: MessageDelta) -> None:
         self._doubt = self._doubt or event.malformed
-        response = self._open.get(self._current.pop(event.parent, ""))
+        response = self._open.get(self._current.get(event.parent, ""))
+        if response is None:
+            self._count_late_delta(event)
+            return
+        response.has_delta = True
+        response.usage |= event.usage
+        self._count_beside(response, event.beside)
+        if event.stop_reason is not None:
+            del self._current[event.parent]
+            self._ended[event.parent] = response
+            self._finish(response, whole=True)
+
+    def _count_late_delta(self, event: MessageDelta) -> None:
+        """Counts that come between a response's stop reason and its end."""
+        response = self._ended.get(event.parent)
         if response is not None:
+            more = event.usage - response.usage
             response.usage |= event.usage
-            self._count_beside(response, event.beside)
-            self._finish(response, whole=event.stop_reason is not None)
+            if not response.in_reading:
+                self._finished += more
+
+    def _stop(self, event: MessageStop) -> None:
+        """The response has ended; without a stop reason its connection was dropped."""
+        self._ended.pop(event.parent, None)
+        response = self._open.get(self._current.get(event.parent, ""))
+        if response is not None and response.has_delta:
+            del self._current[event.parent]
+            self._finish(response, whole=False)
 
     def _finish(self, response: _Response, *, whole: bool) -> None:
         if not whole:

@@ -200,3 +200,23 @@ def test_compaction_is_counted_beside_the_clis_own_count() -> None:
     assert tally.cut_off == [("a/compaction", "m", Usage(18_000, 350))]  # the CLI has no cost for it
     later = count(*lines, result(800, 100), INIT, start("b", 100), final(10), result(1_400, 140))
     assert later.usage == Usage(19_400, 490) and later.exact
+
+
+def delta(output: int, reason: str | None, **usage: int) -> bytes:
+    event = {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": output, **usage}}
+    return line({"type": "stream_event", "event": event})
+
+
+STOP = line({"type": "stream_event", "event": {"type": "message_stop"}})
+
+
+def test_a_response_may_state_its_counts_in_several_deltas() -> None:
+    """Server tools send several: only the last has a stop reason, or counts follow it."""
+    tally = count(INIT, start("a", 100), delta(2, None), delta(7, "end_turn"), STOP, result(100, 7))
+    assert tally.usage == Usage(100, 7) and tally.exact
+    late = count(INIT, start("a", 100), delta(2, "end_turn"), delta(7, None, cache_read_input_tokens=3), STOP)
+    assert late.usage == Usage(100, 7, 0, 3)
+    made_up = count(INIT, start("a", 100), delta(2, None), STOP, result(100, 2))
+    assert made_up.usage == Usage(100, 2) and not made_up.exact
+    never_ended = count(INIT, start("a", 100), delta(2, None), start("b", 5), final(1), STOP)
+    assert never_ended.usage == Usage(105, 3) and not never_ended.exact

@@ -15,8 +15,8 @@ import pytest
 from tests import prose
 from token_budget.fields import TOKENS
 from token_budget.ledger.export_import import export
-from token_budget.ledger.records import Attempt, Record, Run
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
+from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage
 
 ROOT = Path(__file__).parent.parent
@@ -74,11 +74,11 @@ def shell(tmp_path: Path) -> dict[str, str]:
     app.mkdir(parents=True)
     shutil.copy(tmp_path / "claude-orchestrator-profiles.json", app / "profiles.json")
     (tmp_path / ".claude" / "projects").mkdir(parents=True)
-    ledger = Ledger(app / "ledger.db")
+    ledger = SqliteLedger(app / "ledger.db")
     ledger.write(
-        runs=[Run("past", "m", 1, 2)],
-        attempts=[Attempt("past", "unit", 1, 1, None, "/test", "/test", "opus", 2, "completed", exact=True)],
-        records=[Record("past/unit/1/1", "past", "unit", 1, 1, "opus", Usage(100), 500, "claude")],
+        runs=[RunRecord("past", "m", 1, 2)],
+        attempts=[AttemptRecord("past", "unit", 1, 1, None, "/test", "/test", "opus", 2, "completed", exact=True)],
+        records=[UsageRecord("past/unit/1/1", "past", "unit", 1, 1, "opus", Usage(100), 500, "claude")],
     )
     (tmp_path / "use.jsonl").write_text("\n".join(export(ledger)))
     ledger.close()

@@ -28,7 +28,7 @@ _Point = tuple[float, float, bool]  # tokens, weight, censored
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
+class Sample:
     """What one instance used; `censored`: it was ended before its end, so it would have used at least `tokens`.
 
     `at_s` is when it ended (seconds since 1970). Plain prompts have no base command and count as one command. For a
@@ -126,9 +126,7 @@ def _about(quantity: int, unit: Unit) -> str:
     return format_usd(rough) if unit is Unit.USD else format_tokens(rough).replace(".0", "")
 
 
-def forecast(
-    observations: Iterable[Observation], base_command: str | None, model: str, now_s: float = float("inf")
-) -> Forecast:
+def forecast(samples: Iterable[Sample], base_command: str | None, model: str, now_s: float = float("inf")) -> Forecast:
     """What a run of `base_command` with `model` will use, from the runs that had ended by `now_s`.
 
     The latest 300 runs of the command count; a run's weight halves with every 50 runs of the command after it. In
@@ -140,21 +138,19 @@ def forecast(
     a quantile is the (n+1)p-th value, else few runs would promise too much.
     Fewer than five runs to the end give an unknown forecast.
     """
-    ended = [run for run in observations if run.at_s <= now_s]
+    ended = [run for run in samples if run.at_s <= now_s]
     mine = [run for run in ended if run.base_command == base_command]
     return _forecast(_latest(mine, KEPT), _latest(ended, RECENT), base_command, model)
 
 
-def _latest(runs: list[Observation], count: int) -> list[Observation]:
+def _latest(runs: list[Sample], count: int) -> list[Sample]:
     """The latest so many, oldest first; of runs at the same time, those that come last."""
     # times alone are sorted far quicker than runs are
     since_s = sorted([run.at_s for run in runs])[-count] if len(runs) > count else float("-inf")
     return sorted([run for run in runs if run.at_s >= since_s], key=attrgetter("at_s"))[-count:]
 
 
-def _forecast(
-    mine: Sequence[Observation], recent: Iterable[Observation], base_command: str | None, model: str
-) -> Forecast:
+def _forecast(mine: Sequence[Sample], recent: Iterable[Sample], base_command: str | None, model: str) -> Forecast:
     """The forecast from the command's runs and the latest of all commands, both oldest first."""
     n_censored = sum(run.censored for run in mine)
     if len(mine) - n_censored < LEAST:
@@ -168,7 +164,7 @@ def _forecast(
     return Forecast(len(mine), n_censored, points, below, _spread(points, below))
 
 
-def _of_command(weighed: list[tuple[Observation, float]], model: str) -> list[_Point]:
+def _of_command(weighed: list[tuple[Sample, float]], model: str) -> list[_Point]:
     """The command's own runs as points; those of other models moved towards this model's level."""
     same = [(float(run.tokens), weight, run.censored) for run, weight in weighed if run.model == model]
     n = sum(weight for _, weight, censored in same if not censored)
@@ -179,7 +175,7 @@ def _of_command(weighed: list[tuple[Observation, float]], model: str) -> list[_P
     return same + other
 
 
-def _lent(others: Iterable[Observation], level: float) -> list[_Point]:
+def _lent(others: Iterable[Sample], level: float) -> list[_Point]:
     """The runs of other commands, each command and model moved to `level`, weighing `SHRINK_RUNS` runs in all."""
     groups: dict[tuple[str | None, str], list[_Point]] = {}
     for run in others:
@@ -272,16 +268,16 @@ class Backtest:
     scores: tuple[Score, ...]
 
 
-def backtest(observations: Iterable[Observation]) -> Backtest:
+def backtest(samples: Iterable[Sample]) -> Backtest:
     """Walk through the runs in time, foretell each from those before it, and score the forecasts.
 
     Runs that were ended early are learnt from and not scored: what they would have used is not known.
     """
-    mine: dict[str | None, deque[Observation]] = {}
-    recent: deque[Observation] = deque(maxlen=RECENT)
+    mine: dict[str | None, deque[Sample]] = {}
+    recent: deque[Sample] = deque(maxlen=RECENT)
     told: list[tuple[int, tuple[int, ...]]] = []
     n_unknown = 0
-    for run in sorted(observations, key=attrgetter("at_s")):
+    for run in sorted(samples, key=attrgetter("at_s")):
         before = mine.setdefault(run.base_command, deque(maxlen=KEPT))
         if not run.censored:
             made = _forecast(before, recent, run.base_command, run.model)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.run.resume import History
     from claude_orchestrator.run.run_dir import EarlierRun
     from claude_orchestrator.ui.terminal import Terminal
-    from token_budget.ledger.sqlite import Ledger
+    from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
 
 SCRIPTS = (PROGRAM, "claude-instance-orchestrator")
@@ -62,7 +62,7 @@ class Planned:
     plan: Plan
     claude: str
     prices: Prices | None
-    ledger: Ledger | None
+    ledger: LedgerStore | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def plan(loaded: Loaded, terminal: Terminal) -> Planned:
     return Planned(made, claude, prices, ledger)
 
 
-def _ledger(options: Options, settings: Settings, terminal: Terminal) -> Ledger | None:
+def _ledger(options: Options, settings: Settings, terminal: Terminal) -> LedgerStore | None:
     """The ledger; a rehearsal has one only where an option names it, a dry run makes none."""
     from claude_orchestrator.run import run_inputs
 

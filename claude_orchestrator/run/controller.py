@@ -37,8 +37,8 @@ from claude_orchestrator.ui import report
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.alerts import AlertBook
 from token_budget.files import write_atomically
-from token_budget.ledger.records import Attempt, Run
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.records import AttemptRecord, RunRecord
+from token_budget.ledger.store import LedgerStore
 from token_budget.models import Usage
 from token_budget.pricing import Prices
 from token_budget.text import NANO, printable
@@ -64,7 +64,7 @@ class Outputs:
 class Accounting:
     """What a run's books are kept with: the ledger of all runs, prices, and where alerts go besides the log."""
 
-    ledger: Ledger | None = None
+    ledger: LedgerStore | None = None
     prices: Prices | None = None
     alert_command: tuple[str, ...] | None = None
     alert_webhook: str | None = None
@@ -183,7 +183,7 @@ class _Run:
         )
         self.books = Books(
             accounting.ledger,
-            Run(
+            RunRecord(
                 run_id,
                 this_machine(),
                 to_ms(self.record.started_at),
@@ -254,11 +254,11 @@ class _Run:
         if self.sinks is not None:
             self.sinks.put(payload)
 
-    def _earlier_attempts(self) -> list[Attempt]:
+    def _earlier_attempts(self) -> list[AttemptRecord]:
         """What the journal of a run that is resumed has of it, for a ledger that may lack the last second."""
         history = self.history
         return [
-            Attempt(
+            AttemptRecord(
                 self.record.run_id,
                 past.name,
                 number,
@@ -269,7 +269,7 @@ class _Run:
                 outcome=_outcome(past.state, is_last=number == len(past.attempts)),
                 exact=attempt.exact,
                 usage=attempt.usage,
-                cost_nano=None if attempt.cost_usd is None else round(attempt.cost_usd * NANO),
+                cost_nano_usd=None if attempt.cost_usd is None else round(attempt.cost_usd * NANO),
             )
             for past in (history.instances.values() if history else ())
             for number, attempt in enumerate(past.attempts, 1)

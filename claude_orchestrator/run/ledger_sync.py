@@ -17,8 +17,17 @@ from typing import TypeVar
 from claude_orchestrator.run.state import InstanceStatus
 from token_budget.alerts import AlertBook
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
-from token_budget.ledger.records import WEIGHTS_KEY, Attempt, Limit, Note, Record, Run
-from token_budget.ledger.sqlite import Ledger, LedgerError
+from token_budget.ledger.records import (
+    WEIGHTS_KEY,
+    AttemptRecord,
+    HoldRequest,
+    HoldState,
+    Limit,
+    NoteRecord,
+    RunRecord,
+    UsageRecord,
+)
+from token_budget.ledger.store import LedgerError, LedgerStore
 from token_budget.models import Action, Amount, Budget, Decision, Hold, Scope, Usage, Weights
 from token_budget.windows import Window, name_of, start_of, to_ms
 
@@ -34,7 +43,7 @@ WINDOWS = {Scope.DAILY: Window.DAILY, Scope.WEEKLY: Window.WEEKLY, Scope.MONTHLY
 class _Snapshot:
     """An attempt and what it has used at one moment; without `by_model` nobody knows which model used it."""
 
-    attempt: Attempt
+    attempt: AttemptRecord
     by_model: dict[str, Usage] | None
     cost_by_model: dict[str, int] = field(default_factory=dict)
     cost_source: str | None = None
@@ -57,8 +66,8 @@ class Books:
 
     def __init__(
         self,
-        ledger: Ledger | None,
-        run: Run,
+        ledger: LedgerStore | None,
+        run: RunRecord,
         manager: TokenBudgetManager,
         weights: Weights,
         alerts: AlertBook,
@@ -91,20 +100,20 @@ class Books:
         self._hold_keys: dict[Hold, int] = {}
         self._released: set[Hold] = set()
         self._renewed_ms = 0
-        self._notes: list[Note] = []
+        self._notes: list[NoteRecord] = []
         self._note_count = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._flushing = asyncio.Lock()
 
     # -- from start to end --
 
-    async def begin(self, earlier: Iterable[Attempt] = ()) -> None:
+    async def begin(self, earlier: Iterable[AttemptRecord] = ()) -> None:
         """Enter the run; of one that is resumed, also what its journal has (`earlier`) and the ledger lacks."""
         if self._ledger is None:
             return
         ledger, run_id = self._ledger, self._run.run
 
-        def enter() -> tuple[dict[tuple[str, int, str], tuple[Usage, int | None, int]], list[Attempt]]:
+        def enter() -> tuple[dict[tuple[str, int, str], tuple[Usage, int | None, int]], list[AttemptRecord]]:
             ledger.write(runs=[self._run])
             ledger.release_run(run_id)
             return ledger.totals(run_id), ledger.attempts(run=run_id)
@@ -159,17 +168,9 @@ class Books:
         windows, ledger = self.windows, self._ledger
         assert ledger is not None
         amount = hold.remaining
-        reserve = partial(
-            ledger.reserve,
-            self._run.run,
-            status.name,
-            amount,
-            _limits(windows, self._now()),
-            weights=self._weights,
-            now_ms=to_ms(self._now()),
-            lease_ms=LEASE_MS,
-            enforce=self._manager.enforcement_mode == "block",
-        )
+        enforce = self._manager.enforcement_mode == "block"
+        request = HoldRequest(self._run.run, status.name, amount, LEASE_MS, self._weights, enforce=enforce)
+        reserve = partial(ledger.reserve, request, _limits(windows, self._now()), to_ms(self._now()))
         try:
             answer = await self._in_thread(reserve)
         except LedgerError as error:
@@ -179,7 +180,7 @@ class Books:
             self._hold_keys[hold], self._holds[hold] = answer.hold, amount
         if answer.action is Action.ALLOW:
             return Decision(Action.ALLOW, hold=hold)
-        budget = windows[answer.limit]
+        budget = windows[answer.limit_index]
         self._manager.update_shared(budget, max(budget.used, answer.used), answer.held_elsewhere)
         held = answer.held if answer.action is Action.WAIT else None
         reason = would_exceed(budget, amount.of(budget.unit), held)
@@ -203,7 +204,7 @@ class Books:
         """A hold or a share was changed, with its reason."""
         self._note_count += 1
         run, at_ms = self._run.run, to_ms(self._now())
-        self._notes.append(Note(f"{run}/{at_ms}/{self._note_count}", run, at_ms, kind, text, instance))
+        self._notes.append(NoteRecord(f"{run}/{at_ms}/{self._note_count}", run, at_ms, kind, text, instance))
 
     def released(self, hold: Hold) -> None:
         """A hold is over."""
@@ -246,9 +247,7 @@ class Books:
             if news:
                 runs = [self._run] if whole else []
                 until = {hold: 0 if hold in released else now_ms + LEASE_MS for hold in holds}
-                rows = [
-                    (keys[hold], self._run.run, left.tokens, left.nano_usd, until[hold]) for hold, left in holds.items()
-                ]
+                rows = [HoldState(keys[hold], self._run.run, left, until[hold]) for hold, left in holds.items()]
                 ledger.write(runs=runs, attempts=attempts, records=records, notes=notes, holds=rows)
             if not windows:
                 return [], Amount()
@@ -282,7 +281,7 @@ class Books:
 
     def _snapshot(self, status: InstanceStatus) -> _Snapshot:
         command, has_ended, now_ms = status.spec.command[:MAX_COMMAND_CHARS], status.ended, to_ms(self._now())
-        attempt = Attempt(
+        attempt = AttemptRecord(
             run=self._run.run,
             instance=status.name,
             attempt=status.attempts,
@@ -295,11 +294,11 @@ class Books:
             outcome=str(status.state) if has_ended else None,
             exact=status.tally.exact,
             usage=status.tally.usage,
-            cost_nano=status.cost_nano,
+            cost_nano_usd=status.cost_nano,
         )
         return _Snapshot(attempt, status.tally.by_model, status.cost_by_model, status.cost_source)
 
-    def _difference(self, snapshot: _Snapshot, at_ms: int) -> list[Record]:
+    def _difference(self, snapshot: _Snapshot, at_ms: int) -> list[UsageRecord]:
         """The records that bring the ledger to what the snapshot says."""
         attempt = snapshot.attempt
         written = self._written.setdefault((attempt.instance, attempt.attempt), _Written())
@@ -307,41 +306,41 @@ class Books:
         if totals is None:
             missing = attempt.usage - sum(written.by_model.values(), Usage())
             totals = {**written.by_model, "": written.by_model.get("", Usage()) + missing}
-            cost = (attempt.cost_nano or 0) - written.cost_by_model.total()
+            cost = (attempt.cost_nano_usd or 0) - written.cost_by_model.total()
             costs = {**written.cost_by_model, "": written.cost_by_model[""] + max(0, cost)}
-        found: list[Record] = []
+        found: list[UsageRecord] = []
         for model in {**totals, **costs, **written.by_model, **written.cost_by_model}:
             counts = zip(totals.get(model, Usage()).counts, written.by_model.get(model, Usage()).counts, strict=True)
             delta = Usage(*(now - before for now, before in counts))
             cost_nano = costs.get(model, 0) - written.cost_by_model[model]
-            free = attempt.cost_nano is not None and not written.priced and not found  # to be told from unknown
+            free = attempt.cost_nano_usd is not None and not written.priced and not found  # to be told from unknown
             if any(delta.counts) or cost_nano or free:
-                record = Record(
+                record = UsageRecord(
                     f"{attempt.run}/{attempt.instance}/{attempt.attempt}/{written.records + len(found) + 1}",
                     *attempt.key,
                     at_ms=at_ms,
                     model=model,
                     usage=delta,
-                    cost_nano=None if attempt.cost_nano is None else cost_nano,
-                    cost_source=None if attempt.cost_nano is None else snapshot.cost_source,
+                    cost_nano_usd=None if attempt.cost_nano_usd is None else cost_nano,
+                    cost_source=None if attempt.cost_nano_usd is None else snapshot.cost_source,
                 )
                 found.append(record)
         return found
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: UsageRecord) -> None:
         """It is in the ledger now."""
         written = self._written[record.instance, record.attempt]
         before = written.by_model.get(record.model, Usage())
         written.by_model[record.model] = before + record.usage
-        written.cost_by_model[record.model] += record.cost_nano or 0
-        written.priced = written.priced or record.cost_nano is not None
+        written.cost_by_model[record.model] += record.cost_nano_usd or 0
+        written.priced = written.priced or record.cost_nano_usd is not None
         written.records += 1
 
     def _in_thread(self, work: Callable[[], _T]) -> Awaitable[_T]:
         try:
             return asyncio.get_running_loop().run_in_executor(self._thread, work)
         except RuntimeError as error:  # "can't start new thread"
-            raise LedgerError(f"{self._ledger and self._ledger.path}: {error}") from None
+            raise LedgerError(f"{self._ledger and self._ledger.name}: {error}") from None
 
     def _failed(self, error: LedgerError) -> None:
         if not self._complained:
@@ -392,7 +391,7 @@ class Books:
         return left
 
 
-def _completed_by(attempt: Attempt, known: Attempt | None) -> Attempt:
+def _completed_by(attempt: AttemptRecord, known: AttemptRecord | None) -> AttemptRecord:
     """What the journal has of an attempt; where the ledger knew its end, that is what it was."""
     if known is None or known.outcome is None:
         return attempt
@@ -403,7 +402,7 @@ def _limits(windows: Iterable[Budget], now: datetime) -> list[Limit]:
     return [Limit(to_ms(start_of(WINDOWS[budget.scope], now)), budget.limit, budget.unit) for budget in windows]
 
 
-def look_at_others(ledger: Ledger, manager: TokenBudgetManager, weights: Weights) -> None:
+def look_at_others(ledger: LedgerStore, manager: TokenBudgetManager, weights: Weights) -> None:
     """What all runs use and hold now of the windows' budgets, for a look without a run."""
     now, windows = datetime.now(), manager.windows
     held = ledger.held_by_others("", to_ms(now))

@@ -16,21 +16,22 @@ from token_budget.models import Unit, Weights
 
 if TYPE_CHECKING:
     from token_budget.forecast import Forecast
-    from token_budget.ledger.sqlite import Ledger
+    from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
     from token_budget.usage.profiles import Profile
 
 
-def open_ledger(path: Path, complain: Callable[[str], None] | None) -> Ledger | None:
+def open_ledger(path: Path, complain: Callable[[str], None] | None) -> LedgerStore | None:
     """The ledger; with `complain` (nobody depends on it) a place that does not take one is said, and there is none.
 
     Raises LedgerError.
     """
-    from token_budget.ledger.sqlite import Ledger, LedgerUnwritable
+    from token_budget.ledger.sqlite import SqliteLedger
+    from token_budget.ledger.store import LedgerUnwritableError
 
     try:
-        return Ledger(path)
-    except LedgerUnwritable as error:
+        return SqliteLedger(path)
+    except LedgerUnwritableError as error:
         if complain is None:
             raise
         complain(f"the ledger: {error}: this run is in no history")
@@ -39,7 +40,7 @@ def open_ledger(path: Path, complain: Callable[[str], None] | None) -> Ledger | 
 
 def is_ledger_error(error: Exception) -> bool:
     """Whether the ledger cannot be used, which is for the user to mend."""
-    from token_budget.ledger.sqlite import LedgerError
+    from token_budget.ledger.store import LedgerError
 
     return isinstance(error, LedgerError)
 
@@ -53,7 +54,7 @@ def windows_of(settings: Settings) -> list[str]:
 class Forecasts:
     """What base commands will draw from budgets, by the ledger."""
 
-    def __init__(self, ledger: Ledger | None, weights: Weights) -> None:
+    def __init__(self, ledger: LedgerStore | None, weights: Weights) -> None:
         self._ledger = ledger
         self._weights = weights
         self._known: dict[tuple[str | None, str | None, Unit], Forecast] = {}
@@ -67,9 +68,9 @@ class Forecasts:
             import time
 
             from token_budget.forecast import forecast
-            from token_budget.ledger.samples import observations
+            from token_budget.ledger.samples import samples
 
-            known = observations(self._ledger, base_command, unit=unit, weights=self._weights)
+            known = samples(self._ledger, base_command, unit=unit, weights=self._weights)
             self._known[key] = forecast(known, base_command, model or "", time.time())
         return self._known[key]
 

@@ -16,41 +16,39 @@ from math import exp
 from random import Random
 from statistics import fmean
 
-from token_budget.forecast import Observation, backtest
+from token_budget.forecast import Sample, backtest
 
 
-def history(tokens: list[float], commands: list[str] | None = None) -> list[Observation]:
+def history(tokens: list[float], commands: list[str] | None = None) -> list[Sample]:
     """Runs of one model, a second apart."""
     names = commands or ["/test"] * len(tokens)
-    return [
-        Observation(name, "m", round(used), at_s) for at_s, (name, used) in enumerate(zip(names, tokens, strict=True))
-    ]
+    return [Sample(name, "m", round(used), at_s) for at_s, (name, used) in enumerate(zip(names, tokens, strict=True))]
 
 
-def log_normal(random: Random, runs: int = 400) -> list[Observation]:
+def log_normal(random: Random, runs: int = 400) -> list[Sample]:
     return history([8000 * exp(random.gauss(0, 1)) for _ in range(runs)])
 
 
-def bimodal(random: Random, runs: int = 400, share: float = 0.3) -> list[Observation]:
+def bimodal(random: Random, runs: int = 400, share: float = 0.3) -> list[Sample]:
     levels = (5000, 200_000)
     return history([levels[random.random() < share] * exp(random.gauss(0, 0.3)) for _ in range(runs)])
 
 
-def short(random: Random) -> list[Observation]:
+def short(random: Random) -> list[Sample]:
     return log_normal(random, 30)
 
 
-def many(random: Random) -> list[Observation]:
+def many(random: Random) -> list[Sample]:
     kinds = {f"/c{number}": (10 ** random.uniform(3, 6), random.uniform(0.3, 1.2)) for number in range(12)}
     names = random.choices(list(kinds), k=200)
     return history([kinds[name][0] * exp(random.gauss(0, kinds[name][1])) for name in names], names)
 
 
-def step(random: Random) -> list[Observation]:
+def step(random: Random) -> list[Sample]:
     return history([(8000 if run < 200 else 20_000) * exp(random.gauss(0, 0.7)) for run in range(400)])
 
 
-HISTORIES: tuple[Callable[[Random], list[Observation]], ...] = (log_normal, bimodal, short, many, step)
+HISTORIES: tuple[Callable[[Random], list[Sample]], ...] = (log_normal, bimodal, short, many, step)
 
 
 def main() -> None:

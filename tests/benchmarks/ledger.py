@@ -25,9 +25,9 @@ from claude_orchestrator.run.ledger_sync import Books
 from claude_orchestrator.run.state import InstanceStatus
 from token_budget.alerts import AlertBook
 from token_budget.forecast import forecast
-from token_budget.ledger.records import Attempt, Limit, Record, Run
-from token_budget.ledger.samples import observations
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.records import AttemptRecord, Limit, RunRecord, UsageRecord
+from token_budget.ledger.samples import samples
+from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage, Weights
 from token_budget.usage.history import history
 
@@ -39,7 +39,7 @@ COMMANDS = tuple(f"/command-{number}" for number in range(30))
 DELTAS, INSTANCES = 50_000, 16
 
 
-def parcels(records: int) -> Iterator[tuple[Run, list[Attempt], list[Record]]]:
+def parcels(records: int) -> Iterator[tuple[RunRecord, list[AttemptRecord], list[UsageRecord]]]:
     """Runs spread over a year, each of some attempts."""
     random, step_ms = Random(0), DAYS * 86_400_000 // records
     for first in range(0, records, BY_RUN):
@@ -50,24 +50,26 @@ def parcels(records: int) -> Iterator[tuple[Run, list[Attempt], list[Record]]]:
             start_ms = at_ms + place * step_ms
             end_ms = start_ms + BY_ATTEMPT * step_ms
             attempts.append(
-                Attempt(run, instance, 1, start_ms, None, command, command, "opus", end_ms, "completed", exact=True)
+                AttemptRecord(
+                    run, instance, 1, start_ms, None, command, command, "opus", end_ms, "completed", exact=True
+                )
             )
             for number in range(BY_ATTEMPT):
                 usage = Usage(random.randrange(500), random.randrange(2000), random.randrange(900), 9000)
                 place_ms = start_ms + number * step_ms
                 found.append(
-                    Record(f"{run}/{instance}/1/{number}", run, instance, 1, place_ms, "opus", usage, 9, "claude")
+                    UsageRecord(f"{run}/{instance}/1/{number}", run, instance, 1, place_ms, "opus", usage, 9, "claude")
                 )
-        yield Run(run, "machine", at_ms, at_ms + BY_RUN * step_ms, exit_code=0), attempts, found
+        yield RunRecord(run, "machine", at_ms, at_ms + BY_RUN * step_ms, exit_code=0), attempts, found
 
 
 def fill(path: Path, records: int) -> None:
     """A ledger with so many records; without syncs, which nobody needs here."""
-    ledger = Ledger(path)
-    ledger._db.execute("PRAGMA synchronous = OFF")
-    runs: list[Run] = []
-    attempts: list[Attempt] = []
-    found: list[Record] = []
+    ledger = SqliteLedger(path)
+    ledger._file.db.execute("PRAGMA synchronous = OFF")
+    runs: list[RunRecord] = []
+    attempts: list[AttemptRecord] = []
+    found: list[UsageRecord] = []
     for run, more_attempts, more in parcels(records):
         runs.append(run)
         attempts += more_attempts
@@ -89,16 +91,14 @@ def median_ms(work: Callable[[], object], times: int = 5) -> float:
 
 
 def reading(path: Path) -> dict[str, float]:
-    ledger = Ledger(path, create=False)
+    ledger = SqliteLedger(path, create=False)
     bare = sqlite3.connect(path)
     month = Limit(NOW_MS - 30 * 86_400_000, 10**15)
     found = {
         "history_by_day_ms": median_ms(lambda: history(ledger, "day")),
         "history_by_command_ms": median_ms(lambda: history(ledger, "command"), 3),
         "history_by_day_of_30_days_ms": median_ms(lambda: history(ledger, "day", since_ms=month.since_ms)),
-        "forecast_ms": median_ms(
-            lambda: forecast(observations(ledger, COMMANDS[3]), COMMANDS[3], "opus", NOW_MS / 1000)
-        ),
+        "forecast_ms": median_ms(lambda: forecast(samples(ledger, COMMANDS[3]), COMMANDS[3], "opus", NOW_MS / 1000)),
         "monthly_limit_ms": median_ms(lambda: ledger.used([month], Weights())),
         "bare_scan_ms": median_ms(
             lambda: bare.execute("SELECT at_ms / 86400000, sum(input + output) FROM records GROUP BY 1").fetchall()
@@ -116,8 +116,8 @@ async def recording(path: Path) -> dict[str, float]:
     plan = make_plan(config, settings, workspace="/", claude_bin="claude")
     instances = tuple(map(InstanceStatus, plan.specs))
     books = Books(
-        Ledger(path),
-        Run("run", "machine", NOW_MS),
+        SqliteLedger(path),
+        RunRecord("run", "machine", NOW_MS),
         make_manager(plan, settings),
         Weights(),
         AlertBook((80,), ()),
@@ -152,11 +152,11 @@ async def recording(path: Path) -> dict[str, float]:
 
 def one_by_one(path: Path) -> float:
     """The same deltas, each in a transaction of its own, in microseconds."""
-    ledger, count = Ledger(path), 500
-    ledger.write(runs=[Run("run", "m", 1)], attempts=[Attempt("run", "a", 1, 1)])
+    ledger, count = SqliteLedger(path), 500
+    ledger.write(runs=[RunRecord("run", "m", 1)], attempts=[AttemptRecord("run", "a", 1, 1)])
     start = time.perf_counter()
     for number in range(count):
-        ledger.write(records=[Record(f"run/a/1/{number}", "run", "a", 1, NOW_MS, "m", Usage(100, 50))])
+        ledger.write(records=[UsageRecord(f"run/a/1/{number}", "run", "a", 1, NOW_MS, "m", Usage(100, 50))])
     took_s = time.perf_counter() - start
     ledger.close()
     return round(took_s / count * 1e6, 1)

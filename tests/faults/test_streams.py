@@ -17,7 +17,7 @@ from claude_orchestrator.claude.events import BadLine, MessageStart
 from claude_orchestrator.claude.stream import LineFramer, parse_line
 from claude_orchestrator.claude.tally import UsageTally
 from tests.harness import Workplace
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.sqlite import SqliteLedger
 
 MIB = 1024 * 1024
 
@@ -110,7 +110,7 @@ def test_what_an_instance_says_of_itself_harms_nobody(place: Workplace, name: st
         """
     instance = stream(place, body, "--retries", "1", "--ledger", str(place.root / "ledger.db"))
     assert instance["status"] == "failed" and instance["usage"]["total_tokens"] == 2100
-    (attempt, again) = Ledger(place.root / "ledger.db").attempts()
+    (attempt, again) = SqliteLedger(place.root / "ledger.db").attempts()
     assert attempt.usage.total_tokens == again.usage.total_tokens == 1050
     assert instance["resume"] is None or "rm -rf $HOME'" in instance["resume"] or "rm" not in instance["resume"]
 

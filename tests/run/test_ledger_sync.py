@@ -21,16 +21,16 @@ from tests.scripted import Script, ScriptedRunning
 from tests.stand_in import Call, Reply, StandIn, Text, Tools
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.holds import floor_of, max_min_shares
-from token_budget.ledger.records import Attempt, Record, Run
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
+from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Action, Amount, Scope, Unit, Usage
 from token_budget.pricing import Prices
 from token_budget.text import NANO, RenderOptions
 from token_budget.usage.history import run_detail
 
 
-def ledger_of(place: Workplace) -> Ledger:
-    return Ledger(place.root / "ledger.db", create=False)
+def ledger_of(place: Workplace) -> SqliteLedger:
+    return SqliteLedger(place.root / "ledger.db", create=False)
 
 
 def ledger_path(place: Workplace) -> str:
@@ -75,7 +75,7 @@ def test_a_rehearsal_is_in_no_ledger_unless_one_is_named(place: Workplace) -> No
     (path,) = place.root.rglob("ledger.db")
     assert path.stat().st_mode & 0o777 == 0o600
     assert place.run("/test", "--ledger", "off").returncode == 0
-    assert len(Ledger(path).runs()) == 1
+    assert len(SqliteLedger(path).runs()) == 1
 
 
 def test_retries_are_attempts_of_their_own(place: Workplace) -> None:
@@ -85,7 +85,7 @@ def test_retries_are_attempts_of_their_own(place: Workplace) -> None:
     first, second = ledger_of(place).attempts()
     assert (first.attempt, first.outcome, second.attempt, second.outcome) == (1, "failed", 2, "completed")
     assert first.usage.total_tokens + second.usage.total_tokens == place.report()["totals"]["total_tokens"]
-    assert first.cost_nano == second.cost_nano == NANO // 100
+    assert first.cost_nano_usd == second.cost_nano_usd == NANO // 100
 
 
 def test_what_a_killed_run_had_not_written_comes_with_its_resume(place: Workplace) -> None:
@@ -103,7 +103,7 @@ def test_a_ledger_that_cannot_be_written_is_said_once_and_the_run_goes_on(tmp_pa
     (place.root / "ledger.db").write_bytes(b"this is no database" * 100)
     done = run(place, "/test")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "nothing was changed" in done.stderr
-    Ledger(place.root / "good.db").close()
+    SqliteLedger(place.root / "good.db").close()
     blocker = "import sqlite3,sys,time; db=sqlite3.connect(sys.argv[1], isolation_level=None); "
     blocker += "db.execute('DROP TABLE records'); print(1)"
     subprocess.run([sys.executable, "-c", blocker, str(place.root / "good.db")], check=True, capture_output=True)
@@ -191,7 +191,7 @@ def test_cost_budgets_block_and_fence(place: Workplace) -> None:
     assert "Budget exceeded for overall session cost (used: $0.0300/$0.0250)" in done.stderr
     assert place.report()["budgets"]["costs"][0]["used_usd"] == "0.03"
     assert "--max-budget-usd=0.005000" in json.loads((place.root / "argv.json").read_text())
-    assert sum(a.cost_nano or 0 for a in ledger_of(place).attempts()) == 30_000_000
+    assert sum(a.cost_nano_usd or 0 for a in ledger_of(place).attempts()) == 30_000_000
     again = run(place, "/test", "--daily-cost-budget", "0.03", "--budget-enforcement-mode", "block")
     assert again.returncode == 1 and "daily cost budget: used $0.0300" in place.report()["instances"][0]["reason"]
 
@@ -346,15 +346,19 @@ def test_a_failing_sink_neither_slows_nor_fails_the_run(place: Workplace) -> Non
 
 def filled(place: Workplace, tokens: list[int]) -> None:
     """A ledger with so many completed instances of /test."""
-    ledger, now_ms = Ledger(place.root / "ledger.db"), int(time.time() * 1000)
+    ledger, now_ms = SqliteLedger(place.root / "ledger.db"), int(time.time() * 1000)
     for number, count in enumerate(tokens):
         run_id, ended_ms = f"run{number}", now_ms - 3_600_000 * (len(tokens) - number)
         ledger.write(
-            runs=[Run(run_id, "m", ended_ms - 1000, ended_ms, exit_code=0)],
+            runs=[RunRecord(run_id, "m", ended_ms - 1000, ended_ms, exit_code=0)],
             attempts=[
-                Attempt(run_id, "a", 1, ended_ms - 1000, None, "/test", "/test", "opus", ended_ms, "completed", True)
+                AttemptRecord(
+                    run_id, "a", 1, ended_ms - 1000, None, "/test", "/test", "opus", ended_ms, "completed", True
+                )
             ],
-            records=[Record(f"{run_id}/a/1/1", run_id, "a", 1, ended_ms, "opus", Usage(count), count * 1000, "claude")],
+            records=[
+                UsageRecord(f"{run_id}/a/1/1", run_id, "a", 1, ended_ms, "opus", Usage(count), count * 1000, "claude")
+            ],
         )
     ledger.close()
 

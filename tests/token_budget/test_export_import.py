@@ -14,49 +14,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from token_budget.ledger.export_import import (
-    CSV_COLUMNS,
-    MAX_COUNT,
-    Diff,
-    Parcel,
-    apply,
-    diff,
-    export,
-    export_csv,
-    read,
-)
-from token_budget.ledger.records import Attempt, Note, Record, Run
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.export_import import CSV_COLUMNS, Diff, apply, diff, export, export_csv
+from token_budget.ledger.import_reader import MAX_COUNT, Parcel, read
+from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, UsageRecord
+from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage
 
-HEADER = '{"kind": "token-budget", "version": 1}'
+HEADER = '{"kind": "token-budget", "version": 2}'
 PROFILES = {"night": {"overall_token_budget": 5000}, "day": {"extends": "night"}}
-RUN = Run("r1", "host", 1_000, 9_000, "block", '{"overall": 5000}', 0)
-ONE = Attempt("r1", "one", 1, 1_100, "s1", "/test --all\nsecret", "/test", "opus", 2_000, "completed", True)
-TWO = Attempt("r2", "two", 1, 1_200, command="a secret prompt")  # in progress
+RUN = RunRecord("r1", "host", 1_000, 9_000, "block", '{"overall": 5000}', 0)
+ONE = AttemptRecord("r1", "one", 1, 1_100, "s1", "/test --all\nsecret", "/test", "opus", 2_000, "completed", True)
+TWO = AttemptRecord("r2", "two", 1, 1_200, command="a secret prompt")  # in progress
 RECORDS = (
-    Record("r1/one/1/1", "r1", "one", 1, 1_500, "opus", Usage(10, 20, 30, 40), 1_234_500, "claude"),
-    Record("r1/one/1/2", "r1", "one", 1, 1_600, "=1+1", Usage(-10, 5, 0, 0)),
-    Record("r2/two/1/1", "r2", "two", 1, 1_300, "", Usage(MAX_COUNT // 2, 0, 0, 0)),
+    UsageRecord("r1/one/1/1", "r1", "one", 1, 1_500, "opus", Usage(10, 20, 30, 40), 1_234_500, "claude"),
+    UsageRecord("r1/one/1/2", "r1", "one", 1, 1_600, "=1+1", Usage(-10, 5, 0, 0)),
+    UsageRecord("r2/two/1/1", "r2", "two", 1, 1_300, "", Usage(MAX_COUNT // 2, 0, 0, 0)),
 )
-NOTE = Note("n1", "r1", 1_700, "adjustment", "grew by 10", "one")
-ALL = Parcel((RUN, Run("r2", "host", 1_200)), (ONE, TWO), RECORDS, (NOTE,))
+NOTE = NoteRecord("n1", "r1", 1_700, "adjustment", "grew by 10", "one")
+ALL = Parcel((RUN, RunRecord("r2", "host", 1_200)), (ONE, TWO), RECORDS, (NOTE,))
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(tmp_path / "a.db")
+def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger(tmp_path / "a.db")
     apply(opened, ALL)
     yield opened
     opened.close()
 
 
-def test_round_trip_is_exact_and_a_second_import_adds_nothing(ledger: Ledger, tmp_path: Path) -> None:
+def test_round_trip_is_exact_and_a_second_import_adds_nothing(ledger: SqliteLedger, tmp_path: Path) -> None:
     lines = list(export(ledger, prompts=True, profiles=PROFILES))
     assert lines[0] == HEADER and all("\n" not in line for line in lines)
     parcel = read(line + "\n" for line in lines)
     assert parcel.profiles == PROFILES and set(parcel.records) == set(RECORDS) and parcel.notes == (NOTE,)
-    other = Ledger(tmp_path / "b.db")
+    other = SqliteLedger(tmp_path / "b.db")
     expected = Diff(2, 2, 3, 0, ("night", "day"), 95 + MAX_COUNT // 2)
     assert diff(other, parcel) == expected and list(export(other)) == [HEADER]
     assert apply(other, parcel) == expected
@@ -66,14 +57,30 @@ def test_round_trip_is_exact_and_a_second_import_adds_nothing(ledger: Ledger, tm
     assert other.attempts(run="r1")[0].usage == Usage(0, 25, 30, 40)
 
 
-def test_prompts_are_left_out_unless_asked(ledger: Ledger) -> None:
+def test_the_first_version_is_read_and_sessions_and_workspaces_travel(ledger: SqliteLedger, tmp_path: Path) -> None:
+    more = replace(ONE, instance="more", other_sessions=("s0", "s2"), workspace="/home/me")
+    ledger.write(attempts=[more])
+    lines = list(export(ledger, prompts=True))
+    assert [a.other_sessions for a in read(lines).attempts if a.workspace == "/home/me"] == [("s0", "s2")]
+    assert [a.other_sessions for a in read(export(ledger)).attempts if a.workspace] == []
+    other = SqliteLedger(tmp_path / "b.db")
+    apply(other, read(lines))
+    assert list(export(other, prompts=True)) == lines
+    other.close()
+    first = [line for line in lines if "other_sessions" not in line]
+    assert len(read([first[0].replace("2", "1"), *first[1:]]).attempts) == 2
+    with pytest.raises(ValueError, match="expected a list of texts, got 5"):
+        read([line.replace('["s0", "s2"]', "5") for line in lines])
+
+
+def test_prompts_are_left_out_unless_asked(ledger: SqliteLedger) -> None:
     text = "\n".join(export(ledger))
     assert "secret" not in text and "--all" not in text
     assert [attempt.command for attempt in read(text.splitlines()).attempts] == ["/test", None]
     assert "secret" in "\n".join(export(ledger, prompts=True))
 
 
-def test_what_is_there_stays_unless_a_later_end_is_known(ledger: Ledger) -> None:
+def test_what_is_there_stays_unless_a_later_end_is_known(ledger: SqliteLedger) -> None:
     stale = replace(RUN, ended_ms=None, mode="warn", budgets="{}")
     earlier = replace(ONE, ended_ms=1_999, exact=False, outcome="failed")
     later = replace(TWO, ended_ms=3_000, outcome="completed")
@@ -84,16 +91,16 @@ def test_what_is_there_stays_unless_a_later_end_is_known(ledger: Ledger) -> None
     assert (two.ended_ms, two.outcome) == (3_000, "completed")
 
 
-def test_records_that_are_there_with_other_figures_are_counted_and_stay(ledger: Ledger) -> None:
+def test_records_that_are_there_with_other_figures_are_counted_and_stay(ledger: SqliteLedger) -> None:
     first, second, third = RECORDS
-    others = replace(first, cost_nano=5), replace(second, usage=Usage(1)), replace(third, at_ms=1, model="x")
+    others = replace(first, cost_nano_usd=5), replace(second, usage=Usage(1)), replace(third, at_ms=1, model="x")
     parcel = replace(ALL, records=others)
     before = list(ledger.records())
     assert diff(ledger, parcel).other_records == apply(ledger, parcel).other_records == 2
     assert list(ledger.records()) == before and diff(None, parcel).other_records == 0
 
 
-def test_csv(ledger: Ledger) -> None:
+def test_csv(ledger: SqliteLedger) -> None:
     rows = list(csv.DictReader(export_csv(ledger)))
     assert tuple(rows[0]) == CSV_COLUMNS and len(rows) == 3
     assert [row["record"] for row in rows] == ["r2/two/1/1", "r1/one/1/1", "r1/one/1/2"]
@@ -105,7 +112,7 @@ def test_csv(ledger: Ledger) -> None:
 def lines_with(kind: str, **changes: Any) -> list[str]:
     """A small export in which one line has other values; Ellipsis takes a key away."""
     parcel: list[dict[str, Any]] = [
-        {"kind": "token-budget", "version": 1},
+        {"kind": "token-budget", "version": 2},
         {"kind": "run", "run": "r", "machine": "m", "started_ms": 1, "mode": "warn", "budgets": "{}"},
         {"kind": "attempt", "run": "r", "instance": "i", "attempt": 1, "started_ms": 1, "exact": True},
         {"kind": "record", "id": "x", "run": "r", "instance": "i", "attempt": 1, "at_ms": 2, "model": "m"}
@@ -125,16 +132,16 @@ def test_the_small_export_is_valid() -> None:
 @pytest.mark.parametrize(
     ("lines", "fault"),
     [
-        ([], 'line 1: expected {"kind": "token-budget", "version": 1} as the first line, got nothing'),
+        ([], 'line 1: expected {"kind": "token-budget", "version": 2} as the first line, got nothing'),
         (["{}"], "line 1: expected"),
-        (['{"kind": "token-budget", "version": 2}'], "line 1: version 2 is not one that this program reads"),
+        (['{"kind": "token-budget", "version": 3}'], "line 1: version 3 is not one that this program reads"),
         (['{"kind": "token-budget", "version": true}'], "line 1: version true"),
         ([HEADER, "", '{"kind": "run", "ru'], "line 3: is not JSON"),
         ([HEADER, "[" * 100_000], "line 2: is not JSON"),
         ([HEADER, "[1]"], "line 2: expected a JSON object, got [1]"),
-        ([HEADER, HEADER], 'line 2: kind "token-budget" is none that version 1 has (run, attempt'),
+        ([HEADER, HEADER], 'line 2: kind "token-budget" is none that version 2 has (run, attempt'),
         ([HEADER, '{"kind": ["run"]}'], "line 2: kind"),
-        (lines_with("run", colour="red"), 'line 2: run: key "colour" is none that version 1 has'),
+        (lines_with("run", colour="red"), 'line 2: run: key "colour" is none that version 2 has'),
         (lines_with("run", started_ms=...), "line 2: run: started_ms: expected a whole number"),
         (lines_with("run", started_ms=2**62), "line 2: run: started_ms"),
         (lines_with("run", budgets="[]"), "line 2: run: budgets: expected the text of a JSON object"),
@@ -176,12 +183,13 @@ USAGE = st.builds(Usage, COUNT, COUNT, COUNT, COUNT)
 def parcels(draw: st.DrawFn) -> Parcel:
     names = draw(st.lists(TEXT, min_size=1, max_size=3, unique=True))
     runs = [
-        Run(n, draw(TEXT), draw(MS), draw(st.none() | MS), draw(TEXT), "{}", draw(st.none() | COUNT)) for n in names
+        RunRecord(n, draw(TEXT), draw(MS), draw(st.none() | MS), draw(TEXT), "{}", draw(st.none() | COUNT))
+        for n in names
     ]
     keys = draw(st.lists(st.tuples(st.sampled_from(names), TEXT, st.integers(0, 3)), max_size=4, unique=True))
     maybe = st.none() | TEXT
     attempts = [
-        Attempt(
+        AttemptRecord(
             *key,
             draw(MS),
             *(draw(maybe), draw(maybe), draw(maybe), draw(maybe)),
@@ -193,10 +201,12 @@ def parcels(draw: st.DrawFn) -> Parcel:
     ]
     ids = draw(st.lists(TEXT, max_size=5 if keys else 0, unique=True))
     records = [
-        Record(n, *draw(st.sampled_from(keys)), draw(MS), draw(TEXT), draw(USAGE), draw(st.none() | COUNT), draw(maybe))
+        UsageRecord(
+            n, *draw(st.sampled_from(keys)), draw(MS), draw(TEXT), draw(USAGE), draw(st.none() | COUNT), draw(maybe)
+        )
         for n in ids
     ]
-    notes = [Note(n, draw(TEXT), draw(MS), draw(TEXT), draw(TEXT), draw(maybe)) for n in ids]
+    notes = [NoteRecord(n, draw(TEXT), draw(MS), draw(TEXT), draw(TEXT), draw(maybe)) for n in ids]
     return Parcel(tuple(runs), tuple(attempts), tuple(records), tuple(notes))
 
 
@@ -204,7 +214,7 @@ def parcels(draw: st.DrawFn) -> Parcel:
 @given(parcels(), st.booleans())
 def test_any_ledger_comes_through_whole(parcel: Parcel, prompts: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        first, second = Ledger(f"{folder}/a.db"), Ledger(f"{folder}/b.db")
+        first, second = SqliteLedger(f"{folder}/a.db"), SqliteLedger(f"{folder}/b.db")
         apply(first, parcel)
         lines = list(export(first, prompts=prompts))
         said = read(lines)

@@ -17,7 +17,7 @@ from token_budget.forecast import (
     LEAST,
     Backtest,
     Forecast,
-    Observation,
+    Sample,
     backtest,
     chance_that_all_fit,
     chance_that_sum_is_under,
@@ -26,7 +26,7 @@ from token_budget.forecast import (
 )
 
 OBSERVATIONS = st.builds(
-    Observation,
+    Sample,
     base_command=st.sampled_from(["/a", "/b", None]),
     model=st.sampled_from(["m", "x"]),
     tokens=st.integers(0, 10**9),
@@ -35,12 +35,12 @@ OBSERVATIONS = st.builds(
 )
 
 
-def runs(*tokens: int, command: str | None = "/a", model: str = "m", start_s: int = 0) -> list[Observation]:
-    return [Observation(command, model, used, start_s + index) for index, used in enumerate(tokens)]
+def runs(*tokens: int, command: str | None = "/a", model: str = "m", start_s: int = 0) -> list[Sample]:
+    return [Sample(command, model, used, start_s + index) for index, used in enumerate(tokens)]
 
 
-def stopped(*tokens: int) -> list[Observation]:
-    return [Observation("/a", "m", used, 0, censored=True) for used in tokens]
+def stopped(*tokens: int) -> list[Sample]:
+    return [Sample("/a", "m", used, 0, censored=True) for used in tokens]
 
 
 def drawn(random: Random, count: int, level: float, sigma: float = 0.5) -> list[int]:
@@ -94,12 +94,12 @@ def test_stopped_runs_count_as_at_least() -> None:
     truth = drawn(random, 300, 10_000, 1.0)
     limits = drawn(random, 300, 20_000, 1.0)
     history = [
-        Observation("/a", "m", min(used, limit), index, censored=limit < used)
+        Sample("/a", "m", min(used, limit), index, censored=limit < used)
         for index, (used, limit) in enumerate(zip(truth, limits, strict=True))
     ]
     full = forecast(runs(*truth), "/a", "m")
     seen = forecast(history, "/a", "m")
-    naive = forecast([Observation("/a", "m", run.tokens, run.at_s) for run in history], "/a", "m")
+    naive = forecast([Sample("/a", "m", run.tokens, run.at_s) for run in history], "/a", "m")
     assert quantile(seen, 0.5) == pytest.approx(quantile(full, 0.5), rel=0.2)
     assert quantile(seen, 0.8) == pytest.approx(quantile(full, 0.8), rel=0.25)
     assert quantile(naive, 0.8) < 0.75 * quantile(full, 0.8)
@@ -139,7 +139,7 @@ def test_other_commands_lend_their_spread_not_their_level() -> None:
 
 
 @given(st.lists(OBSERVATIONS, max_size=60), st.integers(0, 10**9), st.floats(0.01, 0.99))
-def test_any_history_gives_a_distribution(history: list[Observation], used: int, p: float) -> None:
+def test_any_history_gives_a_distribution(history: list[Sample], used: int, p: float) -> None:
     made = forecast(history, "/a", "m")
     assert made == forecast(history, "/a", "m")
     assert made.n == sum(run.base_command == "/a" for run in history)
@@ -182,7 +182,7 @@ def test_the_chance_that_instances_fit_together() -> None:
 
 
 @pytest.mark.parametrize("generate", [log_normal, bimodal])
-def test_nine_of_ten_runs_stay_under_p90(generate: Callable[[Random], list[Observation]]) -> None:
+def test_nine_of_ten_runs_stay_under_p90(generate: Callable[[Random], list[Sample]]) -> None:
     results = [backtest(generate(Random(seed))) for seed in range(6)]
     assert all((result.n, result.n_unknown) == (400 - LEAST, LEAST) for result in results)
     assert 0.87 <= fmean(result.scores[1].covered for result in results) <= 0.93
@@ -202,7 +202,7 @@ def test_few_runs_are_not_covered_too_little(n: int) -> None:
 
 
 @given(st.lists(OBSERVATIONS, max_size=40))
-def test_the_backtest_makes_the_forecasts_that_were_to_be_had(history: list[Observation]) -> None:
+def test_the_backtest_makes_the_forecasts_that_were_to_be_had(history: list[Sample]) -> None:
     history.sort(key=lambda run: run.at_s)
     known = []
     for index, run in enumerate(history):

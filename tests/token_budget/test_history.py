@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from token_budget.ledger.records import FOREVER_MS, Attempt, Note, Record, Run
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.records import FOREVER_MS, AttemptRecord, NoteRecord, RunRecord, UsageRecord
+from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage
 from token_budget.text import RenderOptions, display_width, printable
 from token_budget.usage.history import (
@@ -59,7 +59,7 @@ class Book:
     """A ledger with an attempt for each `add`, which ended with its one record."""
 
     def __init__(self, path: Path) -> None:
-        self.ledger = Ledger(path)
+        self.ledger = SqliteLedger(path)
         self._count = 0
 
     def add(self, at: str | int, tokens: int | Usage = 0, cost: int | None = None, **of: Any) -> None:
@@ -67,10 +67,10 @@ class Book:
         end_ms = ms(at) if isinstance(at, str) else at
         key = (of.pop("run", "r"), of.pop("instance", f"i{self._count}"), of.pop("attempt", 1))
         known = {"base_command": "/test", "model": "opus", "ended_ms": end_ms, "outcome": "completed", "exact": True}
-        attempt = Attempt(*key, of.pop("started_ms", end_ms), **{**known, **of})
+        attempt = AttemptRecord(*key, of.pop("started_ms", end_ms), **{**known, **of})
         usage = tokens if isinstance(tokens, Usage) else Usage(tokens)
-        record = Record(str(self._count), *key, end_ms, attempt.model or "", usage, cost)
-        self.ledger.write(runs=[Run(key[0], "m", end_ms)], attempts=[attempt], records=[record])
+        record = UsageRecord(str(self._count), *key, end_ms, attempt.model or "", usage, cost)
+        self.ledger.write(runs=[RunRecord(key[0], "m", end_ms)], attempts=[attempt], records=[record])
 
     def rows(
         self, by: By, since_ms: int = 0, until_ms: int = FOREVER_MS, *, local: Callable[[int], datetime] = utc
@@ -207,9 +207,9 @@ def test_costs_are_summed_and_what_has_none_is_marked(book: Book) -> None:
     book.add("11-24T15:00", 70, None, base_command="/none")
     book.add("11-24T16:00", 9, 0, base_command="/free")
     both, none, free = book.rows("command")
-    assert (both.cost_nano, both.unpriced_tokens, both.cost_per_completed) == (750_000_000, 50, 375_000_000)
-    assert (none.cost_nano, none.unpriced_tokens, none.cost_per_completed) == (None, 70, None)
-    assert (free.cost_nano, free.unpriced_tokens, free.cost_per_completed) == (0, 0, 0)
+    assert (both.cost_nano_usd, both.unpriced_tokens, both.cost_per_completed) == (750_000_000, 50, 375_000_000)
+    assert (none.cost_nano_usd, none.unpriced_tokens, none.cost_per_completed) == (None, 70, None)
+    assert (free.cost_nano_usd, free.unpriced_tokens, free.cost_per_completed) == (0, 0, 0)
     lines = [line.split()[:3] for line in render([both, none, free], "command", PLAIN)]
     assert lines[:5] == [
         ["command", "tokens", "cost"],
@@ -390,7 +390,7 @@ def test_a_name_that_is_a_formula_gets_a_quote(name: str) -> None:
     ],
 )
 def test_costs_in_csv_are_exact(nano: int, text: str) -> None:
-    (row,) = csv.DictReader(io.StringIO(as_csv([Row("x", cost_nano=nano)])))
+    (row,) = csv.DictReader(io.StringIO(as_csv([Row("x", cost_nano_usd=nano)])))
     assert row["cost_usd"] == text
 
 
@@ -399,33 +399,37 @@ def test_costs_in_csv_are_exact(nano: int, text: str) -> None:
 BUDGETS = {"overall": 5_000, "/test command": 1_000, "instance a": 4_000, "overall cost": 2_000_000_000}
 
 
-def fill_run(ledger: Ledger, **of: Any) -> None:
+def fill_run(ledger: SqliteLedger, **of: Any) -> None:
     """A run of Tuesday 24 November from 12:00 to 12:30, with two instances and three attempts."""
     start = ms("11-24T12:00")
     ledger.write(
-        runs=[Run(**{"run": "run-1", "machine": "host", "started_ms": start, "ended_ms": start + 1_805_000, **of})],
+        runs=[
+            RunRecord(**{"run": "run-1", "machine": "host", "started_ms": start, "ended_ms": start + 1_805_000, **of})
+        ],
         attempts=[
-            Attempt(*("run-1", "a", 1, start, "s", "/test x", "/test", "opus", start + 4_200, "failed"), exact=True),
-            Attempt(
+            AttemptRecord(
+                *("run-1", "a", 1, start, "s", "/test x", "/test", "opus", start + 4_200, "failed"), exact=True
+            ),
+            AttemptRecord(
                 *("run-1", "a", 2, start, "s", "/test x", "/test", "opus", start + 185_000, "completed"), exact=True
             ),
-            Attempt("run-1", "b", 1, start, command="tell me", model="haiku"),
+            AttemptRecord("run-1", "b", 1, start, command="tell me", model="haiku"),
         ],
         records=[
-            Record("run-1/1", "run-1", "a", 1, start + 1, "opus", Usage(100, 200), 1_000_000_000),
-            Record("run-1/2", "run-1", "a", 2, start + 2, "opus", Usage(0, 0, 300, 400), 500_000_000),
-            Record("run-1/3", "run-1", "b", 1, start + 3, "haiku", Usage(2_000)),
+            UsageRecord("run-1/1", "run-1", "a", 1, start + 1, "opus", Usage(100, 200), 1_000_000_000),
+            UsageRecord("run-1/2", "run-1", "a", 2, start + 2, "opus", Usage(0, 0, 300, 400), 500_000_000),
+            UsageRecord("run-1/3", "run-1", "b", 1, start + 3, "haiku", Usage(2_000)),
         ],
     )
 
 
-def detail(ledger: Ledger, run_id: str = "run-1", options: RenderOptions = PLAIN) -> list[str]:
+def detail(ledger: SqliteLedger, run_id: str = "run-1", options: RenderOptions = PLAIN) -> list[str]:
     return run_detail(ledger, run_id, options, utc)
 
 
 def test_a_run_in_detail(book: Book) -> None:
     fill_run(book.ledger, mode="block", exit_code=3, budgets=json.dumps(BUDGETS))
-    book.ledger.write(notes=[Note("n", "run-1", ms("11-24T12:05"), "adjustment", "grew by 10", "a")])
+    book.ledger.write(notes=[NoteRecord("n", "run-1", ms("11-24T12:05"), "adjustment", "grew by 10", "a")])
     assert detail(book.ledger, options=RenderOptions(120)) == [
         "run        run-1",
         "started    2026-11-24 12:00:00",
@@ -467,8 +471,8 @@ def test_a_run_in_detail(book: Book) -> None:
 def test_what_ended_without_an_outcome_was_interrupted(
     book: Book, run_ended_ms: int | None, started_ms: int, ended_ms: int | None, outcome: str | None, shown: str
 ) -> None:
-    attempt = Attempt("r", "a", 1, started_ms, command="x", model="m", ended_ms=ended_ms, outcome=outcome)
-    book.ledger.write(runs=[Run("r", "host", 500, run_ended_ms)], attempts=[attempt])
+    attempt = AttemptRecord("r", "a", 1, started_ms, command="x", model="m", ended_ms=ended_ms, outcome=outcome)
+    book.ledger.write(runs=[RunRecord("r", "host", 500, run_ended_ms)], attempts=[attempt])
     (line,) = (line for line in detail(book.ledger, "r") if line.startswith("a "))
     assert line.split()[4] == shown
 
@@ -527,7 +531,7 @@ def test_a_window_s_budget_has_what_all_runs_used_in_it_until_the_run_ended(book
 def test_a_window_s_budget_has_nothing_of_the_window_after(book: Book, ended: str | None) -> None:
     book.add("11-24T23:30", 100, run="other")
     book.add("11-25T00:30", 100, run="other")
-    run = Run("x", "m", ms("11-24T23:00"), ms(ended) if ended else None, budgets='{"daily": 150, "weekly": 400}')
+    run = RunRecord("x", "m", ms("11-24T23:00"), ms(ended) if ended else None, budgets='{"daily": 150, "weekly": 400}')
     book.ledger.write(runs=[run])
     assert [line.split()[:3] for line in detail(book.ledger, "x")[8:10]] == [
         ["daily", "67%", "100/150"],
@@ -536,7 +540,9 @@ def test_a_window_s_budget_has_nothing_of_the_window_after(book: Book, ended: st
 
 
 def test_notes_in_wide_characters_lose_nothing(book: Book) -> None:
-    book.ledger.write(runs=[Run("x", "m", 1)], notes=[Note("n", "x", 5, "k", "漢字 " + "漢字" * 40 + " ok")])
+    book.ledger.write(
+        runs=[RunRecord("x", "m", 1)], notes=[NoteRecord("n", "x", 5, "k", "漢字 " + "漢字" * 40 + " ok")]
+    )
     lines = detail(book.ledger, "x", RenderOptions(40))
     notes = lines[lines.index("notes") + 1 :]
     assert notes[0] == "00:00:00 k: 漢字 " + "漢字" * 5 and all(display_width(line) <= 40 for line in notes)
@@ -546,7 +552,7 @@ def test_notes_in_wide_characters_lose_nothing(book: Book) -> None:
 def test_an_instance_whose_name_ends_like_a_cost_has_a_limit_in_tokens(book: Book) -> None:
     book.add("11-24T12:00", 500, 10**9, run="x", instance="the cost")
     book.ledger.write(
-        runs=[Run("x", "m", 1, budgets='{"instance the cost": 1000, "instance the cost cost": 4000000000}')]
+        runs=[RunRecord("x", "m", 1, budgets='{"instance the cost": 1000, "instance the cost cost": 4000000000}')]
     )
     assert [line.split()[-3:-1] for line in detail(book.ledger, "x")[8:10]] == [
         ["50%", "500/1.0K"],
@@ -562,7 +568,7 @@ def test_budgets_that_say_nothing_are_left_out(book: Book, budgets: str) -> None
 
 def test_last_is_the_run_that_started_last(book: Book) -> None:
     fill_run(book.ledger)
-    book.ledger.write(runs=[Run("newer", "m", ms("11-25T00:00")), Run("older", "m", 1)])
+    book.ledger.write(runs=[RunRecord("newer", "m", ms("11-25T00:00")), RunRecord("older", "m", 1)])
     assert detail(book.ledger, "last") == [
         *("run        newer", "started    2026-11-25 00:00:00", "duration   not ended", "machine    m"),
         *("mode       warn", "exit code  -", "", "no attempt at an instance yet", ""),
@@ -580,7 +586,7 @@ def test_last_is_the_run_that_started_last(book: Book) -> None:
 )
 def test_an_unknown_run_is_told_with_the_nearest(book: Book, run_id: str, hint: str) -> None:
     names = ["20261124-110000-abcd", "20261124-120001-abcd", "z\033"]
-    book.ledger.write(runs=[Run(name, "m", place) for place, name in enumerate(names)])
+    book.ledger.write(runs=[RunRecord(name, "m", place) for place, name in enumerate(names)])
     with pytest.raises(ValueError) as told:
         detail(book.ledger, run_id)
     text = str(told.value)
@@ -599,13 +605,13 @@ def test_a_run_s_lines_fit_and_drive_no_terminal(book: Book, ascii_only: bool) -
     limits = {**BUDGETS, HOSTILE: 5, "daily": 10**15, f"instance {HOSTILE * 9} cost": 1}
     start = ms("11-24T12:00")
     book.ledger.write(
-        runs=[Run(HOSTILE, HOSTILE, start, start + 1, HOSTILE, json.dumps(limits), -(10**9))],
+        runs=[RunRecord(HOSTILE, HOSTILE, start, start + 1, HOSTILE, json.dumps(limits), -(10**9))],
         attempts=[
-            Attempt(HOSTILE, name, number, start, HOSTILE, HOSTILE * 9, HOSTILE, HOSTILE, start + 10**9, HOSTILE)
+            AttemptRecord(HOSTILE, name, number, start, HOSTILE, HOSTILE * 9, HOSTILE, HOSTILE, start + 10**9, HOSTILE)
             for name in (HOSTILE, HOSTILE * 9, "a")
             for number in (1, 999)
         ],
-        notes=[Note("n", HOSTILE, start, HOSTILE, f"{HOSTILE} " * 30, HOSTILE)],
+        notes=[NoteRecord("n", HOSTILE, start, HOSTILE, f"{HOSTILE} " * 30, HOSTILE)],
     )
     for width in range(20, 121):
         lines = run_detail(book.ledger, HOSTILE, RenderOptions(width, ascii_only=ascii_only), utc)

@@ -12,8 +12,8 @@ import pytest
 
 from tests.harness import ROOT
 from token_budget import places
-from token_budget.ledger.records import Run
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.records import RunRecord
+from token_budget.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the folders of Linux")
 SHM = Path("/dev/shm")  # another file system than that of temporary files
@@ -33,10 +33,10 @@ class User:
         (run / "journal.jsonl").write_text("a line\n")
         self.open().close()
 
-    def open(self) -> Ledger:
+    def open(self) -> SqliteLedger:
         """The old ledger, with a run in it."""
-        ledger = Ledger(self.old / "ledger.db")
-        ledger.write(runs=[Run("run-1", "host", 1)])
+        ledger = SqliteLedger(self.old / "ledger.db")
+        ledger.write(runs=[RunRecord("run-1", "host", 1)])
         return ledger
 
     def ledger(self, *, move: bool = True) -> Path:
@@ -52,7 +52,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
 
 
 def runs_in(file: Path) -> list[str]:
-    ledger = Ledger(file, create=False)
+    ledger = SqliteLedger(file, create=False)
     found = [run.run for run in ledger.runs()]
     ledger.close()
     return found
@@ -86,14 +86,14 @@ def test_what_only_looks_moves_nothing(user: User) -> None:
 
 def test_new_state_is_never_replaced(user: User) -> None:
     user.new.mkdir(parents=True)
-    Ledger(user.new / "ledger.db").close()
+    SqliteLedger(user.new / "ledger.db").close()
     assert user.ledger() == user.new / "ledger.db" and runs_in(user.ledger()) == [] and not user.lines
     assert runs_in(user.old / "ledger.db") == ["run-1"]
 
 
 def test_a_log_that_a_killed_run_left_moves_into_the_ledger(user: User) -> None:
     code = "import os, sys; from token_budget.ledger.sqlite import *; from token_budget.ledger.records import *"
-    code += "; Ledger(sys.argv[1]).write(runs=[Run('run-2', 'host', 2)]); os._exit(0)"
+    code += "; SqliteLedger(sys.argv[1]).write(runs=[RunRecord('run-2', 'host', 2)]); os._exit(0)"
     subprocess.run([sys.executable, "-c", code, str(user.old / "ledger.db")], cwd=ROOT, check=True)
     assert (user.old / "ledger.db-wal").stat().st_size > 0
     assert runs_in(user.ledger()) == ["run-1", "run-2"] and not list(user.old.glob("ledger.db*"))
@@ -102,7 +102,7 @@ def test_a_log_that_a_killed_run_left_moves_into_the_ledger(user: User) -> None:
 def test_a_ledger_that_is_open_stays(user: User) -> None:
     ledger = user.open()
     assert user.ledger() == user.old / "ledger.db"
-    ledger.write(runs=[Run("run-2", "host", 2)])
+    ledger.write(runs=[RunRecord("run-2", "host", 2)])
     ledger.close()
     new, reason = user.new / "ledger.db", "a run is using it"
     assert user.lines == [f"{user.old}/ledger.db stays in use until it can be moved to {new}: {reason}"]

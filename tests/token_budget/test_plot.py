@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.token_budget.test_history import HOUR_MS, ms, utc, zone
-from token_budget.ledger.records import FOREVER_MS, Attempt, Record, Run
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord, UsageRecord
+from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage
 from token_budget.usage.history import ESTIMATES
 from token_budget.usage.plot import (
@@ -34,22 +34,22 @@ HOSTILE = "/<script>alert('1')</script>&\"\033[31m\n\u202e\0\uffff"
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(tmp_path / "ledger.db")
+def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger(tmp_path / "ledger.db")
     yield opened
     opened.close()
 
 
-def use(ledger: Ledger, *uses: tuple[str | int, int, str | None], cost: int | None = None) -> None:
+def use(ledger: SqliteLedger, *uses: tuple[str | int, int, str | None], cost: int | None = None) -> None:
     """Use at moments: tokens and base command of each."""
     for at, tokens, command in uses:
         at_ms = ms(at) if isinstance(at, str) else at
         name = f"{at}/{command}"
-        attempt = Attempt("r", name, 1, at_ms, base_command=command)
+        attempt = AttemptRecord("r", name, 1, at_ms, base_command=command)
         ledger.write(
-            runs=[Run("r", "m", 0)],
+            runs=[RunRecord("r", "m", 0)],
             attempts=[attempt],
-            records=[Record(name, "r", name, 1, at_ms, "m", Usage(tokens), cost)],
+            records=[UsageRecord(name, "r", name, 1, at_ms, "m", Usage(tokens), cost)],
         )
 
 
@@ -58,7 +58,7 @@ class Picture:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: SqliteLedger,
         *budgets: Budget,
         span_ms: tuple[int, int] = (0, FOREVER_MS),
         local: Callable[[int], datetime] = utc,
@@ -110,7 +110,7 @@ def up(top: float, tall: float, share: float) -> object:
     return pytest.approx(top + tall * (1 - share), abs=0.06)
 
 
-def test_bars_are_as_high_as_their_tokens_and_stand_on_each_other(ledger: Ledger) -> None:
+def test_bars_are_as_high_as_their_tokens_and_stand_on_each_other(ledger: SqliteLedger) -> None:
     use(ledger, ("11-24T12:00", 300, "/a"), ("11-24T13:00", 100, "/a"), ("11-24T14:00", 200, "/b"))
     use(ledger, ("11-26T12:00", 50, "/b"))
     picture = Picture(ledger)
@@ -127,7 +127,7 @@ def test_bars_are_as_high_as_their_tokens_and_stand_on_each_other(ledger: Ledger
     ]
 
 
-def test_the_cumulative_line_ends_at_the_total(ledger: Ledger) -> None:
+def test_the_cumulative_line_ends_at_the_total(ledger: SqliteLedger) -> None:
     use(ledger, ("11-24T12:00", 300, "/a"), ("11-25T00:00", 100, "/b"), ("11-25T18:00", 80, "/a"), cost=250_000_000)
     picture = Picture(ledger)
     assert picture.line("cumulative") == [
@@ -141,7 +141,7 @@ def test_the_cumulative_line_ends_at_the_total(ledger: Ledger) -> None:
     assert Picture(ledger).words("cumulative")[-2:] == ["500 tokens", "$0.75+ (estimate)"]
 
 
-def test_titles_and_labels(ledger: Ledger) -> None:
+def test_titles_and_labels(ledger: SqliteLedger) -> None:
     use(ledger, ("11-24T12:00", 3_000, "/a"), ("12-03T12:00", 1_500, None))
     picture = Picture(ledger)
     assert picture.root.findtext(f"{SVG}title") == "Token use, 2026-11-24 to 2026-12-03"
@@ -154,7 +154,7 @@ def test_titles_and_labels(ledger: Ledger) -> None:
     assert commands[12:] == ["3.0K", "(prompt)", "1.5K", f"days of 2026, local time; {ESTIMATES}"]
 
 
-def test_few_days_have_hours(ledger: Ledger) -> None:
+def test_few_days_have_hours(ledger: SqliteLedger) -> None:
     use(ledger, ("11-24T12:00", 3_000, "/a"))
     one = Picture(ledger)
     assert one.root.findtext(f"{SVG}title") == "Token use, 2026-11-24"
@@ -165,7 +165,7 @@ def test_few_days_have_hours(ledger: Ledger) -> None:
     assert [word for word in Picture(ledger).words("commands") if re.fullmatch(r"\d\d[-:]\d\d", word)] == hours
 
 
-def test_a_budget_is_a_line_only_where_one_is_asked_for(ledger: Ledger) -> None:
+def test_a_budget_is_a_line_only_where_one_is_asked_for(ledger: SqliteLedger) -> None:
     use(ledger, ("11-24T12:00", 300, "/a"), ("11-25T12:00", 500, "/b"))
     assert "budget" not in Picture(ledger).text
     picture = Picture(ledger, ("my limit", "daily", 400))
@@ -180,7 +180,7 @@ def test_a_budget_is_a_line_only_where_one_is_asked_for(ledger: Ledger) -> None:
     ]
 
 
-def test_each_budget_has_a_panel_and_the_rest_moves_down(ledger: Ledger) -> None:
+def test_each_budget_has_a_panel_and_the_rest_moves_down(ledger: SqliteLedger) -> None:
     use(ledger, ("11-24T12:00", 300, "/a"))
     none, three = Picture(ledger), Picture(ledger, ("d", "daily", 1), ("w", "weekly", 9_000), ("m", "monthly", 300))
     panels = [group for group in three.root.iter(f"{SVG}g") if group.get("class") == "budget"]
@@ -191,7 +191,7 @@ def test_each_budget_has_a_panel_and_the_rest_moves_down(ledger: Ledger) -> None
     assert float(three.root.get("height", "")) == float(none.root.get("height", "")) + lower
 
 
-def test_a_window_that_began_before_the_span_has_what_was_used_in_it(ledger: Ledger) -> None:
+def test_a_window_that_began_before_the_span_has_what_was_used_in_it(ledger: SqliteLedger) -> None:
     use(ledger, ("11-22T12:00", 1_000, "/a"))  # a Sunday: the week before
     use(ledger, ("11-23T12:00", 100, "/a"), ("11-25T12:00", 300, "/a"), ("11-30T12:00", 200, "/a"))
     picture = Picture(ledger, ("w", "weekly", 500), span_ms=(ms("11-25T00:00"), ms("12-02T00:00")))
@@ -203,12 +203,12 @@ def test_a_window_that_began_before_the_span_has_what_was_used_in_it(ledger: Led
 
 
 @pytest.mark.parametrize("budget", [("x", "yearly", 5), ("x", "daily", 0), ("x", "weekly", -1)])
-def test_a_budget_that_is_none_is_refused(ledger: Ledger, budget: Budget) -> None:
+def test_a_budget_that_is_none_is_refused(ledger: SqliteLedger, budget: Budget) -> None:
     with pytest.raises(ValueError, match=r"^budget x: expected daily, weekly or monthly and a limit above zero$"):
         Picture(ledger, budget)
 
 
-def test_more_commands_than_colours_become_other(ledger: Ledger) -> None:
+def test_more_commands_than_colours_become_other(ledger: SqliteLedger) -> None:
     at = "11-24T12:00"
     use(ledger, (at, 101, "other"), *((at, 100 - place, f"/c{place}") for place in range(1, len(COLORS) + 3)))
     picture = Picture(ledger)
@@ -222,7 +222,7 @@ def test_more_commands_than_colours_become_other(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("form", ["svg", "html"])
-def test_hostile_names_are_text(ledger: Ledger, form: str) -> None:
+def test_hostile_names_are_text(ledger: SqliteLedger, form: str) -> None:
     use(ledger, ("11-24T12:00", 5, HOSTILE), ("11-24T12:00", 3, "/" + "漢" * 300))
     text = plot(ledger, 0, FOREVER_MS, utc, form, [(HOSTILE, "daily", 5)])  # type: ignore[arg-type]
     root = fromstring(text)
@@ -235,7 +235,7 @@ def test_hostile_names_are_text(ledger: Ledger, form: str) -> None:
 
 @pytest.mark.parametrize("form", ["svg", "html"])
 @pytest.mark.parametrize("empty", [True, False])
-def test_a_picture_needs_nothing_else(ledger: Ledger, form: str, empty: bool) -> None:
+def test_a_picture_needs_nothing_else(ledger: SqliteLedger, form: str, empty: bool) -> None:
     if not empty:
         use(ledger, ("11-24T12:00", 5, "/a"))
     text = plot(ledger, 0, FOREVER_MS, utc, form, [("d", "daily", 5)])  # type: ignore[arg-type]
@@ -244,7 +244,7 @@ def test_a_picture_needs_nothing_else(ledger: Ledger, form: str, empty: bool) ->
     text.encode("ascii")
 
 
-def test_a_page_has_the_picture_and_its_figures(ledger: Ledger) -> None:
+def test_a_page_has_the_picture_and_its_figures(ledger: SqliteLedger) -> None:
     use(ledger, ("11-24T12:00", 1_300, "/a"), ("11-26T12:00", 200, "/b"), ("11-26T13:00", 40, "/a"))
     text = plot(ledger, 0, FOREVER_MS, utc, "html")
     assert text.startswith("<!DOCTYPE html>\n") and 'charset="utf-8"' in text
@@ -262,7 +262,7 @@ def test_a_page_has_the_picture_and_its_figures(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("span_ms", [(0, FOREVER_MS), (ms("11-24T00:00"), ms("11-25T00:00"))])
-def test_nothing_used_is_said(ledger: Ledger, span_ms: tuple[int, int]) -> None:
+def test_nothing_used_is_said(ledger: SqliteLedger, span_ms: tuple[int, int]) -> None:
     use(ledger, *([("11-25T00:00", 5, "/a")] if span_ms[0] else []))  # the first moment after the span
     picture = Picture(ledger, ("d", "daily", 5), span_ms=span_ms, local=utc)
     assert picture.words() == ["Token use", "Nothing was used in this time."]
@@ -270,7 +270,7 @@ def test_nothing_used_is_said(ledger: Ledger, span_ms: tuple[int, int]) -> None:
     assert page.find("body/table") is None and page.find(f"body/{SVG}svg") is not None
 
 
-def test_the_span_is_drawn_whole(ledger: Ledger) -> None:
+def test_the_span_is_drawn_whole(ledger: SqliteLedger) -> None:
     use(ledger, ("11-22T12:00", 9, "/a"), ("11-24T12:00", 5, "/a"), ("11-26T06:00", 7, "/a"))
     picture = Picture(ledger, span_ms=(ms("11-23T05:07"), ms("11-26T06:00")))
     assert picture.root.findtext(f"{SVG}title") == "Token use, 2026-11-23 to 2026-11-26"
@@ -278,7 +278,7 @@ def test_the_span_is_drawn_whole(ledger: Ledger) -> None:
     assert picture.line("cumulative")[-1][0] == across(3.25 / 4)  # it ends where the span does
 
 
-def test_corrections_below_zero_are_drawn_as_nothing(ledger: Ledger) -> None:
+def test_corrections_below_zero_are_drawn_as_nothing(ledger: SqliteLedger) -> None:
     use(ledger, ("11-24T12:00", 5, "/a"), ("11-25T12:00", -3, "/b"))
     picture = Picture(ledger, ("d", "daily", 5))
     assert picture.tips() == ["2026-11-24: /a 5 tokens"]
@@ -287,7 +287,9 @@ def test_corrections_below_zero_are_drawn_as_nothing(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(("day", "hours"), [("03-29", 23), ("10-25", 25)])
-def test_a_day_on_which_the_clocks_change_is_one_bar_of_its_own_width(ledger: Ledger, day: str, hours: int) -> None:
+def test_a_day_on_which_the_clocks_change_is_one_bar_of_its_own_width(
+    ledger: SqliteLedger, day: str, hours: int
+) -> None:
     berlin = zone("Europe/Berlin")
     begin_ms = ms(f"{day}T00:00") - (2 if hours == 25 else 1) * HOUR_MS
     use(ledger, *((begin_ms + hour * HOUR_MS, 1, "/a") for hour in range(-24, hours + 24)))

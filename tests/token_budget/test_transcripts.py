@@ -12,9 +12,10 @@ import pytest
 
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget.ledger import transcript_files
-from token_budget.ledger.export_import import Diff, Parcel, apply
-from token_budget.ledger.records import FOREVER_MS, Attempt, Run
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.export_import import Diff, apply
+from token_budget.ledger.import_reader import Parcel
+from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord
+from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.ledger.transcripts import Transcripts, known_sessions, read_transcripts
 from token_budget.models import Usage
 
@@ -76,7 +77,7 @@ def test_a_response_is_counted_once_with_the_largest_of_each_count(tmp_path: Pat
     assert attempt.key == ("claude:s1", "main", 1)
     assert (attempt.session, attempt.outcome, attempt.base_command) == ("s1", "imported", None)
     assert [record.at_ms % 60_000 for record in found.records] == [1_500, 4_500]
-    assert [(record.model, record.cost_nano, record.cost_source) for record in found.records] == [
+    assert [(record.model, record.cost_nano_usd, record.cost_source) for record in found.records] == [
         ("opus", None, None),
         ("haiku", None, None),
     ]
@@ -174,7 +175,7 @@ def test_everything_that_is_billed_beside_a_response_has_a_record_of_its_own(tmp
         "claude:a#compaction/opus": ("opus", 101),
         "claude:a#advisor_message/sonnet": ("sonnet", 59),
     }
-    assert [record.cost_nano for record in found.records] == [2, 1, 2]  # a price for each iteration
+    assert [record.cost_nano_usd for record in found.records] == [2, 1, 2]  # a price for each iteration
 
 
 def one_each(model: str, usage: Usage, *, written_for_1h_tokens: int = 0, at_ms: int | None = None) -> int | None:
@@ -280,12 +281,12 @@ def test_cost_is_by_the_price_of_its_time(tmp_path: Path) -> None:
 
     lines = [said("a", 1, cache_creation={"ephemeral_1h_input_tokens": 4}), said("b", 1, model="other")]
     found = read_transcripts(write(tmp_path, {"s1": lines}), "host", price)
-    assert [(record.cost_nano, record.cost_source) for record in found.records] == [(4_020, "prices"), (None, None)]
+    assert [(record.cost_nano_usd, record.cost_source) for record in found.records] == [(4_020, "prices"), (None, None)]
 
 
 def test_import_twice_adds_what_is_new_alone(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "a.db")
-    ledger.write(attempts=[Attempt("ours", "one", 1, 1, session="s9")])
+    ledger = SqliteLedger(tmp_path / "a.db")
+    ledger.write(attempts=[AttemptRecord("ours", "one", 1, 1, session="s9")])
     lines = [said("a", 1), said("b", 2)]
 
     def bring() -> Diff:
@@ -311,20 +312,22 @@ def test_of_a_session_only_what_a_run_of_ours_counted_is_left_out(tmp_path: Path
         for name, minute in minutes.items()
     ]
     folder = write(tmp_path, {"s1": lines})
-    ledger = Ledger(tmp_path / "a.db")
+    ledger = SqliteLedger(tmp_path / "a.db")
     ledger.write(
-        runs=[Run("ours", "host", begin_ms, begin_ms + 25 * minute_ms), Run("other", "host", 0, 5)],
+        runs=[RunRecord("ours", "host", begin_ms, begin_ms + 25 * minute_ms), RunRecord("other", "host", 0, 5)],
         attempts=[
-            Attempt("ours", "i", 1, begin_ms + 5 * minute_ms, "s1", ended_ms=begin_ms + 8 * minute_ms),
-            Attempt("ours", "i", 2, begin_ms + 20 * minute_ms, "s1"),  # cut off: its run has ended
-            Attempt("claude:s1", "main", 1, begin_ms, "s1", ended_ms=begin_ms + 50 * minute_ms),
-            Attempt("ours", "i", 3, begin_ms, "s2"),
+            AttemptRecord("ours", "i", 1, begin_ms + 5 * minute_ms, "s1", ended_ms=begin_ms + 8 * minute_ms),
+            AttemptRecord("ours", "i", 2, begin_ms + 20 * minute_ms, "s1"),  # cut off: its run has ended
+            AttemptRecord("claude:s1", "main", 1, begin_ms, "s1", ended_ms=begin_ms + 50 * minute_ms),
+            AttemptRecord("ours", "i", 3, begin_ms, "s2"),
         ],
     )
     found = read_transcripts(folder, "host", known_sessions=known_sessions(ledger))
     assert {name.removeprefix("claude:") for name in places(found)} == {"before", "between", "after", "open"}
     assert found.known_responses == 4
-    ledger.write(attempts=[Attempt("other", "i", 1, begin_ms + 50 * minute_ms, "s1")])  # goes on: its run was resumed
+    ledger.write(
+        attempts=[AttemptRecord("other", "i", 1, begin_ms + 50 * minute_ms, "s1")]
+    )  # goes on: its run was resumed
     found = read_transcripts(folder, "host", known_sessions=known_sessions(ledger))
     assert {name.removeprefix("claude:") for name in places(found)} == {"before", "between", "after"}
     ledger.close()

@@ -18,8 +18,8 @@ from xml.etree.ElementTree import fromstring
 import pytest
 
 from token_budget.ledger.export_import import CSV_COLUMNS, export
-from token_budget.ledger.records import Attempt, Note, Record, Run
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, UsageRecord
+from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage
 
 PROGRAM = [sys.executable, "-c", "from token_budget.usage.cli import main; main()"]
@@ -80,7 +80,7 @@ class Home:
         return file
 
     def exported(self) -> list[str]:
-        ledger = Ledger(self.ledger, create=False)
+        ledger = SqliteLedger(self.ledger, create=False)
         lines = list(export(ledger, prompts=True))
         ledger.close()
         return lines
@@ -88,31 +88,33 @@ class Home:
 
 def fill(path: Path, *, instances: int = 6) -> None:
     """A run of so many instances of /test that use 100, 200, … tokens, and one of a prompt a day later."""
-    ledger = Ledger(path)
+    ledger = SqliteLedger(path)
     first, second = ms("11-24T12:00"), ms("11-25T18:00")
     names = [f"i{number}" for number in range(1, instances + 1)]
     ledger.write(
         runs=[
-            Run("run-1", "host", first, first + 60_000, "block", '{"overall": 4200}', 0),
-            Run("run-2", "host", second, second + 1_000),
+            RunRecord("run-1", "host", first, first + 60_000, "block", '{"overall": 4200}', 0),
+            RunRecord("run-2", "host", second, second + 1_000),
         ],
         attempts=[
             *(
-                Attempt("run-1", name, 1, first, None, "/test the secret", "/test", "opus", first + 60_000, "completed")
+                AttemptRecord(
+                    "run-1", name, 1, first, None, "/test the secret", "/test", "opus", first + 60_000, "completed"
+                )
                 for name in names
             ),
-            Attempt("run-2", "p", 1, second, None, "a secret prompt", None, "haiku", second + 1_000, "failed"),
+            AttemptRecord("run-2", "p", 1, second, None, "a secret prompt", None, "haiku", second + 1_000, "failed"),
         ],
         records=[
             *(
-                Record(
+                UsageRecord(
                     f"run-1/{name}", "run-1", name, 1, first + 1, "opus", Usage(100 * place), MILLION * place, "claude"
                 )
                 for place, name in enumerate(names, 1)
             ),
-            Record("run-2/p", "run-2", "p", 1, second + 1, "haiku", Usage(0, 50)),
+            UsageRecord("run-2/p", "run-2", "p", 1, second + 1, "haiku", Usage(0, 50)),
         ],
-        notes=[Note("n", "run-1", first + 5, "adjustment", "grew", "i1")],
+        notes=[NoteRecord("n", "run-1", first + 5, "adjustment", "grew", "i1")],
     )
     ledger.close()
 
@@ -128,7 +130,7 @@ def home(empty: Home) -> Iterator[Home]:
     """A home with a ledger, which is there unharmed when the test is over."""
     fill(empty.ledger)
     yield empty
-    Ledger(empty.ledger, create=False).close()
+    SqliteLedger(empty.ledger, create=False).close()
 
 
 # -- history --
@@ -201,9 +203,9 @@ def test_a_run(home: Home) -> None:
 
 
 def test_hostile_names_are_shown_and_files_have_no_colours(empty: Home) -> None:
-    ledger = Ledger(empty.ledger)
-    ledger.write(attempts=[Attempt("r", HOSTILE, 1, 1, None, HOSTILE, HOSTILE, HOSTILE, 5, "completed")])
-    ledger.write(runs=[Run("r", HOSTILE, 1)], records=[Record("x", "r", HOSTILE, 1, 2, HOSTILE, Usage(5))])
+    ledger = SqliteLedger(empty.ledger)
+    ledger.write(attempts=[AttemptRecord("r", HOSTILE, 1, 1, None, HOSTILE, HOSTILE, HOSTILE, 5, "completed")])
+    ledger.write(runs=[RunRecord("r", HOSTILE, 1)], records=[UsageRecord("x", "r", HOSTILE, 1, 2, HOSTILE, Usage(5))])
     ledger.close()
     for args in (("history", "--by", "command"), ("run", "last"), ("forecast",)):
         text = empty.says(*args)
@@ -221,9 +223,10 @@ def test_colours_where_they_are_forced_and_not_refused(home: Home) -> None:
 
 def test_what_the_output_cannot_say_is_replaced(empty: Home) -> None:
     fill(empty.ledger)
-    ledger = Ledger(empty.ledger)
+    ledger = SqliteLedger(empty.ledger)
     ledger.write(
-        attempts=[Attempt("r", "i", 1, 1, base_command="/漢")], records=[Record("1", "r", "i", 1, 1, "m", Usage(5))]
+        attempts=[AttemptRecord("r", "i", 1, 1, base_command="/漢")],
+        records=[UsageRecord("1", "r", "i", 1, 1, "m", Usage(5))],
     )
     ledger.close()
     del empty.env["PYTHONUTF8"]
@@ -353,7 +356,7 @@ def test_an_export_goes_into_another_ledger_whole_and_once(home: Home, tmp_path:
     home.says("profile", "save", "night", "--set", "overall_budget=5000")
     file, other = home.root / "all.jsonl", Home(tmp_path / "other")
     assert home.says("export", str(file)) == "" and "secret" not in file.read_text()
-    Ledger(other.ledger).close()
+    SqliteLedger(other.ledger).close()
     before = other.exported()
     added = "2 runs, 7 attempts, 7 records (2.1K tokens); 0 records were known\n"
     assert other.says("import", str(file), "--dry-run") == f"would add {added}"
@@ -466,7 +469,7 @@ def test_an_import_that_is_refused_or_only_shown_makes_no_ledger(empty: Home) ->
 
 def test_a_malformed_line_is_named_and_nothing_is_taken(home: Home) -> None:
     lines = home.exported()
-    ledger = Ledger(home.root / "new.db")
+    ledger = SqliteLedger(home.root / "new.db")
     ledger.close()
     broken = [*(line.replace("run-", "other-") for line in lines), '{"kind": "run", "ru']
     (home.root / "bad.jsonl").write_text("\n".join(broken))
@@ -508,7 +511,7 @@ def test_claude_s_own_transcripts_count_each_response_once(empty: Home) -> None:
     assert done.returncode == 0 and "1 broken lines were skipped\n" in done.stderr
     again = empty.run("import", "--from-claude", ".")
     assert again.stdout == "added 0 runs, 0 attempts, 0 records (0 tokens); 2 records were known\n"
-    ledger = Ledger(empty.root / "state" / "claude-orchestrator" / "ledger.db", create=False)
+    ledger = SqliteLedger(empty.root / "state" / "claude-orchestrator" / "ledger.db", create=False)
     assert {record.id: record.usage for record in ledger.records()} == {
         "claude:a": Usage(10, 5, 0, 7),
         "claude:b": Usage(10, 70),
@@ -517,9 +520,9 @@ def test_claude_s_own_transcripts_count_each_response_once(empty: Home) -> None:
 
 
 def test_what_runs_of_ours_have_counted_is_told_and_left_out(empty: Home) -> None:
-    ledger = Ledger(empty.ledger)
-    attempt = Attempt("r", "i", 1, ms("11-24T17:00"), "s1", ended_ms=ms("11-24T17:59:03"), outcome="completed")
-    ledger.write(runs=[Run("r", "host", ms("11-24T17:00"), ms("11-24T17:59:03"))], attempts=[attempt])
+    ledger = SqliteLedger(empty.ledger)
+    attempt = AttemptRecord("r", "i", 1, ms("11-24T17:00"), "s1", ended_ms=ms("11-24T17:59:03"), outcome="completed")
+    ledger.write(runs=[RunRecord("r", "host", ms("11-24T17:00"), ms("11-24T17:59:03"))], attempts=[attempt])
     ledger.close()
     folder = empty.root / "projects" / "slug"
     folder.mkdir(parents=True)
@@ -590,7 +593,7 @@ def test_a_ledger_that_is_damaged_inside_is_told(empty: Home) -> None:
 
 @pytest.mark.parametrize(
     ("args", "first"),
-    [(("export",), '{"kind": "token-budget", "version": 1}'), (("export", "--csv"), ",".join(CSV_COLUMNS))],
+    [(("export",), '{"kind": "token-budget", "version": 2}'), (("export", "--csv"), ",".join(CSV_COLUMNS))],
 )
 def test_a_reader_that_has_enough_ends_it_quietly(empty: Home, args: tuple[str, ...], first: str) -> None:
     fill(empty.ledger, instances=1_000)  # far more than a pipe holds

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from token_budget.models import Action, Unit, Usage
+from token_budget.models import Action, Amount, Unit, Usage, Weights
 
 FOREVER_MS = 2**62
-WEIGHTS_KEY = "token weights"
-IMPORTED = "imported"  # the outcome of what no orchestrator ran: no instance of ours
+WEIGHTS_KEY = "token weights"  # in the budgets of a run that an earlier version recorded
+IMPORTED = "imported"  # the outcome of an attempt that no orchestrator ran
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A run of the orchestrator; `budgets` is JSON text of its limits, and of its weights under `WEIGHTS_KEY`."""
+class RunRecord:
+    """A run of the orchestrator; `budgets` is JSON text, which `run_budgets` writes and reads."""
 
     run: str
     machine: str
@@ -28,8 +28,12 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """An attempt at an instance, with what it has used by its records so far. `outcome` is None until it has ended."""
+class AttemptRecord:
+    """An attempt at an instance, with what it has used by its records so far. `outcome` is None until it has ended.
+
+    `other_sessions` are the sessions beside `session` whose use was counted here: those before a `/clear`, and those
+    of a claude that a tool of the instance has started.
+    """
 
     run: str
     instance: str
@@ -43,7 +47,9 @@ class Attempt:
     outcome: str | None = None
     exact: bool = False
     usage: Usage = field(default_factory=Usage)
-    cost_nano: int | None = None
+    cost_nano_usd: int | None = None
+    other_sessions: tuple[str, ...] = ()
+    workspace: str | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -52,19 +58,21 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """All attempts at an instance as one: what the last was and when it ended (or began, where it goes on)."""
+class InstanceRecord:
+    """All attempts at an instance as one: what the last was, and when it ended (or began, if it is running)."""
 
     run: str
+    instance: str
     base_command: str | None
     model: str | None
+    workspace: str | None
     outcome: str | None
     at_ms: int
     tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class UsageRecord:
     """What a model has used for an attempt since its record before. `cost_source` is `claude` or `prices`.
 
     A count can be negative where an earlier record had named another model; the sums are right.
@@ -77,12 +85,12 @@ class Record:
     at_ms: int
     model: str
     usage: Usage
-    cost_nano: int | None = None
+    cost_nano_usd: int | None = None
     cost_source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class NoteRecord:
     """Something that a run did besides using tokens, e.g. an adjustment, with its reason."""
 
     id: str
@@ -103,26 +111,59 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a reservation: its hold, or the place of the limit that was in the way with its figures.
+class HoldRequest:
+    """An amount to be held for an instance of a run, for `lease_ms` unless it is renewed.
 
-    `held` is what all hold of it, `held_elsewhere` what other runs do.
+    With `enforce` it is held only where every limit has room; without it always.
+    """
+
+    run: str
+    instance: str
+    amount: Amount
+    lease_ms: int
+    weights: Weights
+    enforce: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HoldState:
+    """What is left of a hold, and until when it stands; one that expires at 0 is released."""
+
+    key: int
+    run: str
+    amount: Amount
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The answer to a hold request: the hold's key, or the index of the limit that has no room, with its figures.
+
+    `held` is what all runs hold of it, `held_elsewhere` what other runs do.
     """
 
     action: Action
     hold: int | None = None
-    limit: int = 0
+    limit_index: int = 0
     used: int = 0
     held: int = 0
     held_elsewhere: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
-    """What was used by one group of records; `start_ms` is its quarter of an hour where they are grouped by time."""
+class UsageSum:
+    """What one group of records used, by the values that the records are grouped by.
+
+    `start_ms` is its quarter of an hour where they are grouped by time. `unpriced_tokens` have no cost.
+    """
 
     start_ms: int | None
-    group: str | None
+    groups: tuple[str | None, ...]
     usage: Usage
-    cost_nano: int | None
+    cost_nano_usd: int | None
     unpriced_tokens: int
+
+    @property
+    def group(self) -> str | None:
+        """The first of the values."""
+        return self.groups[0] if self.groups else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from token_budget.api_usage import FALLBACK, MESSAGE, ApiUsageObject
-from token_budget.ledger.records import IMPORTED, Attempt, Record, Run
+from token_budget.ledger.records import IMPORTED, AttemptRecord, RunRecord, UsageRecord
 from token_budget.models import Usage
 
 RUN_PREFIX = "claude:"
@@ -134,18 +134,18 @@ class Responses:
 
     def result(
         self, machine: str, price: Price | None
-    ) -> tuple[tuple[Run, ...], tuple[Attempt, ...], tuple[Record, ...]]:
+    ) -> tuple[tuple[RunRecord, ...], tuple[AttemptRecord, ...], tuple[UsageRecord, ...]]:
         """Everything that was read, each response at the session that had it first."""
-        runs: dict[str, Run] = {}
-        attempts: dict[tuple[str, str, int], Attempt] = {}
-        records: list[Record] = []
+        runs: dict[str, RunRecord] = {}
+        attempts: dict[tuple[str, str, int], AttemptRecord] = {}
+        records: list[UsageRecord] = []
         for name, response in self._named():
             if response.is_known:
                 continue
             part = min(response.parts, key=lambda part: part.age)
             records += _records(name, response, part.key, price)
             run_id = part.key[0]
-            run = runs.get(run_id, Run(run_id, machine, part.started_ms, part.ended_ms))
+            run = runs.get(run_id, RunRecord(run_id, machine, part.started_ms, part.ended_ms))
             span = (min(run.started_ms, part.started_ms), max(run.ended_ms or 0, part.ended_ms))
             runs[run_id] = replace(run, started_ms=span[0], ended_ms=span[1])
             attempts.setdefault(part.key, _attempt(part))
@@ -160,9 +160,9 @@ class Responses:
                 yield f"{name}/{response.request or response.at_ms}", response
 
 
-def _attempt(part: Part) -> Attempt:
+def _attempt(part: Part) -> AttemptRecord:
     """A command's arguments are the user's own text and stay out."""
-    return Attempt(
+    return AttemptRecord(
         *part.key,
         started_ms=part.started_ms,
         session=part.session,
@@ -174,7 +174,7 @@ def _attempt(part: Part) -> Attempt:
     )
 
 
-def _records(name: str, response: _Response, key: tuple[str, str, int], price: Price | None) -> Iterator[Record]:
+def _records(name: str, response: _Response, key: tuple[str, str, int], price: Price | None) -> Iterator[UsageRecord]:
     """A record for the response, and one for each kind of iteration and model that is billed beside it."""
     usages: dict[str, Usage] = {}
     models: dict[str, str] = {}
@@ -191,13 +191,13 @@ def _records(name: str, response: _Response, key: tuple[str, str, int], price: P
         models[suffix], costs[suffix] = model, cost
     for suffix, usage in usages.items():
         cost = costs[suffix]
-        yield Record(
+        yield UsageRecord(
             f"{RUN_PREFIX}{name}{suffix}",
             *key,
             at_ms=response.at_ms,
             model=models[suffix],
             usage=usage,
-            cost_nano=cost,
+            cost_nano_usd=cost,
             cost_source=None if cost is None else "prices",
         )
 

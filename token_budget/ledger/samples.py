@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from token_budget.forecast import Observation
-from token_budget.ledger.records import Attempt
-from token_budget.ledger.sqlite import Ledger
+from token_budget.forecast import Sample
+from token_budget.ledger.records import AttemptRecord
+from token_budget.ledger.store import LedgerStore
 from token_budget.models import Unit, Usage, Weights
 
 FLAT = Weights()
@@ -12,14 +12,14 @@ LATEST = 1_000  # attempts of a command; older ones weigh next to nothing
 POOL = 1_000  # of all commands
 
 
-def observations(
-    ledger: Ledger,
+def samples(
+    ledger: LedgerStore,
     base_command: str | None = None,
     *,
     everything: bool = False,
     unit: Unit = Unit.TOKENS,
     weights: Weights = FLAT,
-) -> list[Observation]:
+) -> list[Sample]:
     """The latest instances of a base command and, to lean on where those are few, of all; in order of their ends.
 
     In tokens as `weights` draw them, or in nano-dollars, of those whose cost is known.
@@ -28,7 +28,7 @@ def observations(
     if not everything and base_command is not None:
         latest += ledger.attempts(base_command=base_command, latest=LATEST, imported=False)
     attempts = {attempt.key: attempt for attempt in latest}
-    instances: dict[tuple[str, str], list[Attempt]] = {}
+    instances: dict[tuple[str, str], list[AttemptRecord]] = {}
     for attempt in attempts.values():
         if attempt.ended_ms is not None:
             instances.setdefault((attempt.run, attempt.instance), []).append(attempt)
@@ -36,13 +36,13 @@ def observations(
     return sorted((one for one in found if one.tokens), key=lambda one: one.at_s)
 
 
-def _observation(parts: list[Attempt], unit: Unit, weights: Weights) -> Observation:
+def _observation(parts: list[AttemptRecord], unit: Unit, weights: Weights) -> Sample:
     last = max(parts, key=lambda attempt: attempt.attempt)
     used = sum((attempt.usage for attempt in parts), Usage())
-    return Observation(
+    return Sample(
         base_command=last.base_command,
         model=last.model or "",
-        tokens=sum(attempt.cost_nano or 0 for attempt in parts) if unit is Unit.USD else weights.draw(used),
+        tokens=sum(attempt.cost_nano_usd or 0 for attempt in parts) if unit is Unit.USD else weights.draw(used),
         at_s=(last.ended_ms or 0) / 1000,
         censored=last.outcome != "completed",
     )

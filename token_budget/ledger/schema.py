@@ -57,6 +57,10 @@ CREATE TABLE notes (
     text TEXT NOT NULL
 ) WITHOUT ROWID;
 """,
+    """
+ALTER TABLE attempts ADD COLUMN other_sessions TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE attempts ADD COLUMN workspace TEXT;
+""",
 )
 
 

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from token_budget.api_usage import read_usage
-from token_budget.ledger.records import FOREVER_MS, Attempt, Record, Run
+from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord, UsageRecord
 from token_budget.ledger.responses import RUN_PREFIX, Part, Price, Responses, Source
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.store import LedgerStore
 from token_budget.ledger.transcript_files import find_files, open_if_there, read_objects
 
 MAX_COUNT = 2**40  # tokens of one response: a larger number is no count
@@ -38,25 +38,27 @@ class Transcripts:
     `skipped_lines` could not be read. `known_responses` were counted by runs of the orchestrator.
     """
 
-    runs: tuple[Run, ...]
-    attempts: tuple[Attempt, ...]
-    records: tuple[Record, ...]
+    runs: tuple[RunRecord, ...]
+    attempts: tuple[AttemptRecord, ...]
+    records: tuple[UsageRecord, ...]
     skipped_lines: int
     known_responses: int
 
 
-def known_sessions(ledger: Ledger) -> Spans:
+def known_sessions(ledger: LedgerStore) -> Spans:
     """The sessions of the orchestrator's runs, and when each was in use; imported sessions are not among them."""
     ends = {run.run: run.ended_ms for run in ledger.runs()}
     spans: dict[str, list[tuple[int, int]]] = {}
     for attempt in ledger.attempts():
-        if attempt.session is not None and not attempt.run.startswith(RUN_PREFIX):
-            span = (attempt.started_ms, _end_ms(attempt, ends.get(attempt.run)))
-            spans.setdefault(attempt.session, []).append(span)
+        if attempt.run.startswith(RUN_PREFIX):
+            continue
+        span = (attempt.started_ms, _end_ms(attempt, ends.get(attempt.run)))
+        for session in {attempt.session, *attempt.other_sessions} - {None}:
+            spans.setdefault(str(session), []).append(span)
     return spans
 
 
-def _end_ms(attempt: Attempt, run_ended_ms: int | None) -> int:
+def _end_ms(attempt: AttemptRecord, run_ended_ms: int | None) -> int:
     """When an attempt ended; without an end of its own it ended with its run, unless that run was resumed since."""
     if attempt.ended_ms is not None:
         return attempt.ended_ms

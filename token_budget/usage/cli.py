@@ -22,8 +22,8 @@ from token_budget.files import write_atomically
 from token_budget.text import RenderOptions, encodable, format_tokens, printable
 
 if TYPE_CHECKING:
-    from token_budget.ledger.export_import import Parcel
-    from token_budget.ledger.sqlite import Ledger
+    from token_budget.ledger.import_reader import Parcel
+    from token_budget.ledger.sqlite import SqliteLedger
 
 By = Literal["day", "command", "model", "run"]
 FILE = click.Path(path_type=Path)
@@ -69,10 +69,10 @@ def _ledger_file(ctx: click.Context) -> Path:
     return file
 
 
-def _open(ctx: click.Context, *, create: bool = False) -> Ledger:
-    from token_budget.ledger.sqlite import Ledger
+def _open(ctx: click.Context, *, create: bool = False) -> SqliteLedger:
+    from token_budget.ledger.sqlite import SqliteLedger
 
-    opened = Ledger(_ledger_file(ctx), create=create)
+    opened = SqliteLedger(_ledger_file(ctx), create=create)
     ctx.call_on_close(opened.close)
     return opened
 
@@ -150,7 +150,7 @@ def plot(ctx: click.Context, /, file: Path, since: str, **windows: int | None) -
 def forecast(ctx: click.Context, command: str | None, model: str) -> None:
     """What a base command will use (all of them without COMMAND)."""
     from token_budget.forecast import forecast as forecast_of
-    from token_budget.ledger.samples import observations
+    from token_budget.ledger.samples import samples
     from token_budget.models import Unit
     from token_budget.usage.history import find_command
 
@@ -158,13 +158,12 @@ def forecast(ctx: click.Context, command: str | None, model: str) -> None:
     if command and command.strip():
         names = [find_command(ledger, encodable(command))]
     else:
-        names = sorted({one.base_command or "" for one in observations(ledger)})
+        names = sorted({one.base_command or "" for one in samples(ledger)})
     if not names:
         click.echo("no finished instances in the ledger yet")
     for name in names:
         known, cost = (
-            forecast_of(observations(ledger, name or None, unit=unit), name or None, model, time.time())
-            for unit in Unit
+            forecast_of(samples(ledger, name or None, unit=unit), name or None, model, time.time()) for unit in Unit
         )
         spent = f"; {cost.describe(Unit.USD)} (an estimate)" if cost.known else ""
         click.echo(f"{printable(name or '(prompts)')}: {known.describe()}{spent}")
@@ -175,9 +174,9 @@ def forecast(ctx: click.Context, command: str | None, model: str) -> None:
 def backtest(ctx: click.Context) -> None:
     """How good forecasts would have been on this ledger's own past, beside the fixed estimate of 1,000 tokens."""
     from token_budget.forecast import backtest as backtest_of
-    from token_budget.ledger.samples import observations
+    from token_budget.ledger.samples import samples
 
-    found = backtest_of(observations(_open(ctx), everything=True))
+    found = backtest_of(samples(_open(ctx), everything=True))
     click.echo(f"{found.n:,} instances foretold, {found.n_unknown:,} without a forecast")
     for score in found.scores:
         click.echo(
@@ -265,7 +264,7 @@ def _value(text: str) -> object:
         return text
 
 
-def _use_of_run(ledger: Ledger, run_id: str) -> tuple[Counter[str | None], str]:
+def _use_of_run(ledger: SqliteLedger, run_id: str) -> tuple[Counter[str | None], str]:
     """What each base command drew from the run's budgets, and by which weights."""
     from token_budget.usage.history import find_run, weights_of
 
@@ -332,13 +331,13 @@ def _is_of_ledger(file: Path, ledger: Path) -> bool:
 @click.pass_context
 def import_command(ctx: click.Context, file: Any, from_claude: Path | None, dry_run: bool) -> None:
     """Take in what another ledger exported, or what Claude Code itself has written; twice adds nothing."""
-    from token_budget.ledger import export_import
+    from token_budget.ledger import export_import, import_reader
     from token_budget.usage import profiles
 
     if (file is None) == (from_claude is None):
         raise click.UsageError("expected a FILE, or --from-claude DIR")
     ledger = _open(ctx) if _ledger_file(ctx).exists() else None
-    parcel = export_import.read(file, file.name) if from_claude is None else _from_claude(ledger, from_claude)
+    parcel = import_reader.read(file, file.name) if from_claude is None else _from_claude(ledger, from_claude)
     known = {one.name for one in profiles.names([places.profiles_file()])} if parcel.profiles else set()
     profiles.check(parcel.profiles, Path(file.name) if file else places.profiles_file())
     if dry_run:
@@ -358,10 +357,10 @@ def import_command(ctx: click.Context, file: Any, from_claude: Path | None, dry_
         profiles.save_all(places.profiles_file(), new)
 
 
-def _from_claude(ledger: Ledger | None, folder: Path) -> Parcel:
+def _from_claude(ledger: SqliteLedger | None, folder: Path) -> Parcel:
     from token_budget import pricing
     from token_budget.ledger import transcripts
-    from token_budget.ledger.export_import import Parcel
+    from token_budget.ledger.import_reader import Parcel
 
     if not folder.is_dir():
         raise ValueError(f"--from-claude: {folder}: no such folder")
@@ -394,7 +393,7 @@ def prune(ctx: click.Context, before: str, yes: bool) -> None:
     """Take old runs out of the ledger."""
     ledger = _open(ctx)
     moments = _since(before, "--before"), int(time.time() * 1000)
-    attempts, tokens = ledger.old(*moments)
+    attempts, tokens = ledger.prunable(*moments)
     if yes:
         gone = ledger.prune(*moments)
         click.echo(f"removed {attempts:,} attempts, {gone:,} records ({format_tokens(tokens)} tokens)")
@@ -404,7 +403,7 @@ def prune(ctx: click.Context, before: str, yes: bool) -> None:
 
 def main() -> None:
     """The console script: runs the command and turns errors into exit codes."""
-    from token_budget.ledger.sqlite import LedgerError
+    from token_budget.ledger.store import LedgerError
 
     if sys.stdout is None:  # the shell has closed it (`>&-`)
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")

@@ -14,8 +14,16 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Literal
 
-from token_budget.ledger.records import FOREVER_MS, WEIGHTS_KEY, Attempt, Instance, Note, Run, Sum
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.records import (
+    FOREVER_MS,
+    WEIGHTS_KEY,
+    AttemptRecord,
+    InstanceRecord,
+    NoteRecord,
+    RunRecord,
+    UsageSum,
+)
+from token_budget.ledger.store import LedgerStore
 from token_budget.models import Usage, Weights
 from token_budget.text import (
     ELLIPSIS,
@@ -53,13 +61,13 @@ def local_time(ms: int) -> datetime:
 class Row:
     """What one group has used. `p50` and `p90` are tokens for a finished instance, all its attempts together.
 
-    `unpriced_tokens` are not in `cost_nano`. `drift` is the median use of a command's latest third of finished
+    `unpriced_tokens` are not in `cost_nano_usd`. `drift` is the median use of a command's latest third of finished
     instances over that of its earliest third: 1.35 is 35 % more.
     """
 
     group: str
     usage: Usage = field(default_factory=Usage)
-    cost_nano: int | None = None
+    cost_nano_usd: int | None = None
     unpriced_tokens: int = 0
     instances: int = 0
     completed: int = 0
@@ -78,14 +86,14 @@ class Row:
     @property
     def cost_per_completed(self) -> int | None:
         """Nano-dollars that one completed instance has cost, those that failed beside it included."""
-        return None if self.cost_nano is None or not self.completed else round(self.cost_nano / self.completed)
+        return None if self.cost_nano_usd is None or not self.completed else round(self.cost_nano_usd / self.completed)
 
 
 # -- from the ledger to rows --
 
 
 def history(
-    ledger: Ledger,
+    ledger: LedgerStore,
     by: By,
     since_ms: int = 0,
     until_ms: int = FOREVER_MS,
@@ -96,11 +104,11 @@ def history(
     Days without use have rows too, from the first day of the span (of use, where no beginning is given) to its last,
     but none of more than MOST_EMPTY_DAYS such days in a row has. An instance counts where its last attempt ended.
     """
-    sums = ledger.sums(None if by == "day" else by, since_ms=since_ms, until_ms=until_ms, by_time=by == "day")
-    used: dict[str, list[Sum]] = defaultdict(list)
+    sums = ledger.sums(*(() if by == "day" else (by,)), since_ms=since_ms, until_ms=until_ms, by_time=by == "day")
+    used: dict[str, list[UsageSum]] = defaultdict(list)
     for part in sums:
         used[_group_of_sum(part, by, local)].append(part)
-    instances: dict[str, list[Instance]] = defaultdict(list)
+    instances: dict[str, list[InstanceRecord]] = defaultdict(list)
     for instance in ledger.instances(since_ms=since_ms, until_ms=until_ms):
         instances[_group_of_instance(instance, by, local)].append(instance)
     rows = {group: _row(group, used[group], instances[group], by) for group in {*used, *instances}}
@@ -112,13 +120,13 @@ def history(
     return sorted(rows.values(), key=lambda row: (-row.usage.total_tokens, row.group))
 
 
-def _group_of_sum(part: Sum, by: By, local: Callable[[int], datetime]) -> str:
+def _group_of_sum(part: UsageSum, by: By, local: Callable[[int], datetime]) -> str:
     if by == "day":
         return local(part.start_ms or 0).date().isoformat()
     return part.group or (PLAIN_PROMPT if by == "command" else UNKNOWN_MODEL)
 
 
-def _group_of_instance(instance: Instance, by: By, local: Callable[[int], datetime]) -> str:
+def _group_of_instance(instance: InstanceRecord, by: By, local: Callable[[int], datetime]) -> str:
     if by == "day":
         return local(instance.at_ms).date().isoformat()
     if by == "run":
@@ -126,18 +134,18 @@ def _group_of_instance(instance: Instance, by: By, local: Callable[[int], dateti
     return (instance.base_command or PLAIN_PROMPT) if by == "command" else (instance.model or UNKNOWN_MODEL)
 
 
-def _row(group: str, sums: Iterable[Sum], instances: Sequence[Instance], by: By) -> Row:
-    counts, cost_nano, unpriced = [0, 0, 0, 0], None, 0
+def _row(group: str, sums: Iterable[UsageSum], instances: Sequence[InstanceRecord], by: By) -> Row:
+    counts, cost_nano_usd, unpriced = [0, 0, 0, 0], None, 0
     for part in sums:
         counts = [a + b for a, b in zip(counts, part.usage.counts, strict=True)]
-        if part.cost_nano is not None:
-            cost_nano = part.cost_nano + (cost_nano or 0)
+        if part.cost_nano_usd is not None:
+            cost_nano_usd = part.cost_nano_usd + (cost_nano_usd or 0)
         unpriced += part.unpriced_tokens
     tokens = [instance.tokens for instance in instances if instance.outcome is not None and instance.tokens > 0]
     return Row(
         group,
         Usage(*counts),
-        cost_nano,
+        cost_nano_usd,
         unpriced,
         len(instances),
         sum(instance.outcome == "completed" for instance in instances),
@@ -276,7 +284,7 @@ def _change(drift: float | None) -> str:
 
 
 def _total(rows: Sequence[Row]) -> Row:
-    costs = [row.cost_nano for row in rows if row.cost_nano is not None]
+    costs = [row.cost_nano_usd for row in rows if row.cost_nano_usd is not None]
     return Row(
         "total",
         sum((row.usage for row in rows), Usage()),
@@ -295,7 +303,7 @@ def render(rows: Sequence[Row], by: By, options: RenderOptions) -> list[str]:
     columns = [
         _Column(by, [printable(row.group) for row in every], left=True),
         _Column("tokens", [format_tokens(row.usage.total_tokens) for row in every]),
-        _Column("cost", [_cost(row.cost_nano, row.unpriced_tokens) for row in every], 1),
+        _Column("cost", [_cost(row.cost_nano_usd, row.unpriced_tokens) for row in every], 1),
         _Column("cached", [_share(row.cache_share) for row in every], 3),
         _Column("done", [f"{row.completed}/{row.instances}" if row.instances else "-" for row in every], 2),
         _Column("p50", [_tokens(row.p50) for row in every], 5),
@@ -347,7 +355,7 @@ def _data(row: Row) -> dict[str, str | int | float | None]:
         "group": row.group,
         **asdict(row.usage),
         "total_tokens": row.usage.total_tokens,
-        "cost_usd": None if row.cost_nano is None else row.cost_nano / NANO,
+        "cost_usd": None if row.cost_nano_usd is None else row.cost_nano_usd / NANO,
         "unpriced_tokens": row.unpriced_tokens,
         "instances": row.instances,
         "completed": row.completed,
@@ -366,7 +374,7 @@ def as_csv(rows: Iterable[Row]) -> str:
     """
     lines = [csv_line(_data(Row("")))]
     for row in rows:
-        exact = {"cost_usd": _usd(row.cost_nano), "cost_per_completed_usd": _usd(row.cost_per_completed)}
+        exact = {"cost_usd": _usd(row.cost_nano_usd), "cost_per_completed_usd": _usd(row.cost_per_completed)}
         cells = {**_data(row), **exact}.values()
         lines.append(csv_line(round(cell, 6) if isinstance(cell, float) else cell for cell in cells))
     return "".join(f"{line}\n" for line in lines)
@@ -380,7 +388,7 @@ def _usd(nano: int | None) -> Decimal | None:
 
 
 def run_detail(
-    ledger: Ledger, run_id: str, options: RenderOptions, local: Callable[[int], datetime] = local_time
+    ledger: LedgerStore, run_id: str, options: RenderOptions, local: Callable[[int], datetime] = local_time
 ) -> list[str]:
     """A run in detail: its head, budgets, attempts, totals and notes; `last` is the run that started last.
 
@@ -403,7 +411,7 @@ def run_detail(
     return lines
 
 
-def find_run(ledger: Ledger, run_id: str, option: str = "RUN_ID") -> Run:
+def find_run(ledger: LedgerStore, run_id: str, option: str = "RUN_ID") -> RunRecord:
     """A run by its id; `last` is the one that started last. Raises ValueError with a line for the user of `option`."""
     if run_id != "last":
         found = ledger.runs(run=run_id)
@@ -420,7 +428,7 @@ def find_run(ledger: Ledger, run_id: str, option: str = "RUN_ID") -> Run:
     raise ValueError(f"{option}: expected a run of the ledger or last, got '{printable(run_id)}'; {said}")
 
 
-def find_command(ledger: Ledger, asked: str, option: str = "COMMAND") -> str:
+def find_command(ledger: LedgerStore, asked: str, option: str = "COMMAND") -> str:
     """The base command of the ledger that is meant by a command: its first word, or that with a slash before it.
 
     Raises ValueError with a line for the user of `option`.
@@ -436,7 +444,7 @@ def find_command(ledger: Ledger, asked: str, option: str = "COMMAND") -> str:
     raise ValueError(f"{option}: expected a command of the ledger, got '{printable(asked)}'; {said}")
 
 
-def _head(run: Run, options: RenderOptions, local: Callable[[int], datetime]) -> list[str]:
+def _head(run: RunRecord, options: RenderOptions, local: Callable[[int], datetime]) -> list[str]:
     took = "not ended" if run.ended_ms is None else duration(run.ended_ms - run.started_ms)
     ended = "-" if run.exit_code is None else str(run.exit_code)
     facts = {
@@ -467,7 +475,9 @@ class _Budget:
     money: bool
 
 
-def _budgets(ledger: Ledger, run: Run, attempts: Sequence[Attempt], local: Callable[[int], datetime]) -> list[_Budget]:
+def _budgets(
+    ledger: LedgerStore, run: RunRecord, attempts: Sequence[AttemptRecord], local: Callable[[int], datetime]
+) -> list[_Budget]:
     """The run's limits with what it used of them; of a window's, what all runs used in it up to the run's end."""
     limits, weights = _said(run), weights_of(run)
     found = []
@@ -479,16 +489,16 @@ def _budgets(ledger: Ledger, run: Run, attempts: Sequence[Attempt], local: Calla
         if scope in set(Window):
             begin_ms, end_ms = (to_ms(edge(Window(scope), local(run.started_ms))) for edge in (start_of, end_of))
             until_ms = end_ms if run.ended_ms is None else min(end_ms, run.ended_ms + 1)
-            parts = [(part.usage, part.cost_nano) for part in ledger.sums(since_ms=begin_ms, until_ms=until_ms)]
+            parts = [(part.usage, part.cost_nano_usd) for part in ledger.sums(since_ms=begin_ms, until_ms=until_ms)]
         else:
-            parts = [(one.usage, one.cost_nano) for one in attempts if _draws(one, scope)]
+            parts = [(one.usage, one.cost_nano_usd) for one in attempts if _draws(one, scope)]
         drawn = weights.draw(sum((usage for usage, _ in parts), Usage()))
         used = sum(cost or 0 for _, cost in parts) if money else drawn
         found.append(_Budget(label, used, limit, money))
     return found
 
 
-def _said(run: Run) -> dict[str, object]:
+def _said(run: RunRecord) -> dict[str, object]:
     try:
         said = json.loads(run.budgets)
     except ValueError:
@@ -496,7 +506,7 @@ def _said(run: Run) -> dict[str, object]:
     return said if isinstance(said, dict) else {}
 
 
-def weights_of(run: Run) -> Weights:
+def weights_of(run: RunRecord) -> Weights:
     """What a token of each kind drew from the run's budgets."""
     try:
         return Weights.parse(str(_said(run).get(WEIGHTS_KEY, "flat")))
@@ -504,7 +514,7 @@ def weights_of(run: Run) -> Weights:
         return Weights()
 
 
-def _draws(attempt: Attempt, scope: str) -> bool:
+def _draws(attempt: AttemptRecord, scope: str) -> bool:
     return scope in ("overall", f"{attempt.base_command} command", f"instance {attempt.instance}")
 
 
@@ -522,19 +532,19 @@ def _at_least(options: RenderOptions) -> str:
     return ">=" if options.ascii_only else "≥"
 
 
-def _outcome(attempt: Attempt, run: Run) -> str:
+def _outcome(attempt: AttemptRecord, run: RunRecord) -> str:
     """What became of an attempt; one that began after its run's end is of the run resumed."""
     has_ended = attempt.ended_ms is not None or (run.ended_ms is not None and run.ended_ms >= attempt.started_ms)
     return attempt.outcome or ("interrupted" if has_ended else "running")
 
 
-def _attempt_table(attempts: Sequence[Attempt], run: Run, options: RenderOptions) -> list[str]:
-    costs = [one.cost_nano for one in attempts if one.cost_nano is not None]
+def _attempt_table(attempts: Sequence[AttemptRecord], run: RunRecord, options: RenderOptions) -> list[str]:
+    costs = [one.cost_nano_usd for one in attempts if one.cost_nano_usd is not None]
     usages = [one.usage for one in attempts]
     usages.append(sum(usages, Usage()))
     bound = ["" if one.exact else _at_least(options) for one in attempts]
     bound.append(_at_least(options) if any(bound) else "")
-    unpriced = [one.usage.total_tokens if one.cost_nano is None else 0 for one in attempts]
+    unpriced = [one.usage.total_tokens if one.cost_nano_usd is None else 0 for one in attempts]
     counts = [[format_tokens(count) for count in usage.counts] for usage in usages]
     took = ["-" if one.ended_ms is None else duration(one.ended_ms - one.started_ms) for one in attempts]
 
@@ -542,7 +552,7 @@ def _attempt_table(attempts: Sequence[Attempt], run: Run, options: RenderOptions
         return [*(_fit(text or "-", width, options).rstrip() for text in texts), ""]
 
     totals = [start + format_tokens(usage.total_tokens) for start, usage in zip(bound, usages, strict=True)]
-    spent = [*map(_cost, (one.cost_nano for one in attempts), unpriced)]
+    spent = [*map(_cost, (one.cost_nano_usd for one in attempts), unpriced)]
     columns = (
         _Column("instance", [*(printable(one.instance) for one in attempts), "total"], left=True),
         _Column("#", [*(str(one.attempt) for one in attempts), ""], 2),
@@ -560,6 +570,6 @@ def _attempt_table(attempts: Sequence[Attempt], run: Run, options: RenderOptions
     return _table(columns, options)
 
 
-def _note_lines(note: Note, options: RenderOptions, local: Callable[[int], datetime]) -> list[str]:
+def _note_lines(note: NoteRecord, options: RenderOptions, local: Callable[[int], datetime]) -> list[str]:
     where = f" {note.instance}" if note.instance else ""
     return wrap(f"{local(note.at_ms):%H:%M:%S} {note.kind}{where}: {note.text}", options.width, "  ")

@@ -12,7 +12,7 @@ from typing import Literal
 
 from token_budget.ledger.records import FOREVER_MS
 from token_budget.ledger.schema import QUARTER_MS
-from token_budget.ledger.sqlite import Ledger
+from token_budget.ledger.store import LedgerStore
 from token_budget.text import display_width, fit, format_tokens, format_usd, printable
 from token_budget.usage.history import ESTIMATES, PLAIN_PROMPT
 from token_budget.windows import Window, start_of
@@ -54,7 +54,7 @@ class _Data:
     use: list[tuple[int, int]]  # by quarters of an hour: tokens
     by_day: list[Counter[str]]
     totals: Counter[str]  # by the command as shown, most first, OTHER last
-    cost_nano: int | None
+    cost_nano_usd: int | None
     unpriced_tokens: int
     local: Local
 
@@ -74,7 +74,9 @@ class _Data:
         return f"{first}" if first == last else f"{first} to {last}"
 
 
-def plot(ledger: Ledger, since_ms: int, until_ms: int, local: Local, form: Form, budgets: Sequence[Budget] = ()) -> str:
+def plot(
+    ledger: LedgerStore, since_ms: int, until_ms: int, local: Local, form: Form, budgets: Sequence[Budget] = ()
+) -> str:
     """A self-contained picture of the use from a moment up to another, with each (label, window, limit in tokens).
 
     `since_ms` 0 begins with the first use, an `until_ms` of FOREVER_MS ends with the last. Raises ValueError for an
@@ -101,7 +103,7 @@ def plot(ledger: Ledger, since_ms: int, until_ms: int, local: Local, form: Form,
     return svg if form == "svg" else _page(title, svg, _data_table(data))
 
 
-def _read(ledger: Ledger, since_ms: int, until_ms: int, local: Local) -> _Data | None:
+def _read(ledger: LedgerStore, since_ms: int, until_ms: int, local: Local) -> _Data | None:
     sums = ledger.sums("command", since_ms=since_ms, until_ms=until_ms, by_time=True)
     if not sums:
         return None
@@ -123,7 +125,7 @@ def _read(ledger: Ledger, since_ms: int, until_ms: int, local: Local) -> _Data |
             name = OTHER
             shown[OTHER] += tokens
         by_day[place_of[local(part.start_ms or 0).date()]][name] += tokens
-    costs = [part.cost_nano for part in sums if part.cost_nano is not None]
+    costs = [part.cost_nano_usd for part in sums if part.cost_nano_usd is not None]
     unpriced = sum(part.unpriced_tokens for part in sums)
     return _Data(days, end_ms, sorted(use.items()), by_day, shown, sum(costs) if costs else None, unpriced, local)
 
@@ -151,8 +153,8 @@ def _cumulative(data: _Data, top: int) -> str:
     points = [(data.days[0], 0), *((ms, value) for (ms, _), value in zip(data.use, sums, strict=True))]
     most = max(1, *sums)
     side = [f"{format_tokens(sums[-1])} tokens"]
-    if data.cost_nano is not None:
-        side.append(f"{format_usd(data.cost_nano)}{'+' if data.unpriced_tokens else ''} (estimate)")
+    if data.cost_nano_usd is not None:
+        side.append(f"{format_usd(data.cost_nano_usd)}{'+' if data.unpriced_tokens else ''} (estimate)")
     parts = [
         _frame(data, top, TALL, most, "Cumulative use", "tokens"),
         *_steps(data, points, top, TALL, _ceiling(most)),
@@ -161,7 +163,7 @@ def _cumulative(data: _Data, top: int) -> str:
     return _group("cumulative", parts)
 
 
-def _against(ledger: Ledger, data: _Data, budget: Budget, top: int) -> str:
+def _against(ledger: LedgerStore, data: _Data, budget: Budget, top: int) -> str:
     """The use within each window, which begins at zero again, and the limit as a line across."""
     label, window, limit = budget[0], Window(budget[1]), budget[2]
     local, begin_ms = data.local, data.days[0]

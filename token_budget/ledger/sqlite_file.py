@@ -1,0 +1,142 @@
+"""The SQLite file of a ledger: opened, made or migrated, in WAL mode, with its faults as messages for the user."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from token_budget.ledger.schema import APPLICATION_ID, MIGRATIONS, statements
+from token_budget.ledger.store import LedgerError, LedgerUnwritableError
+
+BUSY_S = 60.0  # for a writer to wait for others
+BUSY_AGAIN_S = 0.01
+_PLACE_FAULTS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+class SqliteFile:
+    """A ledger's file with its schema. Safe with many processes at once; one object is for one thread at a time."""
+
+    def __init__(self, path: Path | str, *, create: bool = True) -> None:
+        """Open it. Raises LedgerError where it cannot be opened, is damaged, or was made by something else."""
+        self.path = Path(path)
+        if not create and not self.path.exists():
+            raise LedgerError(f"{self.path}: no ledger there yet: it begins with the first run")
+        try:
+            if create:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.path.touch(mode=0o600, exist_ok=True)
+            self.db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerUnwritableError(f"{self.path}: cannot be opened: {_why(error)}") from None
+        try:
+            self._prepare_with_others()
+        except sqlite3.Error as error:
+            self.db.close()
+            raise self._fault(error, "read") from None
+        except LedgerError:
+            self.db.close()
+            raise
+
+    def _prepare_with_others(self) -> None:
+        """Several programs may make it at once, and SQLite does not wait for one that turns WAL on."""
+        until = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self._prepare()
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                self._roll_back()
+                time.sleep(BUSY_AGAIN_S)
+
+    def _prepare(self) -> None:
+        self.db.execute("BEGIN")  # one moment for all that is asked: another may be making it
+        application, version = self._pragma("application_id"), self._pragma("user_version")
+        tables = self.db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        self.db.execute("COMMIT")
+        if application != APPLICATION_ID and (tables or application):
+            raise LedgerError(f"{self.path}: is a database of another program: name another file with --ledger")
+        if version > len(MIGRATIONS):
+            raise LedgerError(f"{self.path}: was written by a newer version of this program (schema {version})")
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA synchronous = FULL")
+        self.db.execute("PRAGMA foreign_keys = ON")
+        if version < len(MIGRATIONS):
+            with self.transaction():
+                for number in range(self._pragma("user_version"), len(MIGRATIONS)):  # another may have been first
+                    for statement in statements(MIGRATIONS[number]):
+                        self.db.execute(statement)
+                    self.db.execute(f"PRAGMA user_version = {number + 1}")
+                self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _pragma(self, name: str) -> int:
+        value: int = self.db.execute(f"PRAGMA {name}").fetchone()[0]
+        return value
+
+    def _fault(self, error: sqlite3.Error, done: str) -> LedgerError:
+        # an extended result code has the primary one in its low byte: https://www.sqlite.org/rescode.html
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PLACE_FAULTS:
+            return LedgerUnwritableError(f"{self.path}: cannot be {done}: {error}")
+        return LedgerError(
+            f"{self.path}: cannot be {done} ({error}): nothing was changed; move it away to begin a new one, recover "
+            f"it with sqlite3's .recover, or run with --ledger off"
+        )
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of it or nothing, durably. Raises LedgerError where it cannot be written."""
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            yield
+            self.db.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                raise self._fault(error, "written") from None
+            if isinstance(error, OverflowError | UnicodeError):  # what SQLite has no place for
+                raise LedgerError(f"{self.path}: cannot be written: {error}") from None
+            raise
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have done so already
+            self.db.execute("ROLLBACK")
+
+    def rows(self, sql: str, values: Sequence[str | int | None] = ()) -> Iterator[Any]:
+        """A query's rows, as they are read. Raises LedgerError where it cannot be read."""
+        try:
+            yield from self.db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise self._fault(error, "read") from None
+
+    def row(self, sql: str, values: Sequence[str | int | None] = ()) -> Any:
+        """The row of a query that has just one."""
+        (row,) = self.rows(sql, values)
+        return row
+
+    @property
+    def name(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

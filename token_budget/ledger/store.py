@@ -1,0 +1,128 @@
+"""What a ledger store does, whatever it keeps its records in. `sqlite.py` has the one that the programs use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Protocol
+
+from token_budget.ledger.records import (
+    FOREVER_MS,
+    AttemptRecord,
+    HoldRequest,
+    HoldState,
+    InstanceRecord,
+    Limit,
+    NoteRecord,
+    Reservation,
+    RunRecord,
+    UsageRecord,
+    UsageSum,
+)
+from token_budget.models import Amount, Usage, Weights
+
+GroupBy = Literal["command", "model", "run", "instance", "workspace"]
+MAY_RUN_MS = 7 * 86_400_000  # an attempt without an end is taken for running so long
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used; the message says why and what to do."""
+
+
+class LedgerUnwritableError(LedgerError):
+    """The ledger is sound but cannot be written where it is: full, read-only, no permission, locked."""
+
+
+class LedgerStore(Protocol):
+    """An append-only record of what was used, which many orchestrators share, with the holds of those that run.
+
+    Records are known by their ids: writing one again adds nothing. Every method raises LedgerError.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its file or address."""
+
+    def close(self) -> None:
+        """Give it back; nothing else is called after this."""
+
+    # -- writing --
+
+    def write(
+        self,
+        *,
+        runs: Iterable[RunRecord] = (),
+        attempts: Iterable[AttemptRecord] = (),
+        records: Iterable[UsageRecord] = (),
+        notes: Iterable[NoteRecord] = (),
+        holds: Iterable[HoldState] = (),
+    ) -> int:
+        """Write all of it or nothing, durably; returns how many usage records were new.
+
+        A known run or attempt gets its later values; an attempt's `usage` and `cost_nano_usd` come from its records
+        alone.
+        """
+
+    def reserve(self, request: HoldRequest, limits: Sequence[Limit], now_ms: int) -> Reservation:
+        """Check every limit and hold the amount, in one step for all that use this ledger.
+
+        Where the request enforces limits: BLOCK if it can never fit, WAIT if only holds of others keep it out.
+        Otherwise everything is held, and WARN names the first limit that does not fit.
+        """
+
+    def release_run(self, run: str) -> None:
+        """Release whatever an earlier orchestrator of this run held."""
+
+    def claim_alerts(self, keys: Iterable[str], run: str, at_ms: int) -> set[str]:
+        """Claim alerts, each of which one run can have; returns the keys that nobody had claimed."""
+
+    def prune(self, before_ms: int, now_ms: int) -> int:
+        """Delete what ended before a moment; returns how many usage records that were.
+
+        An attempt without an end is old if it began before that moment and more than MAY_RUN_MS ago.
+        """
+
+    # -- reading --
+
+    def prunable(self, before_ms: int, now_ms: int) -> tuple[int, int]:
+        """How many attempts `prune` would delete, and the tokens that they used."""
+
+    def used(self, limits: Sequence[Limit], weights: Weights) -> list[int]:
+        """What all runs have used since each limit's beginning, in its unit."""
+
+    def held_by_others(self, run: str, now_ms: int) -> Amount:
+        """What other runs hold now."""
+
+    def totals(self, run: str) -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
+        """What is recorded of a run, by instance, attempt and model: usage, cost, number of records."""
+
+    def sums(
+        self, *by: GroupBy, since_ms: int = 0, until_ms: int = FOREVER_MS, by_time: bool = False
+    ) -> list[UsageSum]:
+        """What was used from a moment up to another, in groups, and with `by_time` by quarters of an hour."""
+
+    def runs(self, *, since_ms: int = 0, run: str | None = None) -> list[RunRecord]:
+        """Runs by their start, or the one that is named."""
+
+    def attempts(
+        self,
+        *,
+        run: str | None = None,
+        base_command: str | None = None,
+        since_ms: int = 0,
+        latest: int = -1,
+        imported: bool = True,
+    ) -> list[AttemptRecord]:
+        """Attempts by their start, at most the `latest` of those that ended last; without `imported`, only those that
+        an orchestrator ran."""
+
+    def instances(self, *, since_ms: int = 0, until_ms: int = FOREVER_MS) -> list[InstanceRecord]:
+        """The instances that orchestrators ran, by the moment at which each ended, from a moment up to another."""
+
+    def records(self, *, run: str | None = None) -> Iterator[UsageRecord]:
+        """Usage records by time, of one run or of all."""
+
+    def notes(self, *, run: str | None = None) -> list[NoteRecord]:
+        """Notes by time, of one run or of all."""
+
+    def alerts_sent(self) -> set[str]:
+        """The keys of all alerts that were ever claimed."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from claude_orchestrator.claude.failures import command_word, is_command_name
 from token_budget.text import display_width, fit, printable
 
 MAX_FILE_BYTES = 256 * 1024
@@ -81,7 +82,6 @@ _NEWER = "not yet in 2.1.197"
 _FRONT_MATTER = re.compile(r"---[^\S\n]*+\n(.*?)---\s*+", re.DOTALL)  # claude's own end, too
 _KEY = re.compile(r"[\"']?([\w-]+)[\"']?\s*:(?:\s+(.*))?")
 _TOOL = re.compile(r"[^\s,()]+(?:\([^)]*\))?")
-_NAME = re.compile(r"/[A-Za-z0-9:_-]+")  # what claude takes for a command's name; `/etc/hosts` is text
 
 
 class Scope(StrEnum):
@@ -175,18 +175,30 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> tuple[str, ...]:
 
 def warning_for(prompt: str, commands: Sequence[CommandInfo]) -> str | None:
     """Why a prompt's command would not do what it seems to; None: it has no command, or all is well."""
-    word = prompt.split(None, 1)[0] if prompt.startswith("/") else ""
+    word = command_word(prompt)
     info = find(commands, word) if word else None
     if info is not None:
         return None if info.available else f"{word}: {info.note}"
-    if not _NAME.fullmatch(word) or word.startswith("/mcp__"):
+    if word is None or word.startswith("/mcp__"):
         return None
+    if not is_command_name(word):
+        return _text_warning(word, commands)
     near = nearest(word, (info.name for info in commands if info.available))
     meant = f" (did you mean {' or '.join(near)}?)" if near else ""
     return (
         f"{word}: no such command or skill{meant}; unless a plugin has it, claude does nothing (2.1.197) "
         "or sends the text to the model as it stands (2.1.330)"
     )
+
+
+def _text_warning(word: str, commands: Sequence[CommandInfo]) -> str | None:
+    """A warning where a word that claude takes as text was meant as a command."""
+    known = [info.name for info in commands if info.available]
+    meant = re.split(r"[^\w:-]", word[1:], maxsplit=1)[0]
+    near = tuple(name for name in known if name == f"/{meant}") or nearest(word, known)
+    if not near:
+        return None
+    return f"{word}: no such command or skill, so claude takes the prompt as text (did you mean {' or '.join(near)}?)"
 
 
 def render_list(commands: Iterable[CommandInfo], width: int) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.fields import BUDGET, INSTANCE, REHEARSAL, Setting, by_key
 from claude_orchestrator.config.kinds import collect, object_of, read_object
 from claude_orchestrator.config.reader import duplicate_keys, read_config_file
@@ -92,7 +93,7 @@ def parse_config(data: object, source: str) -> Config:
 
 def unnamed(command: str) -> str:
     """What an instance without a name is called: its base command, or `prompt`."""
-    return command.split(None, 1)[0][:60] if command.startswith("/") else "prompt"
+    return (command_word(command) or "prompt")[:60]
 
 
 # -- the objects of a config --

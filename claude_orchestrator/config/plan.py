@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from claude_orchestrator.claude.argv import launch_argv, private_options, resume_argv
+from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.config import Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
@@ -74,7 +75,7 @@ class Plan:
 
 def base_command(command: str) -> str | None:
     """The command's first word when it is a slash command: the key of its budget."""
-    return command.split(None, 1)[0] if command.startswith("/") else None
+    return command_word(command)
 
 
 def make_plan(

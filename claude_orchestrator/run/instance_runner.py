@@ -35,6 +35,7 @@ BEAT_S = 2.0  # while subagents are at work
 SLOW_BEAT_S = 10.0
 LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed
 LEAVE_S = 5.0  # for a process that has closed its output
+BACKGROUND_S = 600.0  # how long a finished turn waits for what works in the background
 FOLLOW_UP_S = 2.0  # how long the CLI has to begin its own turn when a background subagent has ended
 # tools that never call the API themselves: their results are no reason to ask for the CLI's count
 LOCAL_TOOLS = frozenset(
@@ -405,10 +406,14 @@ class Session:
             self._send_turn()
         elif status.ending or status.idle:
             self._close_input()
+        elif self._follow_up is None:  # something works in the background: a server would do so for ever
+            self._follow_up = asyncio.get_running_loop().call_later(BACKGROUND_S, self._close_input)
 
     def _close_after_follow_up(self) -> None:
         """A background subagent has ended: the CLI now tells the model, in a turn of its own, which we wait for."""
-        if self.status.idle and self._follow_up is None:
+        if self.status.idle:
+            if self._follow_up is not None:
+                self._follow_up.cancel()
             self._follow_up = asyncio.get_running_loop().call_later(FOLLOW_UP_S, self._turn_ended)
 
     def _close_input(self) -> None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import errno
 
+from claude_orchestrator.claude.failures import PASSING_ERRORS, PASSING_STATUS, RATE_LIMIT, session_not_found
 from claude_orchestrator.run.state import InstanceStatus, State
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 120.0
 LONGEST_RESET_S = 8 * 86_400.0  # the longest window of a subscription is a week
-RATE_LIMIT = "rate_limit"
-# what the CLI says of an API error in its own message (`error`, seen in 2.1.197 and 2.1.330)
-PASSING_ERRORS = frozenset({RATE_LIMIT, "overloaded", "server_error"})
-# answers of the Messages API, and of proxies before it, that do not speak of the request
-PASSING_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 PASSING_ERRNO = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
@@ -39,12 +35,7 @@ def passing_cause(status: InstanceStatus) -> str | None:
 def session_is_lost(status: InstanceStatus) -> bool:
     """Whether it was to go on with a session that claude does not have (any more)."""
     result = status.last_result
-    return (
-        status.spec.goes_on
-        and result is not None
-        and result.num_turns == 0
-        and any("No conversation found" in text for text in (result.text, *result.errors))
-    )
+    return status.spec.goes_on and result is not None and session_not_found(result)
 
 
 def backoff_s(retry: int, jitter: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,9 @@ from claude_orchestrator.claude.events import (
     RateLimit,
     Result,
     Retry,
+    Task,
 )
+from claude_orchestrator.claude.failures import INTERRUPTED, command_word, failure, interruption, is_command_name
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import LaunchSpec, continued
 from token_budget.api_usage import MESSAGE, UsagePart
@@ -31,7 +32,6 @@ from token_budget.text import NANO
 MAX_TOOL_IDS = 100_000
 MAX_LAST_CHARS, LAST_LINES = 4_096, 6
 MAX_PERCENT = 1_000_000  # of a limit's use, that makes any sense
-_COMMAND = re.compile(r"/[A-Za-z0-9][\w:-]*")  # a path is none
 
 
 class State(StrEnum):
@@ -107,6 +107,8 @@ class InstanceStatus:
         self.limit_resets_at: int | None = None
         self.retry = ""
         self.unknown_command: str | None = None
+        self._listed_command: str | None = None  # of the turn in progress
+        self._background: set[str] = set()  # shell commands at work
         self._answers = 0
         self._last_known_usage = Usage()
         self._last_known = Amount()
@@ -213,8 +215,13 @@ class InstanceStatus:
 
     @property
     def idle(self) -> bool:
-        """Whether every turn has had its result (or no further one will be sent) and no subagent is at work."""
-        return not self.turn_running and not self.tally.agents and (self.all_sent or self.turn_failed is not None)
+        """Whether every turn has had its result (or no further one will be sent) and nothing works in the background.
+
+        2.1.197 kills a background command when its input is closed; 2.1.332 waits for it. Both begin another turn
+        when it has ended.
+        """
+        at_work = self.turn_running or self.tally.agents or self._background
+        return not at_work and (self.all_sent or self.turn_failed is not None)
 
     @property
     def work_done(self) -> bool:
@@ -235,7 +242,7 @@ class InstanceStatus:
     @property
     def turn_failed(self) -> str | None:
         """Why the last turn that ended is a failure, or None."""
-        return failure(self.last_result) if self.last_result is not None else None
+        return failure(self.last_result, self._listed_command) if self.last_result is not None else None
 
     def next_turn(self) -> str:
         """The text of the next turn, which is now sent."""
@@ -255,22 +262,20 @@ class InstanceStatus:
             case Init():
                 self.began = True
                 self.session_id = event.session_id or self.session_id
-                self.unknown_command = self._unknown_command(event)
+                self._read_command(event)
             case NoBackgroundTasks():
                 if not self.turn_running:
                     self.tally.agents.clear()
+                    self._background.clear()
+            case Task():
+                self._follow_task(event)
             case Assistant():
                 self.api_error = event.error if event.synthetic else ""
                 self._count_tools(event)
             case RateLimit():
                 self.limit_resets_at = event.resets_at if event.refuses else None
             case Result():
-                self.last_result = event
-                self.session_id = event.session_id or self.session_id
-                self.model_turns += event.num_turns
-                self.permission_denials.extend(event.permission_denials)
-                if self.turn_running and self._ends_turn(event):
-                    self.turns_done += 1
+                self._take_result(event)
             case MessageDelta(parent=None) if event.stop_reason not in (None, "tool_use", "pause_turn"):
                 self._answers += 1
             case Retry():
@@ -282,22 +287,38 @@ class InstanceStatus:
         if not isinstance(event, Retry):
             self.retry = ""
 
+    def _take_result(self, result: Result) -> None:
+        self.session_id = result.session_id or self.session_id
+        self.model_turns += result.num_turns
+        self.permission_denials.extend(result.permission_denials)
+        ends_turn = self.turn_running and self._ends_turn(result)
+        self.turns_done += ends_turn
+        if ends_turn or not result.follows_task or self.last_result is None:
+            self.last_result = result  # one that follows a background task does not replace the turn's own
+
+    def _follow_task(self, task: Task) -> None:
+        if task.status is not None:
+            self._background.discard(task.id)
+        elif task.kind == "local_bash":
+            self._background.add(task.id)
+
     def _ends_turn(self, result: Result) -> bool:
-        """Whether it is the result of the turn that we sent, not of one that the CLI began when a subagent ended.
+        """Whether it is the result of the turn that was sent, not of one that the CLI began when a task ended.
 
         2.1.174 gives one result for both: then the main thread has answered twice since our turn was sent.
         """
         return not result.follows_task or self._answers > 1
 
-    def _unknown_command(self, init: Init) -> str | None:
-        """The slash command of the turn in progress, where the session does not list it (it may be an alias).
+    def _read_command(self, init: Init) -> None:
+        """Note the slash command of the turn in progress, and whether the session lists it (it may be an alias).
 
-        2.1.197 answers such a turn itself with "Unknown command"; 2.1.330 sends it to the model as a prompt.
+        2.1.197 answers one that it does not list itself with "Unknown command"; 2.1.330 sends it to the model as text.
         """
-        words = self.spec.turns[max(0, self.turns_sent - 1)].split(None, 1)
-        if not self.turn_running or not init.slash_commands or not _COMMAND.fullmatch(words[0]):
-            return None
-        return words[0] if words[0].removeprefix("/") not in init.slash_commands else None
+        word = command_word(self.spec.turns[max(0, self.turns_sent - 1)]) if self.turn_running else None
+        listed = word is not None and word.removeprefix("/") in init.slash_commands
+        self._listed_command = word if listed else None
+        unknown = word is not None and init.slash_commands and not listed and is_command_name(word)
+        self.unknown_command = word if unknown else None
 
     def _count_tools(self, event: Assistant) -> None:
         for name, tool_id in zip(event.tools, event.tool_ids, strict=True):
@@ -377,29 +398,17 @@ class InstanceStatus:
     def _judge(self, exit_code: int | None, stderr: str) -> tuple[State, str]:
         """By its results, never by the exit code alone."""
         if self.last_result is None or self.turn_running:
+            if interruption(None, exit_code):
+                return State.FAILED, INTERRUPTED
             which = f" for turn {self.turns_done + 1} of {len(self.spec.turns)}" if len(self.spec.turns) > 1 else ""
             tail = f": {stderr}" if stderr else ""
             return State.FAILED, f"exited with code {exit_code} and without a result{which}{tail}"
-        failed = failure(self.last_result)
+        failed = interruption(self.last_result, exit_code) or self.turn_failed
         if failed is not None:
             return State.FAILED, failed
         if self.last_result.terminal_reason == "hook_stopped":
             return State.COMPLETED, "a hook stopped it"
         return State.COMPLETED, ""
-
-
-def failure(result: Result) -> str | None:
-    """Why a result is a failure, in one line; None when it is none."""
-    said = result.text or "; ".join(result.errors)
-    not_run = result.text.startswith("Unknown command") or result.text.endswith("isn't available in this environment.")
-    if result.num_turns == 0 and not_run:
-        return result.text
-    if result.subtype != "success" or result.is_error:
-        parts = [
-            part for part in (result.subtype, result.terminal_reason) if part not in ("success", "completed", None)
-        ]
-        return ": ".join(part for part in (", ".join(parts), said) if part) or "the result is an error"
-    return None
 
 
 def last_words(text: str) -> str:

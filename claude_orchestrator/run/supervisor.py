@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from claude_orchestrator.claude.events import Price
+from claude_orchestrator.claude.failures import RATE_LIMIT
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.local import Launcher
@@ -24,7 +25,7 @@ from claude_orchestrator.run.instance_runner import (
     Unaccounted,
     Unrecorded,
 )
-from claude_orchestrator.run.retries import RATE_LIMIT, backoff_s, passing_cause, reset_wait_s, session_is_lost
+from claude_orchestrator.run.retries import backoff_s, passing_cause, reset_wait_s, session_is_lost
 from claude_orchestrator.run.state import InstanceStatus, State, rate_limit_rows
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.holds import GROW_BELOW, LEAST_SHARE_TOKENS, Adjustment, floor_of, max_min_shares

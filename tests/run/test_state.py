@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.claude.failures import failure
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.run.state import InstanceStatus, State, failure
+from claude_orchestrator.run.state import InstanceStatus, State
 from tests.claude.test_tally import INIT, final, line, result, start
 
 
@@ -118,3 +119,77 @@ def test_costs_are_divided_by_model_where_claude_does_so() -> None:
     assert status.cost_by_model == {"opus": 250_000_000, "haiku": 500_000_000} and status.cost_nano == 750_000_000
     feed(status, a_result(modelUsage={"opus": counts, "haiku": counts}, total_cost_usd=1.0))
     assert status.cost_by_model == {"opus": 1_000_000_000}
+
+
+def init(*commands: str) -> bytes:
+    return line({**json.loads(INIT), "slash_commands": commands})
+
+
+def task(subtype: str, **fields: Any) -> bytes:
+    return line({"type": "system", "subtype": subtype, "task_id": "b1", **fields})
+
+
+def test_a_command_that_called_no_model_has_failed() -> None:
+    """Its inline shell was denied, say: claude reports success and has done nothing."""
+    nothing = a_result(num_turns=0, result="", modelUsage={})
+    status = an_instance("/state")
+    feed(status, init("state", "clear"), nothing)
+    status.finish(1.0, 0, "")
+    assert status.state is State.FAILED and status.reason.startswith("/state did nothing: the model was not called")
+    denied = an_instance("/state")
+    feed(denied, init("state"), a_result(num_turns=0, result="Shell command permission check failed"))
+    assert denied.turn_failed is not None and denied.turn_failed.endswith("(Shell command permission check failed)")
+    for prompt in ("/clear", "/gone", "plain text", "/etc/hosts"):  # what claude does itself, does not list, or reads
+        other = an_instance(prompt)
+        feed(other, init("state", "clear"), nothing)
+        assert other.turn_failed is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unknown"),
+    [
+        ("/gone a", "/gone"),
+        ("/state", None),
+        ("/state; more", None),
+        ("/état", None),
+        ("/etc/hosts", None),
+        ("a", None),
+    ],
+)
+def test_a_word_that_is_no_command_name_is_text_and_not_an_unknown_command(prompt: str, unknown: str | None) -> None:
+    status = an_instance(prompt)
+    feed(status, init("state"))
+    assert status.unknown_command == unknown
+
+
+def test_a_turn_waits_for_what_works_in_the_background() -> None:
+    status = an_instance("/a")
+    feed(status, init("a"), task("task_started", task_type="local_bash"), start("a", 5), final(1), result(5, 1))
+    assert not status.turn_running and not status.idle
+    feed(status, task("task_notification", status="completed"))
+    assert status.idle
+    late = a_result(result="about the background command", origin={"kind": "task-notification"})
+    feed(status, start("b", 5), final(1), late)
+    assert status.idle and status.last_result is not None and status.last_result.text == ""
+    again = an_instance("/a")
+    feed(again, task("task_started", task_type="local_bash"), result(5, 1))
+    feed(again, line({"type": "system", "subtype": "background_tasks_changed", "tasks": []}))
+    assert again.idle
+
+
+@pytest.mark.parametrize("reason", ["aborted_streaming", "aborted_tools"])
+def test_an_interruption_from_outside_is_named(reason: str) -> None:
+    ended = an_instance("/a")
+    fields = {"subtype": "error_during_execution", "is_error": True, "errors": ["[ede_diagnostic] result_type=user"]}
+    feed(ended, INIT, start("a", 5), a_result(terminal_reason=reason, **fields))
+    ended.finish(1.0, 0, "")
+    assert (ended.state, ended.reason) == (State.FAILED, "ended by SIGINT from outside")
+    stopped = an_instance("/a")
+    feed(stopped, INIT)
+    assert stopped.decide_end(State.STOPPED, "stopped by budget")
+    feed(stopped, a_result(terminal_reason=reason, **fields))
+    stopped.finish(1.0, 0, "")
+    assert (stopped.state, stopped.reason) == (State.STOPPED, "stopped by budget")
+    silent = an_instance("/a")
+    silent.finish(1.0, -2, "")
+    assert silent.reason == "ended by SIGINT from outside"

@@ -81,6 +81,7 @@ _ABSENT = "no such file"
 _NEWER = "not yet in 2.1.197"
 _FRONT_MATTER = re.compile(r"---[^\S\n]*+\n(.*?)---\s*+", re.DOTALL)  # claude's own end, too
 _KEY = re.compile(r"[\"']?([\w-]+)[\"']?\s*:(?:\s+(.*))?")
+_YAML = re.compile(r"#|.*?:(?:\s|$)")  # a comment, or a key
 _TOOL = re.compile(r"[^\s,()]+(?:\([^)]*\))?")
 
 
@@ -354,7 +355,11 @@ def _read(path: Path) -> tuple[str, str]:
 
 
 def _split(text: str) -> tuple[dict[str, str], str]:
-    """A file's front matter, as far as it is `key: value` or a plain list, and its body."""
+    """A file's front matter, as far as it is `key: value` or a plain list, and its body.
+
+    Where a line at the margin is neither, it is no YAML, and claude uses none of it. Other slips claude mends itself,
+    such as `description: has: colons`, so that a strict YAML parser would find less than claude does.
+    """
     match = _FRONT_MATTER.match(text)
     if match is None:
         return {}, text
@@ -363,7 +368,10 @@ def _split(text: str) -> tuple[dict[str, str], str]:
     fields: dict[str, str] = {}
     lines = textwrap.dedent(match[1]).split("\n")[::-1]
     while lines:
-        key = _KEY.fullmatch(lines.pop().rstrip())
+        line = lines.pop().rstrip()
+        if line and not _YAML.match(line):
+            return {}, text[match.end() :]
+        key = _KEY.fullmatch(line)
         more: list[str] = []
         while key and lines and (not lines[-1].strip() or lines[-1][0] in " \t-"):
             more.append(lines.pop().strip())

@@ -350,6 +350,8 @@ def test_a_name_with_a_space_is_listed_but_cannot_be_called(tree: Tree) -> None:
         ("---\nDescription: capital\n---\nBODY\n", "BODY"),
         ("---\ndescription:nospace\n---\nBODY\n", "BODY"),
         ("---\n---\nBODY\n", "BODY"),
+        ("---\ndescription: one\nand more\nmodel: x\n---\n## Heading\n", "Heading"),
+        ("---\nmy key: x\ndescription: one\n---\n", "one"),
         ("---\ndescription: open\nBODY\n", "---"),
         ("\n---\ndescription: late\n---\n", "---"),
         ("# Heading line\nBODY\n", "Heading line"),
@@ -657,6 +659,7 @@ def test_claude_finds_the_same(tree: Tree, claude: str) -> None:
     tree.command("beside/SKILL.md", "skill among commands\n")
     tree.command("beside/nothing.md")
     tree.command("fields.md", "---\ndescription: >\n  folded\n  text\nargument-hint: [x]\n---\n")
+    tree.command("half.md", "---\ndescription: one\nand more\n---\n## Heading\n")
     tree.command("hidden.md", "---\nuser-invocable: false\n---\n")
     tree.skill("waiting", "---\npaths: src/**\n---\n")
     tree.skill("all", "skill before command\n")
@@ -668,4 +671,4 @@ def test_claude_finds_the_same(tree: Tree, claude: str) -> None:
         if found.source and found.available
     }
     assert ours == theirs
-    assert len(ours) == 7
+    assert len(ours) == 8

@@ -15,13 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import make_manager, make_plan
-from claude_orchestrator.config.settings import Given, merge
+from claude_orchestrator.config.plan import Plan, make_manager, make_plan
+from claude_orchestrator.config.settings import Given, Settings, merge
 from claude_orchestrator.gateway.server import Gateway
 from claude_orchestrator.launch.local import Launcher, LocalLauncher
+from claude_orchestrator.run.bus import Bus
+from claude_orchestrator.run.ports import RunContext, Services
+from claude_orchestrator.run.resume import restore
+from claude_orchestrator.run.run_events import RunEvent
 from claude_orchestrator.run.state import InstanceStatus
 from claude_orchestrator.run.supervisor import Supervisor
+from claude_orchestrator.ui.messages import message_of
 from tests.stand_in import StandIn, claude_env
 from token_budget import TokenBudgetManager
 
@@ -40,6 +46,28 @@ class Outcome:
         return status
 
 
+@dataclass
+class Watcher:
+    """An observer that keeps the messages, and calls back on every event."""
+
+    messages: list[str] = field(default_factory=list)
+    on_event: Callable[[RunEvent], None] = lambda event: None
+
+    def observe(self, event: RunEvent) -> None:
+        message = message_of(event)
+        if message is not None:
+            self.messages.append(f"{message[0]}: {message[1]}")
+        self.on_event(event)
+
+
+def make_supervisor(
+    plan: Plan, settings: Settings, launcher: Launcher, *, bus: Bus | None = None, **context: Any
+) -> Supervisor:
+    """A supervisor of a plan; `context` are further fields of RunContext."""
+    manager = make_manager(plan, settings)
+    return Supervisor(restore(plan, None, ""), RunContext(settings, launcher, manager, bus or Bus(), **context))
+
+
 def run_config(
     config: dict[str, Any],
     launcher: Launcher,
@@ -47,7 +75,9 @@ def run_config(
     workspace: Path,
     claude: str = "claude",
     on_change: Callable[[Supervisor], None] = lambda supervisor: None,
+    on_event: Callable[[RunEvent], None] = lambda event: None,
     at_start: Callable[[Supervisor], None] = lambda supervisor: None,
+    price: Price | None = None,
     time_limit_s: float = 60.0,
     **options: Any,
 ) -> Outcome:
@@ -55,28 +85,31 @@ def run_config(
     parsed = parse_config(config, "test")
     settings = merge({name: Given(value, "option") for name, value in options.items()}, parsed.budget, "test")
     plan = make_plan(parsed, settings, workspace=str(workspace), claude_bin=claude)
-    messages: list[str] = []
+    manager = make_manager(plan, settings)
+    watcher, bus = Watcher(), Bus()
 
     async def main() -> Supervisor:
-        supervisor = Supervisor(
-            tuple(map(InstanceStatus, plan.specs)),
-            settings,
-            launcher,
-            make_manager(plan, settings),
-            say=lambda level, text: messages.append(f"{level}: {text}"),
-            on_change=lambda: on_change(supervisor),
-        )
-        at_start(supervisor)
         async with asyncio.timeout(time_limit_s), contextlib.AsyncExitStack() as stack:
+            meter = None
             if settings.meter == "api":
                 assert isinstance(launcher, LocalLauncher)
-                gateway = Gateway(supervisor.manager, settings.token_weights, environ=launcher._environ)
-                supervisor.meter = await stack.enter_async_context(gateway)
+                gateway = Gateway(manager, settings.token_weights, environ=launcher._environ)
+                meter = await stack.enter_async_context(gateway)
+            context = RunContext(settings, launcher, manager, bus, Services(price=price, meter=meter))
+            supervisor = Supervisor(restore(plan, None, ""), context)
+
+            def see(event: RunEvent) -> None:
+                on_event(event)
+                on_change(supervisor)
+
+            watcher.on_event = see
+            bus.attach(watcher)
+            at_start(supervisor)
             await supervisor.run()
         return supervisor
 
     supervisor = asyncio.run(main())
-    return Outcome(supervisor.instances, supervisor.manager, messages)
+    return Outcome(supervisor.instances, supervisor.manager, watcher.messages)
 
 
 def content_of(path: Path, process: subprocess.Popen[Any], *, limit_s: float = 30.0) -> str:

@@ -6,19 +6,9 @@ Max-min fairness: nobody gets more than it wants, and what the modest leave is s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 GROW_BELOW = 0.2  # of its hold is left: an instance's hold grows
 LEAST_SHARE_TOKENS = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Adjustment:
-    """A change of what an instance holds, with its reason in words; `more_tokens` where its own hold grew."""
-
-    instance: str
-    text: str
-    more_tokens: int = 0
 
 
 def max_min_shares(available: int, wanted: Sequence[int]) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.ui.terminal import Terminal
     from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
+    from token_budget.text import RenderOptions
 
 SCRIPTS = (PROGRAM, "claude-instance-orchestrator")
 DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
@@ -80,7 +80,6 @@ def run(options: Options) -> int:
 
     terminal = Terminal(quiet=options["quiet"], level=options["log_level"])
     loaded = load(options, terminal)
-    terminal.visuals = not loaded.settings.disable_budget_visuals
     planned = plan(loaded, terminal)
     if loaded.only_shows:
         return show_commands(loaded, planned, terminal)
@@ -268,7 +267,7 @@ def show_commands(loaded: Loaded, planned: Planned, terminal: Terminal) -> int:
 
     manager = make_manager(planned.plan, loaded.settings)
     name = loaded.options["inspect_command"]
-    terminal.print(render_commands(loaded.workspace, name, manager, terminal.render_options()))
+    terminal.print(render_commands(loaded.workspace, name, manager, _shown(loaded, terminal)))
     return 0
 
 
@@ -287,42 +286,41 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     manager = make_manager(planned.plan, settings)
     instances: list[tuple[LaunchSpec, str | None]] = [(spec, None) for spec in specs]
     if loaded.earlier:
-        from claude_orchestrator.run.resume import carry_over, take_up, told
+        from claude_orchestrator.run.resume import carry_over, restore, resume_messages
 
         history, run_id = loaded.earlier.history, loaded.earlier.folder.path.name
-        warnings = [*(text for _, text in told(planned.plan, history, run_id)), *warnings]
+        warnings = [*(text for _, text in resume_messages(planned.plan, history, run_id)), *warnings]
         carry_over(manager, history, settings.token_weights)
-        known = take_up(planned.plan, history, run_id)
+        known = restore(planned.plan, history, run_id)
         instances = [(status.spec, str(status.state) if status.ended else None) for status in known]
     if planned.ledger is not None and run_inputs.windows_of(settings):
-        from claude_orchestrator.run.ledger_sync import look_at_others
+        from claude_orchestrator.run.ledger_sync import read_shared
 
-        look_at_others(planned.ledger, manager, settings.token_weights)
-    shown, source = terminal.render_options(), loaded.config.source
+        read_shared(planned.ledger, manager, settings.token_weights)
+    shown, source = _shown(loaded, terminal), loaded.config.source
     terminal.print(describe(instances, manager, settings, checked.meter, shown, source=source, warnings=warnings))
     return 0
 
 
+def _shown(loaded: Loaded, terminal: Terminal) -> RenderOptions:
+    return terminal.render_options(visuals=not loaded.settings.disable_budget_visuals)
+
+
 def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal) -> int:
     """Run the plan to its end, report it, and return the exit code."""
-    from claude_orchestrator.run import controller
+    from claude_orchestrator.cli.run_plan import run_plan
+    from claude_orchestrator.run.controller import Accounting, RunPlace, RunRequest
+    from claude_orchestrator.ui.report_files import Reports
 
     for warning in checked.warnings:
-        terminal.message("WARNING", warning)
-    options, output_dir = loaded.options, loaded.output_dir
-    elsewhere = f" --output-dir {shlex.quote(str(output_dir))}" if options["output_dir"] else ""
-    return controller.run(
-        planned.plan,
-        loaded.settings,
-        terminal,
-        controller.Outputs(output_dir, options["report"], options["junit"], elsewhere, private=checked.private),
-        _header(loaded, planned.claude),
-        checked.meter,
-        rehearse=options["rehearse"],
-        start_in_s=loaded.start_in_s,
-        earlier=loaded.earlier,
-        accounting=controller.Accounting(planned.ledger, planned.prices, loaded.alert_command, loaded.alert_webhook),
-    )
+        terminal.warn(warning)
+    options, settings = loaded.options, loaded.settings
+    header = _header(loaded, planned.claude)
+    request = RunRequest(planned.plan, settings, checked.meter, header, options["rehearse"], loaded.start_in_s)
+    place = RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
+    accounting = Accounting(planned.ledger, planned.prices, loaded.alert_command, loaded.alert_webhook)
+    visuals = not settings.disable_budget_visuals
+    return run_plan(request, place, accounting, Reports(terminal, visuals, options["report"], options["junit"]))
 
 
 def _header(loaded: Loaded, claude: str) -> dict[str, Any]:

@@ -114,12 +114,12 @@ class Admission:
             self.in_flight -= 1
             self.manager.release(ticket.hold)
             ticket.hold = None
-        self.look_again()
+        self.recheck()
 
     def leave(self, ticket: Ticket) -> None:
         """A request that waited has gone away."""
         self.waiting.pop(ticket, None)
-        self.look_again()
+        self.recheck()
 
     def learn(self, output_tokens: int) -> None:
         """An answer has ended by itself after so many output tokens."""
@@ -129,7 +129,7 @@ class Admission:
             seen = ordered[int((len(ordered) - 1) * self.quantile)]
             self.expected = max(LEAST_OUTPUT_TOKENS, int(seen * MARGIN))
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """Budgets have changed: answer those who wait, first come first served for each budget."""
         taken: set[Budget] = set()
         for ticket in list(self.waiting):

@@ -20,7 +20,7 @@ import secrets
 import socket
 import ssl
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 from urllib.parse import unquote, urlsplit
@@ -30,7 +30,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from claude_orchestrator.claude.events import ApiUsage, Price
+from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.admission import (
     LEAST_THINKING_TOKENS,
     MORE_AFTER_A_CUT,
@@ -42,9 +42,10 @@ from claude_orchestrator.gateway.admission import (
     by_server_tools,
     is_bounded,
 )
+from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.usage_reader import DECODABLE, answer_meter
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Budget, Hold, Unit, Usage, Weights
+from token_budget.models import Unit, Usage, Weights
 
 PUBLIC_API = "https://api.anthropic.com"
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
@@ -95,14 +96,8 @@ class Client:
 
     url: str
     upstream: str
-    budgets: tuple[Budget, ...]
-    on_request: Callable[[], None]
-    on_usage: Callable[[ApiUsage, Hold | None], None]
-    on_refused: Callable[[Budget], None]
-    reserve: Callable[[Hold], Awaitable[bool]] | None
-    on_settled: Callable[[Hold], None]
+    attempt: MeteredAttempt
     no_proxy: str | None = None
-    price: Price | None = None
     bounds: dict[str, InputBound] = field(default_factory=dict)
     ids: dict[str, None] = field(default_factory=dict)
     wanted_tokens: dict[str, int] = field(default_factory=dict)
@@ -124,12 +119,12 @@ class Client:
     def cost_of(self, asked: Asked, input_tokens: int) -> Cost | None:
         """The most that a request can cost: all its input written to the cache for an hour; None without a price."""
         model = asked.data.get("model")
-        in_money = any(budget.unit is Unit.USD for budget in self.budgets)
-        if not in_money or self.price is None or not isinstance(model, str):
+        in_money = any(budget.unit is Unit.USD for budget in self.attempt.budgets)
+        if not in_money or self.attempt.price is None or not isinstance(model, str):
             return None
         most = Usage(cache_creation_input_tokens=input_tokens)
-        nano = self.price(model, most, input_tokens)
-        more = self.price(model, most + Usage(output_tokens=1000), input_tokens)
+        nano = self.attempt.price(model, most, input_tokens)
+        more = self.attempt.price(model, most + Usage(output_tokens=1000), input_tokens)
         return None if nano is None or more is None else Cost(nano, more - nano)
 
     @property
@@ -190,33 +185,20 @@ class Gateway:
         await self._runner.cleanup()
         await self._session.close()
 
-    def open(
-        self,
-        budgets: tuple[Budget, ...],
-        environ: Mapping[str, str],
-        *,
-        on_request: Callable[[], None],
-        on_usage: Callable[[ApiUsage, Hold | None], None],
-        on_refused: Callable[[Budget], None],
-        reserve: Callable[[Hold], Awaitable[bool]] | None = None,
-        on_settled: Callable[[Hold], None] = lambda hold: None,
-        price: Price | None = None,
-    ) -> Client:
-        """A place for one attempt at an instance: its `env` makes it use the gateway.
-
-        `environ` is the instance's own, which may name the API's address. Budgets in money apply to requests whose
-        model `price` knows.
-
-        `reserve` holds a request on what all runs share too, unless there is no room; `on_settled`: it is over.
-        """
+    def open(self, attempt: MeteredAttempt) -> Client:
+        """A place for one attempt at an instance: its `env` makes the instance use the gateway."""
         secret = secrets.token_urlsafe(24)
-        own = {**self._environ, **environ}
+        own = {**self._environ, **attempt.environ}
         target = (self._upstream or own.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
         url = f"http://127.0.0.1:{self.port}/{secret}"
-        client = Client(url, target, budgets, on_request, on_usage, on_refused, reserve, on_settled)
-        client.price, client.no_proxy = price, own.get("NO_PROXY") or own.get("no_proxy")
-        client.digest = hashlib.sha256(secret.encode()).digest()
-        client.proxy = _proxy_for(target)
+        client = Client(
+            url,
+            target,
+            attempt,
+            no_proxy=own.get("NO_PROXY") or own.get("no_proxy"),
+            digest=hashlib.sha256(secret.encode()).digest(),
+            proxy=_proxy_for(target),
+        )
         self._clients[client.digest] = client
         self.admission.places = len(self._clients)
         return client
@@ -229,11 +211,11 @@ class Gateway:
             handler.cancel()
         if client.handlers:
             await asyncio.wait(client.handlers, timeout=CLOSE_S)
-        self.look_again()
+        self.recheck()
 
-    def look_again(self) -> None:
-        """Budgets have more room: let those go who wait for it."""
-        self.admission.look_again()
+    def recheck(self) -> None:
+        """Budgets have more room: let waiting requests proceed."""
+        self.admission.recheck()
 
     # -- requests --
 
@@ -261,7 +243,7 @@ class Gateway:
                 return await self._forward(client, request, path, body, None)
             if plain == MESSAGES:  # some servers would take it as a message
                 return _error(404, "not_found_error", "claude-orchestrator: no such path", NO_RETRY)
-            if self._enforces and client.budgets:
+            if self._enforces and client.attempt.budgets:
                 said = f"claude-orchestrator: {plain} cannot be held to a budget"
                 return _error(400, "invalid_request_error", said, NO_RETRY)
             return await self._forward(client, request, path, body, None)
@@ -270,15 +252,15 @@ class Gateway:
 
     async def _message(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
         """A request that will be billed: admitted first where budgets are enforced, and metered."""
-        client.on_request()
-        if not client.budgets or not self._enforces:
+        client.attempt.requested()
+        if not client.attempt.budgets or not self._enforces:
             return await self._forward(client, request, path, body, Ticket((), 0, 0))
         asked = read_request(body)
         if asked is None or hdrs.CONTENT_ENCODING in request.headers:
             said = "claude-orchestrator: a request in block mode is plain JSON with an integer max_tokens"
             return _error(400, "invalid_request_error", said, NO_RETRY)
         agent = request.headers.get(AGENT, "")
-        ticket = Ticket(client.budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(agent, 0))
+        ticket = Ticket(client.attempt.budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(agent, 0))
         ticket.least_tokens = min(ticket.least_tokens, asked.max_tokens)
         if asked.thinking_tokens is not None:
             ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
@@ -288,7 +270,7 @@ class Gateway:
                 return _error(529, "overloaded_error", UNCOUNTED)
             if not await self._admit(client, ticket):
                 assert ticket.spent is not None
-                client.on_refused(ticket.spent)
+                client.attempt.refused(ticket.spent)
                 return _error(400, "invalid_request_error", refusal(ticket), NO_RETRY)
             return await self._forward(client, request, path, lowered(body, asked, ticket.output_tokens), ticket, known)
         finally:
@@ -319,7 +301,7 @@ class Gateway:
     async def _admit(self, client: Client, ticket: Ticket) -> bool:
         """Wait until the request may go; False: its budget is spent."""
         while await self._decide(client, ticket) is Verdict.GO:
-            if ticket.hold is None or client.reserve is None or await client.reserve(ticket.hold):
+            if ticket.hold is None or await client.attempt.reserve(ticket.hold):
                 return True
             self._settle(client, ticket)  # other runs were first: the budgets know by now what they hold
             await asyncio.sleep(ASK_AGAIN_S)
@@ -344,7 +326,7 @@ class Gateway:
         hold = ticket.hold
         self.admission.settle(ticket)
         if hold is not None:
-            client.on_settled(hold)
+            client.attempt.settled(hold)
 
     async def _count(self, client: Client, request: web.BaseRequest, path: str, asked_for: Asked) -> int | None:
         """The request's input tokens by the API's own count, which costs nothing; None where it does not tell."""
@@ -403,7 +385,7 @@ class Gateway:
             return _error(502, "api_error", f"claude-orchestrator: no answer from the API: {why}")
         finally:
             if not answered:  # whether it was billed is not known
-                client.on_usage(ApiUsage(f"unknown-{next(self._numbers)}", Usage(), False, cut=True), None)
+                client.attempt.used(ApiUsage(f"unknown-{next(self._numbers)}", Usage(), False, cut=True), None)
 
     async def _answer(
         self,
@@ -484,7 +466,7 @@ class _Counting:
         held = whole and ticket.hold is not None
         most = Usage(ticket.input_tokens, ticket.output_tokens) if held else Usage()
         if usage is None:
-            self._client.on_usage(ApiUsage(name, most, whole, exact=False), ticket.hold)
+            self._client.attempt.used(ApiUsage(name, most, whole, exact=False), ticket.hold)
             return None
         usage = replace(usage, id=usage.id or name)
         if not usage.told and usage.usage.total_tokens < most.total_tokens:
@@ -502,7 +484,7 @@ class _Counting:
             self._client.ids[usage.id] = None
             if len(self._client.ids) > REMEMBERED_IDS:
                 del self._client.ids[next(iter(self._client.ids))]
-        self._client.on_usage(replace(usage, id=self._name), self._ticket.hold)
+        self._client.attempt.used(replace(usage, id=self._name), self._ticket.hold)
 
 
 def refusal(ticket: Ticket) -> str:

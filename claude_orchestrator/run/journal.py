@@ -20,6 +20,8 @@ from typing import Any
 
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.threads import off_loop
+from claude_orchestrator.run.journal_records import record_of
+from claude_orchestrator.run.run_events import RunEvent
 
 if sys.platform == "win32":
     import msvcrt
@@ -98,7 +100,14 @@ class Journal:
                 self._pending.clear()
                 self._given_up = True  # but the lock stays: this run is still ours
 
-    def go_on_after(self, number: int) -> None:
+    def observe(self, event: RunEvent) -> None:
+        """Append the record of an event, if the journal keeps it."""
+        record = record_of(event)
+        if record is not None:
+            kind, fields = record
+            self.write(kind, **fields)
+
+    def continue_after(self, number: int) -> None:
         """The journal has so many lines already."""
         self._written = self._synced = number
 
@@ -121,7 +130,7 @@ class Journal:
     def _failed(self, error: OSError) -> None:
         if self._complain is not None:
             why = error.strerror or error
-            self._complain(f"the journal cannot be written ({why}): the run goes on, but may not be resumable")
+            self._complain(f"the journal cannot be written ({why}): the run continues, but may not be resumable")
         self._complain = None
 
     def close(self) -> None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from claude_orchestrator.config.plan import LaunchSpec, Plan
-from claude_orchestrator.run.state import Attempt, InstanceStatus, State, cost_of
+from claude_orchestrator.run.state import NOT_ENDED, Attempt, InstanceStatus, State, cost_of
 from token_budget.budget_manager import TokenBudgetManager
+from token_budget.ledger.records import AttemptRecord
 from token_budget.models import Usage, Weights
+from token_budget.text import NANO
 
 MAX_ATTEMPTS = 1_000_000
 
@@ -134,17 +136,17 @@ def _count(past: Past, record: Mapping[str, Any], *, seconds: float) -> None:
     past.worked = past.worked or usage.total_tokens > 0
 
 
-def take_up(plan: Plan, history: History | None, run_id: str) -> tuple[InstanceStatus, ...]:
+def restore(plan: Plan, history: History | None, run_id: str) -> tuple[InstanceStatus, ...]:
     """The plan's instances with what the run's journal says of them: completed ones stay so, others go on."""
-    return tuple(_take_up(spec, history.instances.get(spec.name) if history else None, run_id) for spec in plan.specs)
+    return tuple(_restore(spec, history.instances.get(spec.name) if history else None, run_id) for spec in plan.specs)
 
 
-def _take_up(spec: LaunchSpec, past: Past | None, run_id: str) -> InstanceStatus:
+def _restore(spec: LaunchSpec, past: Past | None, run_id: str) -> InstanceStatus:
     status = InstanceStatus(spec)
     if past is not None:
         same = past.turns_mark == turns_mark(spec, run_id)
         session = (past.session_id, past.turns_done) if past.session_id and past.worked and same else None
-        status.take_up(tuple(past.attempts), session)
+        status.restore(tuple(past.attempts), session)
         if past.done:
             status.restore_done(past.done)
         if past.state is State.COMPLETED:
@@ -159,8 +161,8 @@ def carry_over(manager: TokenBudgetManager, history: History, weights: Weights) 
             manager.record_usage(past.base_command, weights.draw(attempt.usage), past.name)
 
 
-def told(plan: Plan, history: History, run_id: str) -> list[tuple[str, str]]:
-    """What the user is told of a run that is resumed, with each message's level."""
+def resume_messages(plan: Plan, history: History, run_id: str) -> list[tuple[str, str]]:
+    """The messages about a run that is resumed, each with its level."""
     specs = {spec.name: spec for spec in plan.specs}
     done = [past for past in history.instances.values() if past.state is State.COMPLETED and past.name in specs]
     text = (
@@ -185,3 +187,31 @@ def removed(plan: Plan, history: History) -> tuple[Past, ...]:
     """The instances that were launched in the run before, and are not in the plan any more."""
     names = {spec.name for spec in plan.specs}
     return tuple(past for past in history.instances.values() if past.attempts and past.name not in names)
+
+
+def earlier_attempts(history: History, run_id: str) -> list[AttemptRecord]:
+    """The attempts that the journal of a resumed run has, for a ledger that may lack the last second."""
+    return [
+        AttemptRecord(
+            run_id,
+            past.name,
+            number,
+            started_ms=round(past.launched_at * 1000),
+            session=past.session_id,
+            base_command=past.base_command,
+            ended_ms=round((past.launched_at + attempt.seconds) * 1000),
+            outcome=_outcome(past.state, is_last=number == len(past.attempts)),
+            exact=attempt.exact,
+            usage=attempt.usage,
+            cost_nano_usd=None if attempt.cost_usd is None else round(attempt.cost_usd * NANO),
+        )
+        for past in history.instances.values()
+        for number, attempt in enumerate(past.attempts, 1)
+    ]
+
+
+def _outcome(state: State, *, is_last: bool) -> str:
+    """How an attempt of an earlier orchestrator ended: all but the last failed, or no other would have followed."""
+    if not is_last:
+        return str(State.FAILED)
+    return "interrupted" if state in NOT_ENDED else str(state)

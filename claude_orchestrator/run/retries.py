@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+from datetime import datetime
 
 from claude_orchestrator.claude.failures import PASSING_ERRORS, PASSING_STATUS, RATE_LIMIT, session_not_found
-from claude_orchestrator.run.state import InstanceStatus, State
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.run.ports import Clock
+from claude_orchestrator.run.state import InstanceStatus, PlannedRetry, State
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 120.0
@@ -49,3 +52,39 @@ def reset_wait_s(resets_at: float | None, now: float, jitter: float) -> float | 
     if resets_at is None or not now < resets_at < now + LONGEST_RESET_S:
         return None
     return resets_at - now + 1.0 + 4.0 * jitter
+
+
+def plan_retry(status: InstanceStatus, settings: Settings, clock: Clock) -> PlannedRetry | None:
+    """The attempt that follows one that has ended; None if there is none."""
+    cause = passing_cause(status)
+    if cause is None:
+        if not session_is_lost(status):
+            return None
+        return _retry(None, 0.0, "its session is lost: starts afresh", clock, afresh=True)
+    reset_s = None
+    if cause == RATE_LIMIT and settings.wait_for_reset:
+        reset_s = reset_wait_s(status.limit_resets_at, clock.wall(), clock.jitter())
+    if reset_s is not None:
+        return _retry(cause, reset_s, "when its rate limit resets", clock, by_wall_clock=True)
+    if status.retries_used >= status.spec.retries:
+        return None
+    number = status.retries_used + 1
+    why = f"retry {number} of {status.spec.retries}"
+    return _retry(cause, backoff_s(number, clock.jitter()), why, clock, counts=True)
+
+
+def _retry(
+    cause: str | None,
+    wait_s: float,
+    why: str,
+    clock: Clock,
+    *,
+    by_wall_clock: bool = False,
+    **how: bool,
+) -> PlannedRetry:
+    at = datetime.fromtimestamp(clock.wall() + wait_s)
+    when = f"{at:%H:%M:%S}" if wait_s < 43_200 else f"{at:%Y-%m-%d %H:%M}"
+    reason = f"continues at {when} ({why})"
+    if by_wall_clock:
+        return PlannedRetry(cause, reason, wait_s, not_before_wall=clock.wall() + wait_s, **how)
+    return PlannedRetry(cause, reason, wait_s, not_before=clock.monotonic() + wait_s, **how)

@@ -122,7 +122,7 @@ def reopen_run(output_dir: Path, run_id: str, complain: Callable[[str], None], *
     if not history.header:
         opened.close()
         raise UserError(f"--resume: {path / journal.NAME}: its first line is damaged: this run cannot be resumed")
-    opened.go_on_after(history.last_number)
+    opened.continue_after(history.last_number)
     return EarlierRun(RunFolder(path, complain), history, opened)
 
 

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.fields import WINDOWS
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
-from token_budget.models import Unit, Weights
+from token_budget.models import Unit, Usage, Weights
+from token_budget.text import printable
 
 if TYPE_CHECKING:
     from token_budget.forecast import Forecast
@@ -104,3 +106,26 @@ def check_sinks(command: str | None, webhook: str | None) -> tuple[tuple[str, ..
         return words, None if webhook is None else parse_webhook(webhook)
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def price_with(prices: Prices | None, warn: Callable[[str], None]) -> Price | None:
+    """The price of a response in nano-dollars; each model without a price is reported once."""
+    if prices is None:
+        return None
+    reported: set[str] = set()
+
+    def price(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
+        nano = prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
+        for unknown in prices.unknown - reported:
+            reported.add(unknown)
+            warn(f"no price is known for the model {printable(unknown)}: its cost is what claude states at the end")
+        return nano
+
+    return price
+
+
+def knows_command(folder: str, command: str) -> bool:
+    """Whether the folder, the user or claude itself has this slash command, by name or alias."""
+    from claude_orchestrator.claude.commands import discover_here, warning_for
+
+    return warning_for(command, discover_here(Path(folder))) is None

@@ -61,6 +61,46 @@ class Attempt:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedRetry:
+    """Another attempt: why and when. Times are of the monotonic and the wall clock; `-inf` where they do not matter.
+
+    `counts`: it is one of the retries that the settings allow; `afresh`: it does not resume the session.
+    """
+
+    cause: str | None
+    reason: str
+    wait_s: float
+    not_before: float = float("-inf")
+    not_before_wall: float = float("-inf")
+    counts: bool = False
+    afresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDelta:
+    """What was used of one model since the last delta. A correction can be negative."""
+
+    usage: Usage
+    nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageDelta:
+    """What an attempt has used since the last delta: what budgets are charged, and the same by model.
+
+    `cost_source` says where the cost comes from: `claude`, `prices`, or None while it is unknown.
+    """
+
+    amount: Amount
+    by_model: Mapping[str, ModelDelta]
+    cost_source: str | None = None
+
+
+def _difference(now: Usage, before: Usage) -> Usage:
+    return Usage(*(count - earlier for count, earlier in zip(now.counts, before.counts, strict=True)))
+
+
 def cost_of(attempts: Iterable[Attempt]) -> float | None:
     """The sum of their costs in USD; None where none is stated."""
     costs = [attempt.cost_usd for attempt in attempts if attempt.cost_usd is not None]
@@ -110,21 +150,33 @@ class InstanceStatus:
         self._listed_command: str | None = None  # of the turn in progress
         self._background: set[str] = set()  # shell commands at work
         self._answers = 0
-        self._last_known_usage = Usage()
-        self._last_known = Amount()
+        self._taken_version: tuple[Usage, float | None, int] = (Usage(), None, 0)
+        self._taken = Amount()
+        self._taken_usage: dict[str, Usage] = {}
+        self._taken_costs: dict[str, int] = {}
+        self._prices_found = 0
         self._priced: dict[str, Counter[str]] = {}
         self._priced_by_model: Counter[str] = Counter()
         self._ending: tuple[State, str] | None = None
 
-    def again(self, *, afresh: bool = False) -> None:
-        """Another attempt follows: in this one's session where that had begun to work, else from the start."""
+    def prepare_retry(self, *, afresh: bool = False) -> None:
+        """Make another attempt ready: in this one's session if that had begun to work, else from the start."""
         goes_on = not afresh and (self.spec.goes_on or self.tally.usage.total_tokens > 0)
         session = (self.session_id, self.turns_completed) if goes_on and self.session_id else None
         self._models = self.models
-        self.take_up((*self.earlier, self.this_attempt), session)
+        self.restore((*self.earlier, self.this_attempt), session)
 
-    def take_up(self, earlier: tuple[Attempt, ...], session: tuple[str, int] | None) -> None:
-        """Make the next attempt ready, after these; `session`: the id to go on with, and the turns done in it."""
+    def retry_later(self, retry: PlannedRetry) -> None:
+        """The attempt that has ended is followed by another one, which is made ready."""
+        failed = self.reason
+        self.retries_used += retry.counts
+        self.prepare_retry(afresh=retry.afresh)
+        self.failed_before, self.state = failed, State.WAITING
+        self.reason = f"{retry.reason} after: {failed}"
+        self.not_before, self.not_before_wall = retry.not_before, retry.not_before_wall
+
+    def restore(self, earlier: tuple[Attempt, ...], session: tuple[str, int] | None) -> None:
+        """Make the next attempt ready, after these; `session`: the id to resume, and the turns done in it."""
         self.earlier = earlier
         self._prepare(continued(self.planned, *session) if session else self.planned)
 
@@ -252,8 +304,9 @@ class InstanceStatus:
         return text
 
     def begin(self, now: float) -> None:
-        """The process was launched."""
+        """The process is being launched."""
         self.state, self.started_at = State.RUNNING, now
+        self.reason = self.failed_before = ""
 
     def apply(self, event: Event) -> None:
         """Take one event into account."""
@@ -329,17 +382,26 @@ class InstanceStatus:
             self.tool_calls += 1
             self.tools[name] += 1
 
-    def take_news(self) -> bool:
-        """Whether more was counted, or it has cost more, since the last call."""
-        changed = self._last_known_usage is not self.tally.usage and self._last_known_usage != self.tally.usage
-        self._last_known_usage = self.tally.usage
-        return changed or (self.cost_nano or 0) > self._last_known.nano_usd
-
-    def take_delta(self, weights: Weights) -> Amount:
-        """What this attempt has drawn and cost since the last call; its cost is never negative."""
-        now = Amount(weights.draw(self.tally.usage), max(self.cost_nano or 0, self._last_known.nano_usd))
-        delta = now - self._last_known
-        self._last_known = now
+    def take_delta(self, weights: Weights) -> UsageDelta | None:
+        """What this attempt has used and cost since the last call; None if nothing has changed."""
+        version = self.tally.usage, self.tally.cost_usd, self._prices_found
+        if version == self._taken_version:
+            return None
+        self._taken_version = version
+        usage, costs = self.tally.by_model, self.cost_by_model
+        amount = Amount(weights.draw(self.tally.usage), max(self.cost_nano or 0, self._taken.nano_usd))
+        delta = UsageDelta(
+            amount - self._taken,
+            {
+                model: ModelDelta(
+                    _difference(usage.get(model, Usage()), self._taken_usage.get(model, Usage())),
+                    costs.get(model, 0) - self._taken_costs.get(model, 0),
+                )
+                for model in {**usage, **costs, **self._taken_usage, **self._taken_costs}
+            },
+            self.cost_source,
+        )
+        self._taken, self._taken_usage, self._taken_costs = amount, usage, costs
         return delta
 
     @property
@@ -374,6 +436,7 @@ class InstanceStatus:
                 by_model[model] += cost_nano or 0
             before = self._priced.get(response_id, Counter())
             if by_model.total() >= before.total() and any(cost_nano is not None for _, cost_nano in costs):
+                self._prices_found += 1
                 self._priced[response_id] = by_model
                 self._priced_by_model.subtract(before)
                 self._priced_by_model.update(by_model)

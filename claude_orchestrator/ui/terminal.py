@@ -32,13 +32,11 @@ class Terminal:
         *,
         quiet: bool = False,
         level: str = "info",
-        visuals: bool = True,
     ) -> None:
         self._out = sys.stdout if out is None else out
         self._err = sys.stderr if err is None else err
         self.quiet = quiet
         self._least = LEVELS.index("error" if quiet else level)
-        self.visuals = visuals
         self._drawn = 0
         self._draw: Callable[[], list[str]] | None = None
         self._writer: _Writer | None = None
@@ -61,10 +59,10 @@ class Terminal:
             if writer is not None:
                 writer.close()
 
-    def render_options(self) -> RenderOptions:
+    def render_options(self, *, visuals: bool = True) -> RenderOptions:
         """How to render reports on this terminal."""
         width = shutil.get_terminal_size((100, 24)).columns if self.live else _columns()
-        return RenderOptions(max(20, width), self._color[self._out], not _can_say("█═…", self._out), self.visuals)
+        return RenderOptions(max(20, width), self._color[self._out], not _can_say("█═…", self._out), visuals)
 
     def height(self) -> int:
         """The lines that the terminal shows."""

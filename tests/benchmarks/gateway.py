@@ -21,6 +21,7 @@ import aiohttp
 
 from claude_orchestrator.gateway.server import Gateway
 from tests.benchmarks.hard_cap import Counted
+from tests.metered import Metered
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Weights
 
@@ -46,9 +47,7 @@ async def gateway_process(port: int) -> None:
             if len(counted.seen) > 10_000:
                 counted.seen.clear()
 
-        place = gateway.open(
-            manager.budgets, {}, on_request=lambda: None, on_usage=take, on_refused=lambda budget: None
-        )
+        place = gateway.open(Metered(manager.budgets, on_usage=take))
         print(place.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
 

@@ -26,6 +26,7 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.admission import LEAST_OUTPUT_TOKENS, Admission, Ticket, Verdict
 from claude_orchestrator.gateway.server import Gateway
 from tests.benchmarks.simulated_api import SimulatedApi
+from tests.metered import Metered
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Hold, Weights
 
@@ -156,16 +157,7 @@ async def one(policy: Callable[[], Admission], clients: int, limit: int) -> Outc
     async with Gateway(manager, Weights(), environ=environ) as gateway:
         gateway.admission = policy()
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
-            places = [
-                gateway.open(
-                    manager.budgets,
-                    {},
-                    on_request=lambda: None,
-                    on_usage=Counted(manager).take,
-                    on_refused=lambda budget: None,
-                )
-                for _ in range(clients)
-            ]
+            places = [gateway.open(Metered(manager.budgets, on_usage=Counted(manager).take)) for _ in range(clients)]
             async with asyncio.TaskGroup() as tasks:
                 for number, place in enumerate(places):
                     tasks.create_task(client(number, place.url, session, outcome, rounds))

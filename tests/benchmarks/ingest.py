@@ -100,12 +100,12 @@ WORKER = """
 import asyncio, json, resource, sys
 from pathlib import Path
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.run.state import InstanceStatus
 from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
-from claude_orchestrator.config.plan import make_manager, make_plan
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.run.run_dir import RunFolder
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.run.supervisor import Supervisor
+from claude_orchestrator.run.ports import Services
+from tests.harness import make_supervisor
 
 stream, folder, claude, out = sys.argv[1:]
 use_pidfd_watcher()
@@ -114,9 +114,8 @@ config = parse_config({"instances": [{"prompt": "x", "env": {"STREAM": stream}}]
 plan = make_plan(config, settings, workspace="/", claude_bin=claude)
 async def main():
     logs = RunFolder.make(Path(folder), "run", print)
-    supervisor = Supervisor(tuple(map(InstanceStatus, plan.specs)), settings,
-                            LocalLauncher("benchmark"), make_manager(plan, settings),
-                            say=lambda level, text: None, open_log=logs.open_log)
+    services = Services(open_log=logs.open_log)
+    supervisor = make_supervisor(plan, settings, LocalLauncher("benchmark"), services=services)
     await supervisor.run()
     status = supervisor.instances[0]
     assert status.state == "completed" and status.tally.exact, (status.state, status.reason, status.usage)

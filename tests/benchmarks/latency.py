@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, make_manager, make_plan
+from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.local import Exit, LocalLauncher, LocalRunning, use_pidfd_watcher
-from claude_orchestrator.run.state import InstanceStatus
-from claude_orchestrator.run.supervisor import Supervisor
+from tests.harness import make_supervisor
 
 INSTANCES, ROUNDS = 16, 20
 SLEEPER = """
@@ -81,13 +80,7 @@ async def one_round(number: int, claude: Path) -> None:
     config = parse_config({"instances": instances}, "benchmark")
     settings = Settings(budget_enforcement_mode="block", max_parallel=INSTANCES)
     plan = make_plan(config, settings, workspace="/", claude_bin=str(claude))
-    supervisor = Supervisor(
-        tuple(map(InstanceStatus, plan.specs)),
-        settings,
-        TimedLauncher(f"latency-{number}"),
-        make_manager(plan, settings),
-        say=lambda level, text: None,
-    )
+    supervisor = make_supervisor(plan, settings, TimedLauncher(f"latency-{number}"))
     await supervisor.run()
     assert all(status.state == "stopped" for status in supervisor.instances)
 

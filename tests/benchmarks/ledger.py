@@ -21,9 +21,10 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.run.ledger_sync import Books
+from claude_orchestrator.run.bus import Bus
+from claude_orchestrator.run.ledger_sync import LedgerSync
+from claude_orchestrator.run.run_events import UsageRecorded
 from claude_orchestrator.run.state import InstanceStatus
-from token_budget.alerts import AlertBook
 from token_budget.forecast import forecast
 from token_budget.ledger.records import AttemptRecord, Limit, RunRecord, UsageRecord
 from token_budget.ledger.samples import samples
@@ -115,18 +116,9 @@ async def recording(path: Path) -> dict[str, float]:
     config = parse_config({"instances": [{"name": f"i{n}", "prompt": "x"} for n in range(INSTANCES)]}, "benchmark")
     plan = make_plan(config, settings, workspace="/", claude_bin="claude")
     instances = tuple(map(InstanceStatus, plan.specs))
-    books = Books(
-        SqliteLedger(path),
-        RunRecord("run", "machine", NOW_MS),
-        make_manager(plan, settings),
-        Weights(),
-        AlertBook((80,), ()),
-        instances,
-        complain=print,
-        alert=lambda text, payload: None,
-    )
-    await books.begin()
-    keeping = asyncio.ensure_future(books.run())
+    run = RunRecord("run", "machine", NOW_MS)
+    ledger = LedgerSync(SqliteLedger(path), run, make_manager(plan, settings), Weights(), Bus())
+    await ledger.begin()
     for status in instances:
         status.begin(0.0)
     on_loop_s, flushed_s, batches = 0.0, 0.0, 0
@@ -134,15 +126,16 @@ async def recording(path: Path) -> dict[str, float]:
         status = instances[number % INSTANCES]
         status.apply(ApiUsage(f"message-{number}", Usage(100, 50), whole=True))
         start = time.perf_counter()
-        books.note(status)
+        delta = status.take_delta(Weights())
+        assert delta is not None
+        ledger.observe(UsageRecorded(status, delta))
         on_loop_s += time.perf_counter() - start
         if number % 1000 == 999:  # what a run has in a second
             start = time.perf_counter()
-            await books.flush()
+            await ledger.flush()
             flushed_s += time.perf_counter() - start
             batches += 1
-    keeping.cancel()
-    await books.end(0)
+    await ledger.end(0)
     return {
         "delta_on_the_loop_us": round(on_loop_s / DELTAS * 1e6, 2),
         "delta_with_its_share_of_the_writing_us": round((on_loop_s + flushed_s) / DELTAS * 1e6, 2),

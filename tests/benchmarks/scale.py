@@ -17,11 +17,10 @@ from pathlib import Path
 WORKER = """
 import asyncio, json, resource, sys
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.run.state import InstanceStatus
 from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
-from claude_orchestrator.config.plan import make_manager, make_plan
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.run.supervisor import Supervisor
+from tests.harness import make_supervisor
 
 count, child = int(sys.argv[1]), sys.argv[2]
 use_pidfd_watcher()
@@ -29,9 +28,7 @@ settings = Settings(overall_token_budget=10**9, max_parallel=count)
 config = parse_config({"instances": [{"name": f"i{n}", "prompt": "x"} for n in range(count)]}, "benchmark")
 plan = make_plan(config, settings, workspace="/", claude_bin=child)
 async def main():
-    supervisor = Supervisor(tuple(map(InstanceStatus, plan.specs)), settings,
-                            LocalLauncher(f"scale-{count}"), make_manager(plan, settings),
-                            say=lambda level, text: None)
+    supervisor = make_supervisor(plan, settings, LocalLauncher(f"scale-{count}"))
     await supervisor.run()
     assert all(status.state == "completed" for status in supervisor.instances)
     assert supervisor.manager.total_usage == count * 5 * 110, supervisor.manager.total_usage

@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 from claude_orchestrator.claude.stream import Batch, LineFramer, parse
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, make_manager, make_plan
+from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.local import Exit
-from claude_orchestrator.run.instance_runner import Unrecorded
+from claude_orchestrator.run.bus import Bus
 from claude_orchestrator.run.journal import encode, records
-from claude_orchestrator.run.resume import read_history, take_up
-from claude_orchestrator.run.supervisor import Supervisor
+from claude_orchestrator.run.journal_records import record_of
+from claude_orchestrator.run.ports import Clock, Services
+from claude_orchestrator.run.resume import read_history
+from claude_orchestrator.run.run_events import RunEvent
+from tests.harness import Watcher, make_supervisor
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 
@@ -176,8 +179,8 @@ class NoiseRunning:
         return Exit(self.code, "last \x1b words")
 
 
-class Kept(Unrecorded):
-    """Records in memory."""
+class Kept:
+    """A journal in memory."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -186,6 +189,11 @@ class Kept(Unrecorded):
     def write(self, kind: str, /, **fields: object) -> None:
         self.number += 1
         self.data += encode({"n": self.number, "kind": kind, "at": 0.0, **fields})
+
+    def observe(self, event: RunEvent) -> None:
+        record = record_of(event)
+        if record is not None:
+            self.write(record[0], **record[1])
 
 
 @settings(max_examples=EXAMPLES)
@@ -217,25 +225,23 @@ def test_a_run_always_ends_with_its_books_in_order(
     changes = 0
     ticks = iter(range(10**9))
 
-    def on_change() -> None:
+    def on_event(event: RunEvent) -> None:
         nonlocal changes
         changes += 1
         if changes == cancel_at:
             supervisor.cancel("cancelled", at_once=cancel_at % 2 == 0)
 
-    supervisor = Supervisor(
-        take_up(plan, None, ""),
+    bus = Bus()
+    bus.attach(kept)
+    supervisor = make_supervisor(
+        plan,
         options,
         Noise(data, codes),
-        make_manager(plan, options),
-        say=lambda level, text: None,
-        on_change=on_change,
-        knows_command=lambda folder, command: True,
-        journal=kept,
-        clock=lambda: 1000.0 * next(ticks),
-        now=lambda: 10_000.0 * next(ticks),
-        jitter=lambda: 0.0,
+        bus=bus,
+        services=Services(knows_command=lambda folder, command: True),
+        clock=Clock(lambda: 1000.0 * next(ticks), lambda: 10_000.0 * next(ticks), lambda: 0.0),
     )
+    bus.attach(Watcher(on_event=on_event))
 
     async def run() -> None:
         async with asyncio.timeout(30):

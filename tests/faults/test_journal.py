@@ -22,10 +22,11 @@ from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.simulated import RehearsalLauncher
 from claude_orchestrator.run import journal
-from claude_orchestrator.run.resume import History, carry_over, read_history, take_up
+from claude_orchestrator.run.bus import Bus
+from claude_orchestrator.run.resume import History, carry_over, read_history
 from claude_orchestrator.run.state import State
 from claude_orchestrator.run.supervisor import Supervisor
-from tests.harness import ROOT, Workplace, content_of
+from tests.harness import ROOT, Workplace, content_of, make_supervisor
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget import Usage
 
@@ -45,14 +46,9 @@ def run_journalled(folder: Path, plan: Plan, settings: Settings) -> Supervisor:
     records = journal.create(folder, print)
     entries = [{"name": spec.name, "base_command": spec.base_command, "turns": "x"} for spec in plan.specs]
     records.write("run", number=1, instances=entries)
-    supervisor = Supervisor(
-        take_up(plan, None, RUN),
-        settings,
-        RehearsalLauncher(),
-        make_manager(plan, settings),
-        say=lambda level, text: None,
-        journal=records,
-    )
+    bus = Bus()
+    bus.attach(records, sync=records.sync)
+    supervisor = make_supervisor(plan, settings, RehearsalLauncher(), bus=bus)
     asyncio.run(supervisor.run())
     records.close()
     return supervisor
@@ -315,7 +311,7 @@ def test_a_torn_line_and_a_full_disk_do_not_keep_a_run_from_going_on(tmp_path: P
     said: list[str] = []
     data, again = journal.reopen(tmp_path, said.append)
     assert len(data) == size == path.stat().st_size and not said  # nothing is written before there is something to say
-    again.go_on_after(history_of(data).last_number)
+    again.continue_after(history_of(data).last_number)
     again.write("run", number=2, instances=[])
     again.close()
     assert history_of(path.read_bytes()).runs == 2

@@ -24,8 +24,10 @@ import pytest
 from claude_orchestrator.launch.simulated import RehearsalLauncher
 from claude_orchestrator.run import journal
 from claude_orchestrator.run.resume import read_history
+from claude_orchestrator.run.run_view import RunView
 from claude_orchestrator.run.state import State
-from claude_orchestrator.ui import report
+from claude_orchestrator.ui.junit import junit_report
+from claude_orchestrator.ui.report_json import json_report
 from tests.faults.test_journal import small_plan
 from tests.harness import ROOT, Workplace, content_of, run_config, sleeping
 from tests.scripted import Script
@@ -252,10 +254,10 @@ def test_a_clock_that_jumps_back_changes_no_duration(tmp_path: Path) -> None:
     outcome = run_config(
         {"instances": [{"prompt": "x", "rehearsal": {"seconds": 0.05}}]}, RehearsalLauncher(), workspace=Path("/")
     )
-    run = report.Run("r", small_plan(), outcome.instances, outcome.manager, datetime(2030, 1, 1, tzinfo=UTC), 0.0)
-    suite = ElementTree.fromstring(report.junit_report(run, 0.5))[0]
+    run = RunView("r", small_plan(), outcome.instances, outcome.manager, datetime(2030, 1, 1, tzinfo=UTC), 0.0)
+    suite = ElementTree.fromstring(junit_report(run, 0.5))[0]
     assert suite.get("time") == "0.500" and 0 <= float(suite[0].get("time", "-1")) < 60
-    data = report.json_report(run, datetime(2020, 1, 1, tzinfo=UTC), 0)
+    data = json_report(run, datetime(2020, 1, 1, tzinfo=UTC), 0)
     assert 0 <= data["instances"][0]["duration_s"] < 60
 
 

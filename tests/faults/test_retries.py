@@ -13,14 +13,16 @@ import pytest
 
 from claude_orchestrator.claude.stream import parse_line
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import GO_ON, LaunchSpec, make_manager, make_plan
+from claude_orchestrator.config.plan import GO_ON, LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.local import Exit
-from claude_orchestrator.run.resume import take_up
+from claude_orchestrator.run.bus import Bus
+from claude_orchestrator.run.ports import Clock
 from claude_orchestrator.run.retries import backoff_s, passing_cause, reset_wait_s
+from claude_orchestrator.run.run_events import RunEvent
 from claude_orchestrator.run.state import InstanceStatus, State
 from claude_orchestrator.run.supervisor import Supervisor
-from tests.harness import Outcome, Workplace, run_real
+from tests.harness import Outcome, Watcher, Workplace, make_supervisor, run_real
 from tests.scripted import Script, ScriptedRunning
 from tests.stand_in import Fail, StandIn, Text
 
@@ -92,26 +94,20 @@ def go(
     settings = Settings(**options)
     config = parse_config({"instances": [{"name": "one", "command": "/test", **(instance or {})}]}, "x")
     plan = make_plan(config, settings, workspace="/", claude_bin="claude")
-    messages: list[str] = []
+    watcher, bus = Watcher(), Bus()
+    bus.attach(watcher)
     ticks = iter(range(10**9))
+    # each reading of the clock is later than any wait
+    clock = Clock(lambda: 1000.0 * next(ticks), now, lambda: 0.0)
 
     async def main() -> Supervisor:
-        supervisor = Supervisor(
-            take_up(plan, None, ""),
-            settings,
-            script,
-            make_manager(plan, settings),
-            say=lambda level, text: messages.append(f"{level}: {text}"),
-            clock=lambda: 1000.0 * next(ticks),  # each look is later than any wait
-            jitter=lambda: 0.0,
-            now=now,
-        )
+        supervisor = make_supervisor(plan, settings, script, bus=bus, clock=clock)
         async with asyncio.timeout(20):
             await supervisor.run()
         return supervisor
 
     supervisor = asyncio.run(main())
-    return Outcome(supervisor.instances, supervisor.manager, messages)
+    return Outcome(supervisor.instances, supervisor.manager, watcher.messages)
 
 
 @pytest.mark.parametrize("name", API_FAILURES)
@@ -137,7 +133,7 @@ def test_every_attempt_stays_on_the_budgets_and_goes_on_in_its_session() -> None
     assert outcome.only.total_tokens == outcome.manager.total_usage == 3 * 1001
     assert [spec.turns for spec in script.specs] == [("/test",), (GO_ON,), (GO_ON,)]
     assert "--resume=s" in script.specs[1].argv and script.specs[2].argv.count("--resume=s") == 1
-    assert outcome.messages[0].startswith("WARNING: one: attempt 1 failed, goes on at ")
+    assert outcome.messages[0].startswith("WARNING: one: attempt 1 failed, continues at ")
     assert outcome.messages[0].endswith("(retry 1 of 5) after: API Error: overloaded")
 
 
@@ -295,15 +291,14 @@ def test_ctrl_c_while_it_waits_for_a_retry() -> None:
         settings = Settings(retries=1)
         config = parse_config({"instances": [{"name": "one", "command": "/test"}]}, "x")
         plan = make_plan(config, settings, workspace="/", claude_bin="claude")
-        supervisor = Supervisor(
-            take_up(plan, None, ""), settings, script, make_manager(plan, settings), say=lambda level, text: None
-        )
+        bus = Bus()
+        supervisor = make_supervisor(plan, settings, script, bus=bus)
 
-        def cancel_once_waiting() -> None:
+        def cancel_once_waiting(event: RunEvent) -> None:
             if supervisor.instances[0].failed_before and not supervisor.cancelled:
                 supervisor.cancel("cancelled by test")
 
-        supervisor.on_change = cancel_once_waiting
+        bus.attach(Watcher(on_event=cancel_once_waiting))
         await supervisor.run()
         return supervisor
 

@@ -13,6 +13,7 @@ from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import run_real
 from tests.run.test_accounting import EXACT, SUBAGENT, WORDS, assert_about, config, total
 from tests.stand_in import Call, Entry, Script, StandIn, Text, Tools
+from token_budget.models import Usage
 from token_budget.pricing import Prices
 from token_budget.text import NANO
 
@@ -76,13 +77,13 @@ def test_not_one_cent_beyond_the_budget(claude: str, tmp_path: Path) -> None:
     """Each request is held with what it can cost at most, by the price of its model."""
     prices, replies = Prices(), [Tools((Call.bash("echo hi"),), output=3000)] * 8
 
-    def with_prices(supervisor: Supervisor) -> None:
-        supervisor.price = lambda model, usage, hour: prices.response(model, usage, written_for_1h_tokens=hour)
+    def price(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
+        return prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
 
     options = {"overall_cost_budget": "0.6", "budget_enforcement_mode": "block", "max_parallel": 4}
     with StandIn({"greet": replies}) as api:
         setup = config(*["greet me"] * 4)
-        outcome = run_real(setup, api, claude, tmp_path, meter="api", at_start=with_prices, time_limit_s=90, **options)
+        outcome = run_real(setup, api, claude, tmp_path, meter="api", price=price, time_limit_s=90, **options)
         costs = [prices.response(entry.model, entry.billed) or 0 for entry in api.entries]
     (budget,) = outcome.manager.budgets
     assert 0.4 * NANO < sum(costs) <= 0.6 * NANO and abs(budget.used - sum(costs)) <= len(costs) and budget.held == 0

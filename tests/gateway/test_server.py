@@ -19,6 +19,7 @@ from yarl import URL
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.server import Client, Gateway, lowered, read_request
 from tests.benchmarks.hard_cap import Counted
+from tests.metered import Metered
 from token_budget import TokenBudgetManager
 from token_budget.models import Budget, Hold, Scope, Unit, Usage, Weights
 
@@ -102,6 +103,7 @@ class Place:
 
     gateway: Gateway
     client: Client
+    attempt: Metered
     manager: TokenBudgetManager
     session: aiohttp.ClientSession
     upstream: Upstream
@@ -134,11 +136,10 @@ async def place(behave: Behave, limit: int = 1_000_000, *, enforce: bool = True)
 
     environ = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base"}
     async with Gateway(manager, Weights(), environ=environ) as gateway:
-        client = gateway.open(
-            manager.budgets, {}, on_request=lambda: None, on_usage=on_usage, on_refused=refused.append
-        )
+        attempt = Metered(manager.budgets, on_usage=on_usage, refusals=refused)
+        client = gateway.open(attempt)
         async with aiohttp.ClientSession() as session:
-            yield Place(gateway, client, manager, session, upstream, usages, refused)
+            yield Place(gateway, client, attempt, manager, session, upstream, usages, refused)
         await gateway.close(client)
         assert manager.overall is not None and manager.overall.held == 0
         assert not gateway.admission.waiting and not gateway.admission.in_flight and not client.handlers
@@ -446,9 +447,9 @@ def test_an_instances_own_exceptions_from_proxies_stay() -> None:
         async with Gateway(
             TokenBudgetManager(None, "block"), Weights(), environ={"NO_PROXY": "all.example"}
         ) as gateway:
-            handlers: Any = {"on_request": None, "on_usage": None, "on_refused": None}
-            everybody = gateway.open((), {}, **handlers)
-            own = gateway.open((), {"NO_PROXY": "own.example", "ANTHROPIC_BASE_URL": "http://own.example"}, **handlers)
+            everybody = gateway.open(Metered())
+            environ = {"NO_PROXY": "own.example", "ANTHROPIC_BASE_URL": "http://own.example"}
+            own = gateway.open(Metered(environ=environ))
             assert dict(everybody.env)["NO_PROXY"] == "all.example,127.0.0.1"
             assert dict(own.env)["NO_PROXY"] == "own.example,127.0.0.1" and own.upstream == "http://own.example"
 
@@ -467,7 +468,7 @@ def test_budgets_in_money_admit_too() -> None:
     async def main() -> None:
         async with place(answering(sse(START, END))) as here:
             cost = Budget(200_000, scope=Scope.OVERALL, unit=Unit.USD)
-            here.client.budgets, here.client.price = (*here.client.budgets, cost), prices
+            here.attempt.budgets, here.attempt.price = (*here.attempt.budgets, cost), prices
             ask = {**ASK, "model": "known"}
             assert (await here.post(ask))[0] == 200
             first = json.loads(here.upstream.bodies[-1])["max_tokens"]
@@ -477,7 +478,7 @@ def test_budgets_in_money_admit_too() -> None:
             assert status == 400 and b"overall cost budget is spent: used $0.0002/$0.0002" in said
             assert here.refused == [cost] and len(here.upstream.messages) == 1
             assert (await here.post({**ASK, "model": "unknown"}))[0] == 200
-            cost.used, here.client.budgets = 0, (cost,)
+            cost.used, here.attempt.budgets = 0, (cost,)
             for model in ("known", "unknown"):
                 assert (await here.post({**ASK, "model": model}))[0] == 200
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.run.run_events import RateLimitsRead
 from claude_orchestrator.run.state import State
-from claude_orchestrator.run.supervisor import Supervisor
 from tests.faults.test_journal import kill_in_the_middle
 from tests.harness import Workplace, run_config, run_real
 from tests.run.test_accounting import config as real_config
@@ -216,12 +216,12 @@ def test_costs_are_claudes_own_and_prices_agree_with_them(claude: str, tmp_path:
     prices = Prices()
     script: dict[str, list[Reply]] = {"greet": [Tools((Call.bash("echo hi"),)), Text()]}
 
-    def with_prices(supervisor: Supervisor) -> None:
-        supervisor.price = lambda model, usage, hour: prices.response(model, usage, written_for_1h_tokens=hour)
+    def price(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
+        return prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
 
     with StandIn(script) as api:
         options = {"overall_cost_budget": "5", "budget_enforcement_mode": "block"}
-        outcome = run_real(real_config("greet me"), api, claude, tmp_path, meter=meter, at_start=with_prices, **options)
+        outcome = run_real(real_config("greet me"), api, claude, tmp_path, meter=meter, price=price, **options)
     stated = round((outcome.only.cost_usd or 0) * NANO)
     assert outcome.only.state is State.COMPLETED and stated > 0
     (budget,) = outcome.manager.budgets
@@ -257,7 +257,7 @@ def test_a_subscriptions_limit_can_be_a_budget(percent: float, state: State) -> 
         workspace=Path("/"),
         stop_at_rate_limit=percent,
         max_parallel=1,
-        on_change=lambda supervisor: seen.append(supervisor.rate_limits),
+        on_event=lambda event: seen.append(event.limits) if isinstance(event, RateLimitsRead) else None,
     )
     assert outcome.instances[0].state is state and seen[-1]["five_hour"]["utilization"] == 85.0
     if state is State.STOPPED:

@@ -236,8 +236,8 @@ def test_silence_is_noticed_and_answers_are_none() -> None:
             return Answering(self, spec)
 
     def ask_all(supervisor: Supervisor) -> None:
-        for session in supervisor._sessions.values():
-            session._ask()
+        for runner in supervisor._runners.values():
+            runner._poller.ask()
 
     def ask_often(supervisor: Supervisor) -> None:
         loop = asyncio.get_running_loop()

@@ -22,8 +22,11 @@ from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.run.run_view import RunView, exit_code
 from claude_orchestrator.run.state import InstanceStatus, State
-from claude_orchestrator.ui import report
+from claude_orchestrator.ui import status
+from claude_orchestrator.ui.junit import junit_report
+from claude_orchestrator.ui.report_json import json_report
 from claude_orchestrator.ui.terminal import Terminal
 from tests.claude.test_tally import INIT, final, result, start
 from token_budget.text import RenderOptions, display_width
@@ -32,7 +35,7 @@ ESCAPE = re.compile(r"\033\[[0-9;]*m")
 NOW = datetime(2026, 11, 23, 16, 0, tzinfo=UTC)
 
 
-def a_run(*names: str, budget: int | None = 5000) -> report.Run:
+def a_run(*names: str, budget: int | None = 5000) -> RunView:
     """A run in which the first instance is done and the others wait."""
     entries = [{"name": name, "command": "/test"} for name in names]
     settings = Settings(overall_token_budget=budget, command_budgets=(("/test", 4000),))
@@ -44,19 +47,21 @@ def a_run(*names: str, budget: int | None = 5000) -> report.Run:
     first.next_turn()
     for event in parse(b"\n".join((INIT, start("a", 3000), final(12), result(3000, 12), b""))):
         first.apply(event)
-    manager.record("/test", first.take_delta(settings.token_weights), first.name)
+    delta = first.take_delta(settings.token_weights)
+    assert delta is not None
+    manager.record("/test", delta.amount, first.name)
     first.finish(165.0, 0, "")
-    return report.Run("run-1", plan, instances, manager, NOW, clock_at_start=100.0)
+    return RunView("run-1", plan, instances, manager, NOW, clock_at_start=100.0)
 
 
 def test_status_report() -> None:
-    lines = report.status_report(a_run("one", "two"), 165.0, RenderOptions(100))
+    lines = status.status_report(a_run("one", "two"), 165.0, RenderOptions(100))
     assert lines[0] == "STATUS after 1:05: 1 pending, 1 completed of 2; 3.0K tokens"
     assert lines[1].split() == "INSTANCE STATE MODEL TIME INPUT OUTPUT C.WRITE C.READ TOTAL TOOLS BUDGET".split()
     assert lines[2].split() == "one completed m 1:05 3.0K 12 0 0 3.0K 0 75%".split()
     assert lines[3].split() == "two pending - - 0 0 0 0 0 0 75%".split()
     assert "BUDGET STATUS" in lines[5]
-    plain = report.status_report(a_run("one", "two"), 165.0, RenderOptions(100, visuals=False))
+    plain = status.status_report(a_run("one", "two"), 165.0, RenderOptions(100, visuals=False))
     assert not any("BUDGET STATUS" in line for line in plain)
 
 
@@ -73,14 +78,14 @@ def test_status_report() -> None:
 )
 def test_no_line_is_wider_than_the_terminal(names: list[str], width: int, color: bool, ascii_only: bool) -> None:
     run = a_run(*(" ".join(name.split()) + f" {n}" for n, name in enumerate(names)))
-    lines = report.status_report(run, 200.0, RenderOptions(width, color, ascii_only), max_rows=4)
+    lines = status.status_report(run, 200.0, RenderOptions(width, color, ascii_only), max_rows=4)
     assert all(display_width(ESCAPE.sub("", line)) <= width for line in lines)
 
 
 def test_many_instances_are_cut_to_the_rows_there_are() -> None:
     run = a_run(*(f"i{n}" for n in range(30)))
     run.instances[20].begin(120.0)
-    table = report.instance_table(run, 200.0, RenderOptions(100), max_rows=5)
+    table = status.instance_table(run, 200.0, RenderOptions(100), max_rows=5)
     assert len(table) == 6 and table[1].startswith("i20 ") and table[-1] == "... and 26 more"
 
 
@@ -91,14 +96,14 @@ def test_final_report_says_how_to_go_on() -> None:
     second.session_id = "abc"
     second.decide_end(State.STOPPED, "stopped by budget: overall budget: used 6,000/5,000 tokens")
     second.finish(120.0, 1, "")
-    text = "\n".join(report.final_report(run, 165.0, RenderOptions(100)))
+    text = "\n".join(status.final_report(run, 165.0, RenderOptions(100)))
     assert "two: stopped: stopped by budget: overall budget" in text
     assert "go on with its session: claude --resume abc" in text
-    assert report.exit_code(run.instances) == 1 and report.exit_code(run.instances[:1]) == 0
+    assert exit_code(run.instances) == 1 and exit_code(run.instances[:1]) == 0
 
 
 def test_json_report_has_the_documented_keys() -> None:
-    data = report.json_report(a_run("one", "two"), NOW, 1)
+    data = json_report(a_run("one", "two"), NOW, 1)
     assert set(data) >= {"schema_version", "run_id", "started_at", "ended_at", "exit_code", "mode", "budgets"}
     assert data["budgets"]["commands"]["/test"] == {"limit": 4000, "used": 3012, "held": 0, "percentage": 75.3}
     documented = """name command base_command status reason session_id models usage cost_usd duration_s turns
@@ -112,7 +117,7 @@ def test_json_report_has_the_documented_keys() -> None:
 def test_junit_holds_hostile_text() -> None:
     run = a_run("one", "two")
     run.instances[1].skip(State.BLOCKED, "no \x1b[2J & <more>\x00")
-    root = ElementTree.fromstring(report.junit_report(run, 12.5))
+    root = ElementTree.fromstring(junit_report(run, 12.5))
     suite = root[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "0", "1")
     assert suite[1][0].get("message") == "blocked: no \\x1b[2J & <more>\\x00"

@@ -1,0 +1,36 @@
+"""What the gateway needs of an attempt at an instance whose requests pass through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from claude_orchestrator.claude.events import ApiUsage, Price
+from token_budget.models import Budget, Hold
+
+
+class MeteredAttempt(Protocol):
+    """An attempt at an instance whose API requests pass the gateway.
+
+    `environ` is the instance's own, which may name the API's address. Budgets in money apply to requests whose model
+    `price` knows.
+    """
+
+    budgets: tuple[Budget, ...]
+    environ: Mapping[str, str]
+    price: Price | None
+
+    def requested(self) -> None:
+        """A request that will be billed has come."""
+
+    def used(self, usage: ApiUsage, hold: Hold | None) -> None:
+        """A response has used so much, in all, of what was held for it."""
+
+    def refused(self, budget: Budget) -> None:
+        """A request was refused, since this budget is spent."""
+
+    async def reserve(self, hold: Hold) -> bool:
+        """Reserve a request's hold on the limits that all runs share; False if they have no room."""
+
+    def settled(self, hold: Hold) -> None:
+        """A request's hold has ended."""

@@ -1,0 +1,79 @@
+"""What displays and reports see of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from claude_orchestrator.config.plan import Plan
+from claude_orchestrator.gateway.choice import STREAM, Meter
+from claude_orchestrator.run.resume import Past
+from claude_orchestrator.run.run_events import HoldChanged, RateLimitsRead, RunEvent
+from claude_orchestrator.run.state import InstanceStatus, State
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Usage
+
+MAX_HOLD_CHANGES = 1_000
+
+
+class RunChanges:
+    """An observer that keeps what reports show besides the instances: changes of holds, and the latest rate limits."""
+
+    def __init__(self, holds: Iterable[HoldChanged] = (), rate_limits: Mapping[str, Any] | None = None) -> None:
+        self.holds = list(holds)
+        self.rate_limits: Mapping[str, Any] = rate_limits or {}
+
+    def observe(self, event: RunEvent) -> None:
+        """Keep it."""
+        match event:
+            case HoldChanged() if len(self.holds) < MAX_HOLD_CHANGES:
+                self.holds.append(event)
+            case RateLimitsRead(limits):
+                self.rate_limits = limits
+            case _:
+                pass
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as displays and reports read it at any time.
+
+    `clock_at_start` is the monotonic clock at `started_at`; `removed` are instances of an earlier start that the plan
+    no longer has.
+    """
+
+    run_id: str
+    plan: Plan
+    instances: Sequence[InstanceStatus]
+    manager: TokenBudgetManager
+    started_at: datetime
+    clock_at_start: float
+    rehearsal: bool = False
+    directory: str | None = None
+    meter: Meter = STREAM
+    removed: Sequence[Past] = ()
+    changes: RunChanges = field(default_factory=RunChanges)
+
+    @property
+    def parts(self) -> tuple[InstanceStatus | Past, ...]:
+        """The instances, and those that were removed."""
+        return (*self.instances, *self.removed)
+
+    def total_usage(self) -> tuple[Usage, bool]:
+        """The sum of all that the run has used, and whether every part of it is exact."""
+        usage, exact = Usage(), True
+        for part in self.parts:
+            usage, exact = usage + part.usage, exact and part.exact
+        return usage, exact
+
+    def total_cost_usd(self) -> float | None:
+        """The sum of what the CLI itself states, in USD; None if it states nothing."""
+        costs = [cost for part in self.parts if (cost := part.cost_usd) is not None]
+        return sum(costs) if costs else None
+
+
+def exit_code(instances: Iterable[InstanceStatus]) -> int:
+    """0 when every instance completed, else 1."""
+    return 0 if all(status.state is State.COMPLETED for status in instances) else 1

@@ -1,0 +1,101 @@
+"""Shows a run on the terminal while it runs: messages as they come, and a status report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+from claude_orchestrator.config.schedule import countdown
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.run.run_events import Launched, Level, RunEnded, RunEvent, RunStarted, StartsIn
+from claude_orchestrator.run.run_view import RunView
+from claude_orchestrator.ui import status
+from claude_orchestrator.ui.messages import message_of
+from claude_orchestrator.ui.terminal import Terminal
+
+REDRAW_EVERY_S = 0.25
+LIVE_REPORT_EVERY_S = 1.0  # without any event: times still change
+COUNTDOWN_MESSAGE_S = 60
+
+
+class MessagePrinter:
+    """An observer that prints the message about each event."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def observe(self, event: RunEvent) -> None:
+        """Print it."""
+        message = message_of(event)
+        if message is not None:
+            self._terminal.message(*message)
+
+
+class Display:
+    """An observer that keeps a status report on a live terminal, or prints one at intervals elsewhere."""
+
+    def __init__(self, terminal: Terminal, settings: Settings, view: RunView) -> None:
+        self._terminal = terminal
+        self._view = view
+        self._visuals = not settings.disable_budget_visuals
+        self._interval_s = 0.0 if terminal.quiet else settings.status_report_interval_s
+        self._reports: asyncio.Task[None] | None = None
+        self._redraw_due: asyncio.TimerHandle | None = None
+        self._drawn_at = 0.0
+        self._said_at = float("inf")
+
+    def observe(self, event: RunEvent) -> None:
+        """Show what has changed, soon."""
+        match event:
+            case RunStarted():
+                self._reports = asyncio.ensure_future(self._report_at_intervals())
+            case StartsIn(seconds):
+                self._count_down(seconds)
+            case RunEnded():
+                self._end()
+            case Launched():
+                self._terminal.show(self._lines if self._interval_s > 0 else None)
+                self._redraw_soon()
+            case _:
+                self._redraw_soon()
+
+    def _count_down(self, seconds: float) -> None:
+        line = f"Starting in {countdown(seconds)} (Ctrl-C to give up)"
+        self._terminal.show(partial(list, [line]))
+        if not self._terminal.live and self._said_at - seconds >= COUNTDOWN_MESSAGE_S:
+            self._said_at = seconds
+            self._terminal.message(Level.INFO, f"Starting in {countdown(seconds)}")
+
+    def _end(self) -> None:
+        if self._reports is not None:
+            self._reports.cancel()
+        if self._redraw_due is not None:
+            self._redraw_due.cancel()
+        self._terminal.show(None)
+
+    def _lines(self) -> list[str]:
+        options = self._terminal.render_options(visuals=self._visuals)
+        panel_rows = len(self._view.manager.budgets) + 5 if options.visuals else 0
+        rows = max(3, self._terminal.height() - panel_rows - 4)
+        return status.status_report(self._view, time.monotonic(), options, max_rows=rows)
+
+    def _redraw_soon(self) -> None:
+        """Redraw soon, a few times a second at most."""
+        if self._terminal.live and self._redraw_due is None and self._reports is not None:
+            due = max(0.0, self._drawn_at + REDRAW_EVERY_S - time.monotonic())
+            self._redraw_due = asyncio.get_running_loop().call_later(due, self._redraw)
+
+    def _redraw(self) -> None:
+        self._redraw_due = None
+        self._drawn_at = time.monotonic()
+        self._terminal.redraw()
+
+    async def _report_at_intervals(self) -> None:
+        while self._interval_s > 0:
+            await asyncio.sleep(LIVE_REPORT_EVERY_S if self._terminal.live else self._interval_s)
+            if self._terminal.live:
+                self._redraw()
+            else:
+                options = self._terminal.render_options(visuals=self._visuals)
+                self._terminal.print(status.status_report(self._view, time.monotonic(), options))

@@ -1,0 +1,46 @@
+"""The run as JUnit XML. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from xml.etree import ElementTree
+
+from claude_orchestrator.run.run_view import RunView
+from claude_orchestrator.run.state import State
+from token_budget.text import printable
+
+
+def junit_report(view: RunView, took_s: float) -> bytes:
+    """The run as JUnit XML, a test case for each instance: failures failed, errors did not get to the end."""
+    states = Counter(status.state for status in view.instances)
+    errors = sum(states[state] for state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED))
+    suite = ElementTree.Element(
+        "testsuite",
+        name="claude-orchestrator",
+        tests=str(len(view.instances)),
+        failures=str(states[State.FAILED]),
+        errors=str(errors),
+        skipped=str(states[State.BLOCKED]),
+        timestamp=view.started_at.isoformat(),
+        time=f"{took_s:.3f}",
+    )
+    for status in view.instances:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=_xml(status.spec.base_command or "prompt"), name=_xml(status.name)
+        )
+        case.set("time", f"{status.seconds(0.0):.3f}")
+        tag = {State.FAILED: "failure", State.BLOCKED: "skipped"}.get(status.state, "error")
+        if status.state is not State.COMPLETED:
+            ElementTree.SubElement(case, tag, message=_xml(f"{status.state}: {status.reason}"))
+        text = f"{status.total_tokens} tokens{'' if status.exact else ' or more'}"
+        ElementTree.SubElement(case, "system-out").text = text
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document
+
+
+def _xml(text: str) -> str:
+    """Text without what XML 1.0 cannot hold."""
+    return printable(text)

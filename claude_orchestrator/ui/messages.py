@@ -1,0 +1,73 @@
+"""What a run says to its user about each event, as a level and a line. Pure."""
+
+from __future__ import annotations
+
+from claude_orchestrator.run.run_events import (
+    AlertRaised,
+    Crossed,
+    Decided,
+    InstanceEnded,
+    Level,
+    Message,
+    RetryPlanned,
+    RunEvent,
+    RunStopping,
+    Stopping,
+)
+from claude_orchestrator.run.state import State
+from token_budget.models import Action, Budget, Scope, Unit
+
+
+def message_of(event: RunEvent) -> tuple[Level, str] | None:
+    """The message about an event; None if it needs none."""
+    match event:
+        case Message(level, text):
+            return level, text
+        case Decided():
+            return _decision(event)
+        case Crossed(budget):
+            return Level.WARNING, f"Budget exceeded for {_label(budget)} ({_figures(budget)})"
+        case Stopping(instance, _, reason, Budget()):
+            figures = reason.removeprefix("stopped by budget: ")
+            return Level.ERROR, f"BLOCK MODE: Budget exceeded for instance {instance}. Stopping. ({figures})"
+        case RunStopping(reason):
+            return Level.ERROR, f"stopping: {reason}"
+        case RetryPlanned(status, attempt, _, _):
+            return Level.WARNING, f"{status.name}: attempt {attempt} failed, {status.reason}"
+        case InstanceEnded(_, True):
+            return _ending(event)
+        case AlertRaised(text, _, already_reported) if not already_reported:
+            return Level.WARNING, text
+        case _:
+            return None
+
+
+def _decision(event: Decided) -> tuple[Level, str] | None:
+    match event:
+        case Decided(instance, Action.WAIT, reason, _):
+            return Level.INFO, f"{instance} waits: {reason}"
+        case Decided(instance, Action.BLOCK, reason, _):
+            return Level.ERROR, f"BLOCK MODE: Budget exceeded for instance {instance}. Skipping. ({reason})"
+        case Decided(instance, Action.WARN, reason, Budget() as budget):
+            would = f"Budget would be exceeded for {_label(budget)} ({_figures(budget)})"
+            return Level.WARNING, f"{would}: instance {instance} starts anyway ({reason})"
+        case _:
+            return None
+
+
+def _ending(event: InstanceEnded) -> tuple[Level, str]:
+    status = event.status
+    text = f"{status.name}: {status.state} after {status.this_attempt.seconds:.1f} s, {status.total_tokens:,} tokens"
+    level = Level.INFO if status.state is State.COMPLETED else Level.ERROR
+    return level, f"{text}: {status.reason}" if status.reason else text
+
+
+def _label(budget: Budget) -> str:
+    return budget.label.replace("overall", "overall session") if budget.scope is Scope.OVERALL else budget.label
+
+
+def _figures(budget: Budget) -> str:
+    """`used: 1200/1000 tokens`, as the reference document has it."""
+    if budget.unit is Unit.USD:
+        return f"used: {budget.figures()}"
+    return f"used: {budget.used}/{budget.limit} tokens"

@@ -1,0 +1,52 @@
+"""Writes a run's reports at its end: the final report on the terminal, and the files that were asked for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_orchestrator.run.controller import RunResult
+from claude_orchestrator.run.run_events import Level
+from claude_orchestrator.ui import status
+from claude_orchestrator.ui.junit import junit_report
+from claude_orchestrator.ui.report_json import json_report
+from claude_orchestrator.ui.terminal import Terminal
+from token_budget.files import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Where the reports of a run go."""
+
+    terminal: Terminal
+    visuals: bool = True
+    report: Path | None = None
+    junit: Path | None = None
+
+    def write(self, result: RunResult) -> int:
+        """Write them; returns the run's exit code, or 1 if the run succeeded and a file cannot be written."""
+        options = self.terminal.render_options(visuals=self.visuals)
+        self.terminal.print(status.final_report(result.view, time.monotonic(), options))
+        code = result.exit_code
+        files: list[tuple[Path | None, Callable[[RunResult], bytes]]] = [(self.report, _json), (self.junit, _junit)]
+        for path, content in files:
+            if path is None:
+                continue
+            try:
+                write_atomically(path, [content(result)])
+            except OSError as error:
+                self.terminal.message(Level.ERROR, f"{path}: cannot be written: {error.strerror or error}")
+                code = code or 1
+        return code
+
+
+def _json(result: RunResult) -> bytes:
+    data = json_report(result.view, result.ended_at, result.exit_code)
+    return json.dumps(data, indent=2).encode() + b"\n"
+
+
+def _junit(result: RunResult) -> bytes:
+    return junit_report(result.view, result.seconds)

@@ -1,0 +1,111 @@
+"""The run as JSON data. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from claude_orchestrator.run.run_view import RunView
+from claude_orchestrator.run.state import InstanceStatus, rate_limit_rows
+from claude_orchestrator.ui.status import resume_hint
+from token_budget.models import Budget, Scope, Unit, Usage
+from token_budget.text import decimal_usd
+
+SCHEMA_VERSION = 1
+
+
+def json_report(view: RunView, ended_at: datetime, code: int) -> dict[str, Any]:
+    """The run as JSON data, `schema_version` 1. Times are ISO 8601 with the offset; costs are the CLI's own, in USD."""
+    usage, exact = view.total_usage()
+    manager = view.manager
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": view.run_id,
+        "rehearsal": view.rehearsal,
+        "started_at": view.started_at.isoformat(),
+        "ended_at": ended_at.isoformat(),
+        "exit_code": code,
+        "mode": manager.enforcement_mode,
+        "meter": {"kind": view.meter.kind, "reason": view.meter.reason},
+        "budgets": {
+            "overall": _budget(manager.overall) if manager.overall else None,
+            "windows": {str(budget.scope): _budget(budget) for budget in manager.windows if budget.unit is Unit.TOKENS},
+            "commands": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.COMMAND).items()},
+            "instances": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.INSTANCE).items()},
+            "costs": [_cost_budget(budget) for budget in manager.budgets if budget.unit is Unit.USD],
+        },
+        "instances": [_instance(status, rehearsal=view.rehearsal) for status in view.instances],
+        "removed_instances": [
+            {
+                "name": past.name,
+                "status": str(past.state),
+                "usage": _usage(past.usage, exact=past.exact),
+                "cost_usd": past.cost_usd,
+            }
+            for past in view.removed
+        ],
+        "adjustments": [change.text for change in view.changes.holds],
+        "rate_limits": [
+            {"name": name, "used_percent": used, "resets_at": resets or None}
+            for name, used, resets in rate_limit_rows(view.changes.rate_limits)
+        ],
+        "totals": {**_usage(usage, exact=exact), "cost_usd": view.total_cost_usd()},
+    }
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    return {
+        "limit": budget.limit,
+        "used": budget.used,
+        "held": budget.held,
+        "percentage": round(budget.percentage, 2),
+    }
+
+
+def _cost_budget(budget: Budget) -> dict[str, Any]:
+    """A budget in money: each amount in USD as a decimal string, and as whole nano-dollars."""
+    figures = {"limit": budget.limit, "used": budget.used, "held": budget.held}
+    return {
+        "scope": str(budget.scope),
+        "key": budget.key or None,
+        **{f"{name}_usd": decimal_usd(nano_usd) for name, nano_usd in figures.items()},
+        **{f"{name}_nano_usd": nano_usd for name, nano_usd in figures.items()},
+        "percentage": round(budget.percentage, 2),
+    }
+
+
+def _usage(usage: Usage, *, exact: bool) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "total_tokens": usage.total_tokens,
+        "exact": exact,
+    }
+
+
+def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
+    return {
+        "name": status.name,
+        "description": status.spec.description,
+        "command": status.spec.command,
+        "base_command": status.spec.base_command,
+        "status": str(status.state),
+        "reason": status.reason,
+        "session_id": status.session_id,
+        "resume": None if rehearsal else resume_hint(status),
+        "models": list(status.models),
+        "usage": _usage(status.usage, exact=status.exact),
+        "usage_source": "api" if status.tally.metered else "stream",
+        "cost_usd": status.cost_usd,
+        "attempts": status.attempts,
+        "duration_s": round(status.seconds(0.0), 3) if status.launched else None,
+        "turns": status.model_turns,
+        "tool_calls": status.tool_calls,
+        "tools": dict(status.tools.most_common()),
+        "permission_denials": list(status.permission_denials),
+        "broken_lines": status.bad_lines,
+        "exit_code": status.exit_code,
+        "log": status.log,
+    }

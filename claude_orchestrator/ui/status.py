@@ -1,0 +1,223 @@
+"""The run as text: the status report, the table of instances, the final report. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from claude_orchestrator.run.run_events import HoldChanged
+from claude_orchestrator.run.run_view import RunView
+from claude_orchestrator.run.state import InstanceStatus, State, rate_limit_rows
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Budget
+from token_budget.text import RenderOptions, display_width, fit, format_tokens, printable
+from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color, render_budget_panel
+
+HOLD_CHANGES_SHOWN = 10
+STATE_COLORS = {
+    State.COMPLETED: GREEN,
+    State.RUNNING: "\033[36m",
+    State.WAITING: YELLOW,
+    State.PENDING: "",
+}
+
+
+def status_report(view: RunView, now: float, options: RenderOptions, *, max_rows: int | None = None) -> list[str]:
+    """A status report as lines no wider than `options.width`; `now` is of the supervisor's clock."""
+    usage, exact = view.total_usage()
+    states = Counter(status.state for status in view.instances)
+    counts = ", ".join(f"{states[state]} {state}" for state in State if states[state])
+    title = "REHEARSAL" if view.rehearsal else "STATUS"
+    head = (
+        f"{title} after {_duration(now - view.clock_at_start)}: {counts} of {len(view.instances)}; "
+        f"{_at_least(exact)}{format_tokens(usage.total_tokens)} tokens"
+    )
+    lines = [
+        fit(head, options.width, ellipsis=_dots(options)).rstrip(),
+        *instance_table(view, now, options, max_rows=max_rows),
+    ]
+    waiting = [status for status in view.instances if status.state is State.WAITING and status.failed_before]
+    lines += [fit(f"{status.name}: {status.reason}", options.width, ellipsis=_dots(options)) for status in waiting[:5]]
+    if options.visuals:
+        width = min(options.width, 77)
+        lines += render_budget_panel(view.manager, width=width, color=options.color, ascii_only=options.ascii_only)
+    return lines
+
+
+def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]:
+    """The final summary: table, totals, what went wrong and how to go on, where the logs are."""
+    usage, exact = view.total_usage()
+    lines = status_report(view, now, options)
+    for status in view.instances:
+        if status.state is not State.COMPLETED:
+            lines.append(f"{printable(status.name)}: {status.state}: {printable(status.reason)}")
+            how = resume_hint(status)
+            if how and not view.rehearsal:
+                lines.append(f"  go on with its session: {printable(how)}")
+        if status.permission_denials:
+            denied = ", ".join(f"{name} x{n}" for name, n in Counter(status.permission_denials).items())
+            lines.append(f"{printable(status.name)}: permission denied for {printable(denied)}")
+        if status.bad_lines:
+            lines.append(f"{printable(status.name)}: {status.bad_lines} broken lines in its stream were skipped")
+    lines += [
+        f"{printable(past.name)}: not in the config any more; {_at_least(past.exact)}{past.usage.total_tokens:,} tokens"
+        for past in view.removed
+    ]
+    lines += _hold_changes(view.changes.holds)
+    lines += [
+        f"Subscription: {printable(name)} {used:g} % used" + (f", resets at {printable(resets)}" if resets else "")
+        for name, used, resets in rate_limit_rows(view.changes.rate_limits)
+    ]
+    cost = view.total_cost_usd()
+    lines.append(
+        f"Total: {_at_least(exact)}{usage.total_tokens:,} tokens (input {usage.input_tokens:,}, "
+        f"output {usage.output_tokens:,}, cache write {usage.cache_creation_input_tokens:,}, "
+        f"cache read {usage.cache_read_input_tokens:,})" + (f", ${cost:.4f} as claude reckons" if cost else "")
+    )
+    if view.directory:
+        lines.append(f"Logs: {printable(view.directory)}")
+    return lines
+
+
+def _hold_changes(changes: Sequence[HoldChanged]) -> list[str]:
+    """The changes of holds; those that grew several times in a line each."""
+    grown: dict[str, list[int]] = {}
+    texts = []
+    for change in changes:
+        if change.more_tokens:
+            grown.setdefault(change.instance, []).append(change.more_tokens)
+        else:
+            texts.append(change.text)
+    texts += [
+        f"hold of {name} up {'once' if len(more) == 1 else f'{len(more)} times'}, by {sum(more):,} tokens in all"
+        for name, more in grown.items()
+    ]
+    lines = [f"Adjusted: {printable(text)}" for text in texts[:HOLD_CHANGES_SHOWN]]
+    left = len(texts) - len(lines)
+    return [*lines, f"... and {left} more adjustments (in the JSON report)"] if left else lines
+
+
+def resume_hint(status: InstanceStatus) -> str | None:
+    """How to go on with the session of an instance that was launched and did not complete."""
+    ended_early = status.state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED, State.FAILED)
+    if not ended_early or status.session_id is None or not status.launched:
+        return None
+    return f"claude --resume {shlex.quote(status.session_id)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    width: int
+    keep: int  # the higher, the longer it stays when the terminal is narrow
+    left: bool = False
+
+
+_COLUMNS = (
+    _Column("INSTANCE", 12, 9, left=True),
+    _Column("STATE", 9, 8, left=True),
+    _Column("MODEL", 12, 1, left=True),
+    _Column("TIME", 6, 5),
+    _Column("INPUT", 7, 3),
+    _Column("OUTPUT", 7, 4),
+    _Column("C.WRITE", 7, 2),
+    _Column("C.READ", 7, 2),
+    _Column("TOTAL", 8, 7),
+    _Column("TOOLS", 5, 3),
+    _Column("BUDGET", 6, 6),
+)
+_NAME_WIDTH = 32
+
+
+def instance_table(view: RunView, now: float, options: RenderOptions, *, max_rows: int | None = None) -> list[str]:
+    """A row for each instance; with `max_rows`, those at work first and the rest as a count."""
+    columns = list(_COLUMNS)
+    while sum(column.width + 1 for column in columns) - 1 > options.width and len(columns) > 2:
+        columns.remove(min(columns, key=lambda column: column.keep))
+    names = max((display_width(printable(status.name)) for status in view.instances), default=0)
+    spare = options.width - sum(column.width + 1 for column in columns) + 1
+    name_width = max(4, columns[0].width + min(spare, max(0, min(names, _NAME_WIDTH) - columns[0].width)))
+    shown = list(view.instances)
+    if max_rows is not None and len(shown) > max_rows:
+        order = {State.RUNNING: 0, State.WAITING: 1, State.FAILED: 2, State.STOPPED: 2, State.BLOCKED: 2}
+        shown = sorted(shown, key=lambda status: order.get(status.state, 3))[: max(1, max_rows - 1)]
+    lines = [_cells([column.title for column in columns], columns, name_width, options)]
+    lines += [_row(view.manager, status, now, columns, name_width, options) for status in shown]
+    if len(shown) < len(view.instances):
+        lines.append(f"... and {len(view.instances) - len(shown)} more")
+    return lines
+
+
+def _row(
+    manager: TokenBudgetManager,
+    status: InstanceStatus,
+    now: float,
+    columns: list[_Column],
+    name_width: int,
+    options: RenderOptions,
+) -> str:
+    usage = status.usage
+    command, name = status.spec.base_command, status.name
+    tightest = _tightest(manager.budgets_for(command, name))
+    values = {
+        "INSTANCE": status.name,
+        "STATE": "retrying" if status.retry and status.state is State.RUNNING else str(status.state),
+        "MODEL": _short_model(status.models[0]) if status.models else "-",
+        "TIME": _duration(status.seconds(now)) if status.launched else "-",
+        "INPUT": format_tokens(usage.input_tokens),
+        "OUTPUT": format_tokens(usage.output_tokens),
+        "C.WRITE": format_tokens(usage.cache_creation_input_tokens),
+        "C.READ": format_tokens(usage.cache_read_input_tokens),
+        "TOTAL": _at_least(status.exact) + format_tokens(usage.total_tokens),
+        "TOOLS": str(status.tool_calls),
+        "BUDGET": f"{int(tightest.percentage)}%" if tightest else "-",
+    }
+    colors = {"STATE": STATE_COLORS.get(status.state, RED)}
+    if tightest:
+        colors["BUDGET"] = budget_color(tightest.percentage)
+    return _cells([values[column.title] for column in columns], columns, name_width, options, colors)
+
+
+def _cells(
+    values: list[str],
+    columns: list[_Column],
+    name_width: int,
+    options: RenderOptions,
+    colors: Mapping[str, str] | None = None,
+) -> str:
+    cells = []
+    for value, column in zip(values, columns, strict=True):
+        width = name_width if column.title == "INSTANCE" else column.width
+        cell = fit(value, width, ellipsis=_dots(options))
+        if not column.left:
+            cell = cell.strip().rjust(width)
+        color = (colors or {}).get(column.title) if options.color else None
+        cells.append(f"{color}{cell}{RESET}" if color else cell)
+    return " ".join(cells).rstrip()
+
+
+def _tightest(budgets: Iterable[Budget]) -> Budget | None:
+    return max(budgets, key=lambda budget: budget.percentage, default=None)
+
+
+def _dots(options: RenderOptions) -> str:
+    return "..." if options.ascii_only else "…"
+
+
+def _at_least(exact: bool) -> str:
+    return "" if exact else ">="
+
+
+def _short_model(model: str) -> str:
+    return model.removeprefix("claude-").partition("[")[0]
+
+
+def _duration(seconds: float) -> str:
+    """`59s`, `3:25` or `1:02:25`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,35 @@
+"""An attempt at an instance, for tests of the gateway: what it would be told is kept, or passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from claude_orchestrator.claude.events import ApiUsage, Price
+from token_budget.models import Budget, Hold
+
+
+@dataclass
+class Metered:
+    """A MeteredAttempt; every request finds room on the shared limits unless `shared` says otherwise."""
+
+    budgets: tuple[Budget, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
+    price: Price | None = None
+    on_usage: Callable[[ApiUsage, Hold | None], None] = lambda usage, hold: None
+    refusals: list[Budget] = field(default_factory=list)
+
+    def requested(self) -> None:
+        pass
+
+    def used(self, usage: ApiUsage, hold: Hold | None) -> None:
+        self.on_usage(usage, hold)
+
+    def refused(self, budget: Budget) -> None:
+        self.refusals.append(budget)
+
+    async def reserve(self, hold: Hold) -> bool:
+        return True
+
+    def settled(self, hold: Hold) -> None:
+        pass

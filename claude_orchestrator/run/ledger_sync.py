@@ -372,7 +372,7 @@ class LedgerSync:
         try:
             return asyncio.get_running_loop().run_in_executor(self._thread, work)
         except RuntimeError as error:  # "can't start new thread"
-            raise LedgerError(f"cannot be written: {error}") from None
+            raise LedgerError(f"{self._ledger and self._ledger.name}: {error}") from None
 
     def _failed(self, error: LedgerError) -> None:
         if not self._reported:

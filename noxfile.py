@@ -39,6 +39,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure the branches that the fast tests reach, and check the pure modules."""
+    session.install("-e", ".[dev]")
+    session.run("bash", ".ci/coverage", external=True)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation site into build/site, or serve it: `nox -s docs -- serve`."""
     session.install("-e", ".[docs]")

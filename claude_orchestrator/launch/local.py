@@ -75,9 +75,9 @@ class Launcher(Protocol):
         """Start one instance. Raises OSError where that is not possible."""
 
 
-def control_request(request_id: str, subtype: str) -> dict[str, Any]:
+def control_request(request_id: str, subtype: str, **more: object) -> dict[str, Any]:
     """A control request of the CLI's streaming input: `get_usage`, `interrupt`."""
-    return {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype}}
+    return {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **more}}
 
 
 def use_pidfd_watcher() -> None:

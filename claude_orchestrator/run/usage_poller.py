@@ -35,7 +35,7 @@ class UsagePoller:
         """Ask now."""
         self.close()
         self._asked_at, self._asking = asyncio.get_running_loop().time(), True
-        self._send(control_request("usage", "get_usage"))
+        self._send(control_request("usage", "get_usage", skip_behaviors=True))
 
     def observe(self, event: Event) -> None:
         """Ask soon if the event may stand for API calls that the stream does not show."""

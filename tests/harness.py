@@ -17,8 +17,9 @@ from typing import Any
 
 from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.given import Given
 from claude_orchestrator.config.plan import Plan, make_manager, make_plan
-from claude_orchestrator.config.settings import Given, Settings, merge
+from claude_orchestrator.config.settings import Settings, merge
 from claude_orchestrator.gateway.server import Gateway
 from claude_orchestrator.launch.local import Launcher, LocalLauncher
 from claude_orchestrator.run.bus import Bus

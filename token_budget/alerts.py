@@ -10,24 +10,6 @@ from token_budget.models import Budget, Unit
 from token_budget.text import NANO, printable
 
 SCHEMA_VERSION = 1
-MAX_THRESHOLD = 1000
-
-
-def parse_thresholds(text: str) -> tuple[int, ...]:
-    """Read percentages such as `50,80,95`, sorted and each once; nothing or `off` gives ().
-
-    Raises ValueError with one line that begins with `--alert-at:`.
-    """
-    text = text.strip()
-    if text in ("", "off"):
-        return ()
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if not (part.isascii() and part.isdigit() and len(part) <= 4 and 1 <= int(part) <= MAX_THRESHOLD):
-            raise ValueError(
-                f"--alert-at: expected percentages from 1 to {MAX_THRESHOLD} (50,80,95) or off, got {part!r}"
-            )
-    return tuple(sorted({int(part) for part in parts}))
 
 
 def parse_webhook(url: str) -> str:

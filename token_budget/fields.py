@@ -5,7 +5,6 @@ A kind reads what was typed (`50k`, `$2.50`) and what stands in JSON (`50000`, `
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -13,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from token_budget.budget_manager import MODES
-from token_budget.models import MAX_LIMIT, WEIGHT_KEYS, Weights
-from token_budget.pricing import MAX_USD, parse_usd, usd_to_nano
+from token_budget.models import MAX_LIMIT, MAX_USD, WEIGHT_KEYS, Weights
 from token_budget.text import format_usd, printable
 
 MAX_PERCENT = 1000
@@ -60,6 +58,8 @@ class Field:
 
 def show_json(value: object) -> str:
     """A value as JSON, short enough for an error line."""
+    import json  # only for a slip
+
     text = json.dumps(value, ensure_ascii=True, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -126,6 +126,8 @@ TOKENS = whole_number(1, MAX_LIMIT)
 
 def _read_usd(value: object) -> int:
     """US dollars as nano-dollars: text exactly, numbers of JSON to the nearest."""
+    from token_budget.pricing import parse_usd, usd_to_nano  # with decimals, which --help does not need
+
     if isinstance(value, str):
         try:
             return parse_usd(value)

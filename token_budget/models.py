@@ -54,6 +54,7 @@ class Usage:
 
 
 MAX_LIMIT = 10**15  # tokens: more is a slip, and sums of more would not fit the ledger
+MAX_USD = 1_000_000  # in one budget: more is a slip
 _MILLIONTHS = 1_000_000
 WEIGHT_KEYS = {
     "input": "input_tokens",

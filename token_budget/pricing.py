@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from importlib.util import find_spec
 
-from token_budget.models import Usage
+from token_budget.models import MAX_USD, Usage
 
-MAX_USD = 1_000_000
 EXTRA = "the extra cost (pip install 'claude-orchestrator[cost]')"
 UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts of the CLI's own, and rehearsed answers
 

@@ -54,7 +54,7 @@ def launch_argv(claude_bin: str, options: ClaudeOptions) -> tuple[str, ...]:
         "disallowedTools": ",".join(options.disallowed_tools) or None,
     }
     args = [f"--{option}={value}" for option, value in single.items() if value is not None]
-    args += [f"--mcp-config={config}" for config in options.mcp_config if not _is_json(config)]
+    args += [f"--mcp-config={config}" for config in options.mcp_config if not is_json(config)]
     if options.worktree is True:
         args.append("--worktree")
     elif options.worktree:
@@ -64,7 +64,7 @@ def launch_argv(claude_bin: str, options: ClaudeOptions) -> tuple[str, ...]:
 
 def private_options(options: ClaudeOptions) -> tuple[tuple[str, str], ...]:
     """Options whose texts may be secret. They go by file: everybody on the machine can read a process's arguments."""
-    servers = tuple(("mcp-config", config) for config in options.mcp_config if _is_json(config))
+    servers = tuple(("mcp-config", config) for config in options.mcp_config if is_json(config))
     system = options.append_system_prompt
     return (*servers, *((("append-system-prompt", system),) if system is not None else ()))
 
@@ -76,5 +76,6 @@ def resume_argv(argv: tuple[str, ...], session_id: str) -> tuple[str, ...]:
     return tuple(args)
 
 
-def _is_json(mcp_config: str) -> bool:
+def is_json(mcp_config: str) -> bool:
+    """Whether an `mcp_config` is the object itself, as text, and no file."""
     return mcp_config.startswith("{")

@@ -1,15 +1,20 @@
-"""What must be there before anything starts: the workspace, folders to work in, places to write.
+"""What has to be there before anything starts: the workspace, folders to work in, files to read, places to write.
 
-What a path is, is asked of os.path: a Path raises OSError where a name is too long, or a folder closed.
+os.path answers what a path is, because a Path raises OSError where a name is too long or a folder is closed.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from claude_orchestrator.claude.argv import is_json
+from claude_orchestrator.config.config import Config
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.errors import UserError
+
+MAX_MCP_BYTES = 1024 * 1024
 
 
 def check_workspace(workspace: Path) -> None:
@@ -20,15 +25,51 @@ def check_workspace(workspace: Path) -> None:
         raise UserError(f"--workspace: {workspace}: not a folder")
 
 
-def check_plan(plan: Plan, source: str) -> None:
-    """Refuse a plan whose folders are missing; all of them at once."""
-    errors = [
-        f"{source}: instances[{spec.index}].cwd: {spec.cwd}: no such folder"
-        for spec in plan.specs
-        if not os.path.isdir(spec.cwd)
+def check_plan(plan: Plan, config: Config) -> None:
+    """Refuse what claude would refuse at its start: folders and MCP configs that are missing. All of them at once."""
+    faults = [
+        f"{config.source}: instances[{spec.index}].{fault}"
+        for spec, instance in zip(plan.specs, config.instances, strict=True)
+        for fault in _faults(spec.cwd, instance.mcp_config)
     ]
-    if errors:
-        raise UserError(*errors)
+    if faults:
+        raise UserError(*faults)
+
+
+def _faults(cwd: str, mcp_config: tuple[str, ...]) -> Iterator[str]:
+    if not os.path.isdir(cwd):
+        yield f"cwd: {cwd}: no such folder"
+        return
+    for config in mcp_config:
+        if not is_json(config):
+            fault = _fault_of_mcp_file(Path(cwd, config))
+            yield from [f"mcp_config: {config}: {fault}"] if fault else []
+
+
+def _fault_of_mcp_file(path: Path) -> str | None:
+    from claude_orchestrator.config.kinds import MCP
+    from token_budget.fields import BadValue
+    from token_budget.usage.json_file import JsonFileError, parse_json, read_bytes
+
+    try:
+        MCP.read(parse_json(read_bytes(path, MAX_MCP_BYTES), path.name, dict))
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except (JsonFileError, BadValue) as error:
+        return str(error)
+    return None
+
+
+def doubts(plan: Plan, config: Config, environ: Mapping[str, str]) -> Iterator[str]:
+    """Warnings of what claude refuses at its start on most machines."""
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    for spec, instance in zip(plan.specs, config.instances, strict=True):
+        cwd = Path(spec.cwd)
+        if instance.worktree and not any(os.path.lexists(folder / ".git") for folder in (cwd, *cwd.parents)):
+            yield f"{spec.name}: worktree: {cwd} is in no git repository: claude refuses that, unless a hook makes one"
+        sandbox = {**environ, **dict(spec.env)}.get("IS_SANDBOX")
+        if root and instance.permission_mode == "bypassPermissions" and not sandbox:
+            yield f"{spec.name}: claude refuses permission_mode bypassPermissions as root, unless IS_SANDBOX=1 is set"
 
 
 def check_output_dir(path: Path) -> None:

@@ -14,6 +14,7 @@ import click
 from claude_orchestrator import __version__
 from claude_orchestrator.cli.options import OPTIONS, SINGLE_OPTIONS, Options, make_command
 from claude_orchestrator.config.fields import CONFIG_NAME, PROGRAM
+from claude_orchestrator.config.given import Given
 from claude_orchestrator.errors import UserError
 from token_budget import places
 from token_budget.text import printable
@@ -21,7 +22,7 @@ from token_budget.text import printable
 if TYPE_CHECKING:
     from claude_orchestrator.config.config import Config
     from claude_orchestrator.config.plan import LaunchSpec, Plan
-    from claude_orchestrator.config.settings import Given, Settings
+    from claude_orchestrator.config.settings import Settings
     from claude_orchestrator.gateway.choice import Meter
     from claude_orchestrator.run.resume import History
     from claude_orchestrator.run.run_dir import EarlierRun
@@ -123,8 +124,6 @@ def _earlier(options: Options, output_dir: Path, terminal: Terminal) -> EarlierR
 def _given_before(earlier: EarlierRun | None) -> dict[str, Given]:
     if earlier is None:
         return {}
-    from claude_orchestrator.config.settings import Given
-
     header = earlier.history.header
     return {name: Given(value, f"run {header['run']}") for name, value in header["settings"].items()}
 
@@ -244,14 +243,15 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     from token_budget.pricing import EXTRA
 
     options, settings = loaded.options, loaded.settings
-    checks.check_plan(planned.plan, loaded.config.source)
+    checks.check_plan(planned.plan, loaded.config)
     checks.check_output_dir(loaded.output_dir)
     for option in ("report", "junit"):
         if options[option] is not None:
             checks.check_writable(f"--{option}", options[option])
     meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
     lacks = None if options["rehearse"] else versions.check_version(planned.claude)
-    warnings = [*planned.plan.warnings, *([lacks] if lacks else [])]
+    doubts = () if options["rehearse"] else checks.doubts(planned.plan, loaded.config, os.environ)
+    warnings = [*planned.plan.warnings, *([lacks] if lacks else []), *doubts]
     if settings.in_money and planned.prices is None:
         warnings.append(f"budgets in money without {EXTRA}: what claude states no cost of has none")
     return Checked(meter, warnings, private=lacks is None)

@@ -11,10 +11,9 @@ from click.core import ParameterSource
 
 from claude_orchestrator import __version__
 from claude_orchestrator.config.fields import CONFIG_NAME, ENV_PREFIX, PROGRAM, SETTINGS, SINGLE, Setting
+from claude_orchestrator.config.given import ENVIRONMENT, Given, read_given
 from claude_orchestrator.config.kinds import FILE, FLAG
-from claude_orchestrator.config.settings import ENVIRONMENT, Given
 from claude_orchestrator.errors import UserError
-from token_budget.fields import BadValue
 
 OPTIONS = {setting.param: setting for setting in SETTINGS if setting.option}
 SINGLE_OPTIONS = tuple(param for param, setting in OPTIONS.items() if setting.group == SINGLE)
@@ -135,23 +134,21 @@ def _completion(choices: tuple[str, ...]) -> Callable[[click.Context, click.Para
 
 
 def _read(ctx: click.Context, prompt: str | None, params: Mapping[str, Any]) -> Options:
-    """What was given, read and checked as far as it is no setting of the run. Raises UserError with every fault."""
+    """What was given, read and checked. Raises UserError with every fault."""
     given: dict[str, Given] = {}
     values: dict[str, Any] = {}
     faults: list[str] = []
     for param, setting in OPTIONS.items():
-        values[param] = setting.default if setting.kind is not FLAG else bool(setting.default)
+        value = setting.default if setting.kind is not FLAG else bool(setting.default)
         origin = _ORIGINS.get(ctx.get_parameter_source(param) or ParameterSource.DEFAULT)
-        if origin is None or params[param] is None:
-            continue
-        given[param] = Given(params[param], origin)
-        if setting.run:
-            continue
-        try:
-            values[param] = setting.kind.read(params[param])
-        except BadValue as error:
-            label = setting.variable if origin == ENVIRONMENT else f"--{setting.option}"
-            faults += [f"{label}: {why}" for _, why in error.faults]
+        if origin is not None and params[param] is not None:
+            given[param] = Given(params[param], origin)
+            try:
+                value = read_given(setting, given[param])
+            except UserError as error:
+                faults += error.lines
+        if not setting.run:
+            values[param] = value
     if faults:
         raise UserError(*faults)
-    return Options(prompt, {param: value for param, value in values.items() if not OPTIONS[param].run}, given)
+    return Options(prompt, values, given)

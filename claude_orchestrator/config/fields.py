@@ -116,8 +116,13 @@ def _only_option(option: str, kind: Kind, text: str, group: str, metavar: str = 
 
 
 def _any_case(kind: Kind) -> Kind:
-    """A choice that is typed, in which case does not matter."""
-    return replace(kind, read=lambda value: kind.read(value.lower() if isinstance(value, str) else value))
+    """A choice that may be typed in capitals, too."""
+
+    def read(value: object) -> Any:
+        lower = value.lower() if isinstance(value, str) else value
+        return kind.read(lower if lower in kind.choices else value)
+
+    return replace(kind, read=read)
 
 
 SETTINGS: tuple[Setting, ...] = (

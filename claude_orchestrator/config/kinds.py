@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -201,6 +199,8 @@ def read_object(value: object, kinds: Mapping[str, Kind]) -> dict[str, Any]:
 
 
 def _hint(key: str, known: Iterable[str]) -> str:
+    import difflib  # only for a slip
+
     near = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
 
@@ -245,6 +245,8 @@ def _read_mcp(value: object) -> tuple[str, ...]:
     if isinstance(value, dict):
         if not isinstance(value.get("mcpServers"), dict):
             raise BadValue(("", "expected an object with mcpServers, itself an object of servers by name"))
+        import json  # only where a config has such an object
+
         return (json.dumps(value),)
     if isinstance(value, list):
         files: tuple[str, ...] = list_of(LINE).read(value)

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.fields import BUDGET, DEFAULTS, RUN, Setting
+from claude_orchestrator.config.given import Given, read_given
 from claude_orchestrator.errors import UserError
-from token_budget.fields import BadValue, Kind, show_json
 from token_budget.models import Weights
 
 if TYPE_CHECKING:
     from token_budget.usage.profiles import Profile
 
-ENVIRONMENT = "environment"
 _D: Mapping[str, Any] = DEFAULTS
 
 
@@ -73,14 +72,6 @@ class Settings:
                 yield name, setting.kind.element.show(limit), self.origins[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A value as it was typed, and where: `option`, `environment`, or an earlier run."""
-
-    value: Any
-    origin: str
-
-
 class _Merged:
     """Values by name, the later over the earlier; limits by command are merged key by key."""
 
@@ -101,20 +92,10 @@ class _Merged:
 
     def read(self, setting: Setting, given: Given) -> None:
         """Take a value as it was typed, or note what is wrong with it."""
-        label = setting.variable if given.origin == ENVIRONMENT else f"--{setting.option}"
         try:
-            if setting.kind.element is None:
-                self.put(setting, setting.kind.read(given.value), given.origin)
-                return
-        except BadValue as error:
-            self.faults += [f"{label}: {why}" for _, why in error.faults]
-            return
-        for text in given.value:
-            try:
-                key, limit = parse_limit(text, setting.kind.element)
-                self.put(setting, {key: limit}, given.origin)
-            except BadValue as error:
-                self.faults += [f"{label}: {why}" for _, why in error.faults]
+            self.put(setting, read_given(setting, given), given.origin)
+        except UserError as error:
+            self.faults += error.lines
 
 
 def merge(
@@ -149,16 +130,3 @@ def merge(
     limits = {setting.name: () for setting in RUN if setting.kind.element is not None}
     values = {name: tuple(value.items()) if name in limits else value for name, value in merged.values.items()}
     return Settings(**limits | values, origins=origins)
-
-
-def parse_limit(text: str, kind: Kind) -> tuple[str, Any]:
-    """`/cmd=LIMIT` as key and limit; the last `=` splits. Raises BadValue."""
-    key, separator, limit = text.rpartition("=")
-    if not separator:
-        raise BadValue(("", f"expected KEY=N such as /test=50k, got {show_json(text)}"))
-    if not key.strip():
-        raise BadValue(("", f"the command before '=' is empty in {show_json(text)}"))
-    try:
-        return key.strip(), kind.read(limit.strip())
-    except BadValue as error:
-        raise BadValue(*((place, f"{why} in {show_json(text)}") for place, why in error.faults)) from None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.errors import UserError
 
-METERS = ("auto", "api", "stream")
 EXTRA = "the extra gateway (pip install 'claude-orchestrator[gateway]')"
 # providers that claude talks to without ANTHROPIC_BASE_URL
 CLOUDS = {

@@ -7,6 +7,7 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -370,3 +371,87 @@ def test_ascii_terminal(place: Workplace) -> None:
 def test_start_at_waits(place: Workplace) -> None:
     done = place.run("hello", "--start-at", "1s")
     assert done.returncode == 0 and "INFO: Starting in 0:01" in done.stderr
+
+
+# -- what the machine must have, and names of the program --
+
+
+def test_values_as_people_write_them_in_options_and_environment(place: Workplace) -> None:
+    args = ("--dry-run", "--overall-token-budget", "1.5M", "--overall-cost-budget", "$2.50", "--adjust", "fair")
+    budgets = ("--command-budget", "/test=20k", "--command-cost-budget", "/test=$1.50", "--log-level", "WARNING")
+    done = place.run("/test", *args, *budgets, CLAUDE_ORCHESTRATOR_TIMEOUT="5m")
+    flat = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "overall_token_budget 1500000 (option)",
+        "overall_cost_budget $2.50 (option)",
+        "hold_policy fair (option)",
+        "timeout_s 300.0 (environment)",
+        "command_budgets[/test] 20000 (option)",
+        "command_cost_budgets[/test] $1.50 (option)",
+    ):
+        assert line in flat
+
+
+def test_all_faults_of_the_command_line_at_once(place: Workplace) -> None:
+    args = ("--overall-token-budget", "0.5", "--session-id", "label", "--retries", "101")
+    done = place.run("hello", *args, CLAUDE_ORCHESTRATOR_MAX_PARALLEL="many")
+    assert done.returncode == 2
+    assert sorted(line.split(": ")[1] for line in done.stderr.splitlines()) == [
+        "--overall-token-budget",
+        "--retries",
+        "--session-id",
+        "CLAUDE_ORCHESTRATOR_MAX_PARALLEL",
+    ]
+
+
+def test_mcp_files_are_looked_for_where_claude_looks(place: Workplace) -> None:
+    (place.workspace / "sub").mkdir()
+    (place.workspace / "sub" / "good.json").write_text('{"mcpServers": {}}')
+    (place.workspace / "sub" / "bad.json").write_text("{}")
+    entries = [
+        {"prompt": "x", "cwd": "sub", "mcp_config": ["good.json"]},
+        {"prompt": "x", "mcp_config": "good.json"},
+        {"prompt": "x", "cwd": "sub", "mcp_config": "bad.json"},
+    ]
+    done = place.run("--config", place.config({"instances": entries}), "--dry-run")
+    assert done.returncode == 2 and done.stderr.count("\n") == 2
+    assert "instances[1].mcp_config: good.json: cannot be read: No such file or directory" in done.stderr
+    assert "instances[2].mcp_config: bad.json: expected an object with mcpServers" in done.stderr
+
+
+def test_a_worktree_without_a_repository_is_a_doubt(place: Workplace) -> None:
+    setup = place.config({"instances": [{"name": "one", "prompt": "x", "worktree": True}]})
+    assert "WARNING: one: worktree: " in place.run("--config", setup, "--dry-run").stdout
+    (place.workspace / ".git").mkdir()
+    assert "worktree: " not in place.run("--config", setup, "--dry-run").stdout
+
+
+@pytest.mark.parametrize("script", ["claude-orchestrator", "claude-instance-orchestrator", "co"])
+def test_completion_works_by_every_name_and_never_runs(place: Workplace, script: str) -> None:
+    path = place.root / script
+    path.write_text(f"#!{sys.executable}\nfrom claude_orchestrator.cli.main import main\nmain()\n")
+    path.chmod(0o755)
+    variable = f"_{script.replace('-', '_').upper()}_COMPLETE"
+    for shell in ("zsh_source", "fish_source"):
+        env = {**place.env, variable: shell}
+        done = subprocess.run([path], env=env, cwd=place.workspace, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and variable in done.stdout and script in done.stdout, done.stderr
+    words = {"COMP_WORDS": f"{script} --hold-policy p", "COMP_CWORD": "2", variable: "bash_complete"}
+    done = subprocess.run([path], env={**place.env, **words}, capture_output=True, text=True, check=False)
+    assert done.stdout == "plain,pool\n"
+    assert not (place.root / "turns.json").exists()
+
+
+def test_the_variable_of_the_second_name_never_starts_a_run(place: Workplace) -> None:
+    done = place.run("hello", _CLAUDE_INSTANCE_ORCHESTRATOR_COMPLETE="zsh_source")
+    assert done.returncode == 0 and "claude-instance-orchestrator" in done.stdout
+    assert not (place.root / "turns.json").exists() and not (place.root / "out").exists()
+
+
+def test_a_budget_by_an_instances_name_is_an_instances_everywhere(place: Workplace) -> None:
+    args = ("--command-budget", "one=5000", "--command-budget", "/test=9000", "--report", "report.json")
+    done = place.run("--config", place.config(TWO), *args)
+    budgets = place.report()["budgets"]
+    assert set(budgets["instances"]) == {"one"} and set(budgets["commands"]) == {"/test"}
+    assert done.returncode == 0

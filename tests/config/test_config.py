@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pytest
 from claude_orchestrator.config import reference
 from claude_orchestrator.config.config import InstanceConfig, Rehearsal, load_config, parse_config
 from claude_orchestrator.config.fields import INSTANCE, REHEARSAL, RUN, SETTINGS
+from claude_orchestrator.config.given import Given, parse_limit
+from claude_orchestrator.config.kinds import DURATION, PERCENT
 from claude_orchestrator.config.plan import base_command, make_manager, make_plan
-from claude_orchestrator.config.settings import Given, Settings, merge, parse_limit
+from claude_orchestrator.config.settings import Settings, merge
 from claude_orchestrator.errors import UserError
 from tests.cli.test_cli import BAD_CONFIGS
 from tests.harness import ROOT
 from token_budget import Amount, Scope, Weights
-from token_budget.fields import PROFILE_FIELDS, TOKENS, USD
+from token_budget.fields import PROFILE_FIELDS, TOKENS, USD, BadValue
 
 SCHEMA = json.loads((ROOT / "claude_orchestrator" / "config" / "config.schema.json").read_text())
 FULL: dict[str, Any] = {
@@ -220,3 +223,163 @@ def test_worktrees_and_defaults() -> None:
     assert plan.specs[0].argv[-1] == "--worktree" and plan.specs[0].timeout_s == 9 and plan.specs[0].cwd == "/w"
     assert plan.specs[1].cwd == "/abs" and plan.specs[1].timeout_s == 1 and plan.specs[1].estimate == Amount(1000)
     assert not any("permission" in arg for arg in plan.specs[0].argv)
+
+
+# -- what people type, in every place --
+
+
+def instance_with(**keys: Any) -> InstanceConfig:
+    return parse_config({"instances": [{"prompt": "x", **keys}]}, "x").instances[0]
+
+
+def test_a_config_takes_what_people_write() -> None:
+    budget = {"overall_budget": "50k", "daily_cost_budget": "$2.50", "command_budgets": {"/a": "1.5M"}}
+    data = {"instances": [{"prompt": "x", "timeout_s": "5m", "max_tokens_per_command": "20k"}], "budget": budget}
+    config = parse_config(data, "x")
+    assert config.instances[0].timeout_s == 300 and config.instances[0].max_tokens_per_command == 20_000
+    assert config.budget["overall_token_budget"] == 50_000 and config.budget["daily_cost_budget"] == 2_500_000_000
+    assert config.budget["command_budgets"] == {"/a": 1_500_000}
+    jsonschema.validate(data, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("5m", 300),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("2d", 172_800),
+        ("0.5", 0.5),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert DURATION.read(text) == seconds
+    jsonschema.validate(text, DURATION.schema)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nan", "inf", "0", "-5", "5x", "m", "1.2.3s", "5m5h", "31d", "1e3", 0, True, 2_592_001]
+)
+def test_what_is_no_duration(text: object) -> None:
+    with pytest.raises(BadValue, match=r"^expected a (positive number of seconds|duration of at most 30 days)"):
+        DURATION.read(text)
+
+
+@pytest.mark.parametrize(("typed", "percent"), [("90", 90), ("90%", 90), (12.5, 12.5), ("100 %", 100)])
+def test_percentages(typed: object, percent: float) -> None:
+    assert PERCENT.read(typed) == percent
+
+
+def test_all_faults_of_options_name_where_they_were_given() -> None:
+    given = {
+        "timeout_s": Given("nan", "option"),
+        "max_parallel": Given("none", "environment"),
+        "command_budgets": Given(("/a=0", "/b=1", "=5"), "option"),
+    }
+    with pytest.raises(UserError) as error:
+        merge(given, {}, "x")
+    assert [line.partition(":")[0] for line in error.value.lines] == [
+        "--command-budget",
+        "--command-budget",
+        "CLAUDE_ORCHESTRATOR_MAX_PARALLEL",
+        "--timeout",
+    ]
+
+
+def test_adjust_is_the_older_name_of_hold_policy() -> None:
+    for key in ("adjust", "hold_policy"):
+        config = parse_config({"instances": [{"prompt": "x"}], "budget": {key: "fair"}}, "x")
+        assert merge({}, config.budget, "x").hold_policy == "fair"
+    assert merge({}, {}, "x", {"adjust": Given("off", "run 1")}).hold_policy == "off"
+    both = {"instances": [{"prompt": "x"}], "budget": {"adjust": "fair", "hold_policy": "off"}}
+    with pytest.raises(UserError, match=r"budget.hold_policy: is another name of hold_policy"):
+        parse_config(both, "x")
+
+
+def test_suggestions_are_near_or_none() -> None:
+    instances = tuple({"name": f"q{number}", "command": "/test"} for number in range(9))
+    plan = plan_of(Settings(command_budgets=(("/tset", 500), ("nothing-like-it", 5))), *instances)
+    assert plan.warnings == (
+        "the budget /tset=500 matches nothing in the plan; nearest: /test",
+        "the budget nothing-like-it=5 matches nothing in the plan",
+    )
+
+
+def test_a_key_that_holds_two_is_refused() -> None:
+    settings = merge({"command_budgets": Given(("/a=5,/b=6",), "option")}, {}, "x")
+    with pytest.raises(UserError, match='budget for "/a=5,/b": no command and no instance is called that'):
+        plan_of(settings, {"command": "/a"})
+    named = plan_of(Settings(command_budgets=(("a=b", 6),)), {"name": "a=b", "prompt": "x"})
+    assert named.budgets[0].scope is Scope.INSTANCE
+
+
+# -- what claude refuses, and what it takes --
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"session_id": "my_review_session"}, "session_id: expected a session's id, which is a UUID"),
+        ({"session_id": "0f0e0d0c000040008000000000000001"}, "session_id: expected a session's id, which is a UUID"),
+        ({"mcp_config": {}}, "mcp_config: expected an object with mcpServers"),
+        ({"mcp_config": {"mcpServers": []}}, "mcp_config: expected an object with mcpServers"),
+        ({"env": {"A=B": "c"}}, "env.A=B: not a name of an environment variable"),
+        ({"env": {"A,B": "c"}}, "env.A,B: not a name of an environment variable"),
+        ({"env": {"": "c"}}, "env.: not a name of an environment variable"),
+        ({"allowed_tools": ["Read", "Bash()"]}, "allowed_tools[1]: expected a tool such as Read"),
+        ({"allowed_tools": ["(git log)"]}, "allowed_tools[0]: expected a tool such as Read"),
+        ({"disallowed_tools": [","]}, "disallowed_tools[0]: expected a tool such as Read"),
+        ({"name": "a\x07b"}, "name: expected one line of text without a control character (U+0007)"),
+        ({"name": "a\u2028b"}, "name: expected one line of text without a line end (U+2028)"),
+    ],
+)
+def test_what_claude_refuses_is_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        instance_with(**keys)
+    assert str(error.value).startswith(f"x: instances[0].{message}")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"instances": [{"prompt": "x", **keys}]}, SCHEMA)
+
+
+@pytest.mark.parametrize("name", ["テスト\u3000実行", "unit\u00a0tests", "می\u200cخواهم", "👩\u200d💻 review"])
+def test_names_in_any_script(name: str) -> None:
+    keys = {"name": name, "allowed_tools": [f"Bash(echo '{name}')"]}
+    assert instance_with(**keys).name == name
+    jsonschema.validate({"instances": [{"prompt": "x", **keys}]}, SCHEMA)
+
+
+# -- files --
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.json", '{"instances": [{"prompt": "x"},]}', "line 1 column 32: invalid JSON: there is a comma too many"),
+        ("c.json", '{"instances": [{"prompt": "x",}]}', "invalid JSON: there is a comma too many before '}'"),
+        ("c.yaml", "instances:\n- prompt: x\n", "invalid JSON: this file has to be JSON"),
+        ("c.json", "instances:\n- prompt: x\n", "invalid JSON: this file has to be JSON"),
+        ("c.json", '{"instances": [] // none\n}', "JSON has no comments: a key that begins with // is one"),
+        ("c.json", '{\n# none\n"instances": []}', "line 2 column 1: invalid JSON: JSON has no comments"),
+    ],
+)
+def test_likely_mistakes_in_a_file_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(tmp_path / name)
+    assert message in str(error.value) and len(error.value.lines) == 1
+
+
+def test_pipes_devices_and_huge_files_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(2**40)
+    for path, reason in (
+        ("pipe", "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
+        ("huge", "is larger"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            load_config(tmp_path / path)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from token_budget.alerts import Alert, AlertBook, parse_command, parse_thresholds, parse_webhook
+from token_budget.alerts import Alert, AlertBook, parse_command, parse_webhook
 from token_budget.models import Budget, Scope, Unit
 from token_budget.usage.delivery import Sinks
 
@@ -35,20 +35,6 @@ def this_run(_: Budget) -> str:
 
 
 # -- what the user gives --
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("50,80,95", (50, 80, 95)), (" 95, 80,95 ", (80, 95)), ("1,1000", (1, 1000)), ("", ()), (" off ", ())],
-)
-def test_thresholds(text: str, expected: tuple[int, ...]) -> None:
-    assert parse_thresholds(text) == expected
-
-
-@pytest.mark.parametrize("text", ["0", "1001", "80%", "80,", "-5", "8.5", "1e2", "80;90", "off,80", "٨٠", "9" * 5000])
-def test_bad_thresholds(text: str) -> None:
-    with pytest.raises(ValueError, match=r"\A--alert-at: expected percentages from 1 to 1000[^\n]*\Z"):
-        parse_thresholds(text)
 
 
 @pytest.mark.parametrize("url", ["http://h", "https://u:p@hooks.example:8443/a/b?c=d", "http://[::1]:80/x"])

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import MODES, TokenBudgetManager
 from token_budget.models import Weights
 from token_budget.text import NANO
@@ -520,3 +522,35 @@ def test_the_margin_is_kept_and_little_more(used: int, margin: float) -> None:
 def test_the_modes_are_the_managers() -> None:
     for mode in MODES:
         assert profiles.FIELDS["enforcement_mode"].kind.read(mode) == mode
+
+
+# -- the same limits as a config's --
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("overall_cost_budget", 5_000_000), ("overall_budget", 10**15 + 1), ("token_weights", "heavy")]
+)
+def test_a_profile_and_a_config_refuse_the_same(files: Files, key: str, value: object) -> None:
+    with pytest.raises(ValueError) as refused:
+        save(files.user, "big", {key: value})
+    with pytest.raises(UserError) as by_config:
+        parse_config({"instances": [{"prompt": "x"}], "budget": {key: value}}, "x")
+    assert str(refused.value).partition(f"{key}: ")[2] == str(by_config.value).partition(f"{key}: ")[2] != ""
+    assert not files.user.exists()
+
+
+def test_a_profile_takes_what_people_write(files: Files) -> None:
+    save(
+        files.user, "typed", {"overall_budget": "50k", "daily_cost_budget": "$2.50", "command_budgets": {"/t": "1.5M"}}
+    )
+    assert load("typed", files.both).values == {
+        "overall_budget": 50_000,
+        "daily_cost_budget": 2_500_000_000,
+        "command_budgets": {"/t": 1_500_000},
+    }
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: is not a regular file"):
+        load("x", [tmp_path / "pipe"])

@@ -41,6 +41,7 @@ PURE = """
     run.eligibility run.journal_records run.redact run.resume run.retries run.run_events run.state
     ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
 """
+MOST_PARAMETERS = 6
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading", "sqlite3"}
 
 
@@ -116,3 +117,20 @@ def test_functions_fit_a_screen() -> None:
         and node.end_lineno - node.lineno + 1 > 75
     ]
     assert long == []
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function of the product, with its module."""
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield module, node
+
+
+def test_functions_have_at_most_six_parameters() -> None:
+    many = set()
+    for module, function in functions():
+        given = [arg.arg for arg in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+        if len([name for name in given if name not in ("self", "cls")]) > MOST_PARAMETERS:
+            many.add(f"{module}.{function.name}")
+    assert many - {f"{CO}.gateway.server._bound"} == set()

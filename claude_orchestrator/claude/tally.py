@@ -177,6 +177,14 @@ class UsageTally:
                 self._metered(event)
             case Task():
                 self._task(event)
+            case _:
+                if not self._note(event):
+                    return
+        self._update()
+
+    def _note(self, event: Event) -> bool:
+        """Remember what an event without counts says about later ones; whether it says anything."""
+        match event:
             case SideCall():
                 self._unseen = True
             case Requesting():
@@ -191,8 +199,8 @@ class UsageTally:
                 self._began = True
                 self._doubt = self._doubt or event.lossy
             case _:
-                return
-        self._update()
+                return False
+        return True
 
     def lost_line(self) -> None:
         """A line was too long to be read: what it said is unknown until the CLI's next count."""

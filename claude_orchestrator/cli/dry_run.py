@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
@@ -21,25 +22,27 @@ _SAID = {
 }
 
 
-def describe(
-    instances: Sequence[tuple[LaunchSpec, str | None]],
-    manager: TokenBudgetManager,
-    settings: Settings,
-    meter: Meter,
-    options: RenderOptions,
-    *,
-    source: str,
-    warnings: list[str],
-) -> list[str]:
-    """Every instance with its exact arguments, prompts, folder, budgets, estimate and what admission would decide.
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run would do. Each instance carries the state in which an earlier run ended it, if it is not run again."""
 
-    Beside each stands what became of it in an earlier run, where it is not run again.
+    instances: Sequence[tuple[LaunchSpec, str | None]]
+    manager: TokenBudgetManager
+    settings: Settings
+    meter: Meter
+    source: str
+    warnings: Sequence[str] = ()
 
-    Admission is shown as if all started at the same moment: each estimate is held while the next is decided; at last
-    `manager` is as it was.
+
+def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
+    """Every instance with its exact arguments, prompts, folder, budgets, estimate and the decision on its launch.
+
+    The decisions assume that all instances start at the same moment: each estimate is held while the next decision is
+    made. At the end the manager is as it was.
     """
-    lines = [f"DRY RUN: {len(instances)} instances from {source}; nothing is launched"]
-    lines += [f"WARNING: {warning}" for warning in warnings]
+    instances, manager, settings, meter = dry_run.instances, dry_run.manager, dry_run.settings, dry_run.meter
+    lines = [f"DRY RUN: {len(instances)} instances from {dry_run.source}; nothing is launched"]
+    lines += [f"WARNING: {warning}" for warning in dry_run.warnings]
     holds: list[Hold] = []
     for spec, ended in instances:
         if ended is not None:

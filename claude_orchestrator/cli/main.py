@@ -274,7 +274,7 @@ def show_commands(loaded: Loaded, planned: Planned, terminal: Terminal) -> int:
 def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal) -> int:
     """Print what would be done."""
     from claude_orchestrator.cli.commands_view import warn_of_unknown
-    from claude_orchestrator.cli.dry_run import describe
+    from claude_orchestrator.cli.dry_run import DryRun, describe
     from claude_orchestrator.config.plan import make_manager
     from claude_orchestrator.run import run_inputs
 
@@ -297,8 +297,8 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
         from claude_orchestrator.run.ledger_sync import read_shared
 
         read_shared(planned.ledger, manager, settings.token_weights)
-    shown, source = _shown(loaded, terminal), loaded.config.source
-    terminal.print(describe(instances, manager, settings, checked.meter, shown, source=source, warnings=warnings))
+    dry_run = DryRun(instances, manager, settings, checked.meter, loaded.config.source, warnings)
+    terminal.print(describe(dry_run, _shown(loaded, terminal)))
     return 0
 
 

@@ -87,10 +87,8 @@ def make_plan(
     forecast: ForecastFn = lambda base_command, model, unit: None,
 ) -> Plan:
     """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing."""
-    specs = tuple(
-        _launch_spec(index, instance, config.rehearsal, settings, workspace, claude_bin, forecast)
-        for index, instance in enumerate(config.instances)
-    )
+    planner = _Planner(config.rehearsal, settings, workspace, claude_bin, forecast)
+    specs = tuple(planner.spec(index, instance) for index, instance in enumerate(config.instances))
     explicit, warnings = _explicit_budgets(settings.command_budgets, specs)
     named = {(budget.scope, budget.key) for budget in explicit}
     own = [
@@ -107,8 +105,8 @@ def make_plan(
 def continued(spec: LaunchSpec, session_id: str, turns_done: int) -> LaunchSpec:
     """What is left of an instance whose session was broken off after `turns_done` of its turns.
 
-    The turn in progress has its prompt in the session already, so it is asked to go on; `/clear` and `/compact` begin
-    anew.
+    The turn in progress has its prompt in the session already, so it is asked to continue; `/clear` and `/compact` are
+    sent again.
     """
     first, *rest = spec.turns[turns_done:] or spec.turns[-1:]
     return replace(
@@ -170,40 +168,44 @@ def _nearest(key: str, commands: list[str], names: list[str]) -> str:
     return f"; nearest: {', '.join(near)}" if near else ""
 
 
-def _launch_spec(
-    index: int,
-    instance: InstanceConfig,
-    rehearsal: Rehearsal,
-    settings: Settings,
-    workspace: str,
-    claude_bin: str,
-    forecast: ForecastFn,
-) -> LaunchSpec:
-    forecasts = {
-        unit: found
-        for unit in (Unit.TOKENS, *([Unit.USD] if settings.in_money else []))
-        if (found := forecast(base_command(instance.command), instance.model, unit)) is not None
-    }
-    expected = {unit: found.p50 or 0 for unit, found in forecasts.items()}
-    tokens = instance.max_tokens_per_command or expected.get(Unit.TOKENS) or DEFAULT_ESTIMATE_TOKENS
-    return LaunchSpec(
-        index=index,
-        name=instance.name,
-        description=instance.description,
-        command=instance.command,
-        base_command=base_command(instance.command),
-        argv=launch_argv(claude_bin, instance),
-        private=private_options(instance),
-        turns=_turns(instance),
-        cwd=str(PurePath(workspace, instance.cwd or "")),
-        env=instance.env,
-        estimate=Amount(tokens, expected.get(Unit.USD, 0)),
-        forecasts=forecasts,
-        timeout_s=instance.timeout_s if instance.timeout_s is not None else settings.timeout_s,
-        retries=instance.retries if instance.retries is not None else settings.retries,
-        session_id=instance.session_id,
-        rehearsal=instance.rehearsal or rehearsal,
-    )
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """What the specs of all instances have in common."""
+
+    rehearsal: Rehearsal
+    settings: Settings
+    workspace: str
+    claude_bin: str
+    forecast: ForecastFn
+
+    def spec(self, index: int, instance: InstanceConfig) -> LaunchSpec:
+        """The launch of one instance."""
+        settings, command = self.settings, base_command(instance.command)
+        forecasts = {
+            unit: found
+            for unit in (Unit.TOKENS, *([Unit.USD] if settings.in_money else []))
+            if (found := self.forecast(command, instance.model, unit)) is not None
+        }
+        expected = {unit: found.p50 or 0 for unit, found in forecasts.items()}
+        tokens = instance.max_tokens_per_command or expected.get(Unit.TOKENS) or DEFAULT_ESTIMATE_TOKENS
+        return LaunchSpec(
+            index=index,
+            name=instance.name,
+            description=instance.description,
+            command=instance.command,
+            base_command=command,
+            argv=launch_argv(self.claude_bin, instance),
+            private=private_options(instance),
+            turns=_turns(instance),
+            cwd=str(PurePath(self.workspace, instance.cwd or "")),
+            env=instance.env,
+            estimate=Amount(tokens, expected.get(Unit.USD, 0)),
+            forecasts=forecasts,
+            timeout_s=instance.timeout_s if instance.timeout_s is not None else settings.timeout_s,
+            retries=instance.retries if instance.retries is not None else settings.retries,
+            session_id=instance.session_id,
+            rehearsal=instance.rehearsal or self.rehearsal,
+        )
 
 
 def _turns(instance: InstanceConfig) -> tuple[str, ...]:

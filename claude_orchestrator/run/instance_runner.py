@@ -24,7 +24,7 @@ from claude_orchestrator.run.run_events import (
     UsageRecorded,
     WorkEnded,
 )
-from claude_orchestrator.run.state import InstanceStatus, State, last_words
+from claude_orchestrator.run.state import InstanceStatus, State
 from claude_orchestrator.run.usage_poller import UsagePoller
 from token_budget.models import Budget, Hold, Unit
 from token_budget.text import NANO
@@ -62,7 +62,7 @@ class InstanceRunner:
             self.status.finish(self._context.clock.monotonic(), None, "")
             return
         log = self._services.open_log(self.status.spec, self.status.attempts)
-        self.status.log = log.path if log else None
+        self.status.log_to(log.path if log else None)
         beat = asyncio.ensure_future(self._poller.beat())
         try:
             self._begin(running)
@@ -97,8 +97,7 @@ class InstanceRunner:
         except (OSError, ValueError) as error:  # ValueError: an argument that no system takes
             await self._leave_meter()
             why = (error.strerror if isinstance(error, OSError) else None) or error
-            status.launch_errno = error.errno if isinstance(error, OSError) else None
-            status.decide_end(State.FAILED, f"cannot be launched: {why}")
+            status.cannot_launch(error.errno if isinstance(error, OSError) else None, str(why))
             return None
 
     def _begin(self, running: Running) -> None:
@@ -130,9 +129,7 @@ class InstanceRunner:
         status = self.status
         for _ in range(exit.dropped_lines):
             status.tally.lost_line()
-        stderr = last_words(self._services.redact(exit.stderr))
-        status.finish(self._context.clock.monotonic(), exit.code, stderr)
-        status.reason = self._services.redact(status.reason)
+        status.finish(self._context.clock.monotonic(), exit.code, exit.stderr, self._services.redact)
         if self._services.price is not None:
             status.price(self._services.price, None)
         self.record(self.hold)
@@ -283,7 +280,7 @@ class InstanceRunner:
         if paused or (self._metering is not None and self._metering.waits):
             self._expect_output(None)
             return
-        self.status.stalled = not self.status.ending and not self.status.work_done
+        self.status.note_silence()
         self.stop(State.TIMED_OUT, f"stalled: nothing printed for {idle_s:g} s")
 
     def stop_if_over(self) -> None:

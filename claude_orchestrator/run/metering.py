@@ -35,7 +35,7 @@ class Metering:
         self._record = record
         self._on_refused = on_refused
         self._place: MeterPlace = meter.open(self)
-        status.tally.metered = True
+        status.meter()
 
     @property
     def waits(self) -> bool:

@@ -150,7 +150,7 @@ def _restore(spec: LaunchSpec, past: Past | None, run_id: str) -> InstanceStatus
         if past.done:
             status.restore_done(past.done)
         if past.state is State.COMPLETED:
-            status.state, status.reason = past.state, past.reason
+            status.take_over(past.state, past.reason)
     return status
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -448,15 +448,41 @@ class InstanceStatus:
         self._ending = (state, reason)
         return True
 
+    def wait(self, reason: str) -> None:
+        """It is not launched yet."""
+        self.state, self.reason = State.WAITING, reason
+
+    def take_over(self, state: State, reason: str) -> None:
+        """It ended in an earlier orchestrator of the run."""
+        self.state, self.reason = state, reason
+
+    def meter(self) -> None:
+        """From now on the API meter counts this attempt, not its stream."""
+        self.tally.metered = True
+
+    def log_to(self, path: str | None) -> None:
+        """Its raw lines are kept in this file."""
+        self.log = path
+
+    def cannot_launch(self, errno: int | None, why: str) -> None:
+        """Its process could not be started; `errno` if the system said why."""
+        self.launch_errno = errno
+        self.decide_end(State.FAILED, f"cannot be launched: {why}")
+
+    def note_silence(self) -> None:
+        """It has printed nothing for so long that it is stopped for that."""
+        self.stalled = not self.ending and not self.work_done
+
     def skip(self, state: State, reason: str) -> None:
         """It ends without having been launched."""
         self.state, self.reason = state, reason
 
-    def finish(self, now: float, exit_code: int | None, stderr: str) -> None:
-        """The process has ended and its stream was read to the end: judge it."""
+    def finish(self, now: float, exit_code: int | None, stderr: str, redact: Callable[[str], str] = str) -> None:
+        """The process has ended and its stream was read to the end: judge it. `redact` hides secrets in the reason."""
         self.tally.close()
         self.ended_at, self.exit_code = now, exit_code
-        self.state, self.reason = self._ending or self._judge(exit_code, stderr)
+        self.state, reason = self._ending or self._judge(exit_code, last_words(redact(stderr)))
+        self.reason = redact(reason)
 
     def _judge(self, exit_code: int | None, stderr: str) -> tuple[State, str]:
         """By its results, never by the exit code alone."""

@@ -144,7 +144,7 @@ class Supervisor:
 
     def _wait(self, status: InstanceStatus, decision: Decision) -> None:
         is_new = status.state is State.PENDING
-        status.state, status.reason = State.WAITING, decision.reason
+        status.wait(decision.reason)
         self._bus.publish(Decided(status.name, Action.WAIT, decision.reason) if is_new else Changed())
 
     def _block(self, status: InstanceStatus, decision: Decision) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from token_budget.alerts import Alert, AlertBook, parse_command, parse_webhook
 from token_budget.models import Budget, Scope, Unit
-from token_budget.usage.delivery import Sinks
+from token_budget.usage.delivery import DeliveryLimits, Sinks
 
 RUN = "20261124-1"
 PAYLOAD: dict[str, object] = {"schema_version": 1, "id": "ab" * 16, "text": "80 % of the café budget is used"}
@@ -255,7 +255,9 @@ def test_both_sinks_get_each_alert_once(tmp_path: Path) -> None:
 def test_what_is_tried_again(statuses: tuple[int, ...], tries: int, said: str | None) -> None:
     lines: list[str] = []
     with receiver(*statuses) as (host, seen):
-        with Sinks(None, f"http://sekrit@{host}/sekrit?sekrit", lines.append, backoff_s=(0.01, 0.01)) as sinks:
+        with Sinks(
+            None, f"http://sekrit@{host}/sekrit?sekrit", lines.append, DeliveryLimits(backoff_s=(0.01, 0.01))
+        ) as sinks:
             sinks.put(PAYLOAD)
         assert len(seen) == tries and {path for path, _, _ in seen} == {"/sekrit?sekrit"}
         assert {headers["Idempotency-Key"] for _, headers, _ in seen} == {"ab" * 16}
@@ -267,7 +269,7 @@ def test_a_refused_connection_is_said_once_and_a_failing_sink_does_not_stop_the_
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url, lines = f"http://127.0.0.1:{unused.getsockname()[1]}/sekrit", list[str]()
-        with Sinks(("no-such-program-x", "sekrit"), url, lines.append, backoff_s=(0.0,)) as sinks:
+        with Sinks(("no-such-program-x", "sekrit"), url, lines.append, DeliveryLimits(backoff_s=(0.0,))) as sinks:
             for _ in range(3):
                 sinks.put(PAYLOAD)
     assert lines == [
@@ -286,7 +288,7 @@ def test_a_refused_connection_is_said_once_and_a_failing_sink_does_not_stop_the_
 )
 def test_no_error_shows_the_url(url: str, said: str) -> None:
     lines: list[str] = []
-    with Sinks(None, url, lines.append, backoff_s=()) as sinks:
+    with Sinks(None, url, lines.append, DeliveryLimits(backoff_s=())) as sinks:
         sinks.put(PAYLOAD)
     assert len(lines) == 1 and said in lines[0] and "/sek" not in lines[0] and "\n" not in lines[0]
 
@@ -295,7 +297,7 @@ def test_a_silent_server_is_bounded() -> None:
     lines: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, never answers
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        with Sinks(None, url, lines.append, webhook_timeout_s=0.05, backoff_s=(0.0, 0.0)) as sinks:
+        with Sinks(None, url, lines.append, DeliveryLimits(webhook_s=0.05, backoff_s=(0.0, 0.0))) as sinks:
             sinks.put(PAYLOAD)
     assert lines == ["--alert-webhook: 127.0.0.1: timed out: an alert was not delivered (said once)"]
 
@@ -326,7 +328,9 @@ time.sleep(60)
 @pytest.mark.parametrize("by", ["limit", "close"])
 def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path, by: str) -> None:
     target, lines = tmp_path / "pids", list[str]()
-    sinks = Sinks(python(HANGS, str(target)), None, lines.append, command_limit_s=2.0 if by == "limit" else 60.0)
+    sinks = Sinks(
+        python(HANGS, str(target)), None, lines.append, DeliveryLimits(command_s=2.0 if by == "limit" else 60.0)
+    )
     started = time.monotonic()
     sinks.put(PAYLOAD)
     assert time.monotonic() - started < 0.5

@@ -12,8 +12,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
@@ -32,6 +33,16 @@ _LAST_WAIT_S = 1.0
 _Send = Callable[[bytes, str], str | None]
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryLimits:
+    """How long a delivery may take, the pauses before a webhook is tried again, and how many payloads may wait."""
+
+    command_s: float = COMMAND_LIMIT_S
+    webhook_s: float = WEBHOOK_TIMEOUT_S
+    backoff_s: tuple[float, ...] = BACKOFF_S
+    max_queued: int = MAX_QUEUED
+
+
 class Sinks:
     """Gives payloads to a command (on its standard input) and a webhook (POSTed) from one daemon thread.
 
@@ -44,11 +55,7 @@ class Sinks:
         command: tuple[str, ...] | None,
         webhook: str | None,
         complain: Callable[[str], None],
-        *,
-        command_limit_s: float = COMMAND_LIMIT_S,
-        webhook_timeout_s: float = WEBHOOK_TIMEOUT_S,
-        backoff_s: Sequence[float] = BACKOFF_S,
-        max_queued: int = MAX_QUEUED,
+        limits: DeliveryLimits | None = None,
     ) -> None:
         self._targets: list[tuple[str, str, _Send]] = []
         if command is not None:
@@ -56,10 +63,7 @@ class Sinks:
         if webhook is not None:
             self._targets.append(("--alert-webhook", _host(webhook), partial(self._post, webhook)))
         self._complain = complain
-        self._command_limit_s = command_limit_s
-        self._webhook_timeout_s = webhook_timeout_s
-        self._backoff_s = tuple(backoff_s)
-        self._max_queued = max_queued
+        self._limits = limits or DeliveryLimits()
         self._complained: set[str] = set()
         self._queue: SimpleQueue[dict[str, object] | None] = SimpleQueue()
         self._closed = False
@@ -86,9 +90,9 @@ class Sinks:
         """Queue one alert and return at once; with a full queue it is dropped. Its `id` is the idempotency key."""
         if self._thread is None or self._closed:
             return
-        if self._queue.qsize() >= self._max_queued:
+        if self._queue.qsize() >= self._limits.max_queued:
             self._say_once(
-                "queue", f"alerts: more than {self._max_queued:,} are waiting for their sinks: some are lost"
+                "queue", f"alerts: more than {self._limits.max_queued:,} are waiting for their sinks: some are lost"
             )
             return
         self._queue.put(dict(payload))
@@ -136,20 +140,20 @@ class Sinks:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        until = time.monotonic() + self._command_limit_s
+        until = time.monotonic() + self._limits.command_s
         while not self._abandoned.is_set() and (left_s := until - time.monotonic()) > 0:
             # in slices, so that closing does not wait for the limit
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(min(_SLICE_S, left_s))
                 return f"ended with {code}" if code else None
         _kill(process)
-        return f"killed after {self._command_limit_s:g} s"
+        return f"killed after {self._limits.command_s:g} s"
 
     def _post(self, url: str, text: bytes, key: str) -> str | None:
         """POST the text, several times where that can help; returns why it failed."""
         failure = None
-        for pause_s in (*self._backoff_s, None):
-            failure, is_final = _post_once(url, text, key, self._webhook_timeout_s)
+        for pause_s in (*self._limits.backoff_s, None):
+            failure, is_final = _post_once(url, text, key, self._limits.webhook_s)
             if is_final or pause_s is None or self._abandoned.wait(pause_s):
                 break
         return failure

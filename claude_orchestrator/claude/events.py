@@ -176,6 +176,7 @@ class ApiUsage:
 
     `whole`: the response ended by itself; `cut`: it was cut off; `exact`: `usage` is not just a lower bound; `told`:
     the response stated all of its counts. `parts` divide `usage` by model and kind.
+    `session_id`: the session that sent the request, which may be that of a claude that a tool has started.
     """
 
     id: str
@@ -188,6 +189,7 @@ class ApiUsage:
     told: bool = True
     parts: tuple[UsagePart, ...] = ()
     terms: PriceTerms = NO_TERMS
+    session_id: str | None = None
 
     def billed(self) -> tuple[UsagePart, ...]:
         """`usage` divided into parts, each with its model."""

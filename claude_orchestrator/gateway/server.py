@@ -57,6 +57,7 @@ MESSAGES = "/v1/messages"
 READING = ("GET", "HEAD", "OPTIONS")
 UNMETERED = ("/v1/messages/batches", "/v1/complete")  # what is billed and cannot be held to a budget
 AGENT = "x-claude-code-agent-id"
+SESSION = "x-claude-code-session-id"
 MOST_BOUNDS = 4
 REMEMBERED_IDS = 4_096
 COUNTED_KEYS = ("messages", "model", "system", "thinking", "tool_choice", "tools")  # what count_tokens takes
@@ -449,6 +450,7 @@ class _Counting:
         self._ticket = ticket
         self._number = number
         self._own = self._name = ""
+        self._session_id = answer.request_info.headers.get(SESSION)
         kind = answer.headers.get(hdrs.CONTENT_TYPE, "")
         self.is_document = "event-stream" not in kind
         self._meter = answer_meter(kind, answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower())
@@ -484,7 +486,7 @@ class _Counting:
             self._client.ids[usage.id] = None
             if len(self._client.ids) > REMEMBERED_IDS:
                 del self._client.ids[next(iter(self._client.ids))]
-        self._client.attempt.used(replace(usage, id=self._name), self._ticket.hold)
+        self._client.attempt.used(replace(usage, id=self._name, session_id=self._session_id), self._ticket.hold)
 
 
 def refusal(ticket: Ticket) -> str:

@@ -25,7 +25,7 @@ from claude_orchestrator.run.alerting import AlertDelivery, Alerting
 from claude_orchestrator.run.bus import Bus, Observer
 from claude_orchestrator.run.interrupts import Interrupts
 from claude_orchestrator.run.journal import Journal
-from claude_orchestrator.run.ledger_sync import LedgerSync, budgets_text, this_machine
+from claude_orchestrator.run.ledger_sync import LedgerSync, this_machine
 from claude_orchestrator.run.ports import ApiMeter, RunContext, Services
 from claude_orchestrator.run.redact import redact, secrets_of
 from claude_orchestrator.run.resume import (
@@ -43,6 +43,7 @@ from claude_orchestrator.run.run_inputs import knows_command, price_with
 from claude_orchestrator.run.run_view import RunView, exit_code
 from claude_orchestrator.run.supervisor import Supervisor
 from token_budget.ledger.records import RunRecord
+from token_budget.ledger.run_budgets import write_budgets
 from token_budget.ledger.store import LedgerStore
 from token_budget.pricing import Prices
 from token_budget.windows import to_ms
@@ -198,7 +199,7 @@ class _Run:
             meter=request.meter,
             removed=removed(plan, history) if history is not None else (),
         )
-        budgets = budgets_text(manager, settings.token_weights)
+        budgets = write_budgets(manager.budgets, settings.token_weights)
         entry = RunRecord(
             files.run_id,
             this_machine(),

@@ -4,7 +4,6 @@ other runs use and hold."""
 from __future__ import annotations
 
 import asyncio
-import json
 import platform
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,6 @@ from claude_orchestrator.run.run_events import (
 from claude_orchestrator.run.state import InstanceStatus, ModelDelta, UsageDelta
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
 from token_budget.ledger.records import (
-    WEIGHTS_KEY,
     AttemptRecord,
     HoldRequest,
     HoldState,
@@ -366,6 +364,8 @@ class LedgerSync:
             exact=status.tally.exact,
             usage=status.tally.usage,
             cost_nano_usd=status.cost_nano,
+            other_sessions=tuple(session for session in status.sessions if session != status.session_id),
+            workspace=str(status.spec.cwd),
         )
 
     def _in_thread(self, work: Callable[[], _T]) -> Awaitable[_T]:
@@ -390,12 +390,6 @@ def read_shared(ledger: LedgerStore, manager: TokenBudgetManager, weights: Weigh
     held = ledger.held_by_others("", to_ms(now))
     for budget, used in zip(windows, ledger.used(_limits(windows, now), weights), strict=True):
         manager.update_shared(budget, used, held.of(budget.unit))
-
-
-def budgets_text(manager: TokenBudgetManager, weights: Weights) -> str:
-    """A run's limits as JSON, by their labels: tokens, or nano-dollars for costs; and its weights, if not flat."""
-    limits: dict[str, int | str] = {budget.label: budget.limit for budget in manager.budgets}
-    return json.dumps(limits if weights == Weights() else {**limits, WEIGHTS_KEY: weights.describe()})
 
 
 def this_machine() -> str:

@@ -30,6 +30,7 @@ from token_budget.models import Amount, Usage, Weights
 from token_budget.text import NANO
 
 MAX_TOOL_IDS = 100_000
+MAX_SESSIONS = 1_000  # of one attempt
 MAX_LAST_CHARS, LAST_LINES = 4_096, 6
 MAX_PERCENT = 1_000_000  # of a limit's use, that makes any sense
 
@@ -133,6 +134,7 @@ class InstanceStatus:
         """What is of one attempt only."""
         self.spec = spec
         self.session_id = spec.session_id
+        self.sessions: dict[str, None] = {}  # all whose use is counted here, in the order of their beginnings
         self.tally = UsageTally(resumed=spec.session_id is not None)
         self.started_at: float | None = None
         self.ended_at: float | None = None
@@ -308,14 +310,26 @@ class InstanceStatus:
         self.state, self.started_at = State.RUNNING, now
         self.reason = self.failed_before = ""
 
+    def _work_in(self, session_id: str | None) -> None:
+        """Note the session that the process works in; a `/clear` begins another one."""
+        if session_id:
+            self.session_id = session_id
+            self._count_session(session_id)
+
+    def _count_session(self, session_id: str) -> None:
+        if len(self.sessions) < MAX_SESSIONS:
+            self.sessions[session_id] = None
+
     def apply(self, event: Event) -> None:
         """Take one event into account."""
         self.tally.feed(event)
         match event:
             case Init():
                 self.began = True
-                self.session_id = event.session_id or self.session_id
+                self._work_in(event.session_id)
                 self._read_command(event)
+            case ApiUsage(session_id=str(session_id)):
+                self._count_session(session_id)
             case NoBackgroundTasks():
                 if not self.turn_running:
                     self.tally.agents.clear()

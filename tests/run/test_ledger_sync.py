@@ -385,7 +385,7 @@ def test_forecasts_are_of_what_budgets_draw(place: Workplace) -> None:
     assert "forecast:  about 6K" in shown.replace("6.0K", "6K") and "fits the overall budget (15,000): 100%" in shown
     assert rehearse(place, setup, *limits).returncode == 0
     (run, *_) = ledger_of(place).runs()
-    assert json.loads(run.budgets)["token weights"].endswith("cache_read=0")
+    assert json.loads(run.budgets)["weights"].endswith("cache_read=0")
     last = "\n".join(run_detail(ledger_of(place), "last", RenderOptions()))
     assert re.search(r"overall +(4|3)\d% +\d\.\dK/15\.0K", last), last
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.claude.failures import failure
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
@@ -14,6 +15,7 @@ from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.run.state import InstanceStatus, State
 from tests.claude.test_tally import INIT, final, line, result, start
+from token_budget.models import Usage
 
 
 def an_instance(*turns: str) -> InstanceStatus:
@@ -46,6 +48,16 @@ def test_a_follow_up_result_does_not_end_our_turn() -> None:
     assert status.turn_running
     feed(status, start("c", 5), final(1), result(15, 3))
     assert status.idle and status.all_sent
+
+
+def test_every_session_that_was_counted_is_known() -> None:
+    """A `/clear` begins another session; the gateway sees that of a claude that a tool has started."""
+    status = an_instance("/a", "/b")
+    for session in ("s1", "s2"):
+        feed(status, line({**json.loads(INIT), "session_id": session}))
+    status.apply(ApiUsage("x", Usage(1), whole=True, session_id="s3"))
+    status.apply(ApiUsage("y", Usage(1), whole=True))
+    assert list(status.sessions) == ["s1", "s2", "s3"] and status.session_id == "s2"
 
 
 def test_one_result_for_our_turn_and_its_follow_up() -> None:

@@ -333,6 +333,16 @@ def test_of_a_session_only_what_a_run_of_ours_counted_is_left_out(tmp_path: Path
     ledger.close()
 
 
+def test_all_sessions_of_an_attempt_are_known(tmp_path: Path) -> None:
+    """Also the session before a `/clear`, and that of a claude that a tool has started."""
+    ledger = SqliteLedger(tmp_path / "a.db")
+    ledger.write(attempts=[AttemptRecord("ours", "i", 1, 1, "s1", other_sessions=("s2", "s3"))])
+    files: dict[str, list[Line]] = {name: [said(name, 1, session=name)] for name in ("s1", "s2", "s3", "s4")}
+    found = read_transcripts(write(tmp_path, files), "host", known_sessions=known_sessions(ledger))
+    assert set(places(found)) == {"claude:s4"} and found.known_responses == 3
+    ledger.close()
+
+
 def test_a_time_to_come_is_none(tmp_path: Path) -> None:
     now_ms = round(datetime.fromisoformat("2026-11-23T18:00:05Z").timestamp() * 1000)
     lines = [said("b", 9), said("a", 1), asked("hello", 9), said("c", 4)]

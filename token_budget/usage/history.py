@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import statistics
 from collections import defaultdict
@@ -16,15 +15,15 @@ from typing import Literal
 
 from token_budget.ledger.records import (
     FOREVER_MS,
-    WEIGHTS_KEY,
     AttemptRecord,
     InstanceRecord,
     NoteRecord,
     RunRecord,
     UsageSum,
 )
+from token_budget.ledger.run_budgets import read_budgets
 from token_budget.ledger.store import LedgerStore
-from token_budget.models import Usage, Weights
+from token_budget.models import Budget, Scope, Unit, Usage, Weights
 from token_budget.text import (
     ELLIPSIS,
     NANO,
@@ -467,59 +466,47 @@ def duration(span_ms: int) -> str:
     return f"{minutes} min {seconds % 60:02d} s" if minutes < 60 else f"{hours} h {minutes % 60:02d} min"
 
 
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    label: str
-    used: int
-    limit: int
-    money: bool
-
-
 def _budgets(
     ledger: LedgerStore, run: RunRecord, attempts: Sequence[AttemptRecord], local: Callable[[int], datetime]
-) -> list[_Budget]:
-    """The run's limits with what it used of them; of a window's, what all runs used in it up to the run's end."""
-    limits, weights = _said(run), weights_of(run)
-    found = []
-    for label, limit in limits.items():
-        if type(limit) is not int or limit <= 0:
-            continue
-        money = label.endswith(" cost") and label.removeprefix("instance ") not in {one.instance for one in attempts}
-        scope = label.removesuffix(" cost") if money else label
-        if scope in set(Window):
-            begin_ms, end_ms = (to_ms(edge(Window(scope), local(run.started_ms))) for edge in (start_of, end_of))
-            until_ms = end_ms if run.ended_ms is None else min(end_ms, run.ended_ms + 1)
-            parts = [(part.usage, part.cost_nano_usd) for part in ledger.sums(since_ms=begin_ms, until_ms=until_ms)]
-        else:
-            parts = [(one.usage, one.cost_nano_usd) for one in attempts if _draws(one, scope)]
-        drawn = weights.draw(sum((usage for usage, _ in parts), Usage()))
-        used = sum(cost or 0 for _, cost in parts) if money else drawn
-        found.append(_Budget(label, used, limit, money))
-    return found
+) -> list[Budget]:
+    """The run's budgets with what it used of them; of a window's, what all runs used in it up to the run's end."""
+    recorded = read_budgets(run.budgets, {attempt.instance for attempt in attempts})
+    return [_with_use(ledger, run, attempts, local, budget, recorded.weights) for budget in recorded.budgets]
 
 
-def _said(run: RunRecord) -> dict[str, object]:
-    try:
-        said = json.loads(run.budgets)
-    except ValueError:
-        said = None
-    return said if isinstance(said, dict) else {}
+def _with_use(
+    ledger: LedgerStore,
+    run: RunRecord,
+    attempts: Sequence[AttemptRecord],
+    local: Callable[[int], datetime],
+    budget: Budget,
+    weights: Weights,
+) -> Budget:
+    if str(budget.scope) in set(Window):
+        begin_ms, end_ms = (to_ms(edge(Window(budget.scope), local(run.started_ms))) for edge in (start_of, end_of))
+        until_ms = end_ms if run.ended_ms is None else min(end_ms, run.ended_ms + 1)
+        parts = [(part.usage, part.cost_nano_usd) for part in ledger.sums(since_ms=begin_ms, until_ms=until_ms)]
+    else:
+        parts = [(one.usage, one.cost_nano_usd) for one in attempts if _draws(one, budget)]
+    if budget.unit is Unit.USD:
+        used = sum(cost or 0 for _, cost in parts)
+    else:
+        used = weights.draw(sum((usage for usage, _ in parts), Usage()))
+    return Budget(budget.limit, scope=budget.scope, key=budget.key, unit=budget.unit, used=used)
 
 
 def weights_of(run: RunRecord) -> Weights:
     """What a token of each kind drew from the run's budgets."""
-    try:
-        return Weights.parse(str(_said(run).get(WEIGHTS_KEY, "flat")))
-    except ValueError:
-        return Weights()
+    return read_budgets(run.budgets).weights
 
 
-def _draws(attempt: AttemptRecord, scope: str) -> bool:
-    return scope in ("overall", f"{attempt.base_command} command", f"instance {attempt.instance}")
+def _draws(attempt: AttemptRecord, budget: Budget) -> bool:
+    keys = {Scope.OVERALL: "", Scope.COMMAND: attempt.base_command, Scope.INSTANCE: attempt.instance}
+    return budget.scope in keys and keys[budget.scope] == budget.key
 
 
-def _budget_lines(budgets: Sequence[_Budget], options: RenderOptions) -> list[str]:
-    said = [format_usd if budget.money else format_tokens for budget in budgets]
+def _budget_lines(budgets: Sequence[Budget], options: RenderOptions) -> list[str]:
+    said = [format_usd if budget.unit is Unit.USD else format_tokens for budget in budgets]
     columns = (
         _Column("budget", [printable(budget.label) for budget in budgets], left=True),
         _Column("used", [f"{budget.used / budget.limit:.0%}" for budget in budgets]),

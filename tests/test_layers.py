@@ -37,7 +37,7 @@ ALLOWED[CO] = ()
 PURE = """
     claude.events claude.stream claude.tally
     claude.argv config.config config.fields config.given config.kinds config.plan config.schedule config.settings
-    gateway.admission gateway.choice gateway.usage_reader
+    gateway.admission gateway.bounds gateway.choice gateway.requests gateway.usage_reader
     run.eligibility run.journal_records run.redact run.resume run.retries run.run_events run.state
     ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
 """

@@ -10,7 +10,6 @@ is cut short by it is continued by the client itself with another request, which
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ ENOUGH_ANSWERS = 8
 SEEN_ANSWERS = 256
 QUANTILE = 0.95
 MARGIN = 1.25
-MORE_AFTER_A_CUT = 4  # times: Claude goes on three times by itself, and an answer may have 64,000 tokens
+MORE_AFTER_A_CUT = 4  # times: Claude continues three times by itself, and an answer may have 64,000 tokens
 ANY_NUMBER = 2**53
 
 
@@ -206,104 +205,3 @@ def bound(input_tokens: int, output_tokens: int, weights: Weights) -> int:
     """The most that a request can draw, rounded up for each of its parts (a total is rounded up once)."""
     output = -(-output_tokens * weights.output // weights.scale)
     return input_draw(input_tokens, weights) + output
-
-
-# -- how many input tokens a request can have --
-
-IMAGE_TOKENS = 5_000  # an image is scaled down to at most about 1.6 to 4.8 thousand tokens, however few its bytes
-SERVER_TOOL_TOKENS = 20_000  # what a search or a fetch by the API itself may add, for each use
-OVERHEAD_TOKENS = 700  # the API's own system prompt for tools (346 to 700 tokens, by model)
-SEAM_TOKENS = 16  # where old and new text meet, tokens may be cut otherwise
-CLOSE_BYTES = 1_024  # of new text: no other earlier body need be looked at
-REMEMBERED_BYTES = 8 * 1024 * 1024
-CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # of the API's own, run by the client
-CLIENT_TOOL_TOKENS = 1_500  # what the API writes for one of them
-SERVER_TOOL_USES = 8  # as Claude Code limits them
-UNBOUNDED = re.compile(rb'"type"\s*:\s*"(?:document|url|file|container_upload)"')
-
-
-@dataclass(slots=True)
-class InputBound:
-    """Bounds the input of one instance's requests by their bytes, and by what earlier ones exactly had.
-
-    A token is at least one byte of the body. Of an earlier body with a known count only what is new needs a bound:
-    a conversation grows by its last answer and tool results.
-    """
-
-    known: deque[tuple[bytes, int]] = field(default_factory=deque)
-    _bytes: int = 0
-
-    def of(self, body: bytes) -> int:
-        """An upper bound in tokens; documents and what is only referred to are not bounded by it (`is_bounded`)."""
-        least = _of_bytes(body)
-        for old, tokens in self.known:  # the latest first
-            if tokens < least:
-                new = _beyond(old, body)
-                # two images may begin and end alike: what differs then does not show that it is one
-                images = 2 * IMAGE_TOKENS if b'"image"' in body else 0
-                least = min(least, tokens + SEAM_TOKENS + _of_new(new) + images)
-                if len(new) < CLOSE_BYTES:
-                    break
-        return least
-
-    def learn(self, body: bytes, input_tokens: int) -> None:
-        """A request with this body had exactly so many input tokens, cached ones included."""
-        if len(body) > REMEMBERED_BYTES:
-            return
-        self.known.appendleft((body, input_tokens))
-        self._bytes += len(body)
-        while self._bytes > REMEMBERED_BYTES or len(self.known) > 16:
-            self._bytes -= len(self.known.pop()[0])
-
-
-def is_bounded(body: bytes) -> bool:
-    """Whether the body's bytes bound its tokens: not with documents (compressed) or things named by reference."""
-    return UNBOUNDED.search(body) is None
-
-
-def by_server_tools(data: dict[str, object]) -> int:
-    """What tools that the API itself runs or describes may add to a request's input, beyond what its bytes tell."""
-    tools = data.get("tools")
-    kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
-    own = [str(kind) for kind in kinds if kind not in (None, "custom")]
-    described = sum(kind.startswith(CLIENT_TOOLS) for kind in own)
-    served = len(own) > described or bool(data.get("mcp_servers")) or bool(data.get("container"))
-    return CLIENT_TOOL_TOKENS * described + (SERVER_TOOL_TOKENS * SERVER_TOOL_USES if served else 0)
-
-
-def _of_bytes(body: bytes) -> int:
-    return OVERHEAD_TOKENS + _of_new(body)
-
-
-def _beyond(old: bytes, body: bytes) -> bytes:
-    """What stands in the body between the beginning and the end that it has in common with an older one."""
-    same = common(old, body)
-    return body[same : len(body) - common_end(old[same:], body[same:])]
-
-
-def _of_new(part: bytes) -> int:
-    return len(part) + IMAGE_TOKENS * part.count(b'"image"')
-
-
-def common(a: bytes, b: bytes) -> int:
-    """The length of the common beginning."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def common_end(a: bytes, b: bytes) -> int:
-    """The length of the common end."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[len(a) - middle : len(a) - low] == b[len(b) - middle : len(b) - low]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -21,10 +21,10 @@ MAX_TOKENS = 64_000
 CLOSE_S = 1.0
 
 
-class RehearsedApi:
+class FakeApi:
     """A context with a simulated API at `url`, and `ask` to get responses from it by way of another address."""
 
-    async def __aenter__(self) -> RehearsedApi:
+    async def __aenter__(self) -> FakeApi:
         server = web.Server(self._answer, handler_cancellation=True, access_log=None, logger=SILENT)
         self._runner = web.ServerRunner(server, shutdown_timeout=CLOSE_S)
         await self._runner.setup()

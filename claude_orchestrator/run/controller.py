@@ -280,13 +280,13 @@ class _Run:
         if self._request.meter.kind != "api":
             yield self._launcher, None
             return
-        from claude_orchestrator.gateway.fake_api import RehearsedApi
+        from claude_orchestrator.gateway.fake_api import FakeApi
         from claude_orchestrator.gateway.server import Gateway
 
         async with contextlib.AsyncExitStack() as stack:
             launcher, upstream = self._launcher, None
             if self._request.rehearse:
-                api = await stack.enter_async_context(RehearsedApi())
+                api = await stack.enter_async_context(FakeApi())
                 launcher, upstream = RehearsalLauncher(api.ask), api.url
             gateway = Gateway(self._view.manager, self._request.settings.token_weights, upstream=upstream)
             yield launcher, await stack.enter_async_context(gateway)

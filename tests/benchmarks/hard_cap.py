@@ -154,13 +154,14 @@ async def one(policy: Callable[[], Admission], clients: int, limit: int) -> Outc
     rounds = max(2, 4 * limit // (clients * 1800))  # several times what the budget pays for
     environ = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{api.port}"}
     connector = aiohttp.TCPConnector(limit=0)
-    async with Gateway(manager, Weights(), environ=environ) as gateway:
-        gateway.admission = policy()
-        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
-            places = [gateway.open(Metered(manager.budgets, on_usage=Counted(manager).take)) for _ in range(clients)]
-            async with asyncio.TaskGroup() as tasks:
-                for number, place in enumerate(places):
-                    tasks.create_task(client(number, place.url, session, outcome, rounds))
+    async with (
+        Gateway(manager, Weights(), environ=environ, admission=policy()) as gateway,
+        aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session,
+    ):
+        places = [gateway.open(Metered(manager.budgets, on_usage=Counted(manager).take)) for _ in range(clients)]
+        async with asyncio.TaskGroup() as tasks:
+            for number, place in enumerate(places):
+                tasks.create_task(client(number, place.url, session, outcome, rounds))
     assert all(budget.held == 0 for budget in manager.budgets) or policy is AfterTheFact
     outcome.seconds = time.perf_counter() - begun
     outcome.overshoot = max(0, api.billed - limit)

@@ -5,18 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_orchestrator.gateway.admission import (
-    Admission,
-    Cost,
-    InputBound,
-    Ticket,
-    Verdict,
-    bound,
-    by_server_tools,
-    common,
-    common_end,
-    is_bounded,
-)
+from claude_orchestrator.gateway.admission import Admission, Cost, Ticket, Verdict, bound
+from claude_orchestrator.gateway.bounds import InputBound, by_server_tools, common, common_end, is_bounded
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Amount, Budget, Scope, Unit, Usage, Weights
 

@@ -17,7 +17,9 @@ import pytest
 from yarl import URL
 
 from claude_orchestrator.claude.events import ApiUsage
-from claude_orchestrator.gateway.server import Client, Gateway, lowered, read_request
+from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.requests import lowered, read_request
+from claude_orchestrator.gateway.server import Gateway
 from tests.benchmarks.hard_cap import Counted
 from tests.metered import Metered
 from token_budget import TokenBudgetManager

@@ -1,0 +1,69 @@
+"""One attempt at an instance as the gateway knows it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from claude_orchestrator.gateway.admission import Cost
+from claude_orchestrator.gateway.attempt import MeteredAttempt
+from claude_orchestrator.gateway.bounds import InputBound
+from claude_orchestrator.gateway.requests import TEXT_KEYS, Asked
+from token_budget.models import Unit, Usage
+
+MAX_BOUNDS = 4
+MAX_IDS = 4_096
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """An attempt, the address that it has at the gateway, and what its requests have shown so far."""
+
+    url: str
+    upstream: str
+    attempt: MeteredAttempt
+    no_proxy: str | None = None
+    bounds: dict[str, InputBound] = field(default_factory=dict)
+    ids: dict[str, None] = field(default_factory=dict)
+    wanted_tokens: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    handlers: set[asyncio.Task[object]] = field(default_factory=set)
+    digest: bytes = b""
+    proxy: str | None = None
+
+    def bound(self, asked: Asked, betas: Iterable[str]) -> InputBound:
+        """What earlier requests tell about this one: those with the same model and all else but the text."""
+        rest = {key: value for key, value in asked.data.items() if key not in TEXT_KEYS}
+        key = json.dumps([rest, list(betas)], sort_keys=True)
+        found = self.bounds.pop(key, None) or InputBound()
+        self.bounds[key] = found
+        if len(self.bounds) > MAX_BOUNDS:
+            del self.bounds[next(iter(self.bounds))]
+        return found
+
+    def cost_of(self, asked: Asked, input_tokens: int) -> Cost | None:
+        """The most that a request can cost: all its input written to the cache for an hour; None without a price."""
+        model = asked.data.get("model")
+        in_money = any(budget.unit is Unit.USD for budget in self.attempt.budgets)
+        if not in_money or self.attempt.price is None or not isinstance(model, str):
+            return None
+        most = Usage(cache_creation_input_tokens=input_tokens)
+        nano = self.attempt.price(model, most, input_tokens)
+        more = self.attempt.price(model, most + Usage(output_tokens=1000), input_tokens)
+        return None if nano is None or more is None else Cost(nano, more - nano)
+
+    def name_of(self, response_id: str, number: int) -> str:
+        """A name for the response with this id that no other response has; `number` is no other response's."""
+        name = f"{response_id}#{number}" if response_id in self.ids else response_id
+        self.ids[response_id] = None
+        if len(self.ids) > MAX_IDS:
+            del self.ids[next(iter(self.ids))]
+        return name
+
+    @property
+    def env(self) -> tuple[tuple[str, str], ...]:
+        """The variables that make an instance use the gateway, and no proxy on the way to it."""
+        none = ",".join(filter(None, (self.no_proxy, "127.0.0.1")))
+        return (("ANTHROPIC_BASE_URL", self.url), ("NO_PROXY", none), ("no_proxy", none))

@@ -1,0 +1,57 @@
+"""Counts one answer of the API as it passes, and charges the attempt that asked for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import aiohttp
+from aiohttp import hdrs
+
+from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.admission import Ticket
+from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.usage_reader import answer_meter
+from token_budget.models import Usage
+
+
+class AnswerCount:
+    """The count of one answer; `number` is no other answer's."""
+
+    def __init__(self, client: Client, ticket: Ticket, answer: aiohttp.ClientResponse, number: int) -> None:
+        self._client = client
+        self._ticket = ticket
+        self._number = number
+        self._id = self._name = ""
+        kind = answer.headers.get(hdrs.CONTENT_TYPE, "")
+        self.is_document = "event-stream" not in kind
+        self._meter = answer_meter(kind, answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower())
+
+    def feed(self, chunk: bytes) -> None:
+        """The next bytes have come."""
+        self._charge(self._meter.feed(chunk))
+
+    def close(self, *, whole: bool) -> ApiUsage | None:
+        """The answer has ended, `whole` or not.
+
+        An answer that is complete and does not state its usage counts with all that was held for it: the API billed
+        something.
+        """
+        usage, ticket, name = self._meter.close(), self._ticket, f"unknown-{self._number}"
+        held = whole and ticket.hold is not None
+        most = Usage(ticket.input_tokens, ticket.output_tokens) if held else Usage()
+        if usage is None:
+            self._client.attempt.used(ApiUsage(name, most, whole, exact=False), ticket.hold)
+            return None
+        usage = replace(usage, id=usage.id or name)
+        if not usage.told and usage.usage.total_tokens < most.total_tokens:
+            usage = replace(usage, usage=most | usage.usage)
+        self._charge(usage)
+        return usage
+
+    def _charge(self, usage: ApiUsage | None) -> None:
+        if usage is None or not usage.id:
+            return
+        if usage.id != self._id:
+            self._id = usage.id
+            self._name = self._client.name_of(usage.id, self._number)
+        self._client.attempt.used(replace(usage, id=self._name), self._ticket.hold)

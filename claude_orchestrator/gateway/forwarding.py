@@ -1,0 +1,158 @@
+"""Passes a request on to the API and its answer back, piece by piece as it comes; a metered answer is counted."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.admission import MORE_AFTER_A_CUT, Admission, Ticket
+from claude_orchestrator.gateway.bounds import InputBound
+from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.counting import AnswerCount
+from claude_orchestrator.gateway.upstream import Upstream
+from claude_orchestrator.gateway.usage_reader import DECODABLE
+from token_budget.models import Usage
+
+AGENT = "x-claude-code-agent-id"
+# headers that are between two neighbours only, and those that aiohttp sets itself
+HOP_BY_HOP = frozenset(
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "content-length",
+        "accept-encoding",
+        "expect",
+    ]
+)
+ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
+NO_RETRY = {"x-should-retry": "false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request of an instance on its way to the API. With a `ticket` its answer is metered; `known` learns from it."""
+
+    client: Client
+    request: web.BaseRequest
+    path: str
+    body: bytes
+    ticket: Ticket | None = None
+    known: InputBound | None = None
+
+
+class Forwarder:
+    """Sends exchanges to the API."""
+
+    def __init__(self, upstream: Upstream, admission: Admission) -> None:
+        self._upstream = upstream
+        self._admission = admission
+        self._numbers = itertools.count(1)  # of answers
+
+    async def forward(self, exchange: Exchange) -> web.StreamResponse:
+        """Send the request and give its answer back."""
+        client, request, ticket = exchange.client, exchange.request, exchange.ticket
+        headers = forwarded_headers(request.headers)
+        accepted = [item.strip() for item in request.headers.get(hdrs.ACCEPT_ENCODING, "").split(",")]
+        decodable = [item for item in accepted if item.partition(";")[0] in DECODABLE] if ticket else accepted
+        headers[hdrs.ACCEPT_ENCODING] = ", ".join(filter(None, decodable)) or "identity"
+        answered = ticket is None
+        try:
+            async with self._upstream.send(client, request.method, exchange.path, headers, exchange.body) as answer:
+                answered = True
+                return await self._pass_back(exchange, answer)
+        except aiohttp.ClientConnectorError as error:
+            answered = True  # it was never sent
+            return no_answer(error.os_error.strerror or type(error).__name__)
+        except (aiohttp.ClientError, OSError) as error:
+            return no_answer((isinstance(error, OSError) and error.strerror) or type(error).__name__)
+        finally:
+            if not answered:  # whether the API billed it is not known
+                client.attempt.used(ApiUsage(f"unknown-{next(self._numbers)}", Usage(), False, cut=True), None)
+
+    async def _pass_back(self, exchange: Exchange, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        request = exchange.request
+        response = web.StreamResponse(status=answer.status, reason=answer.reason)
+        for name, value in answer.headers.items():
+            if name.lower() not in ANSWER_HOP_BY_HOP:
+                response.headers.add(name, value)
+        if request.method == "HEAD":
+            await response.prepare(request)
+            return response
+        counting = self._counting(exchange, answer)
+        last, whole = b"", False
+        try:
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                if counting is not None:
+                    counting.feed(chunk)  # before the instance sees it: it never knows of more than was counted
+                    last, chunk = (chunk, last) if counting.is_document else (b"", chunk)  # noqa: PLW2901
+                await response.write(chunk)
+            whole = True
+        except (aiohttp.ClientError, OSError):
+            if request.transport is not None:
+                request.transport.abort()  # as the API dropped us
+            last = b""
+        finally:
+            if counting is not None:
+                self._learn(exchange, counting.close(whole=whole))
+        if last:
+            await response.write(last)
+        with contextlib.suppress(ConnectionError):
+            await response.write_eof()
+        return response
+
+    def _counting(self, exchange: Exchange, answer: aiohttp.ClientResponse) -> AnswerCount | None:
+        if exchange.ticket is None or answer.status != 200:
+            return None
+        return AnswerCount(exchange.client, exchange.ticket, answer, next(self._numbers))
+
+    def _learn(self, exchange: Exchange, usage: ApiUsage | None) -> None:
+        """Learn how long answers are and what this request had; one that our limit cut is given more next time."""
+        client, ticket = exchange.client, exchange.ticket
+        if usage is None or ticket is None:
+            return
+        agent = exchange.request.headers.get(AGENT, "")
+        if usage.stop_reason == "max_tokens" and ticket.output_tokens < ticket.max_tokens:
+            client.wanted_tokens[agent] = MORE_AFTER_A_CUT * ticket.output_tokens
+        elif usage.whole:
+            client.wanted_tokens.pop(agent, None)
+            self._admission.learn(usage.usage.output_tokens)
+        if exchange.known is not None and usage.whole and usage.exact:
+            exchange.known.learn(exchange.body, usage.usage.total_tokens - usage.usage.output_tokens)
+
+
+def forwarded_headers(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    """The headers that a request keeps on its way to the API."""
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP)
+
+
+def error_response(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer in the API's own shape for errors."""
+    error = {"type": kind, "message": f"claude-orchestrator: {message}"}
+    return web.json_response({"type": "error", "error": error}, status=status, headers=headers)
+
+
+def refusal(why: str) -> web.Response:
+    """A refusal that no retry helps."""
+    return error_response(400, "invalid_request_error", why, NO_RETRY)
+
+
+def no_answer(why: str) -> web.Response:
+    """The API cannot be reached, or gave no answer."""
+    return error_response(502, "api_error", f"no answer from the API: {why}")

@@ -1,0 +1,78 @@
+"""Reads a request to the API: what it asks for, and the form in which it is sent on. Pure."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import TypeGuard
+from urllib.parse import unquote
+
+from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS
+
+MESSAGES = "/v1/messages"
+READING = ("GET", "HEAD", "OPTIONS")
+UNMETERED = ("/v1/messages/batches", "/v1/complete")  # what is billed and cannot be held to a budget
+COUNTED_KEYS = ("messages", "model", "system", "thinking", "tool_choice", "tools")  # what count_tokens takes
+TEXT_KEYS = ("messages", "system", "tools", "max_tokens", "stream", "metadata")
+# they begin with fixed text, which is found fast in a body of megabytes
+_MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d*)')
+_THINKING = re.compile(rb'"budget_tokens"\s*:\s*(\d*)')
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for: its `max_tokens` and thinking budget. `data` is the whole of it."""
+
+    data: dict[str, object]
+    max_tokens: int
+    thinking_tokens: int | None = None
+
+
+def read_request(body: bytes) -> Asked | None:
+    """What a request asks for; None where it is none that the API would take, or nobody could say what it costs."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not _is_count(data.get("max_tokens")):
+        return None
+    thinking = data.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    return Asked(data, data["max_tokens"], budget if _is_count(budget) else None)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def lowered(body: bytes, asked: Asked, output_tokens: int) -> bytes:
+    """The body with `max_tokens` of at most so many, and a thinking budget below it; otherwise unchanged."""
+    wanted = dict(asked.data)
+    spliced = body
+    is_lowered = asked.max_tokens > output_tokens
+    if is_lowered:
+        wanted["max_tokens"] = output_tokens
+        spliced = _spliced(_MAX_TOKENS, spliced, output_tokens)
+    if is_lowered and asked.thinking_tokens is not None and asked.thinking_tokens >= output_tokens:
+        least = max(LEAST_THINKING_TOKENS, output_tokens // 2)
+        thinking = wanted["thinking"]
+        assert isinstance(thinking, dict)
+        wanted["thinking"] = {**thinking, "budget_tokens": least}
+        spliced = _spliced(_THINKING, spliced, least)
+    if len(_MAX_TOKENS.findall(body)) == 1 and (spliced is body or json.loads(spliced) == wanted):
+        return spliced
+    return json.dumps(wanted, separators=(",", ":")).encode()  # the names stand more than once: said in one way only
+
+
+def _spliced(pattern: re.Pattern[bytes], body: bytes, tokens: int) -> bytes:
+    """The number after the first such name replaced; whether that was the right one is for the caller to see."""
+    match = pattern.search(body)
+    return body if match is None else body[: match.start(1)] + b"%d" % tokens + body[match.end(1) :]
+
+
+def plain_path(path: str) -> str:
+    """A path as servers may take it: `//v1/./messages/` is `/v1/messages`."""
+    path = unquote(re.split("[?#]", path, maxsplit=1)[0])
+    return posixpath.normpath("/" + path.lstrip("/")).lower()

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from claude_orchestrator.claude.failures import command_word, is_command_name
-from token_budget.text import display_width, fit, printable
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_BODY_CHARS = 20_000
@@ -202,54 +201,6 @@ def _text_warning(word: str, commands: Sequence[CommandInfo]) -> str | None:
     return f"{word}: no such command or skill, so claude takes the prompt as text (did you mean {' or '.join(near)}?)"
 
 
-def render_list(commands: Iterable[CommandInfo], width: int) -> list[str]:
-    """All commands by scope in columns of `width` cells, each source below; control characters are escaped."""
-    ordered = sorted(commands, key=lambda info: (info.name.casefold(), info.name))
-    rows = [info for info in ordered if info.available or info.scope is not Scope.BUILT_IN]
-    calls = {info.name: printable(f"{info.name} {info.argument_hint}".rstrip()) for info in rows}
-    column = min(max(map(display_width, calls.values()), default=0), max(12, width // 3))
-    lines: list[str] = []
-    for scope in Scope:
-        group = [info for info in rows if info.scope is scope]
-        lines += ["", f"{scope.capitalize()} ({len(group)})"] if group else []
-        for info in group:
-            kind = "" if scope is Scope.BUILT_IN else f"{info.kind:<7}  "
-            parts = [info.description, f"({info.note})" if info.note else ""]
-            text = " ".join(" ".join(parts if info.available else reversed(parts)).split())
-            lines.append(fit(f"  {fit(calls[info.name], column)}  {kind}{text}", width).rstrip())
-            lines += [printable(f"      {info.source}")] if info.source else []
-    hidden = ", ".join(info.name for info in ordered if not info.available and info.scope is Scope.BUILT_IN)
-    lines += ["", *_wrap(f"Not available headless: {hidden}", width)] if hidden else []
-    return lines[1:]
-
-
-def render_inspect(info: CommandInfo, width: int) -> list[str]:
-    """A command in full: fields wrapped to `width`, the body as it is; control characters are escaped."""
-    fields = {
-        "description": info.description,
-        "scope": info.scope,
-        "kind": info.kind,
-        "source": str(info.source or ""),
-        "aliases": ", ".join(info.aliases),
-        "model": info.model or "",
-        "tools": ", ".join(info.allowed_tools),
-        "note": info.note,
-    }
-    lines = [printable(f"{info.name} {info.argument_hint}".rstrip())]
-    for label, value in fields.items():
-        for number, part in enumerate(_wrap(value, width - 16)):
-            lines.append(f"  {'' if number else label + ':':<14}{part}")
-    body = info.body.strip("\n")
-    return lines + (["", *(printable(line.expandtabs(4)) for line in body.split("\n"))] if body else [])
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    import textwrap
-
-    text = printable(" ".join(text.split()))
-    return textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False)
-
-
 def _built_in() -> Iterator[CommandInfo]:
     scope, kind = Scope.BUILT_IN, Kind.BUILT_IN
     for row in _BUILT_IN.strip().split("\n"):
@@ -314,15 +265,8 @@ def _infos(path: Path, name: str, scope: Scope, *, in_skills: bool) -> Iterator[
     if note == _ABSENT or not name or not name.isprintable():
         return
     fields, body = _split(text)
-    why_not = {
-        note: bool(note) and not text,
-        _ONLY_CLAUDE: fields.get("user-invocable", "true").lower() not in ("true", "yes", "on", "1"),
-        _CONDITIONAL: in_skills and fields.get("paths", "") not in ("", "**"),
-        _SPACE: len(name.split()) > 1,
-    }
-    reason = next((reason for reason, holds in why_not.items() if holds), "")
+    reason = note if note and not text else _why_not(name, fields, in_skills=in_skills)
     first = next((line.strip() for line in body.split("\n") if line.strip()), "")[:MAX_FIELD_CHARS]
-    alias = fields.get("name", "") if in_skills else ""
     if len(body) > MAX_BODY_CHARS:
         body = f"{body[:MAX_BODY_CHARS]}\n… (cut at {MAX_BODY_CHARS:,} characters)"
     yield CommandInfo(
@@ -335,10 +279,24 @@ def _infos(path: Path, name: str, scope: Scope, *, in_skills: bool) -> Iterator[
         model=fields.get("model") or None,
         allowed_tools=tuple(_TOOL.findall(fields.get("allowed-tools", ""))),
         body=body,
-        aliases=(f"/{alias}",) if alias != name and alias.split() == [alias] and alias.isprintable() else (),
+        aliases=_aliases(name, fields.get("name", "")) if in_skills else (),
         available=not reason,
         note=reason or note,
     )
+
+
+def _why_not(name: str, fields: Mapping[str, str], *, in_skills: bool) -> str:
+    """Why a user cannot call the command; "" if they can."""
+    if fields.get("user-invocable", "true").lower() not in ("true", "yes", "on", "1"):
+        return _ONLY_CLAUDE
+    if in_skills and fields.get("paths", "") not in ("", "**"):
+        return _CONDITIONAL
+    return _SPACE if len(name.split()) > 1 else ""
+
+
+def _aliases(name: str, alias: str) -> tuple[str, ...]:
+    is_word = alias != name and alias.split() == [alias] and alias.isprintable()
+    return (f"/{alias}",) if is_word else ()
 
 
 def _read(path: Path) -> tuple[str, str]:

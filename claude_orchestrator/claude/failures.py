@@ -51,14 +51,16 @@ def failure(result: Result, command: str | None = None) -> str | None:
     if result.num_turns == 0 and not_run:
         return result.text
     if result.subtype != "success" or result.is_error:
-        parts = [
-            part for part in (result.subtype, result.terminal_reason) if part not in ("success", "completed", None)
-        ]
-        return ": ".join(part for part in (", ".join(parts), said) if part) or "the result is an error"
+        return _error(result, said)
     if command is not None and result.num_turns == 0 and command.removeprefix("/") not in _LOCAL_COMMANDS:
         why = said or "its inline shell was denied or failed, or a hook stopped it"
         return f"{command} did nothing: the model was not called ({why})"
     return None
+
+
+def _error(result: Result, said: str) -> str:
+    parts = [part for part in (result.subtype, result.terminal_reason) if part not in ("success", "completed", None)]
+    return ": ".join(part for part in (", ".join(parts), said) if part) or "the result is an error"
 
 
 def interruption(result: Result | None, exit_code: int | None) -> str | None:

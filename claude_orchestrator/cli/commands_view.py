@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from claude_orchestrator.claude import commands
+from claude_orchestrator.claude.commands import CommandInfo, Scope
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.text import RenderOptions
+from token_budget.text import RenderOptions, display_width, fit, printable
 from token_budget.visualization import render_budget_panel
 
 
@@ -21,9 +23,9 @@ def render_commands(
         if info is None:
             near = commands.nearest(name, [info.name for info in known])
             raise UserError(f"--inspect-command: no command {name}" + (f"; nearest: {', '.join(near)}" if near else ""))
-        lines = commands.render_inspect(info, options.width)
+        lines = render_inspect(info, options.width)
     else:
-        lines = commands.render_list(known, options.width)
+        lines = render_list(known, options.width)
     if options.visuals:
         width = min(options.width, 77)
         lines += render_budget_panel(manager, width=width, color=options.color, ascii_only=options.ascii_only)
@@ -34,3 +36,55 @@ def warn_of_unknown(command: str, instance: str, folder: Path) -> list[str]:
     """A warning of a slash command that neither the folder nor the user has; built-in ones differ by version."""
     warning = commands.warning_for(command, commands.discover_here(folder))
     return [f"{instance}: {warning}"] if warning else []
+
+
+def render_list(commands: Iterable[CommandInfo], width: int) -> list[str]:
+    """All commands by scope in columns of `width` cells, each source below; control characters are escaped."""
+    ordered = sorted(commands, key=lambda info: (info.name.casefold(), info.name))
+    rows = [info for info in ordered if info.available or info.scope is not Scope.BUILT_IN]
+    calls = {info.name: printable(f"{info.name} {info.argument_hint}".rstrip()) for info in rows}
+    column = min(max(map(display_width, calls.values()), default=0), max(12, width // 3))
+    lines: list[str] = []
+    for scope in Scope:
+        group = [info for info in rows if info.scope is scope]
+        lines += ["", f"{scope.capitalize()} ({len(group)})"] if group else []
+        for info in group:
+            lines += _entry(info, fit(calls[info.name], column), width)
+    hidden = ", ".join(info.name for info in ordered if not info.available and info.scope is Scope.BUILT_IN)
+    lines += ["", *_wrap(f"Not available headless: {hidden}", width)] if hidden else []
+    return lines[1:]
+
+
+def _entry(info: CommandInfo, call: str, width: int) -> list[str]:
+    kind = "" if info.scope is Scope.BUILT_IN else f"{info.kind:<7}  "
+    parts = [info.description, f"({info.note})" if info.note else ""]
+    text = " ".join(" ".join(parts if info.available else reversed(parts)).split())
+    source = [printable(f"      {info.source}")] if info.source else []
+    return [fit(f"  {call}  {kind}{text}", width).rstrip(), *source]
+
+
+def render_inspect(info: CommandInfo, width: int) -> list[str]:
+    """A command in full: fields wrapped to `width`, the body as it is; control characters are escaped."""
+    fields = {
+        "description": info.description,
+        "scope": info.scope,
+        "kind": info.kind,
+        "source": str(info.source or ""),
+        "aliases": ", ".join(info.aliases),
+        "model": info.model or "",
+        "tools": ", ".join(info.allowed_tools),
+        "note": info.note,
+    }
+    lines = [printable(f"{info.name} {info.argument_hint}".rstrip())]
+    for label, value in fields.items():
+        for number, part in enumerate(_wrap(value, width - 16)):
+            lines.append(f"  {'' if number else label + ':':<14}{part}")
+    body = info.body.strip("\n")
+    return lines + (["", *(printable(line.expandtabs(4)) for line in body.split("\n"))] if body else [])
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    import textwrap
+
+    text = printable(" ".join(text.split()))
+    return textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False)

@@ -211,16 +211,12 @@ def _ledger(options: Options, settings: Settings, terminal: Terminal) -> LedgerS
     """The ledger; a rehearsal has one only where an option names it, a dry run makes none."""
     from claude_orchestrator.run import run_inputs
 
-    named, windows = options["ledger"], run_inputs.windows_of(settings)
-    if options["rehearse"] and "ledger" in options.given and options.given["ledger"].origin == "environment":
-        named = None
+    named, windows = _ledger_option(options), run_inputs.windows_of(settings)
     if named == "off" or (named is None and options["rehearse"]):
         if windows:
             why = "needs the ledger, which is off" if named else "a rehearsal has no ledger: name one (--ledger)"
             raise UserError(f"{windows[0]}: {why}")
         return None
-    if named == "":
-        raise UserError("--ledger: is empty: expected a file, or off")
     path = Path(named) if named else places.ledger_file(terminal.warn, move=options.may_write)
     if options["dry_run"] and not path.exists():
         from claude_orchestrator.cli import checks
@@ -230,6 +226,15 @@ def _ledger(options: Options, settings: Settings, terminal: Terminal) -> LedgerS
             raise UserError(f"--ledger: {path}: cannot be opened: {fault}")
         return None
     return run_inputs.open_ledger(path, None if named or windows else terminal.warn)
+
+
+def _ledger_option(options: Options) -> str | None:
+    """The ledger that was named; the environment names none for a rehearsal."""
+    named: str | None = options["ledger"]
+    if named == "":
+        raise UserError("--ledger: is empty: expected a file, or off")
+    given = options.given.get("ledger")
+    return None if options["rehearse"] and given is not None and given.origin == "environment" else named
 
 
 # -- check: what has to be there before anything starts --

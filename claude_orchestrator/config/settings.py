@@ -90,6 +90,21 @@ class _Merged:
         for key in value:
             self.origins[f"{name}[{key}]"] = (origins or {}).get(key, origin)
 
+    def put_profile(self, setting: Setting, profile: Profile) -> None:
+        """Take what a profile has of a setting."""
+        key = setting.budget
+        if setting.profile and key in profile.values:
+            value = profile.values[key]
+            each = {item: profile.origins[f"{key}[{item}]"] for item in value} if setting.kind.element else {}
+            self.put(setting, value, profile.origins.get(key, ""), each)
+
+    def settings(self) -> Settings:
+        """The settings, with the defaults of those that have no value."""
+        origins = self.origins | {setting.name: "default" for setting in RUN if setting.name not in self.values}
+        limits = {setting.name: () for setting in RUN if setting.kind.element is not None}
+        values = {name: tuple(value.items()) if name in limits else value for name, value in self.values.items()}
+        return Settings(**limits | values, origins=origins)
+
     def read(self, setting: Setting, given: Given) -> None:
         """Take a value as it was typed, or note what is wrong with it."""
         try:
@@ -115,10 +130,8 @@ def merge(
     for setting in BUDGET:
         if setting.name in budget:
             merged.put(setting, budget[setting.name], source)
-        if profile is not None and setting.profile and setting.budget in profile.values:
-            key, value = setting.budget, profile.values[setting.budget]
-            each = {item: profile.origins[f"{key}[{item}]"] for item in value} if setting.kind.element else {}
-            merged.put(setting, value, profile.origins.get(key, ""), each)
+        if profile is not None:
+            merged.put_profile(setting, profile)
     for layer in (before or {}, given):
         for setting in RUN:
             found = next((layer[name] for name in (setting.name, *setting.aliases) if name in layer), None)
@@ -126,7 +139,4 @@ def merge(
                 merged.read(setting, found)
     if merged.faults:
         raise UserError(*merged.faults)
-    origins = merged.origins | {setting.name: "default" for setting in RUN if setting.name not in merged.values}
-    limits = {setting.name: () for setting in RUN if setting.kind.element is not None}
-    values = {name: tuple(value.items()) if name in limits else value for name, value in merged.values.items()}
-    return Settings(**limits | values, origins=origins)
+    return merged.settings()

@@ -23,10 +23,9 @@ from claude_orchestrator.claude.commands import (
     discover,
     find,
     nearest,
-    render_inspect,
-    render_list,
     warning_for,
 )
+from claude_orchestrator.cli.commands_view import render_inspect, render_list
 from tests.stand_in import claude_env
 from token_budget.text import display_width
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.config.plan import LaunchSpec, Plan
     from claude_orchestrator.config.settings import Settings
     from claude_orchestrator.gateway.choice import Meter
-    from claude_orchestrator.run.resume import History
+    from claude_orchestrator.run.resume import JournalHistory
     from claude_orchestrator.run.run_dir import EarlierRun
     from claude_orchestrator.ui.terminal import Terminal
     from token_budget.ledger.store import LedgerStore
@@ -128,7 +128,7 @@ def _given_before(earlier: EarlierRun | None) -> dict[str, Given]:
     return {name: Given(value, f"run {header['run']}") for name, value in header["settings"].items()}
 
 
-def _as_before(options: Options, history: History) -> Options:
+def _as_before(options: Options, history: JournalHistory) -> Options:
     """The options of a resumed run: what is not given now is as it was given then."""
     header = history.header
     if "rehearse" in options.given and options["rehearse"] is not header["rehearsal"]:
@@ -293,7 +293,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     if loaded.earlier:
         from claude_orchestrator.run.resume import carry_over, restore, resume_messages
 
-        history, run_id = loaded.earlier.history, loaded.earlier.folder.path.name
+        history, run_id = loaded.earlier.history, loaded.earlier.directory.path.name
         warnings = [*(text for _, text in resume_messages(planned.plan, history, run_id)), *warnings]
         carry_over(manager, history, settings.token_weights)
         known = restore(planned.plan, history, run_id)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_ESTIMATE_TOKENS = 1_000
 # what a base command will use with a model, in a unit, if that is known
 ForecastFn = Callable[[str | None, str | None, Unit], "Forecast | None"]
-GO_ON = "You were interrupted. Continue where you left off."
+CONTINUE_PROMPT = "You were interrupted. Continue where you left off."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class LaunchSpec:
     """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session.
 
     `private` are options whose texts are to go by file: everybody on the machine can read a process's arguments.
-    `goes_on`: an earlier attempt had this session, in which the first `turns_before` turns are done.
+    `resumed`: an earlier attempt had this session, in which the first `turns_before` turns are done.
     """
 
     index: int
@@ -50,7 +50,7 @@ class LaunchSpec:
     session_id: str | None
     rehearsal: Rehearsal
     turns_before: int = 0
-    goes_on: bool = False
+    resumed: bool = False
     forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
 
 
@@ -112,10 +112,10 @@ def continued(spec: LaunchSpec, session_id: str, turns_done: int) -> LaunchSpec:
     return replace(
         spec,
         argv=resume_argv(spec.argv, session_id),
-        turns=(first if first in ("/clear", "/compact") else GO_ON, *rest),
+        turns=(first if first in ("/clear", "/compact") else CONTINUE_PROMPT, *rest),
         session_id=session_id,
         turns_before=min(turns_done, len(spec.turns) - 1),
-        goes_on=True,
+        resumed=True,
     )
 
 

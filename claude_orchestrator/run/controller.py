@@ -29,15 +29,15 @@ from claude_orchestrator.run.ledger_sync import LedgerSync, this_machine
 from claude_orchestrator.run.ports import ApiMeter, RunContext, Services
 from claude_orchestrator.run.redact import redact, secrets_of
 from claude_orchestrator.run.resume import (
-    History,
+    JournalHistory,
     carry_over,
     earlier_attempts,
     removed,
     restore,
     resume_messages,
-    turns_mark,
+    turns_digest,
 )
-from claude_orchestrator.run.run_dir import EarlierRun, RunFolder, new_run_id
+from claude_orchestrator.run.run_dir import EarlierRun, RunDirectory, new_run_id
 from claude_orchestrator.run.run_events import Level, Message, RunEnded, RunStarted, StartsIn
 from claude_orchestrator.run.run_inputs import knows_command, price_with
 from claude_orchestrator.run.run_view import RunView, exit_code
@@ -113,7 +113,7 @@ def run(
     mark = files.mark
     launcher: Launcher = RehearsalLauncher()
     if not request.rehearse:
-        launcher = LocalLauncher(mark, keep=files.folder.keep if place.private else None)
+        launcher = LocalLauncher(mark, keep=files.directory.keep if place.private else None)
     bus.attach(files.journal, sync=files.journal.sync)
     with contextlib.ExitStack() as stack:
         delivery = stack.enter_context(AlertDelivery(accounting.alert_command, accounting.alert_webhook, bus))
@@ -130,14 +130,14 @@ def run(
 class _Files:
     """A run's directory and journal, what the journal tells of earlier orchestrators, and the number of this one."""
 
-    folder: RunFolder
+    directory: RunDirectory
     journal: Journal
-    history: History | None
+    history: JournalHistory | None
     number: int
 
     @property
     def run_id(self) -> str:
-        return self.folder.path.name
+        return self.directory.path.name
 
     @property
     def mark(self) -> str:
@@ -147,11 +147,11 @@ class _Files:
 def _open_files(place: RunPlace, bus: Bus) -> _Files:
     earlier = place.earlier
     if earlier is None:
-        folder = RunFolder.make(place.output_dir, new_run_id(datetime.now()), bus.warn)
-        return _Files(folder, journal.create(folder.path, bus.warn), None, 1)
+        directory = RunDirectory.make(place.output_dir, new_run_id(datetime.now()), bus.warn)
+        return _Files(directory, journal.create(directory.path, bus.warn), None, 1)
     number = earlier.history.runs + 1
-    _end_leftovers(earlier.folder.path.name, number, bus)
-    return _Files(earlier.folder, earlier.journal, earlier.history, number)
+    _end_leftovers(earlier.directory.path.name, number, bus)
+    return _Files(earlier.directory, earlier.journal, earlier.history, number)
 
 
 def _mark(run_id: str, number: int) -> str:
@@ -195,7 +195,7 @@ class _Run:
             started_at=datetime.now(UTC).astimezone(),
             clock_at_start=time.monotonic(),
             rehearsal=request.rehearse,
-            directory=str(files.folder.path),
+            directory=str(files.directory.path),
             meter=request.meter,
             removed=removed(plan, history) if history is not None else (),
         )
@@ -250,7 +250,7 @@ class _Run:
     def _header(self) -> dict[str, Any]:
         run_id = self._view.run_id
         instances = [
-            {"name": spec.name, "base_command": spec.base_command, "turns": turns_mark(spec, run_id)}
+            {"name": spec.name, "base_command": spec.base_command, "turns": turns_digest(spec, run_id)}
             for spec in self._view.plan.specs
         ]
         return {
@@ -265,7 +265,7 @@ class _Run:
     def _context(self, launcher: Launcher, meter: ApiMeter | None) -> RunContext:
         given = [pair for spec in self._view.plan.specs for pair in spec.env]
         services = Services(
-            open_log=self._files.folder.open_log,
+            open_log=self._files.directory.open_log,
             knows_command=knows_command,
             redact=partial(redact, secrets=secrets_of(os.environ, given)),
             price=price_with(self._accounting.prices, self._bus.warn),

@@ -1,7 +1,7 @@
 """A run's journal: every launch, count, decision and ending, written as it happens, so that a kill loses nothing.
 
-A line is a JSON object with its number, whose last member is the CRC-32 of what stands before it. Counts are totals,
-not differences: a line that is missing or torn is made good by the next. Prompts and the environment are never written.
+Each line is a JSON object with its number. Its last member is the CRC-32 of the bytes before it. Counts are totals,
+so the next line makes up for one that is missing or torn. Prompts and the environment are never written.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ Record = dict[str, Any]
 
 
 def encode(record: Record) -> bytes:
-    """One line for a record, its end included."""
+    """A record as one line, with the line end."""
     body = _ENCODER.encode(record).encode()
     return body[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
 
 def decode(line: bytes) -> Record | None:
-    """The record in a line; None where it is torn or damaged."""
+    """The record in a line; None if the line is torn or damaged."""
     body = line[:-_CRC_BYTES] + b"}"
     if line[len(body) - 1 :] != b',"crc":"%08x"}' % zlib.crc32(body):
         return None
@@ -55,7 +55,7 @@ def decode(line: bytes) -> Record | None:
 
 
 def records(data: bytes) -> Iterator[Record | None]:
-    """The records of a journal; None for each damaged line but a torn last one, which a kill may leave."""
+    """The records of a journal; None for each damaged line, except a torn last one, which a kill may leave."""
     lines = data.split(b"\n")
     for number, line in enumerate(lines):
         record = decode(line) if line else None
@@ -64,14 +64,16 @@ def records(data: bytes) -> Iterator[Record | None]:
 
 
 class Journal:
-    """Appends records to a run's journal, `begin` before the first. A disk that is full is said once; what could not be
-    written is kept for when there is room again, up to 16 MiB."""
+    """Appends records to a run's journal; `begin` is written before the first.
+
+    A full disk is reported once. What cannot be written waits for free space, up to 16 MiB.
+    """
 
     def __init__(
-        self, fd: int, complain: Callable[[str], None], now: Callable[[], float] = time.time, *, begin: bytes = b""
+        self, fd: int, warn: Callable[[str], None], now: Callable[[], float] = time.time, *, begin: bytes = b""
     ) -> None:
         self._fd: int | None = fd
-        self._complain: Callable[[str], None] | None = complain
+        self._warn: Callable[[str], None] | None = warn
         self._now = now
         self._pending: deque[bytes] = deque([begin] if begin else [])
         self._pending_bytes = len(begin)
@@ -98,7 +100,7 @@ class Journal:
             self._failed(error)
             if self._pending_bytes > MAX_PENDING_BYTES:
                 self._pending.clear()
-                self._given_up = True  # but the lock stays: this run is still ours
+                self._given_up = True  # the lock stays: no other orchestrator may take the run
 
     def observe(self, event: RunEvent) -> None:
         """Append the record of an event, if the journal keeps it."""
@@ -108,11 +110,11 @@ class Journal:
             self.write(kind, **fields)
 
     def continue_after(self, number: int) -> None:
-        """The journal has so many lines already."""
+        """Continue the numbers of the lines that the journal has already."""
         self._written = self._synced = number
 
     async def sync(self) -> None:
-        """Wait until what was written so far is on the disk; all who wait at one time share an fsync."""
+        """Wait until what was written so far is on the disk; concurrent callers share one fsync."""
         upto = self._written
         while self._synced < upto and self._fd is not None:
             if self._syncing is None or self._syncing.done():
@@ -128,54 +130,54 @@ class Journal:
         self._synced = upto
 
     def _failed(self, error: OSError) -> None:
-        if self._complain is not None:
+        if self._warn is not None:
             why = error.strerror or error
-            self._complain(f"the journal cannot be written ({why}): the run continues, but may not be resumable")
-        self._complain = None
+            self._warn(f"the journal cannot be written ({why}): the run continues, but may not be resumable")
+        self._warn = None
 
     def close(self) -> None:
-        """No more records come; another orchestrator may take the run."""
+        """Close the journal and give up its lock: another orchestrator may resume the run."""
         self._pending.clear()
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
 
-def create(folder: Path, complain: Callable[[str], None]) -> Journal:
-    """A new run's journal, readable by its owner alone, and locked. Raises UserError where that is not possible."""
-    path = folder / NAME
+def create(directory: Path, warn: Callable[[str], None]) -> Journal:
+    """Create a new run's journal, readable by its owner alone, and lock it. Raises UserError if that fails."""
+    path = directory / NAME
     try:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
     _lock(fd)
-    return Journal(fd, complain)
+    return Journal(fd, warn)
 
 
-def reopen(folder: Path, complain: Callable[[str], None]) -> tuple[bytes, Journal]:
-    """An earlier run's journal: what it holds, and itself, locked, to go on with it.
+def reopen(directory: Path, warn: Callable[[str], None]) -> tuple[bytes, Journal]:
+    """Open and lock an earlier run's journal to continue it; returns its content and the journal.
 
-    Raises UserError where it cannot be read or another orchestrator is at work on it.
+    Raises UserError if it cannot be read, or if another orchestrator is running it.
     """
-    path = folder / NAME
+    path = directory / NAME
     try:
         fd = os.open(path, os.O_RDWR | os.O_APPEND | _NOFOLLOW)
     except OSError as error:
         raise UserError(f"--resume: {path}: cannot be opened: {error.strerror or error}") from None
     if not _lock(fd):
         os.close(fd)
-        raise UserError(f"--resume: run {folder.name} is being run by another orchestrator")
+        raise UserError(f"--resume: run {directory.name} is being run by another orchestrator")
     with open(fd, "rb", closefd=False) as file:
         data = file.read()
-    torn = bool(data) and not data.endswith(b"\n")  # a torn last line stays what it is
-    return data, Journal(fd, complain, begin=b"\n" if torn else b"")
+    torn = bool(data) and not data.endswith(b"\n")  # a torn last line stays as it is
+    return data, Journal(fd, warn, begin=b"\n" if torn else b"")
 
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def _lock(fd: int) -> bool:
-    """Lock it until this process ends, however it ends; False where another has it. Not every file system can."""
+    """Lock a file until this process ends; False if another process has the lock. Some file systems have no locks."""
     try:
         if sys.platform == "win32":
             os.lseek(fd, 2**40, os.SEEK_SET)  # a byte that nobody reads

@@ -77,7 +77,7 @@ def _attempt(status: InstanceStatus) -> dict[str, Any]:
 
 def _launch(status: InstanceStatus) -> dict[str, Any]:
     spec = status.spec
-    return {"session": spec.session_id, "turns_done": spec.turns_before, "goes_on": spec.goes_on}
+    return {"session": spec.session_id, "turns_done": spec.turns_before, "goes_on": spec.resumed}
 
 
 def _end(status: InstanceStatus) -> dict[str, Any]:

@@ -140,24 +140,24 @@ class LedgerSync:
             self._failed(error)
             return
         written: dict[Key, tuple[Usage, int]] = {}
-        for (instance, number, _), (usage, cost_nano, records) in totals.items():
+        for (instance, number, _), (usage, cost_nano_usd, records) in totals.items():
             key = instance, number
             before, cost_before = written.get(key, (Usage(), 0))
-            written[key] = before + usage, cost_before + (cost_nano or 0)
+            written[key] = before + usage, cost_before + (cost_nano_usd or 0)
             self._records[key] = self._records.get(key, 0) + records
-            self._priced |= {key} if cost_nano is not None else set()
+            self._priced |= {key} if cost_nano_usd is not None else set()
         ended = {attempt.key: attempt for attempt in known}
         for attempt in earlier:
             self._complete(attempt, ended.get(attempt.key), *written.get(attempt.key[1:], (Usage(), 0)))
         await self.flush(check=True)
 
-    def _complete(self, attempt: AttemptRecord, known: AttemptRecord | None, usage: Usage, cost_nano: int) -> None:
+    def _complete(self, attempt: AttemptRecord, known: AttemptRecord | None, usage: Usage, cost_nano_usd: int) -> None:
         """Note what the journal has of an attempt beyond what the ledger has; the ledger knows its end better."""
         if known is not None and known.outcome is not None:
             attempt = replace(attempt, started_ms=known.started_ms, ended_ms=known.ended_ms, outcome=known.outcome)
         key = attempt.instance, attempt.attempt
         self._unwritten.attempts[key] = attempt
-        missing = ModelDelta(attempt.usage - usage, max(0, (attempt.cost_nano_usd or 0) - cost_nano))
+        missing = ModelDelta(attempt.usage - usage, max(0, (attempt.cost_nano_usd or 0) - cost_nano_usd))
         source = None if attempt.cost_nano_usd is None else "claude"
         self._unwritten.add(key, UsageDelta(Amount(), {"": missing}, source))
 
@@ -363,7 +363,7 @@ class LedgerSync:
             outcome=str(status.state) if has_ended else None,
             exact=status.tally.exact,
             usage=status.tally.usage,
-            cost_nano_usd=status.cost_nano,
+            cost_nano_usd=status.cost_nano_usd,
             other_sessions=tuple(session for session in status.sessions if session != status.session_id),
             workspace=str(status.spec.cwd),
         )

@@ -38,7 +38,7 @@ def passing_cause(status: InstanceStatus) -> str | None:
 def session_is_lost(status: InstanceStatus) -> bool:
     """Whether it was to go on with a session that claude does not have (any more)."""
     result = status.last_result
-    return status.spec.goes_on and result is not None and session_not_found(result)
+    return status.spec.resumed and result is not None and session_not_found(result)
 
 
 def backoff_s(retry: int, jitter: float) -> float:

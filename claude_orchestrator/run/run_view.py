@@ -9,7 +9,7 @@ from typing import Any
 
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.gateway.choice import STREAM, Meter
-from claude_orchestrator.run.resume import Past
+from claude_orchestrator.run.resume import EarlierInstance
 from claude_orchestrator.run.run_events import HoldChanged, RateLimitsRead, RunEvent
 from claude_orchestrator.run.state import InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
@@ -53,11 +53,11 @@ class RunView:
     rehearsal: bool = False
     directory: str | None = None
     meter: Meter = STREAM
-    removed: Sequence[Past] = ()
+    removed: Sequence[EarlierInstance] = ()
     changes: RunChanges = field(default_factory=RunChanges)
 
     @property
-    def parts(self) -> tuple[InstanceStatus | Past, ...]:
+    def parts(self) -> tuple[InstanceStatus | EarlierInstance, ...]:
         """The instances, and those that were removed."""
         return (*self.instances, *self.removed)
 

@@ -163,8 +163,8 @@ class InstanceStatus:
 
     def prepare_retry(self, *, afresh: bool = False) -> None:
         """Make another attempt ready: in this one's session if that had begun to work, else from the start."""
-        goes_on = not afresh and (self.spec.goes_on or self.tally.usage.total_tokens > 0)
-        session = (self.session_id, self.turns_completed) if goes_on and self.session_id else None
+        resumes = not afresh and (self.spec.resumed or self.tally.usage.total_tokens > 0)
+        session = (self.session_id, self.turns_completed) if resumes and self.session_id else None
         self._models = self.models
         self.restore((*self.earlier, self.this_attempt), session)
 
@@ -403,7 +403,7 @@ class InstanceStatus:
             return None
         self._taken_version = version
         usage, costs = self.tally.by_model, self.cost_by_model
-        amount = Amount(weights.draw(self.tally.usage), max(self.cost_nano or 0, self._taken.nano_usd))
+        amount = Amount(weights.draw(self.tally.usage), max(self.cost_nano_usd or 0, self._taken.nano_usd))
         delta = UsageDelta(
             amount - self._taken,
             {
@@ -419,13 +419,13 @@ class InstanceStatus:
         return delta
 
     @property
-    def cost_nano(self) -> int | None:
+    def cost_nano_usd(self) -> int | None:
         """This attempt's cost so far in nano-dollars: what the CLI states, and prices where it states none."""
         return sum(self.cost_by_model.values()) if self._priced or self.tally.cost_usd is not None else None
 
     @property
     def cost_by_model(self) -> dict[str, int]:
-        """`cost_nano` divided by model, as far as that is known."""
+        """`cost_nano_usd` divided by model, as far as that is known."""
         stated = {model: round(cost * NANO) for model, cost in self.tally.cost_by_model.items()}
         if self.tally.metered:
             return max(stated, dict(self._priced_by_model), key=lambda costs: sum(costs.values()))
@@ -446,10 +446,10 @@ class InstanceStatus:
         for response_id, parts in told.items():
             costs = [(part.model, price(part.model, part.usage, part.written_for_1h_tokens)) for part in parts]
             by_model = Counter[str]()
-            for model, cost_nano in costs:
-                by_model[model] += cost_nano or 0
+            for model, cost_nano_usd in costs:
+                by_model[model] += cost_nano_usd or 0
             before = self._priced.get(response_id, Counter())
-            if by_model.total() >= before.total() and any(cost_nano is not None for _, cost_nano in costs):
+            if by_model.total() >= before.total() and any(cost_nano_usd is not None for _, cost_nano_usd in costs):
                 self._prices_found += 1
                 self._priced[response_id] = by_model
                 self._priced_by_model.subtract(before)

@@ -62,7 +62,7 @@ def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]
         if status.bad_lines:
             lines.append(f"{printable(status.name)}: {status.bad_lines} broken lines in its stream were skipped")
     lines += [
-        f"{printable(past.name)}: not in the config any more; {_at_least(past.exact)}{past.usage.total_tokens:,} tokens"
+        f"{printable(past.name)}: no longer in the config; {_at_least(past.exact)}{past.usage.total_tokens:,} tokens"
         for past in view.removed
     ]
     lines += _hold_changes(view.changes.holds)

@@ -102,7 +102,7 @@ from pathlib import Path
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
 from claude_orchestrator.config.plan import make_plan
-from claude_orchestrator.run.run_dir import RunFolder
+from claude_orchestrator.run.run_dir import RunDirectory
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.run.ports import Services
 from tests.harness import make_supervisor
@@ -113,7 +113,7 @@ settings = Settings(overall_token_budget=10**12)
 config = parse_config({"instances": [{"prompt": "x", "env": {"STREAM": stream}}]}, "benchmark")
 plan = make_plan(config, settings, workspace="/", claude_bin=claude)
 async def main():
-    logs = RunFolder.make(Path(folder), "run", print)
+    logs = RunDirectory.make(Path(folder), "run", print)
     services = Services(open_log=logs.open_log)
     supervisor = make_supervisor(plan, settings, LocalLauncher("benchmark"), services=services)
     await supervisor.run()

@@ -24,7 +24,7 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.run import journal
-from claude_orchestrator.run.resume import turns_mark
+from claude_orchestrator.run.resume import turns_digest
 
 # an instance with a tool in a session of its own
 CLAUDE = """#!/bin/sh
@@ -129,7 +129,7 @@ def resume_time(folder: Path) -> tuple[float, float]:
     run_folder.mkdir(parents=True)
     records = journal.create(run_folder, print)
     entries = [
-        {"name": spec.name, "base_command": None, "turns": turns_mark(spec, run_folder.name)} for spec in plan.specs
+        {"name": spec.name, "base_command": None, "turns": turns_digest(spec, run_folder.name)} for spec in plan.specs
     ]
     start = {"run": run_folder.name, "number": 1, "rehearsal": True, "source": str(config), "config": str(config)}
     where = {"workspace": str(folder), "claude_bin": "claude", "settings": {}, "single": {}}

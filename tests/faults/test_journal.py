@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import GO_ON, Plan, make_manager, make_plan
+from claude_orchestrator.config.plan import CONTINUE_PROMPT, Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.simulated import RehearsalLauncher
 from claude_orchestrator.run import journal
 from claude_orchestrator.run.bus import Bus
-from claude_orchestrator.run.resume import History, carry_over, read_history
+from claude_orchestrator.run.resume import JournalHistory, carry_over, read_history
 from claude_orchestrator.run.state import State
 from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import ROOT, Workplace, content_of, make_supervisor
@@ -54,7 +54,7 @@ def run_journalled(folder: Path, plan: Plan, settings: Settings) -> Supervisor:
     return supervisor
 
 
-def history_of(data: bytes) -> History:
+def history_of(data: bytes) -> JournalHistory:
     return read_history(journal.records(data))
 
 
@@ -166,7 +166,7 @@ def test_resume_goes_on_in_the_session_that_was_broken_off(place: Workplace) -> 
     assert place.run("--resume", "last").returncode == 0
     launched = [json.loads(path.read_text()) for path in place.root.glob("turns-*.json")]
     sessions = {turns[0]: [arg for arg in argv if arg.startswith("--resume")] for argv, turns in launched}
-    assert sessions == {"/other": [], GO_ON: ["--resume=0f0e0d0c-0000-4000-8000-000000000001"]}
+    assert sessions == {"/other": [], CONTINUE_PROMPT: ["--resume=0f0e0d0c-0000-4000-8000-000000000001"]}
 
 
 def test_a_raised_limit_lets_a_blocked_run_go_on(place: Workplace) -> None:
@@ -192,8 +192,8 @@ def test_what_removed_instances_have_used_is_in_the_totals(place: Workplace) -> 
     config = place.config({"instances": more, "budget": {"overall_budget": 9000}}, "other.json")
     done = place.run("--resume", "last", "--config", config, "--report", "report.json")
     assert done.returncode == 0 and "1 of 2 instances had completed, 3,150 tokens were used" in done.stderr
-    assert "b, c: not in the config any more" in done.stderr
-    assert "b: not in the config any more; 1,050 tokens" in done.stdout and "Total: 4,200 tokens" in done.stdout
+    assert "b, c: no longer in the config" in done.stderr
+    assert "b: no longer in the config; 1,050 tokens" in done.stdout and "Total: 4,200 tokens" in done.stdout
     report = place.report()
     assert report["totals"]["total_tokens"] == report["budgets"]["overall"]["used"] == 4200
     assert [(past["name"], past["usage"]["total_tokens"]) for past in report["removed_instances"]] == [
@@ -235,7 +235,7 @@ def test_last_says_which_newer_run_it_passed_over(place: Workplace) -> None:
     newer.mkdir()
     (newer / "journal.jsonl").write_bytes(b"torn")
     done = place.run("--resume", "last", "hello")
-    assert done.returncode == 0 and f"{newer.name} is newer, but its journal is damaged: passed over" in done.stderr
+    assert done.returncode == 0 and f"{newer.name} is newer, but its journal is damaged: skipped" in done.stderr
 
 
 def test_two_orchestrators_on_one_run_are_refused(place: Workplace) -> None:
@@ -347,7 +347,7 @@ def test_a_real_session_goes_on_after_a_sigkill_of_the_orchestrator(claude: str,
     home.mkdir()
     workspace.mkdir()
     tool = Call.bash(f"echo $$ > {pidfile}; exec sleep 600")
-    script: Script = {"CERISE": [Tools((tool,)), Text()], GO_ON: [Text("done")]}
+    script: Script = {"CERISE": [Tools((tool,)), Text()], CONTINUE_PROMPT: [Text("done")]}
     with StandIn(script) as api:
         own = ["--workspace", str(workspace), "--output-dir", str(tmp_path / "out"), "--report", str(tmp_path / "r")]
         argv = [sys.executable, "-m", "claude_orchestrator", *own, "--quiet"]
@@ -365,7 +365,7 @@ def test_a_real_session_goes_on_after_a_sigkill_of_the_orchestrator(claude: str,
         assert subprocess.run([*argv, "--resume", "last"], env=env, check=False).returncode == 0
         (instance,) = json.loads((tmp_path / "r").read_text())["instances"]
         assert instance["status"] == "completed" and instance["attempts"] == 2
-        assert api.entries[1].marker == GO_ON and len(api.entries) == 2
+        assert api.entries[1].marker == CONTINUE_PROMPT and len(api.entries) == 2
         billed = api.billed()
         counts = {key: instance["usage"][key] for key in Usage.__dataclass_fields__}
         assert Usage(**counts) == billed

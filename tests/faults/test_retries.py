@@ -13,7 +13,7 @@ import pytest
 
 from claude_orchestrator.claude.stream import parse_line
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import GO_ON, LaunchSpec, make_plan
+from claude_orchestrator.config.plan import CONTINUE_PROMPT, LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.local import Exit
 from claude_orchestrator.run.bus import Bus
@@ -131,7 +131,7 @@ def test_every_attempt_stays_on_the_budgets_and_goes_on_in_its_session() -> None
     outcome = go(script, retries=5, overall_token_budget=50_000)
     assert outcome.only.attempts == 3 and outcome.only.state is State.COMPLETED
     assert outcome.only.total_tokens == outcome.manager.total_usage == 3 * 1001
-    assert [spec.turns for spec in script.specs] == [("/test",), (GO_ON,), (GO_ON,)]
+    assert [spec.turns for spec in script.specs] == [("/test",), (CONTINUE_PROMPT,), (CONTINUE_PROMPT,)]
     assert "--resume=s" in script.specs[1].argv and script.specs[2].argv.count("--resume=s") == 1
     assert outcome.messages[0].startswith("WARNING: one: attempt 1 failed, continues at ")
     assert outcome.messages[0].endswith("(retry 1 of 5) after: API Error: overloaded")
@@ -166,7 +166,7 @@ def test_a_lost_session_is_begun_anew() -> None:
 
     class Lost(Failing):
         async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
-            if not spec.goes_on:
+            if not spec.resumed:
                 return await super().launch(spec)
             self.specs.append(spec)
             self.tokens = 0
@@ -175,7 +175,7 @@ def test_a_lost_session_is_begun_anew() -> None:
 
     script = Lost(("overloaded", 529))
     outcome = go(script, retries=1)
-    assert [spec.turns for spec in script.specs] == [("/test",), (GO_ON,), ("/test",)]
+    assert [spec.turns for spec in script.specs] == [("/test",), (CONTINUE_PROMPT,), ("/test",)]
     assert outcome.only.state is State.COMPLETED
 
 
@@ -267,10 +267,10 @@ def test_the_real_cli_comes_back_after_an_overload(claude: str, tmp_path: Path) 
     """It gives up after one retry of its own; the second attempt goes on in its session, and every token counts."""
     env = {"CLAUDE_CODE_MAX_RETRIES": "1"}
     entry = {"name": "one", "pre_commands": ["INDIGO work"], "prompt": "TEAL work", "env": env, "retries": 2}
-    with StandIn({"INDIGO": [Text()], "TEAL": [Fail(529)], GO_ON: [Text("done")]}) as api:
+    with StandIn({"INDIGO": [Text()], "TEAL": [Fail(529)], CONTINUE_PROMPT: [Text("done")]}) as api:
         outcome = run_real({"instances": [entry]}, api, claude, tmp_path)
         assert outcome.only.state is State.COMPLETED and outcome.only.attempts == 2, outcome.only.reason
-        assert [entry.marker for entry in api.entries] == ["INDIGO", "TEAL", "TEAL", GO_ON]
+        assert [entry.marker for entry in api.entries] == ["INDIGO", "TEAL", "TEAL", CONTINUE_PROMPT]
         assert outcome.only.usage == api.billed() and outcome.only.exact
 
 

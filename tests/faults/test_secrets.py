@@ -17,7 +17,7 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.run.redact import redact, secrets_of
-from claude_orchestrator.run.run_dir import RunFolder
+from claude_orchestrator.run.run_dir import RunDirectory
 from tests.harness import ROOT, Workplace, content_of
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 
@@ -195,7 +195,7 @@ def spec(name: str = "one") -> LaunchSpec:
 
 def test_links_are_not_followed_for_writing(tmp_path: Path) -> None:
     said: list[str] = []
-    folder = RunFolder.make(tmp_path, "run", said.append)
+    folder = RunDirectory.make(tmp_path, "run", said.append)
     victim = tmp_path / "victim"
     victim.write_text("precious")
     for name in ("001-one.jsonl", "001.mcp-config"):
@@ -207,7 +207,7 @@ def test_links_are_not_followed_for_writing(tmp_path: Path) -> None:
 
 
 def test_names_cannot_lead_out_of_the_run_folder(tmp_path: Path) -> None:
-    folder = RunFolder.make(tmp_path, "run", print)
+    folder = RunDirectory.make(tmp_path, "run", print)
     for name in ("../../escape", "/etc/passwd", "..", "a/b\\c", "~"):
         log = folder.open_log(spec(name), 1)
         if log is not None:

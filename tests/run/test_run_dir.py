@@ -13,7 +13,7 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.run.run_dir import LogFile, RunFolder, new_run_id
+from claude_orchestrator.run.run_dir import LogFile, RunDirectory, new_run_id
 
 
 def spec(name: str) -> LaunchSpec:
@@ -22,7 +22,7 @@ def spec(name: str) -> LaunchSpec:
 
 
 def test_logs_are_private_and_hold_the_bytes_as_they_came(tmp_path: Path) -> None:
-    folder = RunFolder.make(tmp_path / "runs", "run", print)
+    folder = RunDirectory.make(tmp_path / "runs", "run", print)
     log = folder.open_log(spec("../../etc/passwd *"), 1)
     assert log is not None and Path(log.path) == tmp_path / "runs" / "run" / "001-etc-passwd.jsonl"
     log.write(b'{"half":')
@@ -36,7 +36,7 @@ def test_logs_are_private_and_hold_the_bytes_as_they_came(tmp_path: Path) -> Non
 
 def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
     said: list[str] = []
-    folder = RunFolder.make(tmp_path, "run", said.append)
+    folder = RunDirectory.make(tmp_path, "run", said.append)
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "run" / "001-one.jsonl").symlink_to(tmp_path / "victim")
     assert folder.open_log(spec("one"), 1) is None and len(said) == 1
@@ -46,18 +46,18 @@ def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path: Path) -> None:
     said: list[str] = []
-    folder = RunFolder.make(tmp_path, "run", said.append)
+    folder = RunDirectory.make(tmp_path, "run", said.append)
     logs = [LogFile(folder, Path("/dev/full"), os.open("/dev/full", os.O_WRONLY)) for _ in range(2)]
     for _ in range(3):
         for log in logs:
             log.write(b"line\n")
-    assert said == ["logs cannot be written (No space left on device): the run goes on without them"]
+    assert said == ["logs cannot be written (No space left on device): the run continues without them"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output-dir"):
-        RunFolder.make(tmp_path / "file" / "runs", "run", print)
+        RunDirectory.make(tmp_path / "file" / "runs", "run", print)
 
 
 def test_run_ids_are_in_the_order_of_time() -> None:

@@ -128,7 +128,7 @@ def test_costs_are_divided_by_model_where_claude_does_so() -> None:
     counts = {"inputTokens": 5, "outputTokens": 1}
     model_usage = {"opus": {**counts, "costUSD": 0.25}, "haiku": {**counts, "costUSD": 0.5}}
     feed(status, INIT, a_result(modelUsage=model_usage, total_cost_usd=0.75))
-    assert status.cost_by_model == {"opus": 250_000_000, "haiku": 500_000_000} and status.cost_nano == 750_000_000
+    assert status.cost_by_model == {"opus": 250_000_000, "haiku": 500_000_000} and status.cost_nano_usd == 750_000_000
     feed(status, a_result(modelUsage={"opus": counts, "haiku": counts}, total_cost_usd=1.0))
     assert status.cost_by_model == {"opus": 1_000_000_000}
 

@@ -15,12 +15,15 @@ from token_budget.models import Usage
 
 
 class AnswerCount:
-    """The count of one answer; `number` is no other answer's."""
+    """The count of one answer; `number` is no other answer's. `is_exact`: its usage is all that is billed."""
 
-    def __init__(self, client: Client, ticket: Ticket, answer: aiohttp.ClientResponse, number: int) -> None:
+    def __init__(
+        self, client: Client, ticket: Ticket, answer: aiohttp.ClientResponse, number: int, *, is_exact: bool = True
+    ) -> None:
         self._client = client
         self._ticket = ticket
         self._number = number
+        self._is_exact = is_exact
         self._id = self._name = ""
         kind = answer.headers.get(hdrs.CONTENT_TYPE, "")
         self.is_document = "event-stream" not in kind
@@ -54,4 +57,6 @@ class AnswerCount:
         if usage.id != self._id:
             self._id = usage.id
             self._name = self._client.name_of(usage.id, self._number)
-        self._client.attempt.used(replace(usage, id=self._name), self._ticket.hold)
+        self._client.attempt.used(
+            replace(usage, id=self._name, exact=usage.exact and self._is_exact), self._ticket.hold
+        )

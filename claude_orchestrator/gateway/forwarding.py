@@ -46,7 +46,11 @@ NO_RETRY = {"x-should-retry": "false"}
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request of an instance on its way to the API. With a `ticket` its answer is metered; `known` learns from it."""
+    """A request of an instance on its way to the API.
+
+    With a `ticket` its answer is metered, and `known` learns from it. `is_exact`: the answer's usage is all that the
+    API bills for it.
+    """
 
     client: Client
     request: web.BaseRequest
@@ -54,6 +58,7 @@ class Exchange:
     body: bytes
     ticket: Ticket | None = None
     known: InputBound | None = None
+    is_exact: bool = True
 
 
 class Forwarder:
@@ -118,9 +123,10 @@ class Forwarder:
         return response
 
     def _counting(self, exchange: Exchange, answer: aiohttp.ClientResponse) -> AnswerCount | None:
-        if exchange.ticket is None or answer.status != 200:
+        if exchange.ticket is None or not answer.ok:
             return None
-        return AnswerCount(exchange.client, exchange.ticket, answer, next(self._numbers))
+        number = next(self._numbers)
+        return AnswerCount(exchange.client, exchange.ticket, answer, number, is_exact=exchange.is_exact)
 
     def _learn(self, exchange: Exchange, usage: ApiUsage | None) -> None:
         """Learn how long answers are and what this request had; one that our limit cut is given more next time."""

@@ -6,19 +6,42 @@ import json
 import posixpath
 import re
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TypeGuard
 from urllib.parse import unquote
 
 from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS
 
 MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
 READING = ("GET", "HEAD", "OPTIONS")
-UNMETERED = ("/v1/messages/batches", "/v1/complete")  # what is billed and cannot be held to a budget
+# what costs nothing: counting, signing in, files, and what Claude Code reports of itself
+FREE = (COUNT_TOKENS, "/v1/oauth/token", "/v1/files")
+FREE_BELOW = ("/v1/files/", "/api/oauth/", "/api/event_logging/", "/api/claude_code", "/api/claude_cli")
 COUNTED_KEYS = ("messages", "model", "system", "thinking", "tool_choice", "tools")  # what count_tokens takes
 TEXT_KEYS = ("messages", "system", "tools", "max_tokens", "stream", "metadata")
 # they begin with fixed text, which is found fast in a body of megabytes
 _MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d*)')
 _THINKING = re.compile(rb'"budget_tokens"\s*:\s*(\d*)')
+
+
+class Kind(Enum):
+    """What a request costs."""
+
+    MESSAGE = auto()  # its response states what is billed
+    FREE = auto()
+    UNKNOWN = auto()
+
+
+def kind_of(method: str, path: str, body: bytes) -> Kind:
+    """What a request costs, by its method and path. Only the exact form of a known path counts as known."""
+    where = path.partition("?")[0]
+    if method == "POST" and where == MESSAGES:
+        return Kind.MESSAGE
+    if method in READING:
+        return Kind.UNKNOWN if body else Kind.FREE
+    is_free = where in FREE or where.startswith(FREE_BELOW)
+    return Kind.FREE if is_free and plain_path(where) == where else Kind.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
-from claude_orchestrator.gateway.requests import MESSAGES, READING, UNMETERED, plain_path
+from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, PUBLIC_API, Upstream, proxy_for
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Weights
@@ -134,20 +134,20 @@ class Gateway:
             client.handlers.discard(task)
 
     async def _route(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
-        plain = plain_path(path)
-        enforced = self._enforces and bool(client.attempt.budgets)
-        if request.method == "POST" and path.partition("?")[0] == MESSAGES:
-            client.attempt.requested()
-            if enforced:
-                return await self._gatekeeper.send(client, request, path, body)
-            return await self._forwarder.forward(Exchange(client, request, path, body, Ticket((), 0, 0)))
-        if request.method in READING or plain not in (MESSAGES, *UNMETERED):
+        kind = kind_of(request.method, path, body)
+        if kind is Kind.FREE:
             return await self._forwarder.forward(Exchange(client, request, path, body))
-        if plain == MESSAGES:  # some servers would take it as a message
-            return error_response(404, "not_found_error", "no such path", NO_RETRY)
+        enforced = self._enforces and bool(client.attempt.budgets)
+        if enforced and kind is Kind.UNKNOWN:
+            plain = plain_path(path)
+            if plain == MESSAGES:  # some servers would take it as a message
+                return error_response(404, "not_found_error", "no such path", NO_RETRY)
+            return refusal(f"in block mode the gateway sends no {request.method} {plain}: what it costs is unknown")
+        client.attempt.requested()
         if enforced:
-            return refusal(f"{plain} cannot be held to a budget")
-        return await self._forwarder.forward(Exchange(client, request, path, body))
+            return await self._gatekeeper.send(client, request, path, body)
+        metered = Exchange(client, request, path, body, Ticket((), 0, 0), is_exact=kind is Kind.MESSAGE)
+        return await self._forwarder.forward(metered)
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from claude_orchestrator.run.state import InstanceStatus, State
 from token_budget.models import Budget
@@ -21,21 +22,18 @@ class Moment:
     reserved: frozenset[Budget] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Eligible:
+class Eligible(NamedTuple):
     """It may be launched if its budgets allow it."""
 
 
-@dataclass(frozen=True, slots=True)
-class NotYet:
+class NotYet(NamedTuple):
     """Its time has not come; check again after `pause_s`. `for_all`: no other instance may be launched either."""
 
     pause_s: float | None
     for_all: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(NamedTuple):
     """An instance that came earlier waits for one of the same budgets."""
 
     reason: str = "others wait for the same budget"

@@ -31,11 +31,11 @@ _Point = tuple[float, float, bool]  # tokens, weight, censored
 class Sample:
     """What one instance used; `censored`: it was ended before its end, so it would have used at least `tokens`.
 
-    `at_s` is when it ended (seconds since 1970). Plain prompts have no base command and count as one command. For a
-    forecast in money `tokens` are nano-dollars.
+    `subject` is what forecasts are for: a base command, or one instance's plain prompt. `at_s` is when it ended
+    (seconds since 1970). For a forecast in money `tokens` are nano-dollars.
     """
 
-    base_command: str | None
+    subject: str
     model: str
     tokens: int
     at_s: float
@@ -126,8 +126,8 @@ def _about(quantity: int, unit: Unit) -> str:
     return format_usd(rough) if unit is Unit.USD else format_tokens(rough).replace(".0", "")
 
 
-def forecast(samples: Iterable[Sample], base_command: str | None, model: str, now_s: float = float("inf")) -> Forecast:
-    """What a run of `base_command` with `model` will use, from the runs that had ended by `now_s`.
+def forecast(samples: Iterable[Sample], subject: str, model: str, now_s: float = float("inf")) -> Forecast:
+    """What a run of `subject` with `model` will use, from the runs that had ended by `now_s`.
 
     The latest 300 runs of the command count; a run's weight halves with every 50 runs of the command after it. In
     runs, not days: a command that is run once a week would have forgotten nearly everything after a month.
@@ -139,8 +139,8 @@ def forecast(samples: Iterable[Sample], base_command: str | None, model: str, no
     Fewer than five runs to the end give an unknown forecast.
     """
     ended = [run for run in samples if run.at_s <= now_s]
-    mine = [run for run in ended if run.base_command == base_command]
-    return _forecast(_latest(mine, KEPT), _latest(ended, RECENT), base_command, model)
+    mine = [run for run in ended if run.subject == subject]
+    return _forecast(_latest(mine, KEPT), _latest(ended, RECENT), subject, model)
 
 
 def _latest(runs: list[Sample], count: int) -> list[Sample]:
@@ -150,14 +150,14 @@ def _latest(runs: list[Sample], count: int) -> list[Sample]:
     return sorted([run for run in runs if run.at_s >= since_s], key=attrgetter("at_s"))[-count:]
 
 
-def _forecast(mine: Sequence[Sample], recent: Iterable[Sample], base_command: str | None, model: str) -> Forecast:
+def _forecast(mine: Sequence[Sample], recent: Iterable[Sample], subject: str, model: str) -> Forecast:
     """The forecast from the command's runs and the latest of all commands, both oldest first."""
     n_censored = sum(run.censored for run in mine)
     if len(mine) - n_censored < LEAST:
         return Forecast(len(mine), n_censored)
     weighed = [(run, 0.5 ** (age / HALF_LIFE_RUNS)) for age, run in enumerate(reversed(mine))]
     sample = _of_command(weighed, model)
-    lent = _lent([run for run in recent if run.base_command != base_command], _level(sample))
+    lent = _lent([run for run in recent if run.subject != subject], _level(sample))
     # what others lend holds some of what lies beyond: by backtest, half of the run to come is right then
     beyond = 1 - sum(weight for _, weight, _ in lent) / SHRINK_RUNS / 2
     points, below = _curve(sample + lent, beyond)
@@ -177,9 +177,9 @@ def _of_command(weighed: list[tuple[Sample, float]], model: str) -> list[_Point]
 
 def _lent(others: Iterable[Sample], level: float) -> list[_Point]:
     """The runs of other commands, each command and model moved to `level`, weighing `SHRINK_RUNS` runs in all."""
-    groups: dict[tuple[str | None, str], list[_Point]] = {}
+    groups: dict[tuple[str, str], list[_Point]] = {}
     for run in others:
-        groups.setdefault((run.base_command, run.model), []).append((float(run.tokens), 1.0, run.censored))
+        groups.setdefault((run.subject, run.model), []).append((float(run.tokens), 1.0, run.censored))
     # a group of few says little of its spread: a run alone would be its own level
     usable = [group for group in groups.values() if sum(not censored for *_, censored in group) >= LEAST]
     weight = SHRINK_RUNS / max(SHRINK_RUNS, sum(map(len, usable)))
@@ -273,14 +273,14 @@ def backtest(samples: Iterable[Sample]) -> Backtest:
 
     Runs that were ended early are learnt from and not scored: what they would have used is not known.
     """
-    mine: dict[str | None, deque[Sample]] = {}
+    mine: dict[str, deque[Sample]] = {}
     recent: deque[Sample] = deque(maxlen=RECENT)
     told: list[tuple[int, tuple[int, ...]]] = []
     n_unknown = 0
     for run in sorted(samples, key=attrgetter("at_s")):
-        before = mine.setdefault(run.base_command, deque(maxlen=KEPT))
+        before = mine.setdefault(run.subject, deque(maxlen=KEPT))
         if not run.censored:
-            made = _forecast(before, recent, run.base_command, run.model)
+            made = _forecast(before, recent, run.subject, run.model)
             if made.known:
                 told.append((run.tokens, tuple(made.quantile(p) or 0 for p in SCORED)))
             else:

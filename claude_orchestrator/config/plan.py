@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from token_budget.forecast import Forecast
 
 DEFAULT_ESTIMATE_TOKENS = 1_000
-# what a base command will use with a model, in a unit, if that is known
-ForecastFn = Callable[[str | None, str | None, Unit], "Forecast | None"]
+# what a base command, or the plain prompt of the instance with this name, will use with a model, in a unit
+ForecastFn = Callable[[str | None, str, str | None, Unit], "Forecast | None"]
 CONTINUE_PROMPT = "You were interrupted. Continue where you left off."
 
 
@@ -84,7 +84,7 @@ def make_plan(
     *,
     workspace: str,
     claude_bin: str,
-    forecast: ForecastFn = lambda base_command, model, unit: None,
+    forecast: ForecastFn = lambda base_command, instance, model, unit: None,
 ) -> Plan:
     """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing."""
     planner = _Planner(config.rehearsal, settings, workspace, claude_bin, forecast)
@@ -184,7 +184,7 @@ class _Planner:
         forecasts = {
             unit: found
             for unit in (Unit.TOKENS, *([Unit.USD] if settings.in_money else []))
-            if (found := self.forecast(command, instance.model, unit)) is not None
+            if (found := self.forecast(command, instance.name, instance.model, unit)) is not None
         }
         expected = {unit: found.p50 or 0 for unit, found in forecasts.items()}
         tokens = instance.max_tokens_per_command or expected.get(Unit.TOKENS) or DEFAULT_ESTIMATE_TOKENS

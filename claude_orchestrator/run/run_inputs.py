@@ -18,6 +18,7 @@ from token_budget.text import printable
 
 if TYPE_CHECKING:
     from token_budget.forecast import Forecast
+    from token_budget.ledger.samples import SampleReader
     from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
     from token_budget.usage.profiles import Profile
@@ -54,26 +55,32 @@ def windows_of(settings: Settings) -> list[str]:
 
 
 class Forecasts:
-    """What base commands will draw from budgets, by the ledger."""
+    """What base commands and plain prompts will draw from budgets, by the ledger."""
 
     def __init__(self, ledger: LedgerStore | None, weights: Weights) -> None:
         self._ledger = ledger
         self._weights = weights
-        self._known: dict[tuple[str | None, str | None, Unit], Forecast] = {}
+        self._reader: SampleReader | None = None
+        self._known: dict[tuple[str, str | None, Unit], Forecast] = {}
 
-    def of(self, base_command: str | None, model: str | None, unit: Unit) -> Forecast | None:
-        """The forecast for a base command; None without a ledger. Raises LedgerError."""
+    def of(self, base_command: str | None, instance: str, model: str | None, unit: Unit) -> Forecast | None:
+        """The forecast for a base command, or for the plain prompt of an instance with this name.
+
+        Returns None without a ledger. Raises LedgerError.
+        """
         if self._ledger is None:
             return None
-        key = base_command, model, unit
+        import time
+
+        from token_budget.forecast import forecast
+        from token_budget.ledger.samples import SampleReader, subject_of
+
+        self._reader = self._reader or SampleReader(self._ledger, self._weights)
+        subject = subject_of(base_command, instance)
+        key = subject, model, unit
         if key not in self._known:
-            import time
-
-            from token_budget.forecast import forecast
-            from token_budget.ledger.samples import samples
-
-            known = samples(self._ledger, base_command, unit=unit, weights=self._weights)
-            self._known[key] = forecast(known, base_command, model or "", time.time())
+            samples = self._reader.of(base_command, instance, unit)
+            self._known[key] = forecast(samples, subject, model or "", time.time())
         return self._known[key]
 
 

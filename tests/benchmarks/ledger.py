@@ -27,7 +27,7 @@ from claude_orchestrator.run.run_events import UsageRecorded
 from claude_orchestrator.run.state import InstanceStatus
 from token_budget.forecast import forecast
 from token_budget.ledger.records import AttemptRecord, Limit, RunRecord, UsageRecord
-from token_budget.ledger.samples import samples
+from token_budget.ledger.samples import SampleReader
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage, Weights
 from token_budget.usage.history import history
@@ -99,7 +99,9 @@ def reading(path: Path) -> dict[str, float]:
         "history_by_day_ms": median_ms(lambda: history(ledger, "day")),
         "history_by_command_ms": median_ms(lambda: history(ledger, "command"), 3),
         "history_by_day_of_30_days_ms": median_ms(lambda: history(ledger, "day", since_ms=month.since_ms)),
-        "forecast_ms": median_ms(lambda: forecast(samples(ledger, COMMANDS[3]), COMMANDS[3], "opus", NOW_MS / 1000)),
+        "forecast_ms": median_ms(
+            lambda: forecast(SampleReader(ledger).of(COMMANDS[3], ""), COMMANDS[3], "opus", NOW_MS / 1000)
+        ),
         "monthly_limit_ms": median_ms(lambda: ledger.used([month], Weights())),
         "bare_scan_ms": median_ms(
             lambda: bare.execute("SELECT at_ms / 86400000, sum(input + output) FROM records GROUP BY 1").fetchall()

@@ -27,7 +27,7 @@ from token_budget.forecast import (
 
 OBSERVATIONS = st.builds(
     Sample,
-    base_command=st.sampled_from(["/a", "/b", None]),
+    subject=st.sampled_from(["/a", "/b", "prompt one"]),
     model=st.sampled_from(["m", "x"]),
     tokens=st.integers(0, 10**9),
     at_s=st.integers(0, 50),
@@ -35,7 +35,7 @@ OBSERVATIONS = st.builds(
 )
 
 
-def runs(*tokens: int, command: str | None = "/a", model: str = "m", start_s: int = 0) -> list[Sample]:
+def runs(*tokens: int, command: str = "/a", model: str = "m", start_s: int = 0) -> list[Sample]:
     return [Sample(command, model, used, start_s + index) for index, used in enumerate(tokens)]
 
 
@@ -142,7 +142,7 @@ def test_other_commands_lend_their_spread_not_their_level() -> None:
 def test_any_history_gives_a_distribution(history: list[Sample], used: int, p: float) -> None:
     made = forecast(history, "/a", "m")
     assert made == forecast(history, "/a", "m")
-    assert made.n == sum(run.base_command == "/a" for run in history)
+    assert made.n == sum(run.subject == "/a" for run in history)
     if not made.known:
         return
     later = made.given(used)
@@ -206,7 +206,7 @@ def test_the_backtest_makes_the_forecasts_that_were_to_be_had(history: list[Samp
     history.sort(key=lambda run: run.at_s)
     known = []
     for index, run in enumerate(history):
-        made = forecast(history[:index], run.base_command, run.model)
+        made = forecast(history[:index], run.subject, run.model)
         if made.known and not run.censored:
             known.append((run.tokens, made.p90 or 0))
     result = backtest(history)

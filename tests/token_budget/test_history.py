@@ -26,7 +26,7 @@ from token_budget.usage.history import (
     as_csv,
     as_json,
     duration,
-    find_command,
+    find_subject,
     history,
     percentile,
     render,
@@ -480,9 +480,9 @@ def test_what_ended_without_an_outcome_was_interrupted(
 @pytest.mark.parametrize("asked", ["/test", "test", " /test all --now", "test\nall"])
 def test_a_command_is_found_by_its_first_word_with_or_without_slash(book: Book, asked: str) -> None:
     book.add("11-24T12:00", 5)
-    assert find_command(book.ledger, asked) == "/test"
+    assert find_subject(book.ledger, asked) == ("/test", "")
     book.add("11-24T12:00", 5, base_command="test")
-    assert find_command(book.ledger, asked) == asked.split(maxsplit=1)[0]
+    assert find_subject(book.ledger, asked) == (asked.split(maxsplit=1)[0], "")
 
 
 @pytest.mark.parametrize(
@@ -497,13 +497,13 @@ def test_an_unknown_command_is_told_with_the_nearest(book: Book, asked: str, hin
     for command in ("/test", "/a", "/b", "/c", None):
         book.add("11-24T12:00", 5, base_command=command)
     with pytest.raises(ValueError) as error:
-        find_command(book.ledger, asked)
+        find_subject(book.ledger, asked)
     assert str(error.value) == f"COMMAND: expected a command of the ledger, {hint}"
 
 
 def test_a_ledger_without_commands_is_told(book: Book) -> None:
     with pytest.raises(ValueError, match=r"got '/test'; known: none$"):
-        find_command(book.ledger, "/test")
+        find_subject(book.ledger, "/test")
 
 
 def test_a_window_s_budget_has_what_all_runs_used_in_it_until_the_run_ended(book: Book) -> None:

@@ -265,8 +265,9 @@ def test_a_plot_that_cannot_be_is_told(home: Home, file: str, reason: str) -> No
 
 
 def test_forecasts_and_how_good_they_would_have_been(home: Home) -> None:
-    prompts, test = home.says("forecast").splitlines()
-    assert prompts.startswith("(prompts): unknown (n=1") and test.startswith("/test: about ") and "n=6" in test
+    test, prompt = home.says("forecast").splitlines()
+    assert prompt.startswith("prompt p: unknown (n=1") and home.says("forecast", "p").splitlines() == [prompt]
+    assert test.startswith("/test: about ") and "n=6" in test
     for asked in ("/test", "test", "/test all --now", "test all"):
         assert home.says("forecast", asked).splitlines() == [test]
     assert home.refuses("forecast", "/tset") == (

@@ -1,4 +1,4 @@
-"""From the ledger to what forecasts are made of: one observation for each finished instance."""
+"""Reads from the ledger what forecasts are made of: one sample for each instance that has ended."""
 
 from __future__ import annotations
 
@@ -8,41 +8,73 @@ from token_budget.ledger.store import LedgerStore
 from token_budget.models import Unit, Usage, Weights
 
 FLAT = Weights()
-LATEST = 1_000  # attempts of a command; older ones weigh next to nothing
-POOL = 1_000  # of all commands
+LATEST = 1_000  # attempts of one subject; older ones weigh next to nothing
+POOL = 1_000  # attempts of all subjects
 
 
-def samples(
-    ledger: LedgerStore,
-    base_command: str | None = None,
-    *,
-    everything: bool = False,
-    unit: Unit = Unit.TOKENS,
-    weights: Weights = FLAT,
-) -> list[Sample]:
-    """The latest instances of a base command and, to lean on where those are few, of all; in order of their ends.
+def subject_of(base_command: str | None, instance: str) -> str:
+    """What an instance's use is a sample of: its base command, or its own plain prompt, which its name stands for."""
+    return base_command or f"prompt {instance}"  # no base command has a space
 
-    In tokens as `weights` draw them, or in nano-dollars, of those whose cost is known.
+
+class SampleReader:
+    """Reads samples from a ledger. It reads the latest attempts of all subjects once, on which every forecast leans.
+
+    Tokens count as `weights` draw them.
     """
-    latest = ledger.attempts(latest=-1 if everything else POOL, imported=False)
-    if not everything and base_command is not None:
-        latest += ledger.attempts(base_command=base_command, latest=LATEST, imported=False)
-    attempts = {attempt.key: attempt for attempt in latest}
-    instances: dict[tuple[str, str], list[AttemptRecord]] = {}
-    for attempt in attempts.values():
-        if attempt.ended_ms is not None:
-            instances.setdefault((attempt.run, attempt.instance), []).append(attempt)
-    found = [_observation(parts, unit, weights) for parts in instances.values()]
-    return sorted((one for one in found if one.tokens), key=lambda one: one.at_s)
+
+    def __init__(self, ledger: LedgerStore, weights: Weights = FLAT) -> None:
+        self._ledger = ledger
+        self._weights = weights
+        self._pool: list[AttemptRecord] | None = None
+
+    def of(self, base_command: str | None, instance: str, unit: Unit = Unit.TOKENS) -> list[Sample]:
+        """The latest samples of one subject and of all, by their ends.
+
+        In tokens, or in nano-dollars where the cost is known. Raises LedgerError.
+        """
+        if base_command is not None:
+            own = self._ledger.attempts(base_command=base_command, latest=LATEST, imported=False)
+        else:
+            named = self._ledger.attempts(instance=instance, latest=LATEST, imported=False)
+            own = [attempt for attempt in named if attempt.base_command is None]
+        return self._samples([*self._latest(), *own], unit)
+
+    def all(self) -> list[Sample]:
+        """Every sample of the ledger, in tokens, by their ends. Raises LedgerError."""
+        return self._samples(self._ledger.attempts(imported=False), Unit.TOKENS)
+
+    def subjects(self) -> list[tuple[str | None, str]]:
+        """The base commands, and then the instances with plain prompts, that were in use lately. Raises LedgerError.
+
+        Each has its base command, or None and the instance's name.
+        """
+        ended = [attempt for attempt in self._latest() if attempt.ended_ms is not None and attempt.usage.total_tokens]
+        commands = {attempt.base_command for attempt in ended if attempt.base_command is not None}
+        prompts = {attempt.instance for attempt in ended if attempt.base_command is None}
+        return [*((command, "") for command in sorted(commands)), *((None, name) for name in sorted(prompts))]
+
+    def _latest(self) -> list[AttemptRecord]:
+        if self._pool is None:
+            self._pool = self._ledger.attempts(latest=POOL, imported=False)
+        return self._pool
+
+    def _samples(self, attempts: list[AttemptRecord], unit: Unit) -> list[Sample]:
+        instances: dict[tuple[str, str], list[AttemptRecord]] = {}
+        for attempt in {one.key: one for one in attempts}.values():
+            if attempt.ended_ms is not None:
+                instances.setdefault((attempt.run, attempt.instance), []).append(attempt)
+        found = [_sample(parts, unit, self._weights) for parts in instances.values()]
+        return sorted((one for one in found if one.tokens), key=lambda one: one.at_s)
 
 
-def _observation(parts: list[AttemptRecord], unit: Unit, weights: Weights) -> Sample:
-    last = max(parts, key=lambda attempt: attempt.attempt)
-    used = sum((attempt.usage for attempt in parts), Usage())
+def _sample(attempts: list[AttemptRecord], unit: Unit, weights: Weights) -> Sample:
+    last = max(attempts, key=lambda attempt: attempt.attempt)
+    used = sum((attempt.usage for attempt in attempts), Usage())
     return Sample(
-        base_command=last.base_command,
+        subject=subject_of(last.base_command, last.instance),
         model=last.model or "",
-        tokens=sum(attempt.cost_nano_usd or 0 for attempt in parts) if unit is Unit.USD else weights.draw(used),
+        tokens=sum(attempt.cost_nano_usd or 0 for attempt in attempts) if unit is Unit.USD else weights.draw(used),
         at_s=(last.ended_ms or 0) / 1000,
         censored=last.outcome != "completed",
     )

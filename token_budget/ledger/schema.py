@@ -61,6 +61,7 @@ CREATE TABLE notes (
 ALTER TABLE attempts ADD COLUMN other_sessions TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE attempts ADD COLUMN workspace TEXT;
 """,
+    "CREATE INDEX attempts_by_instance ON attempts (instance, ended_ms);",
 )
 
 

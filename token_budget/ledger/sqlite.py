@@ -208,6 +208,7 @@ class SqliteLedger:
         *,
         run: str | None = None,
         base_command: str | None = None,
+        instance: str | None = None,
         since_ms: int = 0,
         latest: int = -1,
         imported: bool = True,
@@ -216,6 +217,7 @@ class SqliteLedger:
         wanted = {
             "run = ?": run,
             "base_command = ?": base_command,
+            "instance = ?": instance,
             "coalesce(ended_ms, started_ms) >= ?": since_ms or None,
             "outcome IS NOT ?": None if imported else IMPORTED,
         }

@@ -108,6 +108,7 @@ class LedgerStore(Protocol):
         *,
         run: str | None = None,
         base_command: str | None = None,
+        instance: str | None = None,
         since_ms: int = 0,
         latest: int = -1,
         imported: bool = True,

@@ -148,25 +148,25 @@ def plot(ctx: click.Context, /, file: Path, since: str, **windows: int | None) -
 @click.option("--model", default="", metavar="MODEL", help="Runs with this model weigh more.")
 @click.pass_context
 def forecast(ctx: click.Context, command: str | None, model: str) -> None:
-    """What a base command will use (all of them without COMMAND)."""
+    """Forecast what COMMAND will use: a command, or an instance with a plain prompt by its name."""
     from token_budget.forecast import forecast as forecast_of
-    from token_budget.ledger.samples import samples
+    from token_budget.ledger.samples import SampleReader, subject_of
     from token_budget.models import Unit
-    from token_budget.usage.history import find_command
+    from token_budget.usage.history import find_subject
 
     ledger = _open(ctx)
-    if command and command.strip():
-        names = [find_command(ledger, encodable(command))]
-    else:
-        names = sorted({one.base_command or "" for one in samples(ledger)})
-    if not names:
+    reader = SampleReader(ledger)
+    asked = command and command.strip()
+    subjects = [find_subject(ledger, encodable(asked))] if asked else reader.subjects()
+    if not subjects:
         click.echo("no finished instances in the ledger yet")
-    for name in names:
+    for base_command, instance in subjects:
+        subject = subject_of(base_command, instance)
         known, cost = (
-            forecast_of(samples(ledger, name or None, unit=unit), name or None, model, time.time()) for unit in Unit
+            forecast_of(reader.of(base_command, instance, unit), subject, model, time.time()) for unit in Unit
         )
         spent = f"; {cost.describe(Unit.USD)} (an estimate)" if cost.known else ""
-        click.echo(f"{printable(name or '(prompts)')}: {known.describe()}{spent}")
+        click.echo(f"{printable(subject)}: {known.describe()}{spent}")
 
 
 @group.command()
@@ -174,9 +174,9 @@ def forecast(ctx: click.Context, command: str | None, model: str) -> None:
 def backtest(ctx: click.Context) -> None:
     """How good forecasts would have been on this ledger's own past, beside the fixed estimate of 1,000 tokens."""
     from token_budget.forecast import backtest as backtest_of
-    from token_budget.ledger.samples import samples
+    from token_budget.ledger.samples import SampleReader
 
-    found = backtest_of(samples(_open(ctx), everything=True))
+    found = backtest_of(SampleReader(_open(ctx)).all())
     click.echo(f"{found.n:,} instances foretold, {found.n_unknown:,} without a forecast")
     for score in found.scores:
         click.echo(

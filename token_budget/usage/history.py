@@ -427,15 +427,18 @@ def find_run(ledger: LedgerStore, run_id: str, option: str = "RUN_ID") -> RunRec
     raise ValueError(f"{option}: expected a run of the ledger or last, got '{printable(run_id)}'; {said}")
 
 
-def find_command(ledger: LedgerStore, asked: str, option: str = "COMMAND") -> str:
-    """The base command of the ledger that is meant by a command: its first word, or that with a slash before it.
+def find_subject(ledger: LedgerStore, asked: str, option: str = "COMMAND") -> tuple[str | None, str]:
+    """What a text asks a forecast for: a base command of the ledger, or an instance with a plain prompt.
 
-    Raises ValueError with a line for the user of `option`.
+    A base command is the text's first word, with or without its slash. The text may also be the name of an instance;
+    the base command is then None. Raises ValueError with a line for the user of `option`.
     """
     word = next(iter(asked.split()), "")
     for name in (word, f"/{word}"):
         if ledger.attempts(base_command=name, latest=1):
-            return name
+            return name, ""
+    if any(attempt.base_command is None for attempt in ledger.attempts(instance=asked.strip(), imported=False)):
+        return None, asked.strip()
     known = sorted({part.group for part in ledger.sums("command") if part.group})
     near = difflib.get_close_matches(f"/{word.removeprefix('/')}", known, 3, 0.5)
     names = ", ".join(map(printable, near or known[:3])) or "none"

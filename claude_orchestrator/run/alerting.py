@@ -69,7 +69,7 @@ class Alerting:
             spec = status.spec
             if status.ended:
                 continue
-            used = Amount(self._weights.draw(status.usage), status.cost_nano_usd or 0)
+            used = Amount(self._weights.draw(status.usage), status.attempt.costs.nano_usd or 0)
             more = {
                 unit: max(0, (forecast.given(used.of(unit)).p50 or 0) - used.of(unit))
                 for unit, forecast in spec.forecasts.items()

@@ -47,7 +47,7 @@ class HoldPolicy:
         spec = status.spec
         if not self._context.enforces or self._policy == "off" or status.tally.metered:
             return
-        if status.ending or status.work_done or hold.remaining.tokens >= GROW_BELOW * spec.estimate.tokens:
+        if status.ending or status.attempt.work_done or hold.remaining.tokens >= GROW_BELOW * spec.estimate.tokens:
             return
         further, forecast = spec.estimate.tokens, spec.forecasts.get(Unit.TOKENS)
         if forecast is not None:

@@ -131,14 +131,14 @@ class InstanceRunner:
             status.tally.lost_line()
         status.finish(self._context.clock.monotonic(), exit.code, exit.stderr, self._services.redact)
         if self._services.price is not None:
-            status.price(self._services.price, None)
+            status.attempt.costs.price(self._services.price, None)
         self.record(self.hold)
 
     # -- events --
 
     def _take(self, event: Event) -> None:
         status = self.status
-        session_id, turns, metered = status.session_id, status.turns_completed, status.tally.metered
+        session_id, turns, metered = status.session_id, status.attempt.turns_completed, status.tally.metered
         status.apply(event)
         self.record(self.hold)
         if metered and not status.tally.metered:
@@ -148,8 +148,8 @@ class InstanceRunner:
             )
         if status.session_id != session_id:
             self._bus.publish(SessionNamed(status.name, status.session_id))
-        if status.turns_completed != turns:
-            self._bus.publish(TurnEnded(status.name, status.turns_completed))
+        if status.attempt.turns_completed != turns:
+            self._bus.publish(TurnEnded(status.name, status.attempt.turns_completed))
         self._poller.observe(event)
         self._react(event)
 
@@ -158,7 +158,7 @@ class InstanceRunner:
         match event:
             case Init():
                 self._ask_for_limits()
-                command = status.unknown_command
+                command = status.attempt.unknown_command
                 if command is not None and not self._services.knows_command(status.spec.cwd, command):
                     self.stop(State.FAILED, f"Unknown command: {command}")
             case Result():
@@ -167,7 +167,7 @@ class InstanceRunner:
             case UsageAnswer():
                 if event.rate_limits is not None:
                     self._bus.publish(RateLimitsRead(event.rate_limits))
-                if status.ending and not status.turn_running:
+                if status.ending and not status.attempt.turn_running:
                     self._close_input()
             case ControlRequest():
                 self._deny(event)
@@ -179,7 +179,7 @@ class InstanceRunner:
     def record(self, hold: Hold | None) -> None:
         """Charge what was counted since the last time to the budgets, then report the limits that this passed."""
         status = self.status
-        delta = status.take_delta(self._context.settings.token_weights)
+        delta = status.attempt.costs.take_delta(self._context.settings.token_weights)
         if delta is None:
             return
         crossed = self._context.manager.record(status.spec.base_command, delta.amount, status.name, hold)
@@ -223,22 +223,22 @@ class InstanceRunner:
 
     def _send_turn(self) -> None:
         if not self.status.ending:
-            self._send({"type": "user", "message": {"role": "user", "content": self.status.next_turn()}})
+            self._send({"type": "user", "message": {"role": "user", "content": self.status.attempt.next_turn()}})
 
     def _turn_ended(self) -> None:
         status = self.status
-        if status.turn_running:
+        if status.attempt.turn_running:
             return
-        if not status.ending and not status.all_sent and status.turn_failed is None:
+        if not status.ending and not status.attempt.all_sent and status.attempt.turn_failed is None:
             self._send_turn()
-        elif status.ending or status.idle:
+        elif status.ending or status.attempt.idle:
             self._close_input()
         elif "follow_up" not in self._timers:  # something works in the background: a server would do so for ever
             self._call_later("follow_up", BACKGROUND_S, self._close_input)
 
     def _close_after_follow_up(self) -> None:
         """A background subagent has ended: the CLI now reports it to the model in a turn of its own; wait for that."""
-        if self.status.idle:
+        if self.status.attempt.idle:
             self._call_later("follow_up", FOLLOW_UP_S, self._turn_ended)
 
     def _close_input(self) -> None:
@@ -246,7 +246,7 @@ class InstanceRunner:
         if self._running is None:
             return
         status, is_first = self.status, "linger" not in self._timers
-        if is_first and status.work_done and not status.ending and status.turn_failed is None:
+        if is_first and status.attempt.work_done and not status.ending and status.attempt.turn_failed is None:
             self._bus.publish(WorkEnded(status.name))
         self._running.close_input()
         self._call_later("linger", LINGER_S, self._running.stop, self._grace_s)
@@ -287,7 +287,7 @@ class InstanceRunner:
         """Stop the instance if a budget that it draws on is spent and there is something left to stop."""
         status = self.status
         budget = self._context.over_budget(status.spec)
-        if budget is not None and not status.ending and not status.work_done:
+        if budget is not None and not status.ending and not status.attempt.work_done:
             self.stop(State.STOPPED, f"stopped by budget: {figures(budget)}", budget=budget)
 
     def stop(self, state: State, reason: str, grace_s: float | None = None, budget: Budget | None = None) -> None:
@@ -295,7 +295,7 @@ class InstanceRunner:
 
         If its work is done, only the process is ended: the instance has completed.
         """
-        if not self.status.work_done and self.status.decide_end(state, reason):
+        if not self.status.attempt.work_done and self.status.decide_end(state, reason):
             self._bus.publish(Stopping(self.status.name, state, reason, budget))
         self._stop_grace_s = self._grace_s if grace_s is None else grace_s
         if self._running is not None:

@@ -81,7 +81,7 @@ def _launch(status: InstanceStatus) -> dict[str, Any]:
 
 
 def _end(status: InstanceStatus) -> dict[str, Any]:
-    attempt = status.this_attempt
+    attempt = status.attempt.totals
     return {
         "state": status.state,
         "reason": status.reason,
@@ -91,6 +91,6 @@ def _end(status: InstanceStatus) -> dict[str, Any]:
         "seconds": round(attempt.seconds, 3),
         "done": status.done,
         "session": status.session_id,
-        "turns_done": status.turns_completed,
-        "exit_code": status.exit_code,
+        "turns_done": status.attempt.turns_completed,
+        "exit_code": status.attempt.exit_code,
     }

@@ -22,7 +22,8 @@ from claude_orchestrator.run.run_events import (
     RunEvent,
     UsageRecorded,
 )
-from claude_orchestrator.run.state import InstanceStatus, ModelDelta, UsageDelta
+from claude_orchestrator.run.state import InstanceStatus
+from claude_orchestrator.run.usage_delta import ModelDelta, UsageDelta
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
 from token_budget.ledger.records import (
     AttemptRecord,
@@ -363,8 +364,8 @@ class LedgerSync:
             outcome=str(status.state) if has_ended else None,
             exact=status.tally.exact,
             usage=status.tally.usage,
-            cost_nano_usd=status.cost_nano_usd,
-            other_sessions=tuple(session for session in status.sessions if session != status.session_id),
+            cost_nano_usd=status.attempt.costs.nano_usd,
+            other_sessions=tuple(session for session in status.attempt.sessions if session != status.session_id),
             workspace=str(status.spec.cwd),
         )
 

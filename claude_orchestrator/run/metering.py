@@ -35,7 +35,7 @@ class Metering:
         self._record = record
         self._on_refused = on_refused
         self._place: MeterPlace = meter.open(self)
-        status.meter()
+        status.attempt.meter()
 
     @property
     def waits(self) -> bool:
@@ -63,7 +63,7 @@ class Metering:
         """Count what a response has used, and charge it."""
         self._status.apply(usage)
         if self.price is not None:
-            self._status.price(self.price, usage)
+            self._status.attempt.costs.price(self.price, usage)
         self._record(hold)
         self._context.bus.publish(Changed())
 

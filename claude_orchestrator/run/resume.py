@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from claude_orchestrator.config.plan import LaunchSpec, Plan
-from claude_orchestrator.run.state import NOT_ENDED, Attempt, InstanceStatus, State, cost_of
+from claude_orchestrator.run.attempt import AttemptTotals, cost_of
+from claude_orchestrator.run.state import NOT_ENDED, InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
 from token_budget.models import Usage, Weights
@@ -26,7 +27,7 @@ class EarlierInstance:
     turns_digest: str = ""
     state: State = State.PENDING
     reason: str = ""
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[AttemptTotals] = field(default_factory=list)
     session_id: str | None = None
     turns_done: int = 0
     worked: bool = False
@@ -111,7 +112,7 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
     match record["kind"]:
         case "launch":
             instance.state, instance.reason = State.RUNNING, ""
-            instance.attempts += [Attempt(exact=False)] * (record["attempt"] - len(instance.attempts))
+            instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
             instance.session_id, instance.turns_done = record["session"], record["turns_done"]
             instance.worked, instance.launched_at = record["goes_on"], record["at"]
         case "session":
@@ -132,10 +133,10 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
 
 def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: float) -> None:
     usage = Usage(*record["usage"])
-    instance.attempts += [Attempt(exact=False)] * (record["attempt"] - len(instance.attempts))
+    instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
     # without an end record the attempt was interrupted, and its use after its last line is unknown
     exact = record["kind"] == "end" and record["exact"]
-    instance.attempts[record["attempt"] - 1] = Attempt(usage, exact, record["cost_usd"], seconds)
+    instance.attempts[record["attempt"] - 1] = AttemptTotals(usage, exact, record["cost_usd"], seconds)
     instance.worked = instance.worked or usage.total_tokens > 0
 
 

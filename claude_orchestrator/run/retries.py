@@ -1,4 +1,4 @@
-"""Which failures may pass by themselves, and how long to wait before another attempt. Pure."""
+"""Which failures may pass, and how long to wait before another attempt. Pure."""
 
 from __future__ import annotations
 
@@ -17,53 +17,56 @@ PASSING_ERRNO = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFIL
 
 
 def passing_cause(status: InstanceStatus) -> str | None:
-    """Why an ended attempt may go better next time; None where it would fail again, or was stopped on purpose."""
-    if status.stalled:
+    """Why another attempt may succeed; None if it would fail again, or if the instance was stopped on purpose."""
+    attempt = status.attempt
+    if attempt.stalled:
         return "stalled"
-    if status.state is not State.FAILED or status.unknown_command is not None:
+    if status.state is not State.FAILED or attempt.unknown_command is not None:
         return None
-    if status.launch_errno is not None:
-        return "not launched" if status.launch_errno in PASSING_ERRNO else None
-    if status.last_result is None or status.turn_running:
-        killed = status.exit_code is not None and status.exit_code < 0
-        # a process that says nothing before it leaves was called wrongly
-        return "no result" if status.began or killed else None
-    if status.api_error in PASSING_ERRORS:
-        return status.api_error
-    if status.last_result.api_error_status in PASSING_STATUS:
-        return RATE_LIMIT if status.last_result.api_error_status == 429 else "server_error"
+    if attempt.launch_errno is not None:
+        return "not launched" if attempt.launch_errno in PASSING_ERRNO else None
+    if attempt.last_result is None or attempt.turn_running:
+        killed = attempt.exit_code is not None and attempt.exit_code < 0
+        # a process that exits without a word was called wrongly
+        return "no result" if attempt.began or killed else None
+    if attempt.api_error in PASSING_ERRORS:
+        return attempt.api_error
+    if attempt.last_result.api_error_status in PASSING_STATUS:
+        return RATE_LIMIT if attempt.last_result.api_error_status == 429 else "server_error"
     return None
 
 
 def session_is_lost(status: InstanceStatus) -> bool:
-    """Whether it was to go on with a session that claude does not have (any more)."""
-    result = status.last_result
+    """Whether the attempt was to resume a session that claude does not have."""
+    result = status.attempt.last_result
     return status.spec.resumed and result is not None and session_not_found(result)
 
 
 def backoff_s(retry: int, jitter: float) -> float:
-    """Seconds before the first (1), second … retry: doubling, at most two minutes, and between half and all of that
-    by `jitter` (0 to 1), so that instances that failed together do not come back together."""
+    """Seconds before the first (1), second … retry: they double up to two minutes.
+
+    `jitter` (0 to 1) takes off up to half, so that instances that failed together do not return together.
+    """
     return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(retry - 1, 16)) * (0.5 + jitter / 2))
 
 
 def reset_wait_s(resets_at: float | None, now: float, jitter: float) -> float | None:
-    """Seconds to a reset (Unix time) and a little more; None where there is none to wait for."""
+    """Seconds until shortly after a reset (Unix time); None if there is no reset to wait for."""
     if resets_at is None or not now < resets_at < now + LONGEST_RESET_S:
         return None
     return resets_at - now + 1.0 + 4.0 * jitter
 
 
 def plan_retry(status: InstanceStatus, settings: Settings, clock: Clock) -> PlannedRetry | None:
-    """The attempt that follows one that has ended; None if there is none."""
+    """The attempt that follows the one that has ended; None if none follows."""
     cause = passing_cause(status)
     if cause is None:
         if not session_is_lost(status):
             return None
-        return _retry(None, 0.0, "its session is lost: starts afresh", clock, afresh=True)
+        return _retry(None, 0.0, "its session is lost: a new one starts", clock, afresh=True)
     reset_s = None
     if cause == RATE_LIMIT and settings.wait_for_reset:
-        reset_s = reset_wait_s(status.limit_resets_at, clock.wall(), clock.jitter())
+        reset_s = reset_wait_s(status.attempt.limit_resets_at, clock.wall(), clock.jitter())
     if reset_s is not None:
         return _retry(cause, reset_s, "when its rate limit resets", clock, by_wall_clock=True)
     if status.retries_used >= status.spec.retries:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from claude_orchestrator.run.state import InstanceStatus, State, UsageDelta
+from claude_orchestrator.run.state import InstanceStatus, State
+from claude_orchestrator.run.usage_delta import UsageDelta
 from token_budget.models import Action, Budget, Hold
 
 

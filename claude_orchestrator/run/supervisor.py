@@ -10,6 +10,7 @@ from claude_orchestrator.run.eligibility import Eligible, Moment, NotYet, Queued
 from claude_orchestrator.run.hold_policy import HoldPolicy
 from claude_orchestrator.run.instance_runner import InstanceRunner
 from claude_orchestrator.run.ports import RunContext
+from claude_orchestrator.run.rate_limits import rate_limit_rows
 from claude_orchestrator.run.retries import plan_retry
 from claude_orchestrator.run.run_events import (
     AttemptEnded,
@@ -24,7 +25,7 @@ from claude_orchestrator.run.run_events import (
     RunEvent,
     RunStopping,
 )
-from claude_orchestrator.run.state import InstanceStatus, State, rate_limit_rows
+from claude_orchestrator.run.state import InstanceStatus, State
 from token_budget.models import Action, Budget, Decision, Hold
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from claude_orchestrator.run.rate_limits import rate_limit_rows
 from claude_orchestrator.run.run_view import RunView
-from claude_orchestrator.run.state import InstanceStatus, rate_limit_rows
+from claude_orchestrator.run.state import InstanceStatus
 from claude_orchestrator.ui.status import resume_hint
 from token_budget.models import Budget, Scope, Unit, Usage
 from token_budget.text import decimal_usd
@@ -106,6 +107,6 @@ def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
         "tools": dict(status.tools.most_common()),
         "permission_denials": list(status.permission_denials),
         "broken_lines": status.bad_lines,
-        "exit_code": status.exit_code,
+        "exit_code": status.attempt.exit_code,
         "log": status.log,
     }

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from claude_orchestrator.run.rate_limits import rate_limit_rows
 from claude_orchestrator.run.run_events import HoldChanged
 from claude_orchestrator.run.run_view import RunView
-from claude_orchestrator.run.state import InstanceStatus, State, rate_limit_rows
+from claude_orchestrator.run.state import InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Budget
 from token_budget.text import RenderOptions, display_width, fit, format_tokens, printable
@@ -163,7 +164,7 @@ def _row(
     tightest = _tightest(manager.budgets_for(command, name))
     values = {
         "INSTANCE": status.name,
-        "STATE": "retrying" if status.retry and status.state is State.RUNNING else str(status.state),
+        "STATE": "retrying" if status.attempt.retrying and status.state is State.RUNNING else str(status.state),
         "MODEL": _short_model(status.models[0]) if status.models else "-",
         "TIME": _duration(status.seconds(now)) if status.launched else "-",
         "INPUT": format_tokens(usage.input_tokens),

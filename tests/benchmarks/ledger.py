@@ -128,7 +128,7 @@ async def recording(path: Path) -> dict[str, float]:
         status = instances[number % INSTANCES]
         status.apply(ApiUsage(f"message-{number}", Usage(100, 50), whole=True))
         start = time.perf_counter()
-        delta = status.take_delta(Weights())
+        delta = status.attempt.costs.take_delta(Weights())
         assert delta is not None
         ledger.observe(UsageRecorded(status, delta))
         on_loop_s += time.perf_counter() - start

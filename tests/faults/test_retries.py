@@ -212,7 +212,7 @@ def test_backoff_doubles_to_two_minutes_and_is_spread() -> None:
 @pytest.mark.parametrize(("number", "passes"), [(errno.EAGAIN, True), (errno.EMFILE, True), (errno.ENOENT, False)])
 def test_a_machine_that_is_full_for_a_moment(number: int, passes: bool) -> None:
     status = InstanceStatus(any_spec())
-    status.launch_errno = number
+    status.attempt.launch_errno = number
     status.decide_end(State.FAILED, "cannot be launched")
     status.finish(0.0, None, "")
     assert (passing_cause(status) is not None) is passes
@@ -229,12 +229,12 @@ def test_the_recorded_failures_are_judged_as_they_should_be() -> None:
     found = {}
     for path in sorted(Path(__file__).parent.parent.glob("data/*.jsonl")):
         status = InstanceStatus(any_spec())
-        status.next_turn()
+        status.attempt.next_turn()
         for line in path.read_bytes().split(b"\n"):
             if (event := parse_line(line)) is not None:
                 status.apply(event)
         status.finish(0.0, 0, "")
-        if status.state is State.FAILED and status.last_result is not None and not status.turn_running:
+        if status.state is State.FAILED and status.attempt.last_result is not None and not status.attempt.turn_running:
             found[path.stem] = passing_cause(status) is not None
     assert {name for name, passes in found.items() if passes} == passing & set(found)
 

@@ -225,7 +225,7 @@ def test_costs_are_claudes_own_and_prices_agree_with_them(claude: str, tmp_path:
     stated = round((outcome.only.cost_usd or 0) * NANO)
     assert outcome.only.state is State.COMPLETED and stated > 0
     (budget,) = outcome.manager.budgets
-    assert budget.used == outcome.only.cost_nano_usd and abs(budget.used - stated) <= stated // 100 + 10
+    assert budget.used == outcome.only.attempt.costs.nano_usd and abs(budget.used - stated) <= stated // 100 + 10
 
 
 # -- subscription limits, adjustment --

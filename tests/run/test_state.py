@@ -23,7 +23,7 @@ def an_instance(*turns: str) -> InstanceStatus:
     plan = make_plan(parse_config({"instances": [entry]}, "x"), Settings(), workspace="/", claude_bin="claude")
     status = InstanceStatus(plan.specs[0])
     status.begin(0.0)
-    status.next_turn()
+    status.attempt.next_turn()
     return status
 
 
@@ -42,12 +42,12 @@ FOLLOW_UP = a_result(origin={"kind": "task-notification"})
 def test_a_follow_up_result_does_not_end_our_turn() -> None:
     status = an_instance("/a", "/b")
     feed(status, INIT, start("a", 5), final(1), result(5, 1))
-    assert not status.turn_running
-    status.next_turn()
+    assert not status.attempt.turn_running
+    status.attempt.next_turn()
     feed(status, start("b", 5), final(1), FOLLOW_UP)
-    assert status.turn_running
+    assert status.attempt.turn_running
     feed(status, start("c", 5), final(1), result(15, 3))
-    assert status.idle and status.all_sent
+    assert status.attempt.idle and status.attempt.all_sent
 
 
 def test_every_session_that_was_counted_is_known() -> None:
@@ -57,13 +57,13 @@ def test_every_session_that_was_counted_is_known() -> None:
         feed(status, line({**json.loads(INIT), "session_id": session}))
     status.apply(ApiUsage("x", Usage(1), whole=True, session_id="s3"))
     status.apply(ApiUsage("y", Usage(1), whole=True))
-    assert list(status.sessions) == ["s1", "s2", "s3"] and status.session_id == "s2"
+    assert list(status.attempt.sessions) == ["s1", "s2", "s3"] and status.session_id == "s2"
 
 
 def test_one_result_for_our_turn_and_its_follow_up() -> None:
     status = an_instance("/a")
     feed(status, INIT, start("a", 5), final(1), start("b", 5), final(1), FOLLOW_UP)
-    assert status.idle
+    assert status.attempt.idle
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_one_result_for_our_turn_and_its_follow_up() -> None:
 def test_judged_by_the_result(fields: dict[str, Any], reason: str | None) -> None:
     status = an_instance("/a")
     feed(status, INIT, start("a", 5), final(1), a_result(**fields))
-    assert status.last_result is not None and failure(status.last_result) == reason
+    assert status.attempt.last_result is not None and failure(status.attempt.last_result) == reason
     status.finish(1.0, 0, "")
     assert (status.state, status.reason) == ((State.FAILED, reason) if reason else (State.COMPLETED, ""))
 
@@ -120,7 +120,7 @@ def test_a_command_that_the_session_does_not_list() -> None:
     ):
         status = an_instance(command)
         feed(status, init)
-        assert status.unknown_command == unknown
+        assert status.attempt.unknown_command == unknown
 
 
 def test_costs_are_divided_by_model_where_claude_does_so() -> None:
@@ -128,9 +128,10 @@ def test_costs_are_divided_by_model_where_claude_does_so() -> None:
     counts = {"inputTokens": 5, "outputTokens": 1}
     model_usage = {"opus": {**counts, "costUSD": 0.25}, "haiku": {**counts, "costUSD": 0.5}}
     feed(status, INIT, a_result(modelUsage=model_usage, total_cost_usd=0.75))
-    assert status.cost_by_model == {"opus": 250_000_000, "haiku": 500_000_000} and status.cost_nano_usd == 750_000_000
+    assert status.attempt.costs.by_model == {"opus": 250_000_000, "haiku": 500_000_000}
+    assert status.attempt.costs.nano_usd == 750_000_000
     feed(status, a_result(modelUsage={"opus": counts, "haiku": counts}, total_cost_usd=1.0))
-    assert status.cost_by_model == {"opus": 1_000_000_000}
+    assert status.attempt.costs.by_model == {"opus": 1_000_000_000}
 
 
 def init(*commands: str) -> bytes:
@@ -150,11 +151,13 @@ def test_a_command_that_called_no_model_has_failed() -> None:
     assert status.state is State.FAILED and status.reason.startswith("/state did nothing: the model was not called")
     denied = an_instance("/state")
     feed(denied, init("state"), a_result(num_turns=0, result="Shell command permission check failed"))
-    assert denied.turn_failed is not None and denied.turn_failed.endswith("(Shell command permission check failed)")
+    assert denied.attempt.turn_failed is not None and denied.attempt.turn_failed.endswith(
+        "(Shell command permission check failed)"
+    )
     for prompt in ("/clear", "/gone", "plain text", "/etc/hosts"):  # what claude does itself, does not list, or reads
         other = an_instance(prompt)
         feed(other, init("state", "clear"), nothing)
-        assert other.turn_failed is None
+        assert other.attempt.turn_failed is None
 
 
 @pytest.mark.parametrize(
@@ -171,22 +174,22 @@ def test_a_command_that_called_no_model_has_failed() -> None:
 def test_a_word_that_is_no_command_name_is_text_and_not_an_unknown_command(prompt: str, unknown: str | None) -> None:
     status = an_instance(prompt)
     feed(status, init("state"))
-    assert status.unknown_command == unknown
+    assert status.attempt.unknown_command == unknown
 
 
 def test_a_turn_waits_for_what_works_in_the_background() -> None:
     status = an_instance("/a")
     feed(status, init("a"), task("task_started", task_type="local_bash"), start("a", 5), final(1), result(5, 1))
-    assert not status.turn_running and not status.idle
+    assert not status.attempt.turn_running and not status.attempt.idle
     feed(status, task("task_notification", status="completed"))
-    assert status.idle
+    assert status.attempt.idle
     late = a_result(result="about the background command", origin={"kind": "task-notification"})
     feed(status, start("b", 5), final(1), late)
-    assert status.idle and status.last_result is not None and status.last_result.text == ""
+    assert status.attempt.idle and status.attempt.last_result is not None and status.attempt.last_result.text == ""
     again = an_instance("/a")
     feed(again, task("task_started", task_type="local_bash"), result(5, 1))
     feed(again, line({"type": "system", "subtype": "background_tasks_changed", "tasks": []}))
-    assert again.idle
+    assert again.attempt.idle
 
 
 @pytest.mark.parametrize("reason", ["aborted_streaming", "aborted_tools"])

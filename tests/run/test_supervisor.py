@@ -53,7 +53,9 @@ def test_startup_delay_keeps_launches_apart() -> None:
     times: list[float] = []
 
     def note(supervisor: Supervisor) -> None:
-        times[:] = sorted(status.started_at for status in supervisor.instances if status.started_at is not None)
+        times[:] = sorted(
+            status.attempt.started_at for status in supervisor.instances if status.attempt.started_at is not None
+        )
 
     go(Script(), *[{"command": "/c"}] * 3, startup_delay_s=0.05, on_change=note)
     assert len(times) == 3 and all(later - sooner >= 0.049 for sooner, later in pairwise(times))

@@ -44,10 +44,10 @@ def a_run(*names: str, budget: int | None = 5000) -> RunView:
     manager = make_manager(plan, settings)
     first = instances[0]
     first.begin(100.0)
-    first.next_turn()
+    first.attempt.next_turn()
     for event in parse(b"\n".join((INIT, start("a", 3000), final(12), result(3000, 12), b""))):
         first.apply(event)
-    delta = first.take_delta(settings.token_weights)
+    delta = first.attempt.costs.take_delta(settings.token_weights)
     assert delta is not None
     manager.record("/test", delta.amount, first.name)
     first.finish(165.0, 0, "")
@@ -93,7 +93,7 @@ def test_final_report_says_how_to_go_on() -> None:
     run = a_run("one", "two")
     second = run.instances[1]
     second.begin(110.0)
-    second.session_id = "abc"
+    second.attempt.session_id = "abc"
     second.decide_end(State.STOPPED, "stopped by budget: overall budget: used 6,000/5,000 tokens")
     second.finish(120.0, 1, "")
     text = "\n".join(status.final_report(run, 165.0, RenderOptions(100)))

@@ -21,7 +21,8 @@ from claude_orchestrator.config.given import Given
 from claude_orchestrator.config.plan import Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings, merge
 from claude_orchestrator.gateway.server import Gateway
-from claude_orchestrator.launch.local import Launcher, LocalLauncher
+from claude_orchestrator.launch.base import Launcher
+from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.run.bus import Bus
 from claude_orchestrator.run.ports import RunContext, Services
 from claude_orchestrator.run.resume import restore

@@ -9,11 +9,13 @@ from typing import Any
 
 from claude_orchestrator.claude.stream import Batch
 from claude_orchestrator.config.plan import LaunchSpec
-from claude_orchestrator.launch.local import Exit
+from claude_orchestrator.launch.base import Capabilities, Exit
 
 
 class Script:
     """What scripted instances do on each message, and what they were told."""
+
+    capabilities = Capabilities(simulated=True)
 
     def __init__(self, tokens: int = 1000, *, fail: OSError | None = None, silent: bool = False) -> None:
         self.tokens = tokens

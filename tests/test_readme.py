@@ -151,7 +151,7 @@ def test_every_option_is_in_the_reference() -> None:
 
 def test_exit_codes_and_stopping_times_are_the_codes() -> None:
     from claude_orchestrator.config.settings import Settings
-    from claude_orchestrator.launch.local import LADDER
+    from claude_orchestrator.launch.local_process import LADDER
 
     page = (ROOT / "docs" / "stopping.md").read_text()
     for _, part in LADDER:

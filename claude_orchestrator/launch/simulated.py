@@ -1,7 +1,7 @@
-"""A Launcher whose instances are simulated: the CLI's real line shapes, no process, no API, no cost.
+"""A launcher of simulated instances: they print lines in the CLI's real shapes, without a process, an API or a cost.
 
-What an instance spends is drawn from its `rehearsal` settings, else from its estimate, with a seed, so that a
-rehearsal can be repeated.
+What an instance spends comes from its `rehearsal` settings, or else from its estimate. It is drawn with a seed, so that
+a rehearsal can be repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from claude_orchestrator.claude.stream import Batch
 from claude_orchestrator.config.plan import LaunchSpec
-from claude_orchestrator.launch.local import Exit
+from claude_orchestrator.launch.base import Capabilities, Exit
 
 MODEL = "rehearsal"
 DEFAULT_TURNS = 4
@@ -34,7 +34,7 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a simulated API is to answer: tokens of each kind, within so many seconds."""
+    """What a simulated API should answer: tokens of each kind, within so many seconds."""
 
     id: str
     input_tokens: int
@@ -44,7 +44,7 @@ class Response:
     seconds: float
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """The events of its stream, while the time passes."""
+        """Yield the events of its stream, spread over its seconds."""
         usage = {
             "input_tokens": self.input_tokens,
             "cache_creation_input_tokens": self.cache_write_tokens,
@@ -63,25 +63,27 @@ class Response:
 
 
 class Refused(Exception):
-    """The simulated API, or what stands before it, refuses the request."""
+    """The simulated API, or a gateway in front of it, refuses the request."""
 
 
 Ask = Callable[[str, Response], AsyncIterator[dict[str, Any]]]
 
 
-class RehearsalLauncher:
-    """Starts simulated instances; with `ask` they get their responses through that, from the address in their env."""
+class SimulatedLauncher:
+    """Starts simulated instances. With `ask` they request their responses from the API address in their environment."""
+
+    capabilities = Capabilities(simulated=True, metering=True)
 
     def __init__(self, ask: Ask | None = None) -> None:
         self.ask = ask
 
-    async def launch(self, spec: LaunchSpec) -> RehearsalRunning:
-        """Start one; never fails."""
-        return RehearsalRunning(spec, self.ask)
+    async def launch(self, spec: LaunchSpec) -> SimulatedRunning:
+        """Start one. This never fails."""
+        return SimulatedRunning(spec, self.ask)
 
 
-class RehearsalRunning:
-    """One simulated instance. It spends what the settings say, divided over API responses, while time passes."""
+class SimulatedRunning:
+    """A simulated instance. It spends what its settings name, divided over API responses and over time."""
 
     def __init__(self, spec: LaunchSpec, ask: Ask | None = None) -> None:
         self._ask = ask
@@ -99,18 +101,18 @@ class RehearsalRunning:
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._inbox: asyncio.Queue[str | None] = asyncio.Queue()
         self._turn: asyncio.Task[None] | None = None
-        self._task = asyncio.ensure_future(self._live())
+        self._task = asyncio.ensure_future(self._run_turns())
         self._code = 0
 
     # -- Running --
 
     async def output(self) -> AsyncIterator[Batch]:
-        """The lines as they come."""
+        """Yield the lines as they are printed."""
         while (line := await self._lines.get()) is not None:
             yield Batch(line + b"\n", line + b"\n")
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Take a turn, a `get_usage` or an `interrupt`."""
+        """Accept a turn, a `get_usage` request or an `interrupt` request."""
         if message["type"] == "user":
             self._inbox.put_nowait(message["message"]["content"])
         elif message["type"] == "control_request":
@@ -122,11 +124,11 @@ class RehearsalRunning:
             self._emit({"type": "control_response", "response": response})
 
     def close_input(self) -> None:
-        """No further turn comes."""
+        """End after the turns that were sent."""
         self._inbox.put_nowait(None)
 
     def stop(self, grace_s: float) -> None:
-        """End the turn in progress as an interrupt does; without grace, end at once."""
+        """Interrupt the turn in progress, then end; with no grace, end at once."""
         if grace_s <= 0:
             self._task.cancel()
         elif self._turn is not None:
@@ -134,13 +136,13 @@ class RehearsalRunning:
         self.close_input()
 
     async def wait(self) -> Exit:
-        """Wait for its end."""
+        """Wait until it has ended."""
         await asyncio.wait([self._task])
         return Exit(-9 if self._task.cancelled() else self._code)
 
     # -- the simulation --
 
-    async def _live(self) -> None:
+    async def _run_turns(self) -> None:
         try:
             while (text := await self._inbox.get()) is not None:
                 self._emit({"type": "system", "subtype": "init", "model": MODEL})
@@ -155,7 +157,7 @@ class RehearsalRunning:
             self._lines.put_nowait(None)
 
     async def _work(self, text: str) -> None:
-        """One turn; `/clear` and other commands before the last cost nothing, so that the sum is what was asked."""
+        """Do one turn. Only the last one spends tokens, so that the sum is what the settings name."""
         if text != self._final_turn:
             return
         shares = [self._random.uniform(0.5, 1.5) for _ in range(self._responses)]
@@ -166,7 +168,7 @@ class RehearsalRunning:
             await self._respond(tokens, self._seconds * share / sum(shares), last=number == self._responses - 1)
 
     async def _respond(self, tokens: int, seconds: float, *, last: bool) -> None:
-        """One API response of so many tokens: mostly cache reads, as in real sessions."""
+        """Take one API response of so many tokens: mostly cache reads, as in real sessions."""
         output, written, read = tokens * 10 // 100, tokens * 15 // 100, tokens * 70 // 100
         message_id = f"msg_rehearsal_{self._random.getrandbits(64):016x}"
         response = Response(message_id, tokens - output - written - read, written, read, output, seconds)
@@ -180,8 +182,8 @@ class RehearsalRunning:
                 case "message_start":
                     message = event["message"]
                 case "content_block_stop":
-                    said = {"type": "assistant", "message": {**message, "content": [block]}}
-                    self._emit({**said, "parent_tool_use_id": None})
+                    answer = {"type": "assistant", "message": {**message, "content": [block]}}
+                    self._emit({**answer, "parent_tool_use_id": None})
                 case "message_delta":
                     event["delta"]["stop_reason"] = "end_turn" if last else "tool_use"
                     for key in self._usage:

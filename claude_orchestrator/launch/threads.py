@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop, done in a thread where one is to be had."""
+"""Runs work that would hold up the event loop in a thread."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 _T = TypeVar("_T")
-# not the loop's own: to end that one takes a thread too
-_pool = ThreadPoolExecutor(2, thread_name_prefix="off-loop")
+# not the loop's own pool: to shut that one down takes another thread
+_pool = ThreadPoolExecutor(2, thread_name_prefix="orchestrator")
 
 
-async def off_loop(work: Callable[[], _T]) -> _T:
-    """What `work` returns. Where the machine gives no more threads it is done here and now: late beats never."""
+async def run_in_thread(work: Callable[[], _T]) -> _T:
+    """Return what `work` returns. If the machine allows no more threads, do the work on the event loop instead."""
     try:
         return await asyncio.get_running_loop().run_in_executor(_pool, work)
     except RuntimeError:  # "can't start new thread"

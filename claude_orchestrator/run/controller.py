@@ -17,9 +17,10 @@ from claude_orchestrator.config.plan import Plan, make_manager
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.choice import Meter
-from claude_orchestrator.launch.local import Launcher, LocalLauncher, raise_file_limit, use_pidfd_watcher
+from claude_orchestrator.launch.base import Launcher
+from claude_orchestrator.launch.local import LocalLauncher, raise_file_limit, use_pidfd_watcher
 from claude_orchestrator.launch.processes import Guard, end_run
-from claude_orchestrator.launch.simulated import RehearsalLauncher
+from claude_orchestrator.launch.simulated import SimulatedLauncher
 from claude_orchestrator.run import guard_watch, journal
 from claude_orchestrator.run.alerting import AlertDelivery, Alerting
 from claude_orchestrator.run.bus import Bus, Observer
@@ -111,7 +112,7 @@ def run(
     raise_file_limit(min(request.settings.max_parallel, len(request.plan.specs)))
     files = _open_files(place, bus)
     mark = files.mark
-    launcher: Launcher = RehearsalLauncher()
+    launcher: Launcher = SimulatedLauncher()
     if not request.rehearse:
         launcher = LocalLauncher(mark, keep=files.directory.keep if place.private else None)
     bus.attach(files.journal, sync=files.journal.sync)
@@ -119,7 +120,7 @@ def run(
         delivery = stack.enter_context(AlertDelivery(accounting.alert_command, accounting.alert_webhook, bus))
         bus.attach(delivery, optional=True)
         try:
-            guard = None if request.rehearse else stack.enter_context(Guard(mark))
+            guard = None if launcher.capabilities.simulated else stack.enter_context(Guard(mark))
         except OSError as error:
             why = error.strerror or error
             raise UserError(f"the guard process cannot be started: {why}: nothing was run") from None
@@ -287,7 +288,7 @@ class _Run:
             launcher, upstream = self._launcher, None
             if self._request.rehearse:
                 api = await stack.enter_async_context(FakeApi())
-                launcher, upstream = RehearsalLauncher(api.ask), api.url
+                launcher, upstream = SimulatedLauncher(api.ask), api.url
             gateway = Gateway(self._view.manager, self._request.settings.token_weights, upstream=upstream)
             yield launcher, await stack.enter_async_context(gateway)
 

@@ -10,7 +10,7 @@ from typing import Any
 from claude_orchestrator.claude.events import ControlRequest, Event, Init, Result, Task, UsageAnswer
 from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.config.plan import LaunchSpec
-from claude_orchestrator.launch.local import Exit, Running
+from claude_orchestrator.launch.base import Exit, Running
 from claude_orchestrator.run.hold_policy import HoldPolicy
 from claude_orchestrator.run.metering import Metering
 from claude_orchestrator.run.ports import Log, RunContext

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.launch.threads import off_loop
+from claude_orchestrator.launch.threads import run_in_thread
 from claude_orchestrator.run.journal_records import record_of
 from claude_orchestrator.run.run_events import RunEvent
 
@@ -124,7 +124,7 @@ class Journal:
     async def _fsync(self, fd: int) -> None:
         upto = self._written
         try:
-            await off_loop(partial(os.fsync, fd))
+            await run_in_thread(partial(os.fsync, fd))
         except OSError as error:
             self._failed(error)
         self._synced = upto

@@ -12,7 +12,7 @@ from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.gateway.attempt import MeteredAttempt
-from claude_orchestrator.launch.local import Launcher
+from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.run.bus import Bus
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Decision, Hold

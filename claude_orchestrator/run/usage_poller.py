@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from claude_orchestrator.claude.events import Assistant, Event, Retry, SideCall, Task, UsageAnswer, User
-from claude_orchestrator.launch.local import control_request
+from claude_orchestrator.launch.base import control_request
 from claude_orchestrator.run.state import InstanceStatus
 
 ASK_EVERY_S = 0.25  # at most this often for one instance, on its events

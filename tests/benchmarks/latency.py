@@ -24,7 +24,9 @@ from typing import Any
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.launch.local import Exit, LocalLauncher, LocalRunning, use_pidfd_watcher
+from claude_orchestrator.launch.base import Exit
+from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
+from claude_orchestrator.launch.local_process import LocalRunning
 from tests.harness import make_supervisor
 
 INSTANCES, ROUNDS = 16, 20
@@ -69,7 +71,7 @@ class TimedLauncher(LocalLauncher):
     """A local launcher of timed instances."""
 
     def running(self, spec: LaunchSpec) -> LocalRunning:
-        return TimedRunning(self, f"{self.run_id}/{spec.index}")
+        return TimedRunning(f"{self.run_id}/{spec.index}", self.sweep.end_marked)
 
 
 async def one_round(number: int, claude: Path) -> None:

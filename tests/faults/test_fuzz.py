@@ -20,7 +20,7 @@ from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.launch.local import Exit
+from claude_orchestrator.launch.base import Capabilities, Exit
 from claude_orchestrator.run.bus import Bus
 from claude_orchestrator.run.journal import encode, records
 from claude_orchestrator.run.journal_records import record_of
@@ -140,6 +140,8 @@ def test_totals_never_fall_whatever_comes(data: bytes, cuts: list[int], resumed:
 
 class Noise:
     """A Launcher of instances that print what they are given, whatever they are told."""
+
+    capabilities = Capabilities(simulated=True)
 
     def __init__(self, streams: list[bytes], codes: list[int]) -> None:
         self.streams, self.codes = streams, codes

@@ -20,7 +20,7 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import CONTINUE_PROMPT, Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.launch.simulated import RehearsalLauncher
+from claude_orchestrator.launch.simulated import SimulatedLauncher
 from claude_orchestrator.run import journal
 from claude_orchestrator.run.bus import Bus
 from claude_orchestrator.run.resume import JournalHistory, carry_over, read_history
@@ -48,7 +48,7 @@ def run_journalled(folder: Path, plan: Plan, settings: Settings) -> Supervisor:
     records.write("run", number=1, instances=entries)
     bus = Bus()
     bus.attach(records, sync=records.sync)
-    supervisor = make_supervisor(plan, settings, RehearsalLauncher(), bus=bus)
+    supervisor = make_supervisor(plan, settings, SimulatedLauncher(), bus=bus)
     asyncio.run(supervisor.run())
     records.close()
     return supervisor

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from claude_orchestrator.launch.simulated import RehearsalLauncher
+from claude_orchestrator.launch.simulated import SimulatedLauncher
 from claude_orchestrator.run import journal
 from claude_orchestrator.run.resume import read_history
 from claude_orchestrator.run.run_view import RunView
@@ -252,7 +252,7 @@ def test_a_clock_that_jumps_back_changes_no_duration(tmp_path: Path) -> None:
     assert past.attempts[0].seconds == 0.0 and past.attempts[0].usage.total_tokens == 10
     # the report's durations are those of the monotonic clock, whatever the wall's says
     outcome = run_config(
-        {"instances": [{"prompt": "x", "rehearsal": {"seconds": 0.05}}]}, RehearsalLauncher(), workspace=Path("/")
+        {"instances": [{"prompt": "x", "rehearsal": {"seconds": 0.05}}]}, SimulatedLauncher(), workspace=Path("/")
     )
     run = RunView("r", small_plan(), outcome.instances, outcome.manager, datetime(2030, 1, 1, tzinfo=UTC), 0.0)
     suite = ElementTree.fromstring(junit_report(run, 0.5))[0]

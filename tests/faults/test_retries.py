@@ -15,7 +15,7 @@ from claude_orchestrator.claude.stream import parse_line
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import CONTINUE_PROMPT, LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.launch.local import Exit
+from claude_orchestrator.launch.base import Exit
 from claude_orchestrator.run.bus import Bus
 from claude_orchestrator.run.ports import Clock
 from claude_orchestrator.run.retries import backoff_s, passing_cause, reset_wait_s

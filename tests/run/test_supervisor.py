@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.config.plan import LaunchSpec
-from claude_orchestrator.launch.simulated import RehearsalLauncher
+from claude_orchestrator.launch.simulated import SimulatedLauncher
 from claude_orchestrator.run.state import State
 from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import Outcome, run_config
@@ -194,10 +194,10 @@ def test_rehearsal_spends_exactly_what_is_asked(count: int) -> None:
         {"name": f"i{n}", "prompt": "x", "rehearsal": {"tokens": 1000 + n, "seconds": 0.05, "turns": 3, "seed": n}}
         for n in range(count)
     ]
-    outcome = run_config({"instances": entries}, RehearsalLauncher(), workspace=WORK, max_parallel=count)
+    outcome = run_config({"instances": entries}, SimulatedLauncher(), workspace=WORK, max_parallel=count)
     assert [status.total_tokens for status in outcome.instances] == [1000 + n for n in range(count)]
     assert all(status.state is State.COMPLETED and status.tally.exact for status in outcome.instances)
-    again = run_config({"instances": entries}, RehearsalLauncher(), workspace=WORK, max_parallel=count)
+    again = run_config({"instances": entries}, SimulatedLauncher(), workspace=WORK, max_parallel=count)
     assert [status.usage for status in again.instances] == [status.usage for status in outcome.instances]
 
 
@@ -205,7 +205,7 @@ def test_rehearsal_is_stopped_by_a_budget_like_the_real_thing() -> None:
     entry = {"name": "a", "prompt": "x", "rehearsal": {"tokens": 10_000, "seconds": 0.2, "turns": 10}}
     outcome = run_config(
         {"instances": [entry]},
-        RehearsalLauncher(),
+        SimulatedLauncher(),
         workspace=WORK,
         overall_token_budget=5000,
         budget_enforcement_mode="block",

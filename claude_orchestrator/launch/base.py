@@ -1,0 +1,73 @@
+"""The seam of launching: what a launcher and a launched instance can do, wherever instances run.
+
+It passes whole lines, so a recorded or simulated stream is a launcher too. It knows no budgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.config.plan import LaunchSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a launcher can do.
+
+    `simulated`: nothing runs and nothing is billed. `metering`: its instances reach an API gateway of this process at
+    a loopback address. `isolation`: what separates an instance from the rest: `none` or `process`. `nodes`: how many
+    machines it uses.
+    """
+
+    simulated: bool = False
+    metering: bool = False
+    isolation: str = "none"
+    nodes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: its exit code (negative: the signal), the end of its standard error, and how many lines
+    were too long to read."""
+
+    code: int | None
+    stderr: str = ""
+    dropped_lines: int = 0
+
+
+class Running(Protocol):
+    """A launched instance."""
+
+    def output(self) -> AsyncIterator[Batch]:
+        """Yield its standard output as it arrives, cut into whole lines, until the stream ends."""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Write a JSON message to its standard input; do nothing if that is closed."""
+
+    def close_input(self) -> None:
+        """Close its standard input, so that it ends after the turn in progress; a second call does nothing."""
+
+    def stop(self, grace_s: float) -> None:
+        """Start to stop it, and return at once. A second call with no grace ends it without further delay."""
+
+    async def wait(self) -> Exit:
+        """Wait until it has ended, and everything that it started."""
+
+
+class Launcher(Protocol):
+    """Starts instances."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    async def launch(self, spec: LaunchSpec) -> Running:
+        """Start one instance. Raises OSError where that is not possible."""
+
+
+def control_request(request_id: str, subtype: str, **more: object) -> dict[str, Any]:
+    """A control request of the CLI's streaming input: `get_usage`, `interrupt`."""
+    return {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **more}}

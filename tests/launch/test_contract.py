@@ -1,0 +1,136 @@
+"""What every launcher promises, checked on local processes, simulated instances and the tests' own double."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.launch.base import Capabilities, Exit, Launcher, Running, control_request
+from claude_orchestrator.launch.local import LocalLauncher
+from claude_orchestrator.launch.simulated import SimulatedLauncher
+from tests.harness import FAKE, Workplace
+from tests.scripted import Script
+
+TURN = {"type": "user", "message": {"role": "user", "content": "work"}}
+CAPABILITIES = {
+    "local": Capabilities(metering=True, isolation="process"),
+    "simulated": Capabilities(simulated=True, metering=True),
+    "scripted": Capabilities(simulated=True),
+}
+
+
+class Place:
+    """A launcher of one kind, and the instances that it can launch."""
+
+    def __init__(self, kind: str, workplace: Workplace) -> None:
+        self.kind = kind
+        self._workplace = workplace
+        local = LocalLauncher(f"contract-{uuid.uuid4().hex[:8]}", workplace.env)
+        launchers: dict[str, Launcher] = {"local": local, "simulated": SimulatedLauncher(), "scripted": Script()}
+        self.launcher = launchers[kind]
+
+    def spec(self, scenario: str = "ok", *, claude: Path = FAKE, seconds: float = 0.05) -> LaunchSpec:
+        """An instance of one turn; the scenario is the stand-in's, `hang` works for long in all of them."""
+        env = {"FAKE_CLAUDE": scenario}
+        turn = "wait" if scenario == "hang" else "work"
+        instance = {"name": "one", "prompt": turn, "env": env, "rehearsal": {"tokens": 1000, "seconds": seconds}}
+        config = parse_config({"instances": [instance]}, "test")
+        (spec,) = make_plan(config, Settings(), workspace=str(self._workplace.workspace), claude_bin=str(claude)).specs
+        return spec
+
+
+@pytest.fixture(params=list(CAPABILITIES))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(request.param, Workplace(tmp_path))
+
+
+def within(work: Callable[[], Awaitable[None]], limit_s: float = 30.0) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(limit_s):
+            await work()
+
+    asyncio.run(limited())
+
+
+async def lines_of(running: Running) -> list[dict[str, Any]]:
+    """All that it prints; every batch holds whole lines."""
+    found: list[dict[str, Any]] = []
+    async for batch in running.output():
+        assert batch.lines == b"" or batch.lines.endswith(b"\n")
+        found += [json.loads(line) for line in batch.lines.splitlines()]
+    return found
+
+
+async def until_it_works(running: Running) -> None:
+    """Read until the turn is in progress, then no further."""
+    async for batch in running.output():
+        if b"message_start" in batch.lines:
+            return
+
+
+def test_it_declares_its_capabilities(place: Place) -> None:
+    assert place.launcher.capabilities == CAPABILITIES[place.kind]
+
+
+def test_messages_go_in_and_whole_lines_come_out(place: Place) -> None:
+    async def work() -> None:
+        running = await place.launcher.launch(place.spec())
+        running.send(TURN)
+        running.close_input()
+        running.close_input()
+        lines = await lines_of(running)
+        kinds = [line["type"] for line in lines]
+        assert kinds[0] == "system" and kinds[-1] == "result" and "stream_event" in kinds
+        assert await running.wait() == Exit(0)
+
+    within(work)
+
+
+def test_a_message_after_the_end_of_the_input_does_no_harm(place: Place) -> None:
+    async def work() -> None:
+        running = await place.launcher.launch(place.spec())
+        running.close_input()
+        running.send(control_request("u1", "get_usage"))
+        await lines_of(running)
+        assert (await running.wait()).code == 0
+
+    within(work)
+
+
+@pytest.mark.parametrize("graces", [(5.0,), (5.0, 5.0), (60.0, 0.0), (0.0,), (0.0, 0.0)])
+def test_a_stop_ends_it_however_often_it_is_asked_for(place: Place, graces: tuple[float, ...]) -> None:
+    async def work() -> None:
+        spec = place.spec("hang", seconds=600.0)
+        running = await place.launcher.launch(spec)
+        running.send({"type": "user", "message": {"role": "user", "content": spec.turns[-1]}})
+        await until_it_works(running)
+        for grace_s in graces:
+            running.stop(grace_s)
+        await lines_of(running)
+        ended = await running.wait()
+        assert await running.wait() == ended
+        running.stop(0.0)
+        running.close_input()
+
+    within(work)
+
+
+@pytest.mark.parametrize("place", ["local", "scripted"], indirect=True)  # a simulated one can always be launched
+def test_a_launch_that_is_not_possible_is_an_oserror(place: Place, tmp_path: Path) -> None:
+    if isinstance(place.launcher, Script):
+        place.launcher.fail = OSError("refused")
+
+    async def work() -> None:
+        with pytest.raises(OSError):
+            await place.launcher.launch(place.spec(claude=tmp_path / "not-there"))
+
+    within(work)

@@ -30,7 +30,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     f"{CO}.gateway": (TB, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch"),
     f"{CO}.run": (*BUDGETS, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch", f"{CO}.gateway"),
 }
-ALLOWED[f"{CO}.ui"] = (*ALLOWED[f"{CO}.run"], f"{CO}.run")
+ALLOWED[f"{CO}.results"] = (*ALLOWED[f"{CO}.run"], f"{CO}.run")
+ALLOWED[f"{CO}.ui"] = (*ALLOWED[f"{CO}.results"], f"{CO}.results")
 ALLOWED[f"{CO}.cli"] = (*ALLOWED[f"{CO}.ui"], f"{CO}.ui")
 ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
 ALLOWED[CO] = ()
@@ -40,7 +41,7 @@ PURE = """
     gateway.admission gateway.bounds gateway.choice gateway.requests gateway.usage_reader
     run.attempt run.eligibility run.journal_records run.rate_limits run.redact run.resume run.retries run.run_events
     run.state run.usage_delta
-    ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
+    results.answers ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
 """
 MOST_PARAMETERS = 6
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading", "sqlite3"}

@@ -18,11 +18,12 @@ LOCK_AGAIN_S = 0.01
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-def write_atomically(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666) -> None:
+def write_atomically(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666, durable: bool = True) -> None:
     """Replace a file's content in one step: a reader sees all of the old content or all of the new.
 
     A symbolic link stays, and so does the mode of an existing file; a new one gets `mode` less the umask. Devices and
-    pipes are written to. Raises OSError, and whatever `chunks` raises; then a regular file is as it was.
+    pipes are written to. With `durable` the content outlives the machine, for which the disk takes its time. Raises
+    OSError, and whatever `chunks` raises; then a regular file is as it was.
     """
     try:
         before = path.stat()
@@ -39,7 +40,8 @@ def write_atomically(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666) 
         with os.fdopen(descriptor, "wb") as stream:
             stream.writelines(chunks)
             stream.flush()
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         if before is not None:
             temporary.chmod(stat.S_IMODE(before.st_mode))
         temporary.replace(target)

@@ -141,7 +141,7 @@ class RateLimit(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A turn's end."""
+    """A turn's end. `text` is the beginning of `answer`; both are the error's text where it is an error."""
 
     subtype: str
     is_error: bool
@@ -156,6 +156,8 @@ class Result(NamedTuple):
     api_error_status: int | None
     follows_task: bool
     malformed: bool = False
+    answer: str = ""
+    structured_output: object = None
 
 
 class UsageAnswer(NamedTuple):

@@ -232,6 +232,7 @@ def _result(data: Json) -> Event | None:
     errors = data.get("errors")
     denials = data.get("permission_denials")
     status = data.get("api_error_status")
+    answer = _text(data.get("result"))
     return Result(
         subtype=_text(data.get("subtype")),
         is_error=data.get("is_error") is True,
@@ -240,7 +241,7 @@ def _result(data: Json) -> Event | None:
         usage=turn.top.usage,
         model_usage=_model_usage(by_model, data.get("total_cost_usd")) if isinstance(by_model, dict) else None,
         num_turns=_count(data.get("num_turns"))[0],
-        text=_text(data.get("result"))[:MAX_TEXT],
+        text=answer[:MAX_TEXT],
         errors=tuple(_text(error)[:MAX_TEXT] for error in errors[:20]) if isinstance(errors, list) else (),
         permission_denials=tuple(_text(_object(denial).get("tool_name"))[:200] for denial in denials[:1000])
         if isinstance(denials, list)
@@ -248,6 +249,8 @@ def _result(data: Json) -> Event | None:
         api_error_status=status if isinstance(status, int) and not isinstance(status, bool) else None,
         follows_task=_object(data.get("origin")).get("kind") == "task-notification",
         malformed=not turn.readable,
+        answer=answer,
+        structured_output=data.get("structured_output"),
     )
 
 

@@ -108,6 +108,11 @@ class AttemptStatus:
         """Why the last turn that ended is a failure, or None."""
         return failure(self.last_result, self._listed_command) if self.last_result is not None else None
 
+    def is_answer(self, result: Result) -> bool:
+        """Whether a result that was applied is an answer: not an error, and not empty."""
+        has_content = bool(result.answer.strip()) or result.structured_output is not None
+        return has_content and failure(result, self._listed_command) is None
+
     def next_turn(self) -> str:
         """The text of the next turn, which counts as sent from now on."""
         text = self.spec.turns[self.turns_sent]
@@ -177,7 +182,8 @@ class AttemptStatus:
         ends_turn = self.turn_running and self._ends_turn(result)
         self.turns_done += ends_turn
         if ends_turn or not result.follows_task or self.last_result is None:
-            self.last_result = result  # one that follows a background task does not replace the turn's own
+            # one that follows a background task does not replace the turn's own; answers are kept elsewhere
+            self.last_result = result._replace(answer="", structured_output=None)
 
     def _ends_turn(self, result: Result) -> bool:
         """Whether the result belongs to the turn that was sent, not to one that the CLI began when a task ended.

@@ -15,6 +15,7 @@ from claude_orchestrator.run.hold_policy import HoldPolicy
 from claude_orchestrator.run.metering import Metering
 from claude_orchestrator.run.ports import Log, RunContext
 from claude_orchestrator.run.run_events import (
+    Answered,
     Changed,
     Crossed,
     RateLimitsRead,
@@ -148,6 +149,9 @@ class InstanceRunner:
             )
         if status.session_id != session_id:
             self._bus.publish(SessionNamed(status.name, status.session_id))
+        if isinstance(event, Result) and status.attempt.is_answer(event):
+            turn, of = max(1, status.attempt.turns_completed), len(status.planned.turns)
+            self._bus.publish(Answered(status.name, turn, of, event.answer, event.structured_output))
         if status.attempt.turns_completed != turns:
             self._bus.publish(TurnEnded(status.name, status.attempt.turns_completed))
         self._poller.observe(event)

@@ -62,6 +62,16 @@ class TurnEnded(NamedTuple):
     done: int
 
 
+class Answered(NamedTuple):
+    """A turn of an instance, the `turn`th of its `turns`, has an answer; a later one for the same turn replaces it."""
+
+    instance: str
+    turn: int
+    turns: int
+    text: str
+    structured_output: object = None
+
+
 class WorkEnded(NamedTuple):
     """The work of an instance is complete; its process still has to leave."""
 
@@ -170,6 +180,7 @@ RunEvent = (
     | Launched
     | SessionNamed
     | TurnEnded
+    | Answered
     | WorkEnded
     | UsageRecorded
     | Decided

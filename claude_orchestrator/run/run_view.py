@@ -74,6 +74,18 @@ class RunView:
         return sum(costs) if costs else None
 
 
+def usage_fields(usage: Usage, *, exact: bool) -> dict[str, Any]:
+    """Usage as reports and results show it."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "total_tokens": usage.total_tokens,
+        "exact": exact,
+    }
+
+
 def exit_code(instances: Iterable[InstanceStatus]) -> int:
     """0 when every instance completed, else 1."""
     return 0 if all(status.state is State.COMPLETED for status in instances) else 1

@@ -7,11 +7,15 @@ from xml.etree import ElementTree
 
 from claude_orchestrator.run.run_view import RunView
 from claude_orchestrator.run.state import State
+from claude_orchestrator.ui.report_json import AnswerOf, no_answers
 from token_budget.text import printable
 
 
-def junit_report(view: RunView, took_s: float) -> bytes:
-    """The run as JUnit XML, a test case for each instance: failures failed, errors did not get to the end."""
+def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers) -> bytes:
+    """The run as JUnit XML, a test case for each instance: failures failed, errors did not get to the end.
+
+    A case has its tokens and its answer in `system-out`, and the whole reason in the body of a failure or error.
+    """
     states = Counter(status.state for status in view.instances)
     errors = sum(states[state] for state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED))
     suite = ElementTree.Element(
@@ -31,9 +35,12 @@ def junit_report(view: RunView, took_s: float) -> bytes:
         case.set("time", f"{status.seconds(0.0):.3f}")
         tag = {State.FAILED: "failure", State.BLOCKED: "skipped"}.get(status.state, "error")
         if status.state is not State.COMPLETED:
-            ElementTree.SubElement(case, tag, message=_xml(f"{status.state}: {status.reason}"))
-        text = f"{status.total_tokens} tokens{'' if status.exact else ' or more'}"
-        ElementTree.SubElement(case, "system-out").text = text
+            problem = ElementTree.SubElement(case, tag, message=_xml(f"{status.state}: {status.reason}"))
+            problem.text = _xml_lines(status.reason)
+        tokens = f"{status.total_tokens} tokens{'' if status.exact else ' or more'}"
+        answer = answer_of(status.name).get("result")
+        out = tokens if answer is None else f"{tokens}\n\n{_xml_lines(answer)}"
+        ElementTree.SubElement(case, "system-out").text = out
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)
@@ -44,3 +51,8 @@ def junit_report(view: RunView, took_s: float) -> bytes:
 def _xml(text: str) -> str:
     """Text without what XML 1.0 cannot hold."""
     return printable(text)
+
+
+def _xml_lines(text: str) -> str:
+    """The same for a text of several lines, which stay."""
+    return "\n".join("\t".join(map(_xml, line.split("\t"))) for line in text.split("\n"))

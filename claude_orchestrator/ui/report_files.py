@@ -12,9 +12,11 @@ from claude_orchestrator.run.controller import RunResult
 from claude_orchestrator.run.run_events import Level
 from claude_orchestrator.ui import status
 from claude_orchestrator.ui.junit import junit_report
-from claude_orchestrator.ui.report_json import json_report
+from claude_orchestrator.ui.report_json import AnswerOf, json_report, no_answers
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.files import write_atomically
+
+Content = Callable[[RunResult, AnswerOf], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,27 +28,30 @@ class Reports:
     report: Path | None = None
     junit: Path | None = None
 
-    def write(self, result: RunResult) -> int:
+    def write(self, result: RunResult, answer_of: AnswerOf = no_answers) -> int:
         """Write them; returns the run's exit code, or 1 if the run succeeded and a file cannot be written."""
         options = self.terminal.render_options(visuals=self.visuals)
         self.terminal.print(status.final_report(result.view, time.monotonic(), options))
         code = result.exit_code
-        files: list[tuple[Path | None, Callable[[RunResult], bytes]]] = [(self.report, _json), (self.junit, _junit)]
+        files: list[tuple[Path | None, Content]] = [
+            (self.report, _json),
+            (self.junit, _junit),
+        ]
         for path, content in files:
             if path is None:
                 continue
             try:
-                write_atomically(path, [content(result)])
+                write_atomically(path, [content(result, answer_of)])
             except OSError as error:
                 self.terminal.message(Level.ERROR, f"{path}: cannot be written: {error.strerror or error}")
                 code = code or 1
         return code
 
 
-def _json(result: RunResult) -> bytes:
-    data = json_report(result.view, result.ended_at, result.exit_code)
+def _json(result: RunResult, answer_of: AnswerOf) -> bytes:
+    data = json_report(result.view, result.ended_at, result.exit_code, answer_of)
     return json.dumps(data, indent=2).encode() + b"\n"
 
 
-def _junit(result: RunResult) -> bytes:
-    return junit_report(result.view, result.seconds)
+def _junit(result: RunResult, answer_of: AnswerOf) -> bytes:
+    return junit_report(result.view, result.seconds, answer_of)

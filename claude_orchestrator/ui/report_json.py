@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from claude_orchestrator.run.rate_limits import rate_limit_rows
-from claude_orchestrator.run.run_view import RunView
+from claude_orchestrator.run.run_view import RunView, usage_fields
 from claude_orchestrator.run.state import InstanceStatus
 from claude_orchestrator.ui.status import resume_hint
-from token_budget.models import Budget, Scope, Unit, Usage
+from token_budget.models import Budget, Scope, Unit
 from token_budget.text import decimal_usd
 
 SCHEMA_VERSION = 1
+AnswerOf = Callable[[str], Mapping[str, Any]]  # what an instance's entry says of its answer, by the instance's name
 
 
-def json_report(view: RunView, ended_at: datetime, code: int) -> dict[str, Any]:
+def no_answers(name: str) -> Mapping[str, Any]:
+    """Nothing is kept of any instance."""
+    return {}
+
+
+def json_report(view: RunView, ended_at: datetime, code: int, answer_of: AnswerOf = no_answers) -> dict[str, Any]:
     """The run as JSON data, `schema_version` 1. Times are ISO 8601 with the offset; costs are the CLI's own, in USD."""
     usage, exact = view.total_usage()
     manager = view.manager
@@ -35,12 +42,14 @@ def json_report(view: RunView, ended_at: datetime, code: int) -> dict[str, Any]:
             "instances": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.INSTANCE).items()},
             "costs": [_cost_budget(budget) for budget in manager.budgets if budget.unit is Unit.USD],
         },
-        "instances": [_instance(status, rehearsal=view.rehearsal) for status in view.instances],
+        "instances": [
+            {**_instance(status, rehearsal=view.rehearsal), **answer_of(status.name)} for status in view.instances
+        ],
         "removed_instances": [
             {
                 "name": past.name,
                 "status": str(past.state),
-                "usage": _usage(past.usage, exact=past.exact),
+                "usage": usage_fields(past.usage, exact=past.exact),
                 "cost_usd": past.cost_usd,
             }
             for past in view.removed
@@ -50,7 +59,7 @@ def json_report(view: RunView, ended_at: datetime, code: int) -> dict[str, Any]:
             {"name": name, "used_percent": used, "resets_at": resets or None}
             for name, used, resets in rate_limit_rows(view.changes.rate_limits)
         ],
-        "totals": {**_usage(usage, exact=exact), "cost_usd": view.total_cost_usd()},
+        "totals": {**usage_fields(usage, exact=exact), "cost_usd": view.total_cost_usd()},
     }
 
 
@@ -75,17 +84,6 @@ def _cost_budget(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _usage(usage: Usage, *, exact: bool) -> dict[str, Any]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
-        "cache_read_input_tokens": usage.cache_read_input_tokens,
-        "total_tokens": usage.total_tokens,
-        "exact": exact,
-    }
-
-
 def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
     return {
         "name": status.name,
@@ -97,7 +95,7 @@ def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
         "session_id": status.session_id,
         "resume": None if rehearsal else resume_hint(status),
         "models": list(status.models),
-        "usage": _usage(status.usage, exact=status.exact),
+        "usage": usage_fields(status.usage, exact=status.exact),
         "usage_source": "api" if status.tally.metered else "stream",
         "cost_usd": status.cost_usd,
         "attempts": status.attempts,

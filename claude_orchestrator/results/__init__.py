@@ -1,0 +1,1 @@
+"""What instances answered: kept in files, and handed on as lines of JSON."""

@@ -1,0 +1,97 @@
+"""Keeps each instance's answer in the run's directory, and reads it back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from claude_orchestrator.results.answers import Answer, clipped, file_stems
+from claude_orchestrator.run.run_events import Answered, RunEvent
+from token_budget.files import write_atomically
+
+FOLDER = "results"
+
+
+class AnswerFiles:
+    """An observer that writes `results/NAME.md`, and `results/NAME.json` where there is structured output.
+
+    The results of earlier turns are in `results/turns/`. A file is there before the journal says that the work is
+    done, so a run that is killed and resumed still has it. What cannot be written is kept in memory, cut.
+    `turns` has the number of turns of each instance by its name.
+    """
+
+    def __init__(self, directory: Path, turns: Mapping[str, int], complain: Callable[[str], None]) -> None:
+        self.folder = directory / FOLDER
+        self._stems = file_stems(turns)
+        self._turns = turns
+        self._complain: Callable[[str], None] | None = complain
+        self._unwritten: dict[str, dict[int, Answered]] = {}
+
+    def observe(self, event: RunEvent) -> None:
+        """Keep an answer."""
+        if isinstance(event, Answered):
+            self._unwritten.get(event.instance, {}).pop(event.turn, None)
+            try:
+                self._write(event)
+            except OSError as error:
+                self._failed(event, error)
+
+    def _write(self, event: Answered) -> None:
+        is_last = event.turn == event.turns
+        path = self._text_file(event.instance) if is_last else self._turn_file(event.instance, event.turn)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        structured = path.with_name(f"{self._stems[event.instance]}.json")
+        if is_last and event.structured_output is None:
+            structured.unlink(missing_ok=True)  # of an answer that this one replaces
+        elif is_last:
+            _write(structured, json.dumps(event.structured_output, indent=2) + "\n")
+        _write(path, event.text)
+
+    def _failed(self, event: Answered, error: OSError) -> None:
+        kept = Answered(event.instance, event.turn, event.turns, clipped(event.text)[0], event.structured_output)
+        self._unwritten.setdefault(event.instance, {})[event.turn] = kept
+        if self._complain is not None:
+            why = error.strerror or error
+            self._complain(f"{self.folder}: answers cannot be written ({why}): the run continues without these files")
+        self._complain = None
+
+    def answer(self, name: str) -> Answer:
+        """What an instance has answered, in this start of the run or an earlier one."""
+        path, kept = self._text_file(name), self._unwritten.get(name, {})
+        last = next((event for event in kept.values() if event.turn == event.turns), None)
+        earlier = self._earlier(name, kept)
+        if last is not None:
+            return Answer(last.text, last.structured_output, earlier)
+        text = _read(path)
+        if text is None:
+            return Answer(earlier=earlier)
+        structured = _read(path.with_name(f"{self._stems[name]}.json"))
+        output = None
+        with contextlib.suppress(ValueError, RecursionError):
+            output = None if structured is None else json.loads(structured)
+        return Answer(text, output, earlier, str(path))
+
+    def _earlier(self, name: str, kept: dict[int, Answered]) -> tuple[str, ...]:
+        """The results of the turns before the last; those without text, such as /clear, are left out."""
+        turns = range(1, self._turns[name])
+        texts = [kept[turn].text if turn in kept else _read(self._turn_file(name, turn)) for turn in turns]
+        return tuple(text for text in texts if text)
+
+    def _text_file(self, name: str) -> Path:
+        return self.folder / f"{self._stems[name]}.md"
+
+    def _turn_file(self, name: str, turn: int) -> Path:
+        return self.folder / "turns" / f"{self._stems[name]}.{turn}.md"
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, [text.encode("utf-8", "replace")], mode=0o600, durable=False)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return None

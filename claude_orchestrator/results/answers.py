@@ -1,0 +1,89 @@
+"""An instance's answer, the names of its files, and its form in reports. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from claude_orchestrator.run.run_view import usage_fields
+from claude_orchestrator.run.state import InstanceStatus
+
+MAX_REPORTED_BYTES = 64 * 1024
+MAX_STEM_CHARS = 80
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_MARKED = re.compile(r".*-[0-9a-f]{8}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names of devices on Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an instance answered. `text` is the result of its last turn, `earlier` are those of the turns before.
+
+    `file` holds the whole text; None where there is no answer, or where it could not be written.
+    """
+
+    text: str | None = None
+    structured_output: Any = None
+    earlier: tuple[str, ...] = ()
+    file: str | None = None
+
+
+def file_stems(names: Iterable[str]) -> Mapping[str, str]:
+    """A file name without extension for each instance, the same for the same name in every start of a run.
+
+    A name that is no safe file name, or that a file system without capital letters takes for another one, gets a
+    hash of it at the end.
+    """
+    names = tuple(names)
+    folded = Counter(name.casefold() for name in names)
+    return {name: _stem(name, is_alone=folded[name.casefold()] == 1) for name in names}
+
+
+def _stem(name: str, *, is_alone: bool) -> str:
+    clean = _UNSAFE.sub("-", name).strip("-.")[:MAX_STEM_CHARS] or "instance"
+    ambiguous = _MARKED.fullmatch(name) or _RESERVED.fullmatch(name.casefold())
+    if clean == name and is_alone and not ambiguous:
+        return name
+    return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def clipped(text: str, limit_bytes: int = MAX_REPORTED_BYTES) -> tuple[str, bool]:
+    """A text of at most so many bytes of UTF-8, and whether it was cut."""
+    data = text.encode("utf-8", "replace")
+    return (text, False) if len(data) <= limit_bytes else (data[:limit_bytes].decode("utf-8", "ignore"), True)
+
+
+def report_fields(answer: Answer) -> dict[str, Any]:
+    """An answer in the JSON report: long texts are cut, `result_file` has the whole one."""
+    text, cut = (None, False) if answer.text is None else clipped(answer.text)
+    return {
+        "result": text,
+        **({"result_truncated": True} if cut else {}),
+        "result_file": answer.file,
+        "structured_output": answer.structured_output,
+        "turn_results": [clipped(earlier)[0] for earlier in answer.earlier],
+    }
+
+
+def result_row(run_id: str, status: InstanceStatus, answer: Answer) -> dict[str, Any]:
+    """One line of `--results`. What a later version fills is null: `group`, `item` and `changes`."""
+    return {
+        "run_id": run_id,
+        "name": status.name,
+        "group": None,
+        "item": None,
+        "index": status.spec.index,
+        "status": str(status.state),
+        "reason": status.reason,
+        "result": answer.text,
+        "structured_output": answer.structured_output,
+        "session_id": status.session_id,
+        "usage": usage_fields(status.usage, exact=status.exact),
+        "cost_usd": status.cost_usd,
+        "duration_s": round(status.seconds(0.0), 3) if status.launched else None,
+        "changes": None,
+    }

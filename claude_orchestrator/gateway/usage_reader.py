@@ -45,9 +45,14 @@ class _Decoded:
         self._wbits = zlib.MAX_WBITS if encoding == "deflate" else zlib.MAX_WBITS | 16
         self._decoder = zlib.decompressobj(self._wbits)
         self._broken = self._begun = False
+        self._first_byte = b""
 
     def feed(self, data: bytes) -> ApiUsage | None:
         if self._broken:
+            return None
+        data, self._first_byte = self._first_byte + data, b""
+        if not self._begun and len(data) < 2:  # a header has two bytes
+            self._first_byte = data
             return None
         last = None
         try:

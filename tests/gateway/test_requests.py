@@ -1,0 +1,80 @@
+"""What a request to the API asks for, and how its limit is lowered."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from claude_orchestrator.gateway.requests import Kind, kind_of, lowered, plain_path, read_request
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "kind"),
+    [
+        ("POST", "/v1/messages", b"{}", Kind.MESSAGE),
+        ("POST", "/v1/messages?beta=true", b"{}", Kind.MESSAGE),
+        ("POST", "/v1/messages/count_tokens", b"{}", Kind.FREE),
+        ("POST", "/v1/files/upload", b"x", Kind.FREE),
+        ("POST", "/v1/files/../messages", b"x", Kind.UNKNOWN),
+        ("POST", "/v1/messages/", b"{}", Kind.UNKNOWN),
+        ("POST", "//v1/messages", b"{}", Kind.UNKNOWN),
+        ("POST", "/v1/something", b"{}", Kind.UNKNOWN),
+        ("GET", "/v1/models", b"", Kind.FREE),
+        ("GET", "/v1/models", b"{}", Kind.UNKNOWN),
+    ],
+)
+def test_what_a_request_costs(method: str, path: str, body: bytes, kind: Kind) -> None:
+    assert kind_of(method, path, body) is kind
+
+
+def test_a_path_as_servers_may_take_it() -> None:
+    assert plain_path("//v1/./Messages/?x=1") == plain_path("/v1/%6dessages#top") == "/v1/messages"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"max_tokens": "5"}', b'{"max_tokens": true}', b'{"max_tokens": -1}', b"[" * 100_000]
+)
+def test_a_request_that_the_api_would_not_take(body: bytes) -> None:
+    assert read_request(body) is None
+
+
+@pytest.mark.parametrize(
+    ("thinking", "tokens"),
+    [({"type": "enabled", "budget_tokens": 2_000}, 2_000), ({"type": "adaptive"}, None), (5, None)],
+)
+def test_the_thinking_budget(thinking: object, tokens: int | None) -> None:
+    asked = read_request(json.dumps({"max_tokens": 9, "thinking": thinking}).encode())
+    assert asked is not None and (asked.max_tokens, asked.thinking_tokens) == (9, tokens)
+
+
+def lower(body: bytes, output_tokens: int) -> bytes:
+    asked = read_request(body)
+    assert asked is not None
+    return lowered(body, asked, output_tokens)
+
+
+def test_a_request_within_its_limit_stays_as_it_is() -> None:
+    assert lower(b'{"max_tokens":  10, "x": 1}', 10) == b'{"max_tokens":  10, "x": 1}'
+
+
+def test_only_the_numbers_change() -> None:
+    assert lower(b'{"x": [1, 2],  "max_tokens" : 9000}', 700) == b'{"x": [1, 2],  "max_tokens" : 700}'
+    thinking = b'{"max_tokens": 9000, "thinking": {"budget_tokens": %d, "type": "enabled"}}'
+    assert lower(thinking % 8_000, 4_000) == (thinking % 2_000).replace(b"9000", b"4000")
+    assert lower(thinking % 1_500, 4_000) == (thinking % 1_500).replace(b"9000", b"4000")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"tools": [{"max_tokens": 5}], "max_tokens": 9000}',
+        b'{"max_tokens": 1, "max_tokens": 9000}',
+        b'{"max_tok\\u0065ns": 9000}',
+    ],
+)
+def test_a_name_that_stands_twice_is_said_in_one_way_only(body: bytes) -> None:
+    """Another parser could take the other number."""
+    sent = lower(body, 700)
+    assert json.loads(sent) == {**json.loads(body), "max_tokens": 700}
+    assert sent.count(b'"max_tokens":700') == 1

@@ -1,0 +1,91 @@
+"""What the user reads about each event."""
+
+from __future__ import annotations
+
+import pytest
+
+from claude_orchestrator.run import run_events as happened
+from claude_orchestrator.run.run_events import Level
+from claude_orchestrator.run.state import InstanceStatus, State
+from claude_orchestrator.ui.messages import message_of
+from tests.claude.test_tally import INIT, final, result, start
+from tests.run.test_state import an_instance, feed
+from token_budget.models import Action, Budget, Scope, Unit
+
+OVERALL = Budget(1_000, scope=Scope.OVERALL, used=1_200)
+COMMAND = Budget(1_000, key="/test", used=1_200)
+DOLLARS = Budget(1_000_000_000, scope=Scope.OVERALL, unit=Unit.USD, used=1_200_000_000)
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "text"),
+    [
+        (happened.Message(Level.INFO, "hello"), Level.INFO, "hello"),
+        (
+            happened.Crossed(OVERALL),
+            Level.WARNING,
+            "Budget exceeded for overall session (used: 1200/1000 tokens)",
+        ),
+        (happened.Crossed(COMMAND), Level.WARNING, "Budget exceeded for /test command (used: 1200/1000 tokens)"),
+        (happened.Crossed(DOLLARS), Level.WARNING, "Budget exceeded for overall session cost (used: $1.20/$1.00)"),
+        (happened.Decided("one", Action.WAIT, "no room"), Level.INFO, "one waits: no room"),
+        (
+            happened.Decided("one", Action.BLOCK, "no room", OVERALL),
+            Level.ERROR,
+            "BLOCK MODE: Budget exceeded for instance one. Skipping. (no room)",
+        ),
+        (
+            happened.Decided("one", Action.WARN, "no room", COMMAND),
+            Level.WARNING,
+            "Budget would be exceeded for /test command (used: 1200/1000 tokens): instance one starts anyway (no room)",
+        ),
+        (
+            happened.Stopping("one", State.STOPPED, "stopped by budget: 1,200/1,000", OVERALL),
+            Level.ERROR,
+            "BLOCK MODE: Budget exceeded for instance one. Stopping. (1,200/1,000)",
+        ),
+        (happened.RunStopping("a limit was reached"), Level.ERROR, "stopping: a limit was reached"),
+        (happened.AlertRaised("80 % used", {}), Level.WARNING, "80 % used"),
+    ],
+)
+def test_the_message_about_an_event(event: happened.RunEvent, level: Level, text: str) -> None:
+    assert message_of(event) == (level, text)
+
+
+def ended(state: State = State.COMPLETED, reason: str = "") -> InstanceStatus:
+    status = an_instance("/a")
+    feed(status, INIT, start("a", 1_233), final(1), result(1_233, 1))
+    if reason:
+        status.decide_end(state, reason)
+    status.finish(2.5, 0, "")
+    return status
+
+
+def test_the_end_of_an_instance_has_its_figures_and_its_reason() -> None:
+    completed = happened.InstanceEnded(ended(), launched=True)
+    assert message_of(completed) == (Level.INFO, "one: completed after 2.5 s, 1,234 tokens")
+    failed = happened.InstanceEnded(ended(State.FAILED, "it broke"), launched=True)
+    assert message_of(failed) == (Level.ERROR, "one: failed after 2.5 s, 1,234 tokens: it broke")
+
+
+def test_a_retry_names_the_attempt_that_failed() -> None:
+    status = ended(State.FAILED, "it broke")
+    assert message_of(happened.RetryPlanned(status, 1, "server_error", 2.0)) == (
+        Level.WARNING,
+        "one: attempt 1 failed, it broke",
+    )
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        happened.Changed(),
+        happened.RunEnded(0),
+        happened.Decided("one", Action.ALLOW, ""),
+        happened.Stopping("one", State.CANCELLED, "cancelled"),
+        happened.AlertRaised("80 % used", {}, already_reported=True),
+        happened.InstanceEnded(ended(), launched=False),  # the decision was reported
+    ],
+)
+def test_an_event_without_a_message(event: happened.RunEvent) -> None:
+    assert message_of(event) is None

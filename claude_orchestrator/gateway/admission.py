@@ -57,12 +57,13 @@ class Verdict(Enum):
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A request that asks to be sent. `input_tokens` is an upper bound; `cost` is the most that the request can cost,
-    or None if its model has no price: then budgets in money do not apply."""
+    or None if its `model` has no price: then budgets in money do not apply."""
 
     budgets: tuple[Budget, ...]
     input_tokens: int
     max_tokens: int
     cost: Cost | None = None
+    model: str = ""
     least_tokens: int = LEAST_OUTPUT_TOKENS
     wanted_tokens: int = 0
     answer: Callable[[Verdict], None] = lambda verdict: None

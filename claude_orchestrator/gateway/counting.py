@@ -36,14 +36,13 @@ class AnswerCount:
     def close(self, *, whole: bool) -> ApiUsage | None:
         """The answer has ended, `whole` or not.
 
-        An answer that is complete and does not state its usage counts with all that was held for it: the API billed
-        something.
+        An answer that does not state its usage counts with all that was held for it: the API billed something.
         """
         usage, ticket, name = self._meter.close(), self._ticket, f"unknown-{self._number}"
-        held = whole and ticket.hold is not None
-        most = Usage(ticket.input_tokens, ticket.output_tokens) if held else Usage()
+        most = held_usage(ticket)
         if usage is None:
-            self._client.attempt.used(ApiUsage(name, most, whole, exact=False), ticket.hold)
+            unknown = ApiUsage(name, most, whole, cut=not whole, exact=False, model=ticket.model)
+            self._client.attempt.used(unknown, ticket.hold)
             return None
         usage = replace(usage, id=usage.id or name)
         if not usage.told and usage.usage.total_tokens < most.total_tokens:
@@ -60,3 +59,8 @@ class AnswerCount:
         self._client.attempt.used(
             replace(usage, id=self._name, exact=usage.exact and self._is_exact), self._ticket.hold
         )
+
+
+def held_usage(ticket: Ticket) -> Usage:
+    """The most that the API can bill for a request; nothing where no budget holds it."""
+    return Usage(ticket.input_tokens, ticket.output_tokens) if ticket.hold is not None else Usage()

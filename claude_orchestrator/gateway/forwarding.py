@@ -15,10 +15,9 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.admission import MORE_AFTER_A_CUT, Admission, Ticket
 from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
-from claude_orchestrator.gateway.counting import AnswerCount
+from claude_orchestrator.gateway.counting import AnswerCount, held_usage
 from claude_orchestrator.gateway.upstream import Upstream
 from claude_orchestrator.gateway.usage_reader import DECODABLE
-from token_budget.models import Usage
 
 AGENT = "x-claude-code-agent-id"
 # headers that are between two neighbours only, and those that aiohttp sets itself
@@ -88,7 +87,9 @@ class Forwarder:
             return no_answer((isinstance(error, OSError) and error.strerror) or type(error).__name__)
         finally:
             if not answered:  # whether the API billed it is not known
-                client.attempt.used(ApiUsage(f"unknown-{next(self._numbers)}", Usage(), False, cut=True), None)
+                assert ticket is not None
+                name, most = f"unknown-{next(self._numbers)}", held_usage(ticket)
+                client.attempt.used(ApiUsage(name, most, False, cut=True, exact=False, model=ticket.model), ticket.hold)
 
     async def _pass_back(self, exchange: Exchange, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         request = exchange.request

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -19,14 +20,35 @@ from claude_orchestrator.gateway.forwarding import (
     forwarded_headers,
     refusal,
 )
-from claude_orchestrator.gateway.requests import COUNTED_KEYS, MESSAGES, Asked, lowered, read_request
+from claude_orchestrator.gateway.requests import (
+    COUNTED_KEYS,
+    MESSAGES,
+    NO_INPUT_KEYS,
+    Asked,
+    Unbounded,
+    lowered,
+    read_request,
+)
 from claude_orchestrator.gateway.upstream import Upstream
 from token_budget.models import Unit
 
 COUNT_TIMEOUT_S = 10.0
 ASK_AGAIN_S = 0.2
+MAY_PASS = (408, 409, 425, 429)  # statuses of 400 to 499 after which asking again may help
+FIELD_TOKENS = 700  # what the API may write of its own for a field such as a schema
 NO_COUNT = "the API does not count this request's documents now, and nothing else bounds them"
-NOT_PLAIN = "a request in block mode is plain JSON with an integer max_tokens"
+NEVER_COUNTS = (
+    "this API has no token counting for the request (status {}), and nothing else bounds its documents: "
+    "send them as text, or run in warn mode"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InputCount:
+    """The API's count of a request's input; without one, the status that says that none will ever come."""
+
+    tokens: int | None = None
+    final_status: int | None = None
 
 
 class Gatekeeper:
@@ -39,18 +61,23 @@ class Gatekeeper:
 
     async def send(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
         """Send a request as soon as its bound fits the budgets; refuse what never will."""
-        asked = read_request(body)
-        if asked is None or hdrs.CONTENT_ENCODING in request.headers:
-            return refusal(NOT_PLAIN)
+        try:
+            asked = read_request(b"" if hdrs.CONTENT_ENCODING in request.headers else body)
+        except Unbounded as error:
+            return refusal(str(error))
         agent = request.headers.get(AGENT, "")
         ticket = Ticket(client.attempt.budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(agent, 0))
         ticket.least_tokens = min(ticket.least_tokens, asked.max_tokens)
+        ticket.model = str(asked.data.get("model") or "")
         if asked.thinking_tokens is not None:
             ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
         known = client.bound(asked, request.headers.getall("anthropic-beta", []))
         exchange = Exchange(client, request, path, body, ticket, known)
         try:
-            if not await self._bound(exchange, ticket, asked, known):
+            count = await self._bound(exchange, ticket, asked, known)
+            if count is not None and count.tokens is None:
+                if count.final_status is not None:
+                    return refusal(NEVER_COUNTS.format(count.final_status))
                 return error_response(529, "overloaded_error", NO_COUNT)
             if not await self._admit(client, ticket):
                 assert ticket.spent is not None
@@ -61,19 +88,20 @@ class Gatekeeper:
         finally:
             self._settle(client, ticket)
 
-    async def _bound(self, exchange: Exchange, ticket: Ticket, asked: Asked, known: InputBound) -> bool:
-        """Bound the request's input; False where nothing bounds it, for the API does not count it."""
+    async def _bound(self, exchange: Exchange, ticket: Ticket, asked: Asked, known: InputBound) -> InputCount | None:
+        """Bound the request's input. Returns the API's count where only that bounds it."""
         client, body = exchange.client, exchange.body
         bounded, more = is_bounded(body), by_server_tools(asked.data)
         ticket.input_tokens = known.of(body) + more
         ticket.cost = client.cost_of(asked, ticket.input_tokens)
         if bounded and self._admission.has_room(ticket):
-            return True
-        exact = await self._count(exchange, asked)
-        if exact is not None:
-            ticket.input_tokens = exact + more if not bounded else min(exact + more, ticket.input_tokens)
+            return None
+        count = await self._count(exchange, asked)
+        if count.tokens is not None:
+            counted = count.tokens + more
+            ticket.input_tokens = min(counted, ticket.input_tokens) if bounded else counted
             ticket.cost = client.cost_of(asked, ticket.input_tokens)
-        return bounded or exact is not None
+        return None if bounded else count
 
     async def _admit(self, client: Client, ticket: Ticket) -> bool:
         """Wait until the request may go; False: its budget is spent."""
@@ -105,8 +133,8 @@ class Gatekeeper:
         if hold is not None:
             client.attempt.settled(hold)
 
-    async def _count(self, exchange: Exchange, asked: Asked) -> int | None:
-        """The request's input tokens by the API's own count, which costs nothing; None where it does not answer."""
+    async def _count(self, exchange: Exchange, asked: Asked) -> InputCount:
+        """The request's input tokens at most, by the API's own count, which costs nothing."""
         body = {key: asked.data[key] for key in COUNTED_KEYS if key in asked.data}
         path = exchange.path.replace(MESSAGES, MESSAGES + "/count_tokens", 1)
         headers = forwarded_headers(exchange.request.headers)
@@ -115,13 +143,27 @@ class Gatekeeper:
             async with asyncio.timeout(COUNT_TIMEOUT_S):
                 sending = self._upstream.send(exchange.client, "POST", path, headers, json.dumps(body).encode())
                 async with sending as answer:
-                    found = json.loads(await answer.content.read(1024 * 1024)) if answer.status == 200 else {}
+                    if answer.status != 200:
+                        is_final = answer.status in (501, 505) or 300 <= answer.status < 500
+                        is_final = is_final and answer.status not in MAY_PASS
+                        return InputCount(final_status=answer.status if is_final else None)
+                    found = json.loads(await answer.content.read(1024 * 1024))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
-            return None
+            return InputCount()
         tokens = found.get("input_tokens") if isinstance(found, dict) else None
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-            return None
-        return tokens + tokens // 100 + 16  # its documentation: the count may differ by a small amount
+            return InputCount()
+        # its documentation: the count may differ by a small amount
+        return InputCount(tokens + tokens // 100 + 16 + _uncounted(asked))
+
+
+def _uncounted(asked: Asked) -> int:
+    """The most tokens of the fields that the API's count leaves out: one for each byte."""
+    rest = {key: value for key, value in asked.data.items() if key not in (*COUNTED_KEYS, *NO_INPUT_KEYS) and value}
+    effort = rest.get("output_config")
+    if isinstance(effort, dict) and set(effort) <= {"effort"}:
+        del rest["output_config"]  # Claude Code always sends it
+    return sum(FIELD_TOKENS + len(json.dumps(value, ensure_ascii=False).encode()) for value in rest.values())
 
 
 def budget_is_spent(ticket: Ticket) -> str:

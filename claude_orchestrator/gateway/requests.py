@@ -19,10 +19,29 @@ READING = ("GET", "HEAD", "OPTIONS")
 FREE = (COUNT_TOKENS, "/v1/oauth/token", "/v1/files")
 FREE_BELOW = ("/v1/files/", "/api/oauth/", "/api/event_logging/", "/api/claude_code", "/api/claude_cli")
 COUNTED_KEYS = ("messages", "model", "system", "thinking", "tool_choice", "tools")  # what count_tokens takes
+# what adds no input; anything else that count_tokens does not take is bounded by its size
+NO_INPUT_KEYS = (
+    *("max_tokens", "stream", "metadata", "temperature", "top_p", "top_k", "stop_sequences", "service_tier"),
+    *("speed", "inference_geo", "cache_control", "context_management"),
+)
+# what makes the API do more than the request shows, without a bound
+UNBOUNDED_KEYS = {
+    "mcp_servers": "the API would call MCP servers",
+    "container": "it runs in a container",
+    "fallbacks": "other models may answer",
+    "thread": "it continues a thread that the API keeps",
+    "resumption": "it continues a response that the API keeps",
+    "compaction": "the API would compact the conversation",
+}
+SHRINKING_EDITS = ("clear_thinking_", "clear_tool_uses_")
 TEXT_KEYS = ("messages", "system", "tools", "max_tokens", "stream", "metadata")
 # they begin with fixed text, which is found fast in a body of megabytes
 _MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d*)')
 _THINKING = re.compile(rb'"budget_tokens"\s*:\s*(\d*)')
+
+
+class Unbounded(ValueError):
+    """A request whose cost nobody can bound; the text is the reason."""
 
 
 class Kind(Enum):
@@ -53,17 +72,54 @@ class Asked:
     thinking_tokens: int | None = None
 
 
-def read_request(body: bytes) -> Asked | None:
-    """What a request asks for; None where it is none that the API would take, or nobody could say what it costs."""
+def read_request(body: bytes) -> Asked:
+    """What a request asks for. Raises Unbounded where its cost has no bound, or two readers could differ on it."""
     try:
-        data = json.loads(body)
+        data = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
+    except Unbounded:
+        raise
     except (ValueError, RecursionError):
-        return None
+        data = None
     if not isinstance(data, dict) or not _is_count(data.get("max_tokens")):
-        return None
+        raise Unbounded("a request in block mode is plain JSON with an integer max_tokens")
+    why = _why_unbounded(data)
+    if why is not None:
+        raise Unbounded(f"block mode cannot bound what this request costs: {why}")
     thinking = data.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
     return Asked(data, data["max_tokens"], budget if _is_count(budget) else None)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Unbounded("a request in block mode has no key twice")
+    return found
+
+
+def _no_number(name: str) -> object:
+    raise Unbounded(f"{name} is no JSON")
+
+
+def _why_unbounded(data: dict[str, object]) -> str | None:
+    names = {key.lower() for key in data if key != key.lower()}  # some servers ignore case
+    if not names.isdisjoint((*COUNTED_KEYS, *NO_INPUT_KEYS, *UNBOUNDED_KEYS)):
+        return "its keys are not in lower case"
+    why = next((why for key, why in UNBOUNDED_KEYS.items() if data.get(key)), None)
+    if why is not None:
+        return why
+    context = data.get("context_management") or {}
+    edits = context.get("edits") or [] if isinstance(context, dict) else [context]
+    for edit in edits if isinstance(edits, list) else [edits]:
+        kind = edit.get("type") if isinstance(edit, dict) else None
+        if not isinstance(kind, str) or not kind.startswith(SHRINKING_EDITS):
+            return "the API would compact the conversation"
+    tools = data.get("tools")
+    for tool in tools if isinstance(tools, list) else []:
+        kind = str(tool.get("type")) if isinstance(tool, dict) else ""
+        if kind.startswith(("advisor_", "mcp_")):
+            return f"a tool of type {kind} runs other models or servers"
+    return None
 
 
 def _is_count(value: object) -> TypeGuard[int]:
@@ -86,7 +142,7 @@ def lowered(body: bytes, asked: Asked, output_tokens: int) -> bytes:
         spliced = _spliced(_THINKING, spliced, least)
     if len(_MAX_TOKENS.findall(body)) == 1 and (spliced is body or json.loads(spliced) == wanted):
         return spliced
-    return json.dumps(wanted, separators=(",", ":")).encode()  # the names stand more than once: said in one way only
+    return json.dumps(wanted, separators=(",", ":")).encode()  # spelled in another way, or part of a string too
 
 
 def _spliced(pattern: re.Pattern[bytes], body: bytes, tokens: int) -> bytes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 from yarl import URL
 
-from tests.gateway.test_server import ASK, place, plain, saying
+from tests.gateway.test_server import ASK, END, START, Upstream, answering, place, plain, saying, sse, until
 
 BILLED = saying(plain(200, b'{"id": "c", "usage": {"input_tokens": 50000, "output_tokens": 900}}'))
 UNKNOWN = {
@@ -58,5 +59,109 @@ def test_what_costs_nothing_passes_uncounted_in_block_mode(path: str) -> None:
         async with place(saying(plain(200, b"{}")), limit=10) as here:
             assert (await here.post(path=path))[0] == 200
             assert here.upstream.heads and not here.usages
+
+    asyncio.run(main())
+
+
+UNBOUNDED: dict[str, dict[str, object]] = {
+    "server compaction": {"context_management": {"edits": [{"type": "compact_20260112"}]}},
+    "edits that are no list": {"context_management": {"edits": {"type": "compact_20260112"}}},
+    "an unknown edit": {"context_management": {"edits": [{"type": "clear_thinking_20251015"}, {"type": "later"}]}},
+    "MCP servers": {"mcp_servers": [{"type": "url", "url": "https://mcp.example", "name": "m"}]},
+    "a container": {"container": "container_1"},
+    "a fallback model": {"fallbacks": [{"model": "claude-opus-4-8"}]},
+    "a thread that the API keeps": {"thread": {"id": "thread_1"}},
+    "a response that the API keeps": {"resumption": {"id": "msg_1"}, "messages": []},
+    "an advisor": {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-4-8"}]},
+    "a key in capitals": {"Max_Tokens": 5},
+}
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_what_the_api_would_do_without_a_bound_is_refused_in_block_mode(name: str) -> None:
+    async def main() -> None:
+        async with place(answering(sse(START, END))) as here:
+            status, text = await here.post({**ASK, **UNBOUNDED[name]})
+            assert status == 400 and b"block mode cannot bound" in text and not here.upstream.heads
+            shrinking = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+            assert (await here.post({**ASK, "context_management": shrinking, "mcp_servers": []}))[0] == 200
+        async with place(answering(sse(START, END)), enforce=False) as here:
+            assert (await here.post({**ASK, **UNBOUNDED[name]}))[0] == 200
+
+    asyncio.run(main())
+
+
+AMBIGUOUS = {
+    "a key twice": b'{"max_tokens":64000,"max_tokens":300,"messages":[]}',
+    "a key twice, once escaped": b'{"max\\u005ftokens":64000,"max_tokens":300,"messages":[]}',
+    "a key twice, further down": b'{"max_tokens":300,"thinking":{"budget_tokens":1,"budget_tokens":9},"messages":[]}',
+    "UTF-16": '{"max_tokens":300,"messages":[]}'.encode("utf-16"),
+    "a byte order mark": b'\xef\xbb\xbf{"max_tokens":300,"messages":[]}',
+    "no UTF-8": b'{"max_tokens":300,"messages":["\xff"]}',
+    "no JSON number": b'{"max_tokens":300,"temperature":NaN,"messages":[]}',
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_a_body_that_two_readers_could_read_differently_is_refused_in_block_mode(name: str) -> None:
+    async def main() -> None:
+        async with place(answering(sse(START, END)), limit=5_000) as here:
+            async with here.session.post(here.client.url + "/v1/messages", data=AMBIGUOUS[name]) as answer:
+                assert answer.status == 400 and answer.headers["x-should-retry"] == "false"
+            assert not here.upstream.heads
+
+    asyncio.run(main())
+
+
+def test_fields_that_the_api_does_not_count_are_bounded_by_their_size() -> None:
+    schema = {
+        "type": "object",
+        "properties": {f"p{n}": {"type": "string", "description": "d" * 200} for n in range(60)},
+    }
+
+    async def main() -> None:
+        async with place(answering(sse(START, END)), limit=5_000) as here:
+            status, _ = await here.post({**ASK, "output_config": {"format": {"type": "json_schema", "schema": schema}}})
+            assert status == 400 and not here.upstream.messages
+            assert (await here.post({**ASK, "output_config": {"effort": "high"}}))[0] == 200
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("status", [404, 405, 403, 501])
+def test_documents_that_an_api_never_counts_are_refused_for_good(status: int) -> None:
+    document = [{"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "abcd"}}]
+
+    async def main() -> None:
+        async with place(answering(sse(START, END))) as here:
+            here.upstream.count = status
+            async with here.session.post(
+                here.client.url + "/v1/messages", json={**ASK, "messages": [{"role": "user", "content": document}]}
+            ) as answer:
+                assert answer.status == 400 and answer.headers["x-should-retry"] == "false"
+                assert f"status {status}" in (await answer.json())["error"]["message"]
+            assert not here.upstream.messages
+            assert (await here.post())[0] == 200
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_request_without_an_answer_counts_with_its_bound(begun: bool) -> None:
+    """The client gives up before the first byte, or before the first event."""
+
+    async def silent(upstream: Upstream, writer: asyncio.StreamWriter) -> None:
+        if begun:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with place(silent, limit=3_000) as here:
+            for _ in range(2):
+                with pytest.raises(TimeoutError):
+                    await here.post({**ASK, "max_tokens": 1_000}, timeout=aiohttp.ClientTimeout(0.3))
+                await until(lambda: not here.budget.held)
+            assert 2_000 < here.budget.used <= 3_000 and not here.usages[-1].exact
+            assert (await here.post({**ASK, "max_tokens": 1_000}))[0] == 400
 
     asyncio.run(main())

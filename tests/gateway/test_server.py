@@ -556,10 +556,10 @@ def test_a_client_that_vanishes_leaves_no_hold_and_ends_the_request_upstream() -
             async with place(behave) as here:
                 asking = asyncio.ensure_future(here.post())
                 await until(partial(lambda here, used: here.upstream.heads and here.budget.used >= used, here, used))
-                assert here.budget.held > 0
+                assert (held := here.budget.held) > 0
                 asking.cancel()
                 await until(lambda: not here.budget.held)
-                assert here.budget.used in (used, used + 1)
+                assert here.budget.used in ((used, used + 1) if behave is silent else (held,))
 
     asyncio.run(main())
 
@@ -671,7 +671,7 @@ def test_a_request_that_was_sent_and_not_answered_leaves_the_count_inexact() -> 
     async def main() -> None:
         async with place(drops) as here:
             assert (await here.post())[0] == 502
-            assert here.usages[-1].cut and here.budget.used == 0
+            assert here.usages[-1].cut and not here.usages[-1].exact and here.budget.used > 64_000
 
     asyncio.run(main())
 
@@ -688,7 +688,6 @@ LOWERED = {
         b'{"input":{"max_tokens":7},"max_tokens":64000,"e":"\xc3\xbc"}',
         b'{"input":{"max_tokens":7},"max_tokens":5000,"e":"\\u00fc"}',
     ),
-    "twice": (b'{"max_tokens":90000,"max_tokens":10}', b'{"max_tokens":10}'),
     "escaped": (
         b'{"max\\u005ftokens":64000,"metadata":{"max_tokens":10}}',
         b'{"max_tokens":5000,"metadata":{"max_tokens":10}}',
@@ -710,4 +709,4 @@ LOWERED = {
 def test_only_what_must_be_is_changed(name: str) -> None:
     before, after = LOWERED[name]
     asked = read_request(before)
-    assert asked is not None and lowered(before, asked, 5000) == after
+    assert lowered(before, asked, 5000) == after

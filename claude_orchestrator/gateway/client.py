@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Cost
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.bounds import InputBound
@@ -22,16 +23,14 @@ class Client:
     """An attempt, the address that it has at the gateway, and what its requests have shown so far."""
 
     url: str
-    upstream: str
+    address: ApiAddress
     attempt: MeteredAttempt
-    no_proxy: str | None = None
     bounds: dict[str, InputBound] = field(default_factory=dict)
     ids: dict[str, None] = field(default_factory=dict)
     wanted_tokens: dict[str, int] = field(default_factory=dict)
     waiting: int = 0
     handlers: set[asyncio.Task[object]] = field(default_factory=set)
     digest: bytes = b""
-    proxy: str | None = None
 
     def bound(self, asked: Asked, betas: Iterable[str]) -> InputBound:
         """What earlier requests tell about this one: those with the same model and all else but the text."""
@@ -65,5 +64,5 @@ class Client:
     @property
     def env(self) -> tuple[tuple[str, str], ...]:
         """The variables that make an instance use the gateway, and no proxy on the way to it."""
-        none = ",".join(filter(None, (self.no_proxy, "127.0.0.1")))
+        none = ",".join(filter(None, (self.address.no_proxy, "127.0.0.1")))
         return (("ANTHROPIC_BASE_URL", self.url), ("NO_PROXY", none), ("no_proxy", none))

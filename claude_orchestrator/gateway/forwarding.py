@@ -16,7 +16,7 @@ from claude_orchestrator.gateway.admission import MORE_AFTER_A_CUT, Admission, T
 from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.counting import AnswerCount, held_usage
-from claude_orchestrator.gateway.upstream import Upstream
+from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 from claude_orchestrator.gateway.usage_reader import DECODABLE
 
 AGENT = "x-claude-code-agent-id"
@@ -77,9 +77,14 @@ class Forwarder:
         headers[hdrs.ACCEPT_ENCODING] = ", ".join(filter(None, decodable)) or "identity"
         answered = ticket is None
         try:
-            async with self._upstream.send(client, request.method, exchange.path, headers, exchange.body) as answer:
+            async with self._upstream.send(
+                client.address, request.method, exchange.path, headers, exchange.body
+            ) as answer:
                 answered = True
                 return await self._pass_back(exchange, answer)
+        except RedirectRefused as error:
+            answered = True
+            return refusal(str(error))
         except aiohttp.ClientConnectorError as error:
             answered = True  # it was never sent
             return no_answer(error.os_error.strerror or type(error).__name__)

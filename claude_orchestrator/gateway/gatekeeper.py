@@ -29,7 +29,7 @@ from claude_orchestrator.gateway.requests import (
     lowered,
     read_request,
 )
-from claude_orchestrator.gateway.upstream import Upstream
+from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 from token_budget.models import Unit
 
 COUNT_TIMEOUT_S = 10.0
@@ -141,13 +141,15 @@ class Gatekeeper:
         headers[hdrs.ACCEPT_ENCODING] = "identity"
         try:
             async with asyncio.timeout(COUNT_TIMEOUT_S):
-                sending = self._upstream.send(exchange.client, "POST", path, headers, json.dumps(body).encode())
+                sending = self._upstream.send(exchange.client.address, "POST", path, headers, json.dumps(body).encode())
                 async with sending as answer:
                     if answer.status != 200:
                         is_final = answer.status in (501, 505) or 300 <= answer.status < 500
                         is_final = is_final and answer.status not in MAY_PASS
                         return InputCount(final_status=answer.status if is_final else None)
                     found = json.loads(await answer.content.read(1024 * 1024))
+        except RedirectRefused:
+            return InputCount(final_status=308)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
             return InputCount()
         tokens = found.get("input_tokens") if isinstance(found, dict) else None

@@ -18,13 +18,14 @@ from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
+from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
-from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, PUBLIC_API, Upstream, proxy_for
+from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Weights
 
@@ -55,7 +56,7 @@ class Gateway:
         self._enforces = manager.enforcement_mode == "block"
         self._environ = environ
         self._clients: dict[bytes, Client] = {}
-        self._upstream = Upstream(environ)
+        self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self.admission)
         self._gatekeeper = Gatekeeper(self._upstream, self._forwarder, self.admission)
         self._closing = contextlib.AsyncExitStack()
@@ -85,15 +86,11 @@ class Gateway:
     def open(self, attempt: MeteredAttempt) -> Client:
         """A place for one attempt at an instance: its `env` makes the instance use the gateway."""
         secret = secrets.token_urlsafe(24)
-        own = {**self._environ, **attempt.environ}
-        target = (self._api_url or own.get("ANTHROPIC_BASE_URL") or PUBLIC_API).rstrip("/")
         client = Client(
             f"http://127.0.0.1:{self.port}/{secret}",
-            target,
+            ApiAddress.of({**self._environ, **attempt.environ}, self._api_url),
             attempt,
-            no_proxy=own.get("NO_PROXY") or own.get("no_proxy"),
             digest=hashlib.sha256(secret.encode()).digest(),
-            proxy=proxy_for(target),
         )
         self._clients[client.digest] = client
         self.admission.places = len(self._clients)

@@ -1,33 +1,40 @@
-"""The connections from the gateway to the API."""
+"""The connections from the gateway to the API: one request, and the redirects that it leads to."""
 
 from __future__ import annotations
 
 import contextlib
 import ssl
-import urllib.request
-from collections.abc import Mapping
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 from aiohttp import hdrs
+from multidict import CIMultiDict
 from yarl import URL
 
-from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.address import ApiAddress, Certificates
+from claude_orchestrator.gateway.requests import MESSAGES, READING, plain_path
 
-PUBLIC_API = "https://api.anthropic.com"
 MAX_HEADER_BYTES = 64 * 1024
 CONNECT_S = 60
+MAX_REDIRECTS = 10
+REDIRECTS = (301, 302, 303, 307, 308)
+SAME_METHOD = (307, 308)
+OWN_HEADERS = (hdrs.AUTHORIZATION, hdrs.COOKIE)  # what no client gives to another server
+
+
+class RedirectRefused(Exception):
+    """The API answers with a redirect that the gateway does not follow; the text is the reason."""
 
 
 class Upstream:
-    """A context that sends requests to the API of each client."""
+    """A context that sends requests to the API of each instance."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
+    def __init__(self) -> None:
+        self._contexts: dict[Certificates, ssl.SSLContext] = {}
 
     async def __aenter__(self) -> Upstream:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=_ssl_context(self._environ)),
+            connector=aiohttp.TCPConnector(limit=0),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
@@ -41,33 +48,69 @@ class Upstream:
     async def __aexit__(self, *exc: object) -> None:
         await self._session.close()
 
-    def send(
-        self, client: Client, method: str, path: str, headers: Mapping[str, str], body: bytes
+    @contextlib.asynccontextmanager
+    async def send(
+        self, address: ApiAddress, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The API's answer. Raises RedirectRefused, and OSError and aiohttp's errors where none comes."""
+        url, sent = URL(address.url + path, encoded=True), CIMultiDict(headers)
+        for _ in range(MAX_REDIRECTS):
+            async with self._request(address, method, url, sent, body) as answer:
+                if answer.status not in REDIRECTS:
+                    yield answer
+                    return
+                target = _target(method, url, answer)
+            if target.origin() != url.origin():
+                for name in OWN_HEADERS:
+                    sent.popall(name, None)
+            url = target
+        raise RedirectRefused(f"the API redirects more than {MAX_REDIRECTS} times")
+
+    def _request(
+        self, address: ApiAddress, method: str, url: URL, headers: Mapping[str, str], body: bytes
     ) -> aiohttp.client._RequestContextManager:
-        """A context with the API's answer."""
+        proxy = address.proxy_for(str(url))
+        is_tls = url.scheme == "https" or (proxy or "").startswith("https:")
         return self._session.request(
             method,
-            URL(client.upstream + path, encoded=True),
+            url,
             headers=headers,
             data=body or None,
             allow_redirects=False,
-            proxy=client.proxy,
+            proxy=proxy,
+            ssl=self._context(address.certificates) if is_tls else True,
         )
 
+    def _context(self, certificates: Certificates) -> ssl.SSLContext:
+        if certificates not in self._contexts:
+            try:
+                self._contexts[certificates] = certificates.context()
+            except ValueError as error:
+                raise OSError(0, "the client certificate cannot be loaded") from error
+        return self._contexts[certificates]
 
-def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for this address, as other programs take it."""
-    parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.netloc):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)
+
+def _target(method: str, url: URL, answer: aiohttp.ClientResponse) -> URL:
+    """Where a redirect leads, if the gateway may follow it: to the same kind of request, never out of TLS."""
+    try:
+        target = url.join(URL(answer.headers.get(hdrs.LOCATION, "")))
+        is_address = target.scheme in ("http", "https") and bool(target.host)
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise RedirectRefused(f"the API redirects (status {answer.status}) to no address")
+    if url.scheme == "https" and target.scheme != "https":
+        raise RedirectRefused("the API redirects from https to http")
+    if method in READING:
+        return target
+    if answer.status not in SAME_METHOD:
+        raise RedirectRefused(f"the API redirects with status {answer.status}, which turns {method} into GET")
+    if _kind_of(url) != _kind_of(target):
+        raise RedirectRefused(f"the API redirects {url.path} to {target.path}")
+    return target
 
 
-def _ssl_context(environ: Mapping[str, str]) -> ssl.SSLContext:
-    """The system's certificates, and those that claude itself is told to trust."""
-    context = ssl.create_default_context()
-    extra = environ.get("NODE_EXTRA_CA_CERTS")
-    if extra:
-        with contextlib.suppress(OSError):
-            context.load_verify_locations(extra)
-    return context
+def _kind_of(url: URL) -> str:
+    """What a path asks for, below whatever base: a free request must not become one that is billed."""
+    path = plain_path(url.raw_path)
+    return path[path.rfind(MESSAGES) :] if MESSAGES in path else path.rpartition("/")[2]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 
 import aiohttp
 import pytest
 from yarl import URL
 
-from tests.gateway.test_server import ASK, END, START, Upstream, answering, place, plain, saying, sse, until
+from tests.gateway.test_server import ASK, END, START, Behave, Upstream, answering, place, plain, saying, sse, until
+from tests.metered import Metered
 
 BILLED = saying(plain(200, b'{"id": "c", "usage": {"input_tokens": 50000, "output_tokens": 900}}'))
 UNKNOWN = {
@@ -163,5 +166,93 @@ def test_a_request_without_an_answer_counts_with_its_bound(begun: bool) -> None:
                 await until(lambda: not here.budget.held)
             assert 2_000 < here.budget.used <= 3_000 and not here.usages[-1].exact
             assert (await here.post({**ASK, "max_tokens": 1_000}))[0] == 400
+
+    asyncio.run(main())
+
+
+def redirecting(status: int, location: str, then: bytes = b"", after: int = 1) -> Behave:
+    """A redirect, then an answer."""
+
+    async def behave(upstream: Upstream, writer: asyncio.StreamWriter) -> None:
+        if len(upstream.messages) <= after:
+            writer.write(plain(status, b"", f"location: {location}"))
+        else:
+            writer.write(plain(200, then or sse(START, END), kind="text/event-stream"))
+
+    return behave
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_is_followed_under_the_same_admission(status: int) -> None:
+    async def main() -> None:
+        async with place(redirecting(status, "/v1/messages?beta=true"), limit=5_000) as here:
+            assert (await here.post())[0] == 200
+            assert [head.split()[1] for head in here.upstream.heads][-2:] == [
+                "/base/v1/messages",
+                "/v1/messages?beta=true",
+            ]
+            assert json.loads(here.upstream.bodies[-1])["max_tokens"] <= 5_000 and here.budget.used == 150
+
+    asyncio.run(main())
+
+
+NOT_FOLLOWED = {
+    "into GET": (302, "/v1/messages"),
+    "to another billed path": (307, "/v1/complete"),
+    "to no address": (307, "ftp://x/v1/messages"),
+    "nowhere": (308, ""),
+    "for ever": (307, "/v1/messages"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FOLLOWED)
+def test_a_redirect_that_the_gateway_does_not_follow_never_reaches_the_instance(name: str) -> None:
+    status, location = NOT_FOLLOWED[name]
+
+    async def main() -> None:
+        async with place(redirecting(status, location, after=10**6)) as here:
+            async with here.session.post(here.client.url + "/v1/messages", json=ASK, allow_redirects=False) as answer:
+                assert answer.status == 400 and "location" not in answer.headers
+                assert "the API redirects" in (await answer.json())["error"]["message"]
+            assert here.budget.used == 0 and not here.usages
+
+    asyncio.run(main())
+
+
+def test_a_free_request_is_not_redirected_to_a_billed_one() -> None:
+    async def main() -> None:
+        async with place(redirecting(307, "/v1/messages")) as here:
+            assert (await here.post(path="/v1/files"))[0] == 400 and len(here.upstream.heads) == 1
+
+    asyncio.run(main())
+
+
+def test_credentials_for_one_server_are_not_given_to_another() -> None:
+    async def main() -> None:
+        async with (
+            place(answering(sse(START, END))) as other,
+            place(redirecting(307, other.client.address.url + "/v1/messages")) as here,
+        ):
+            assert (await here.post(headers={"authorization": "Bearer secret", "x-api-key": "k"}))[0] == 200
+            assert "Bearer secret" in here.upstream.heads[-1] and "Bearer" not in other.upstream.heads[-1]
+
+    asyncio.run(main())
+
+
+def test_each_instance_reaches_the_api_through_its_own_proxy() -> None:
+    """The proxy asks for a password; the API's name is known to it alone."""
+
+    async def main() -> None:
+        async with place(answering(sse(START, END))) as here:
+            _, _, base = here.client.address.url.partition("://")
+            proxy = f"http://user:p%40ss@{base.partition('/')[0]}"
+            environ = {"ANTHROPIC_BASE_URL": "http://llm.corp.invalid/path/", "HTTP_PROXY": proxy}
+            client = here.gateway.open(Metered(here.manager.budgets, environ))
+            async with here.session.post(client.url + "/v1/messages", json=ASK) as answer:
+                assert answer.status == 200
+            head = here.upstream.heads[-1]
+            assert head.startswith("POST http://llm.corp.invalid/path/v1/messages ")
+            assert f"Basic {base64.b64encode(b'user:p@ss').decode()}" in head
+            await here.gateway.close(client)
 
     asyncio.run(main())

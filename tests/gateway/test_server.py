@@ -17,6 +17,7 @@ import pytest
 from yarl import URL
 
 from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.requests import lowered, read_request
 from claude_orchestrator.gateway.server import Gateway
@@ -453,7 +454,7 @@ def test_an_instances_own_exceptions_from_proxies_stay() -> None:
             environ = {"NO_PROXY": "own.example", "ANTHROPIC_BASE_URL": "http://own.example"}
             own = gateway.open(Metered(environ=environ))
             assert dict(everybody.env)["NO_PROXY"] == "all.example,127.0.0.1"
-            assert dict(own.env)["NO_PROXY"] == "own.example,127.0.0.1" and own.upstream == "http://own.example"
+            assert dict(own.env)["NO_PROXY"] == "own.example,127.0.0.1" and own.address.url == "http://own.example"
 
     asyncio.run(main())
 
@@ -533,7 +534,7 @@ def test_an_event_of_100_mb_passes_in_pieces() -> None:
 def test_no_api_at_all_is_an_error_in_its_own_shape() -> None:
     async def main() -> None:
         async with place(answering()) as here:
-            here.client.upstream = "http://127.0.0.1:1"
+            here.client.address = ApiAddress("http://127.0.0.1:1")
             status, body = await here.post()
             assert status == 502 and json.loads(body)["error"]["type"] == "api_error"
             assert b"no answer from the API" in body

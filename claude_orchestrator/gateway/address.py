@@ -1,0 +1,108 @@
+"""Where an instance reaches the API, and how: address, proxy and certificates, from its own environment.
+
+The variables are those of Claude Code: https://docs.claude.com/en/docs/claude-code/corporate-proxy. Needs no extra.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import ssl
+
+PUBLIC_API = "https://api.anthropic.com"
+PROXY_SCHEMES = ("http", "https")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What a TLS connection trusts beside the system, and what it shows. Paths of PEM files."""
+
+    trusted: tuple[str, ...] = ()
+    shown: str | None = None
+    key: str | None = None
+    passphrase: str | None = None
+    verifies: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """A context for connections. Raises OSError and ValueError where a shown certificate cannot be loaded."""
+        import ssl
+
+        context = ssl.create_default_context()
+        for path in self.trusted:
+            with contextlib.suppress(OSError):  # claude ignores a file that it cannot read
+                context.load_verify_locations(path)
+        if self.shown is not None:
+            context.load_cert_chain(self.shown, self.key, self.passphrase or "")
+        if not self.verifies:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAddress:
+    """The API's base URL without a slash at its end, the proxies on the way, and the certificates."""
+
+    url: str
+    proxies: tuple[tuple[str, str], ...] = ()
+    no_proxy: str = ""
+    certificates: Certificates = Certificates()
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], url: str | None = None) -> ApiAddress:
+        """The address that a claude with this environment uses; `url` replaces it, and is reached directly."""
+        if url is not None:
+            return cls(url.rstrip("/"), no_proxy=environ.get("no_proxy") or environ.get("NO_PROXY") or "")
+
+        def get(*names: str) -> str:
+            return next((environ[name] for name in names if environ.get(name)), "")
+
+        # claude uses either proxy for both schemes where it has no other (measured)
+        for_https, for_http = get("https_proxy", "HTTPS_PROXY"), get("http_proxy", "HTTP_PROXY")
+        proxies = [("https", for_https or for_http), ("http", for_http or for_https)]
+        certificates = Certificates(
+            tuple(filter(None, (get("SSL_CERT_FILE"), get("NODE_EXTRA_CA_CERTS")))),
+            get("CLAUDE_CODE_CLIENT_CERT") or None,
+            get("CLAUDE_CODE_CLIENT_KEY") or None,
+            get("CLAUDE_CODE_CLIENT_KEY_PASSPHRASE") or None,
+            verifies=get("NODE_TLS_REJECT_UNAUTHORIZED") != "0",
+        )
+        base = (get("ANTHROPIC_BASE_URL") or PUBLIC_API).strip().rstrip("/")
+        return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates)
+
+    def proxy_for(self, url: str) -> str | None:
+        """The proxy on the way to this address, if there is one."""
+        parts = urlsplit(url)
+        proxy = dict(self.proxies).get(parts.scheme)
+        if not proxy or urllib.request.proxy_bypass_environment(parts.netloc, {"no": self.no_proxy}):  # type: ignore[attr-defined]
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
+
+    def fault(self) -> str | None:
+        """Why the gateway cannot reach the API as claude would; None if it can."""
+        try:
+            parts = urlsplit(self.url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 1:
+                raise ValueError
+            proxy = self.proxy_for(self.url)
+            scheme = "http" if proxy is None else urlsplit(proxy).scheme
+        except ValueError:
+            return "its ANTHROPIC_BASE_URL or its proxy is no http or https address"
+        if parts.query or parts.fragment:
+            return "its ANTHROPIC_BASE_URL has a query"
+        if scheme not in PROXY_SCHEMES:
+            return f"its proxy is of type {scheme}, and the gateway uses http and https proxies"
+        if self.certificates.shown is None:
+            return None
+        try:
+            self.certificates.context()
+        except (OSError, ValueError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+            return f"its client certificate (CLAUDE_CODE_CLIENT_CERT) cannot be loaded: {why}"
+        return None

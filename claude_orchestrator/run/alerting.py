@@ -15,7 +15,7 @@ from claude_orchestrator.run.run_events import AlertRaised, RunEvent
 from claude_orchestrator.run.run_view import RunView
 from token_budget.alerts import AlertBook
 from token_budget.models import Amount, Budget
-from token_budget.usage.delivery import Sinks
+from token_budget.usage.delivery import DeliveryThread
 from token_budget.windows import name_of
 
 
@@ -88,7 +88,7 @@ class AlertDelivery:
 
     def __init__(self, command: tuple[str, ...] | None, webhook: str | None, bus: Bus) -> None:
         self._failures: deque[str] = deque()
-        self._sinks = Sinks(command, webhook, self._failures.append)
+        self._sinks = DeliveryThread(command, webhook, self._failures.append)
         self._bus = bus
 
     def observe(self, event: RunEvent) -> None:

@@ -1,4 +1,4 @@
-"""Alerts: thresholds, what is due, once; and the sinks, with real processes and a real HTTP server."""
+"""Alerts: thresholds, what is due, once; and the delivery, with real processes and a real HTTP server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from token_budget.alerts import Alert, AlertBook, parse_command, parse_webhook
 from token_budget.models import Budget, Scope, Unit
-from token_budget.usage.delivery import DeliveryLimits, Sinks
+from token_budget.usage.delivery import DeliveryLimits, DeliveryThread
 
 RUN = "20261124-1"
 PAYLOAD: dict[str, object] = {"schema_version": 1, "id": "ab" * 16, "text": "80 % of the café budget is used"}
@@ -166,7 +166,7 @@ def test_a_forecast_overrun_is_told_once_and_not_after_the_fact() -> None:
     assert book.overrun(budget(10_001), 12_000, "run 3", RUN) is None
 
 
-# -- sinks --
+# -- delivery --
 
 
 @pytest.fixture(autouse=True)
@@ -229,9 +229,9 @@ def test_both_sinks_get_each_alert_once(tmp_path: Path) -> None:
     target, lines = tmp_path / "got $HOME;", list[str]()
     command = python("import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read()); print('noise')", str(target))
     with receiver() as (host, seen):
-        with Sinks(command, f"http://us%20er:p%40ss@{host}/hook?token=1#part", lines.append) as sinks:
-            sinks.put(PAYLOAD)
-            sinks.put(PAYLOAD | {"id": "cd" * 16})
+        with DeliveryThread(command, f"http://us%20er:p%40ss@{host}/hook?token=1#part", lines.append) as delivery:
+            delivery.put(PAYLOAD)
+            delivery.put(PAYLOAD | {"id": "cd" * 16})
         assert len(seen) == 2
     assert [json.loads(line)["id"] for line in target.read_text().splitlines()] == ["ab" * 16, "cd" * 16]
     path, headers, body = seen[0]
@@ -255,10 +255,10 @@ def test_both_sinks_get_each_alert_once(tmp_path: Path) -> None:
 def test_what_is_tried_again(statuses: tuple[int, ...], tries: int, said: str | None) -> None:
     lines: list[str] = []
     with receiver(*statuses) as (host, seen):
-        with Sinks(
+        with DeliveryThread(
             None, f"http://sekrit@{host}/sekrit?sekrit", lines.append, DeliveryLimits(backoff_s=(0.01, 0.01))
-        ) as sinks:
-            sinks.put(PAYLOAD)
+        ) as delivery:
+            delivery.put(PAYLOAD)
         assert len(seen) == tries and {path for path, _, _ in seen} == {"/sekrit?sekrit"}
         assert {headers["Idempotency-Key"] for _, headers, _ in seen} == {"ab" * 16}
     expected = [f"--alert-webhook: 127.0.0.1: {said}: an alert was not delivered (said once)"] if said else []
@@ -269,9 +269,10 @@ def test_a_refused_connection_is_said_once_and_a_failing_sink_does_not_stop_the_
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url, lines = f"http://127.0.0.1:{unused.getsockname()[1]}/sekrit", list[str]()
-        with Sinks(("no-such-program-x", "sekrit"), url, lines.append, DeliveryLimits(backoff_s=(0.0,))) as sinks:
+        limits = DeliveryLimits(backoff_s=(0.0,))
+        with DeliveryThread(("no-such-program-x", "sekrit"), url, lines.append, limits) as delivery:
             for _ in range(3):
-                sinks.put(PAYLOAD)
+                delivery.put(PAYLOAD)
     assert lines == [
         "--alert-command: 'no-such-program-x': No such file or directory: an alert was not delivered (said once)",
         "--alert-webhook: 127.0.0.1: Connection refused: an alert was not delivered (said once)",
@@ -288,8 +289,8 @@ def test_a_refused_connection_is_said_once_and_a_failing_sink_does_not_stop_the_
 )
 def test_no_error_shows_the_url(url: str, said: str) -> None:
     lines: list[str] = []
-    with Sinks(None, url, lines.append, DeliveryLimits(backoff_s=())) as sinks:
-        sinks.put(PAYLOAD)
+    with DeliveryThread(None, url, lines.append, DeliveryLimits(backoff_s=())) as delivery:
+        delivery.put(PAYLOAD)
     assert len(lines) == 1 and said in lines[0] and "/sek" not in lines[0] and "\n" not in lines[0]
 
 
@@ -297,22 +298,22 @@ def test_a_silent_server_is_bounded() -> None:
     lines: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, never answers
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        with Sinks(None, url, lines.append, DeliveryLimits(webhook_s=0.05, backoff_s=(0.0, 0.0))) as sinks:
-            sinks.put(PAYLOAD)
+        with DeliveryThread(None, url, lines.append, DeliveryLimits(webhook_s=0.05, backoff_s=(0.0, 0.0))) as delivery:
+            delivery.put(PAYLOAD)
     assert lines == ["--alert-webhook: 127.0.0.1: timed out: an alert was not delivered (said once)"]
 
 
 def test_a_command_that_fails_or_reads_nothing(tmp_path: Path) -> None:
     lines: list[str] = []
     big = PAYLOAD | {"text": "x" * 1_000_000}
-    with Sinks(python("raise SystemExit(3)"), None, lines.append) as sinks:
-        sinks.put(big)
-        sinks.put(big)
+    with DeliveryThread(python("raise SystemExit(3)"), None, lines.append) as delivery:
+        delivery.put(big)
+        delivery.put(big)
     assert [line.partition(": ended with ")[2] for line in lines] == ["3: an alert was not delivered (said once)"]
     target = tmp_path / "size"
     slow = "import sys, time; time.sleep(0.2); open(sys.argv[1], 'w').write(str(len(sys.stdin.read())))"
-    with Sinks(python(slow, str(target)), None, lines.append) as sinks:
-        sinks.put(big)
+    with DeliveryThread(python(slow, str(target)), None, lines.append) as delivery:
+        delivery.put(big)
     assert int(target.read_text()) == len(json.dumps(big)) + 1 and len(lines) == 1
 
 
@@ -328,20 +329,20 @@ time.sleep(60)
 @pytest.mark.parametrize("by", ["limit", "close"])
 def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path, by: str) -> None:
     target, lines = tmp_path / "pids", list[str]()
-    sinks = Sinks(
+    delivery = DeliveryThread(
         python(HANGS, str(target)), None, lines.append, DeliveryLimits(command_s=2.0 if by == "limit" else 60.0)
     )
     started = time.monotonic()
-    sinks.put(PAYLOAD)
+    delivery.put(PAYLOAD)
     assert time.monotonic() - started < 0.5
     wait_for(target.exists)
     if by == "limit":
-        sinks.close()
+        delivery.close()
         assert len(lines) == 1 and ": killed after 2 s: an alert was not delivered" in lines[0]
     else:
-        sinks.put(PAYLOAD)
+        delivery.put(PAYLOAD)
         started = time.monotonic()
-        sinks.close(0.1)
+        delivery.close(0.1)
         assert time.monotonic() - started < 5
         assert lines == ["alerts: not all were delivered within 0.1 s of the end"]
     pids = [int(pid) for pid in target.read_text().split()]
@@ -352,15 +353,15 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path, by: st
 
 def test_put_never_waits_and_drops_when_full() -> None:
     lines: list[str] = []
-    sinks = Sinks(python("import time; time.sleep(60)"), None, lines.append)
+    delivery = DeliveryThread(python("import time; time.sleep(60)"), None, lines.append)
     started = time.monotonic()
     for _ in range(5_000):
-        sinks.put(PAYLOAD)
+        delivery.put(PAYLOAD)
     assert time.monotonic() - started < 1
     assert lines == ["alerts: more than 1,000 are waiting for their sinks: some are lost"]
-    sinks.close(0.0)
-    sinks.put(PAYLOAD)
-    sinks.close()
+    delivery.close(0.0)
+    delivery.put(PAYLOAD)
+    delivery.close()
 
 
 def test_without_sinks_or_with_a_broken_complainer() -> None:
@@ -368,9 +369,9 @@ def test_without_sinks_or_with_a_broken_complainer() -> None:
         raise RuntimeError(line)
 
     before = threading.active_count()
-    with Sinks(None, None, broken) as sinks:
-        sinks.put(PAYLOAD)
+    with DeliveryThread(None, None, broken) as delivery:
+        delivery.put(PAYLOAD)
         assert threading.active_count() == before
-    with Sinks(("no-such-program-x",), None, broken) as sinks:
-        sinks.put({"id": object()})
-        sinks.put(PAYLOAD)
+    with DeliveryThread(("no-such-program-x",), None, broken) as delivery:
+        delivery.put({"id": object()})
+        delivery.put(PAYLOAD)

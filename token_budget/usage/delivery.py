@@ -43,7 +43,7 @@ class DeliveryLimits:
     max_queued: int = MAX_QUEUED
 
 
-class Sinks:
+class DeliveryThread:
     """Gives payloads to a command (on its standard input) and a webhook (POSTed) from one daemon thread.
 
     `complain` gets one line for each way to fail, once; it may be called from the thread. What a webhook's URL has

@@ -67,7 +67,7 @@ def require() -> None:
 class Prices:
     """The price lists that genai-prices brings along, never fetched anew; loaded with the first price asked for.
 
-    `unknown` collects the models that have no price. Raises ValueError if the extra is not installed.
+    `unknown` collects the names of models that have no price. Raises ValueError if the extra is not installed.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,8 @@ class Prices:
             return 0
         usd = _price(*_reference(model), usage, written_for_1h_tokens, at_ms)
         if usd is None:
-            self.unknown.add(model)
+            if model.strip():  # some responses name none
+                self.unknown.add(model)
             return None
         return int(usd.scaleb(9, _ROUNDING).to_integral_value(ROUND_CEILING))
 

@@ -201,7 +201,7 @@ def test_an_unknown_model_is_named_and_has_no_price() -> None:
     for model in ("claude-nonsense-99", "", "gpt-4o", "<other>", "claude-nonsense-99"):
         assert cost(prices, Usage(1), model) is None
     assert cost(prices, Usage(1)) == 3_000
-    assert prices.unknown == {"claude-nonsense-99", "", "gpt-4o", "<other>"}
+    assert prices.unknown == {"claude-nonsense-99", "gpt-4o", "<other>"}  # a name that is empty names nothing
 
 
 def test_the_price_lists_are_loaded_when_asked_for() -> None:

@@ -22,6 +22,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     f"{TB}.places": (f"{TB}.moving",),
     f"{TB}.ledger": (TB, f"{TB}.files"),
     f"{TB}.usage": (TB, *STORAGE, f"{TB}.ledger"),
+    f"{TB}.__main__": (f"{TB}.usage",),
     f"{CO}.errors": (),
     f"{CO}.files": (f"{CO}.errors",),
     f"{CO}.claude": (TB, *BASE),

@@ -96,9 +96,9 @@ def reading(path: Path) -> dict[str, float]:
     bare = sqlite3.connect(path)
     month = Limit(NOW_MS - 30 * 86_400_000, 10**15)
     found = {
-        "history_by_day_ms": median_ms(lambda: history(ledger, "day")),
-        "history_by_command_ms": median_ms(lambda: history(ledger, "command"), 3),
-        "history_by_day_of_30_days_ms": median_ms(lambda: history(ledger, "day", since_ms=month.since_ms)),
+        "history_by_day_ms": median_ms(lambda: history(ledger, ("day",))),
+        "history_by_command_ms": median_ms(lambda: history(ledger, ("command",)), 3),
+        "history_by_day_of_30_days_ms": median_ms(lambda: history(ledger, ("day",), since_ms=month.since_ms)),
         "forecast_ms": median_ms(
             lambda: forecast(SampleReader(ledger).of(COMMANDS[3], ""), COMMANDS[3], "opus", NOW_MS / 1000)
         ),

@@ -26,7 +26,7 @@ from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Action, Amount, Scope, Unit, Usage
 from token_budget.pricing import Prices
 from token_budget.text import NANO, RenderOptions
-from token_budget.usage.history import run_detail
+from token_budget.usage.run_detail import run_detail
 
 
 def ledger_of(place: Workplace) -> SqliteLedger:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,14 @@ from token_budget.ledger.records import FOREVER_MS, AttemptRecord, NoteRecord, R
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage
 from token_budget.text import RenderOptions, display_width, printable
-from token_budget.usage.history import (
-    MOST_EMPTY_DAYS,
-    By,
-    Row,
-    as_csv,
-    as_json,
-    duration,
-    find_subject,
-    history,
-    percentile,
-    render,
-    run_detail,
-    since,
-    sparkline,
-)
+from token_budget.usage.history import MOST_EMPTY_DAYS, By, UsageRow, history, percentile
+from token_budget.usage.history_text import as_csv, as_json
+from token_budget.usage.history_text import render as render_rows
+from token_budget.usage.lookup import find_subject
+from token_budget.usage.moments import read_since, read_until
+from token_budget.usage.nearest import nearest
+from token_budget.usage.run_detail import duration, run_detail
+from token_budget.usage.tables import sparkline
 from token_budget.windows import to_ms
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -55,6 +48,10 @@ def zone(name: str) -> Callable[[int], datetime]:
 utc = zone("UTC")
 
 
+def render(rows: Sequence[UsageRow], by: By, options: RenderOptions) -> list[str]:
+    return render_rows(rows, (by,), options)
+
+
 class Book:
     """A ledger with an attempt for each `add`, which ended with its one record."""
 
@@ -74,8 +71,8 @@ class Book:
 
     def rows(
         self, by: By, since_ms: int = 0, until_ms: int = FOREVER_MS, *, local: Callable[[int], datetime] = utc
-    ) -> list[Row]:
-        return history(self.ledger, by, since_ms, until_ms, local)
+    ) -> list[UsageRow]:
+        return history(self.ledger, (by,), since_ms, until_ms, local)
 
     def tokens(self, by: By, *span_ms: int, local: Callable[[int], datetime] = utc) -> dict[str, int]:
         return {row.group: row.usage.total_tokens for row in self.rows(by, *span_ms, local=local)}
@@ -103,7 +100,7 @@ def test_days_without_use_have_rows(book: Book) -> None:
         ("2026-11-26", 7),
         ("2026-11-27", 0),
     ]
-    assert book.rows("day")[1] == Row("2026-11-25")
+    assert book.rows("day")[1] == UsageRow(("2026-11-25",))
 
 
 def test_more_than_a_year_of_empty_days_has_no_rows(book: Book) -> None:
@@ -160,6 +157,36 @@ def test_a_span_begins_with_its_first_moment_and_ends_before_its_last(book: Book
         assert (row.group, row.usage.total_tokens, row.instances, row.completed) == (group, 110, 2, 2)
 
 
+def test_rows_are_grouped_in_several_ways_at_once(book: Book) -> None:
+    book.add("11-24T12:00", 5, base_command="/a", model="opus", run="x")
+    book.add("11-24T13:00", 7, base_command="/a", model="haiku", run="x")
+    book.add("11-25T13:00", 9, base_command=None, model="opus", run="w", outcome="failed")
+    rows = history(book.ledger, ("model", "command"), local=utc)
+    assert [(row.groups, row.usage.total_tokens, row.completed) for row in rows] == [
+        (("opus", "(prompt)"), 9, 0),
+        (("haiku", "/a"), 7, 1),
+        (("opus", "/a"), 5, 1),
+    ]
+    assert [row.groups for row in history(book.ledger, ("run", "day"), local=utc)] == [
+        ("x", "2026-11-24"),
+        ("w", "2026-11-25"),
+    ]
+    lines = [line.split()[:3] for line in render_rows(rows, ("model", "command"), PLAIN)]
+    assert lines[:2] == [["model", "command", "tokens"], ["opus", "(prompt)", "9"]] and lines[4][:2] == ["total", "21"]
+    (first, *_) = as_json(rows, ("model", "command"))
+    assert list(first)[:3] == ["model", "command", "input_tokens"] and first["command"] == "(prompt)"
+    assert as_csv(rows, ("model", "command")).splitlines()[1].startswith("opus,(prompt),9,0,0,0,9,")
+
+
+def test_rows_by_instance_and_by_workspace(book: Book) -> None:
+    book.add("11-24T12:00", 5, run="x", instance="a", workspace="/home/me/one")
+    book.add("11-25T12:00", 7, run="y", instance="a", workspace="/home/me/two")
+    book.add("11-25T12:00", 1, run="y", instance="b")
+    assert list(book.tokens("instance").items()) == [("a", 12), ("b", 1)]
+    assert [row.instances for row in book.rows("instance")] == [2, 1]
+    assert list(book.tokens("workspace").items()) == [("/home/me/two", 7), ("/home/me/one", 5), ("(unknown)", 1)]
+
+
 def test_groups_are_sorted_by_use_and_runs_by_time(book: Book) -> None:
     book.add("11-24T12:00", 5, run="z", base_command="/b", model="opus")
     book.add("11-24T13:00", 5, run="y", base_command="/a", model="haiku")
@@ -197,7 +224,7 @@ def test_what_still_runs_is_an_instance_that_says_nothing_of_its_size(book: Book
 
 def test_what_was_imported_is_use_but_no_instance(book: Book) -> None:
     book.add("11-24T12:00", 100, outcome="imported")
-    assert book.rows("day") == [Row("2026-11-24", Usage(100), None, 100)]
+    assert book.rows("day") == [UsageRow(("2026-11-24",), Usage(100), None, 100)]
 
 
 def test_costs_are_summed_and_what_has_none_is_marked(book: Book) -> None:
@@ -223,8 +250,8 @@ def test_costs_are_summed_and_what_has_none_is_marked(book: Book) -> None:
 
 
 def test_cache_share_is_of_all_input() -> None:
-    assert Row("x", Usage(10, 999, 20, 70)).cache_share == 0.7
-    assert Row("x", Usage(0, 999)).cache_share is None and Row("x", Usage(5)).cache_share == 0.0
+    assert UsageRow(("x",), Usage(10, 999, 20, 70)).cache_share == 0.7
+    assert UsageRow(("x",), Usage(0, 999)).cache_share is None and UsageRow(("x",), Usage(5)).cache_share == 0.0
 
 
 @pytest.mark.parametrize(
@@ -286,20 +313,22 @@ NAMES = st.text(max_size=60) | st.sampled_from([HOSTILE, "/" + "漢" * 50, "\u03
 COUNT = st.integers(-(10**6), 10**15)
 NONE_OR_COUNT = st.none() | st.integers(0, 10**18)
 ROWS = st.builds(
-    Row,
-    *(NAMES, st.builds(Usage, COUNT, COUNT, COUNT, COUNT), NONE_OR_COUNT, st.integers(0, 10**15)),
+    UsageRow,
+    *(st.tuples(NAMES), st.builds(Usage, COUNT, COUNT, COUNT, COUNT), NONE_OR_COUNT, st.integers(0, 10**15)),
     *(st.integers(0, 10**6), st.integers(0, 10**6), NONE_OR_COUNT, NONE_OR_COUNT, st.none() | st.floats(0, 10**6)),
 )
 
 
 @given(st.lists(ROWS, max_size=9), st.sampled_from(BYS), st.integers(20, 120), st.booleans())
 def test_no_line_is_wider_than_the_look_or_drives_the_terminal(
-    rows: list[Row], by: By, width: int, ascii_only: bool
+    rows: list[UsageRow], by: By, width: int, ascii_only: bool
 ) -> None:
     lines = render(rows, by, RenderOptions(width, ascii_only=ascii_only))
     assert all(display_width(line) <= width for line in lines)
     assert all(char >= " " and char not in "\x7f\x9b\u2028\u202e" for line in lines for char in line)
-    assert ascii_only <= all(line.isascii() for line in render([Row("/a", row.usage) for row in rows], by, PLAIN))
+    assert ascii_only <= all(
+        line.isascii() for line in render([UsageRow(("/a",), row.usage) for row in rows], by, PLAIN)
+    )
 
 
 def test_hostile_names_are_shown(book: Book) -> None:
@@ -333,11 +362,11 @@ def test_sparklines() -> None:
 
 # -- data --
 
-FULL = Row("/test", Usage(10, 999, 20, 70), 1_500_000_001, 7, 3, 2, 40, 90, 4 / 3)
+FULL = UsageRow(("/test",), Usage(10, 999, 20, 70), 1_500_000_001, 7, 3, 2, 40, 90, 4 / 3)
 
 
 def test_json() -> None:
-    full, empty = json.loads(json.dumps(as_json([FULL, Row("2026-11-24")])))
+    full, empty = json.loads(json.dumps(as_json([FULL, UsageRow(("2026-11-24",))])))
     assert full == {
         "group": "/test",
         "input_tokens": 10,
@@ -361,10 +390,10 @@ def test_json() -> None:
 
 
 def test_csv_has_the_json_s_keys_and_empty_cells_for_what_is_unknown() -> None:
-    text = as_csv([FULL, Row('a,"b"\nc')])
+    text = as_csv([FULL, UsageRow(('a,"b"\nc',))])
     full, odd = csv.DictReader(io.StringIO(text))
     assert list(full) == list(as_json([FULL])[0]) and text.endswith("\n") and "\r" not in text
-    (returned,) = csv.DictReader(io.StringIO(as_csv([Row("a\rb")]), newline=""))
+    (returned,) = csv.DictReader(io.StringIO(as_csv([UsageRow(("a\rb",))]), newline=""))
     assert returned["group"] == "a\rb"
     assert (full["cost_usd"], full["cost_per_completed_usd"]) == ("1.500000001", "0.75")
     assert (full["total_tokens"], full["cache_share"], full["drift"]) == ("1099", "0.7", "1.333333")
@@ -374,7 +403,7 @@ def test_csv_has_the_json_s_keys_and_empty_cells_for_what_is_unknown() -> None:
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", " =1+1"])
 def test_a_name_that_is_a_formula_gets_a_quote(name: str) -> None:
-    (row,) = csv.DictReader(io.StringIO(as_csv([Row(name)]), newline=""))
+    (row,) = csv.DictReader(io.StringIO(as_csv([UsageRow((name,))]), newline=""))
     assert row["group"] == f"'{name}"
 
 
@@ -390,7 +419,7 @@ def test_a_name_that_is_a_formula_gets_a_quote(name: str) -> None:
     ],
 )
 def test_costs_in_csv_are_exact(nano: int, text: str) -> None:
-    (row,) = csv.DictReader(io.StringIO(as_csv([Row("x", cost_nano_usd=nano)])))
+    (row,) = csv.DictReader(io.StringIO(as_csv([UsageRow(("x",), cost_nano_usd=nano)])))
     assert row["cost_usd"] == text
 
 
@@ -447,15 +476,55 @@ def test_a_run_in_detail(book: Book) -> None:
         "instance  #  command  model  outcome            took  input  output  cache write  cache read  tokens    cost",
         "a         1  /test x  opus   failed            4.2 s    100     200            0           0     300   $1.00",
         "a         2  /test x  opus   completed    3 min 05 s      0       0          300         400     700   $0.50",
-        "b         1  tell me  haiku  interrupted           -   2.0K       0            0           0   ≥2.0K       ?",
-        "total                                                  2.1K     200          300         400   ≥3.0K  $1.50+",
+        "b         1  tell me  haiku  interrupted           -  2,000       0            0           0  ≥2,000       ?",
+        "total                                                 2,100     200          300         400  ≥3,000  $1.50+",
         "",
         "costs are estimates: subscriptions do not pay per token",
-        "≥: a lower bound: the attempt goes on, or was cut off",
+        "≥: a lower bound: the attempt still runs, or was cut off",
         "",
         "notes",
         "12:05:00 adjustment a: grew by 10",
     ]
+
+
+def columns_of(lines: list[str], *names: str) -> list[list[str]]:
+    """The cells of some columns, which have their right ends below their titles', in a run's table of attempts."""
+    start = next(place for place, line in enumerate(lines) if line.startswith("instance  "))
+    title = lines[start]
+    ends = [title.index(name) + len(name) for name in names]
+    rows = lines[start : next(place for place in range(start, len(lines)) if lines[place].startswith("total")) + 1]
+    return [[row[:end].split("  ")[-1].strip() for row in rows[1:]] for end in ends]
+
+
+def test_what_a_run_shows_adds_up_to_its_total_line(book: Book) -> None:
+    for number in range(7):
+        usage = Usage(1_249 + number, 1_149, 4_449, 12_345_649)
+        book.add(ms("11-24T12:00") + number, usage, 3_333_333 + number, run="x", instance=f"i{number}")
+    lines = detail(book.ledger, "x", RenderOptions(200))
+    counts = columns_of(lines, "input", "output", "cache write", "cache read", "tokens")
+    figures = [[int(cell.replace(",", "")) for cell in column] for column in counts]
+    assert all(sum(column[:-1]) == column[-1] for column in figures)
+    assert all(sum(kinds) == tokens for *kinds, tokens in zip(*figures, strict=True))
+    (costs,) = columns_of(lines, "cost")
+    assert sum(round(float(cell.removeprefix("$")) * 10_000) for cell in costs[:-1]) == 233 and costs[-1] == "$0.0233"
+
+
+def test_the_four_kinds_of_tokens_are_all_shown_or_none(book: Book) -> None:
+    book.add("11-24T12:00", Usage(1, 2, 3, 4), run="x")
+    kinds = ("input", "output", "cache write", "cache read")
+    shown = []
+    for width in range(40, 160):
+        (title,) = (line for line in detail(book.ledger, "x", RenderOptions(width)) if line.startswith("instance "))
+        shown.append(sum(kind in title for kind in kinds))
+    assert set(shown) == {0, 4}
+
+
+def test_a_command_whose_arguments_were_not_exported_shows_as_its_base_command(book: Book) -> None:
+    for instance, command, base in (("a", None, "/test"), ("b", "/test --all", "/test"), ("c", None, None)):
+        book.add("11-24T12:00", 5, run="x", instance=instance, command=command, base_command=base)
+    rows = [line.split("  ") for line in detail(book.ledger, "x", RenderOptions(200))]
+    cells = {row[0].strip(): [cell.strip() for cell in row if cell.strip()] for row in rows}
+    assert [cells[name][2] for name in "abc"] == ["/test", "/test --all", "(prompt)"]
 
 
 @pytest.mark.parametrize(
@@ -499,6 +568,31 @@ def test_an_unknown_command_is_told_with_the_nearest(book: Book, asked: str, hin
     with pytest.raises(ValueError) as error:
         find_subject(book.ledger, asked)
     assert str(error.value) == f"COMMAND: expected a command of the ledger, {hint}"
+
+
+def test_an_instance_with_a_plain_prompt_is_found_by_its_name(book: Book) -> None:
+    book.add("11-24T12:00", 5, base_command=None, instance="nightly summary")
+    book.add("11-24T12:00", 5, base_command="/test", instance="unit")
+    assert find_subject(book.ledger, " nightly summary ") == (None, "nightly summary")
+    with pytest.raises(ValueError, match=r"got 'nightly sumary'; the nearest: nightly summary$"):
+        find_subject(book.ledger, "nightly sumary")
+    with pytest.raises(ValueError, match=r"got 'unit'; known: /test$"):
+        find_subject(book.ledger, "unit")
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("/tset", ["/test", "/test2"]),
+        ("/tests", ["/test", "/test2"]),
+        ("/deploy", []),  # /docs is all that begins alike
+        ("x9", []),
+        ("/quit", []),
+        ("", []),
+    ],
+)
+def test_only_what_is_near_is_suggested(word: str, near: list[str]) -> None:
+    assert nearest(word, ["/test", "/test2", "/docs", "q1", "q2", "q3"]) == near
 
 
 def test_a_ledger_without_commands_is_told(book: Book) -> None:
@@ -619,7 +713,7 @@ def test_a_run_s_lines_fit_and_drive_no_terminal(book: Book, ascii_only: bool) -
         assert all(char >= " " and char not in "\u2028\u202e" for line in lines for char in line)
     fill_run(book.ledger, budgets=json.dumps(BUDGETS))
     assert all(line.isascii() for line in detail(book.ledger))
-    assert any(">=2.0K" in line for line in detail(book.ledger))
+    assert any(">=2,000" in line for line in detail(book.ledger))
 
 
 @pytest.mark.parametrize(
@@ -651,6 +745,8 @@ def test_durations(span_ms: int, text: str) -> None:
         ("0d", "2026-11-24T15:30"),
         ("today", "2026-11-24"),
         ("month", "2026-11-01"),
+        ("yesterday", "2026-11-23"),
+        ("week", "2026-11-23"),
         ("2026-11-24", "2026-11-24"),
         ("1999-12-31", "1999-12-31"),
     ],
@@ -658,7 +754,28 @@ def test_durations(span_ms: int, text: str) -> None:
 @pytest.mark.parametrize("info", [None, timezone(timedelta(hours=-9, minutes=-30))])
 def test_moments_are_in_the_zone_of_now(text: str, moment: str, info: timezone | None) -> None:
     now = datetime(2026, 11, 24, 15, 30, tzinfo=info)
-    assert since(text, now) == to_ms(datetime.fromisoformat(moment).replace(tzinfo=info))
+    assert read_since(text, now) == to_ms(datetime.fromisoformat(moment).replace(tzinfo=info))
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("24h", "2026-11-23T15:30"),
+        ("7d", "2026-11-17T15:30"),
+        ("yesterday", "2026-11-24"),
+        ("today", "2026-11-25"),
+        ("week", "2026-11-30"),
+        ("month", "2026-12-01"),
+        ("2026-11-01", "2026-11-02"),
+    ],
+)
+def test_a_span_ends_with_the_whole_of_what_is_named(text: str, moment: str) -> None:
+    assert read_until(text, datetime(2026, 11, 24, 15, 30)) == to_ms(datetime.fromisoformat(moment))
+
+
+def test_yesterday_is_of_its_own_length_where_the_clocks_change() -> None:
+    now = datetime(2026, 3, 30, 0, 15, tzinfo=ZoneInfo("Europe/Berlin"))
+    assert read_until("yesterday", now) - read_since("yesterday", now) == 23 * HOUR_MS
 
 
 def test_hours_are_elapsed_ones_and_days_those_of_the_calendar() -> None:
@@ -668,11 +785,11 @@ def test_hours_are_elapsed_ones_and_days_those_of_the_calendar() -> None:
     def at(text: str) -> int:
         return to_ms(datetime.fromisoformat(text))
 
-    assert since("24h", now) == at("2026-03-28T14:30:00+01:00")
-    assert since("1d", now) == at("2026-03-28T15:30:00+01:00")
-    assert since("today", now) == at("2026-03-29T00:00:00+01:00")
+    assert read_since("24h", now) == at("2026-03-28T14:30:00+01:00")
+    assert read_since("1d", now) == at("2026-03-28T15:30:00+01:00")
+    assert read_since("today", now) == at("2026-03-29T00:00:00+01:00")
     again = datetime(2026, 10, 25, 2, 30, tzinfo=berlin, fold=1)  # the second 2:30
-    assert since("1h", again) == at("2026-10-25T02:30:00+02:00")
+    assert read_since("1h", again) == at("2026-10-25T02:30:00+02:00")
 
 
 @pytest.mark.parametrize(
@@ -693,6 +810,6 @@ def test_hours_are_elapsed_ones_and_days_those_of_the_calendar() -> None:
 )
 def test_what_is_no_past_moment_is_told_in_one_line(text: str) -> None:
     with pytest.raises(ValueError) as told:
-        since(text, datetime(2026, 11, 24, 15, 30), "--before")
-    expected = "a past moment such as 24h, 7d, 4w, today, month or 2026-11-01"
+        read_since(text, datetime(2026, 11, 24, 15, 30), "--before")
+    expected = "a past moment such as 24h, 7d, 4w, today, yesterday, week, month or 2026-11-01"
     assert str(told.value) == f"--before: expected {expected}, got '{printable(text.strip())}'"

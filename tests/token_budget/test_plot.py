@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 from xml.etree.ElementTree import Element, fromstring
 from zoneinfo import ZoneInfo
 
@@ -13,21 +14,15 @@ import pytest
 
 from tests.token_budget.test_history import HOUR_MS, ms, utc, zone
 from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord, UsageRecord
+from token_budget.ledger.run_budgets import write_budgets
 from token_budget.ledger.sqlite import SqliteLedger
-from token_budget.models import Usage
+from token_budget.models import Budget, Scope, Unit, Usage, Weights
 from token_budget.usage.history import ESTIMATES
-from token_budget.usage.plot import (
-    COLORS,
-    LEFT,
-    OTHER_COLOR,
-    PLOT_TOP,
-    PLOT_WIDTH,
-    SHORT,
-    TALL,
-    Budget,
-    day_starts,
-    plot,
-)
+from token_budget.usage.plot import plot
+from token_budget.usage.plot_data import PlotRequest, WindowLimit, day_starts
+from token_budget.usage.plot_limits import given_limits, limits_to_draw
+from token_budget.usage.plot_panels import COLORS, LEFT, OTHER_COLOR, PLOT_TOP, PLOT_WIDTH, SHORT, TALL
+from token_budget.windows import Window
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "/<script>alert('1')</script>&\"\033[31m\n\u202e\0\uffff"
@@ -59,20 +54,22 @@ class Picture:
     def __init__(
         self,
         ledger: SqliteLedger,
-        *budgets: Budget,
+        *limits: WindowLimit,
         span_ms: tuple[int, int] = (0, FOREVER_MS),
         local: Callable[[int], datetime] = utc,
+        unit: Unit = Unit.TOKENS,
+        by: Literal["command", "model"] = "command",
     ) -> None:
-        self.text = plot(ledger, *span_ms, local, "svg", budgets)
+        self.text = plot(ledger, PlotRequest(*span_ms, unit, by, limits, local), "svg")
         self.root = fromstring(self.text)
 
     def group(self, name: str) -> Element:
         (found,) = (one for one in self.root.iter(f"{SVG}g") if name in (one.get("id"), one.get("class")))
         return found
 
-    def bars(self) -> list[tuple[str, float, float, float, float]]:
-        """Of each: colour, left, width, bottom, height."""
-        found = [bar for bar in self.group("commands").iter(f"{SVG}rect") if bar.get("class") == "bar"]
+    def bars(self, name: str = "commands") -> list[tuple[str, float, float, float, float]]:
+        """Of each in a panel: colour, left, width, bottom, height."""
+        found = [bar for bar in self.group(name).iter(f"{SVG}rect") if bar.get("class") == "bar"]
 
         def place(bar: Element) -> tuple[str, float, float, float, float]:
             x, width, y, height = (float(bar.get(key, "")) for key in ("x", "width", "y", "height"))
@@ -80,8 +77,8 @@ class Picture:
 
         return [place(bar) for bar in found]
 
-    def tips(self) -> list[str]:
-        return [title.text or "" for title in self.group("commands").iter(f"{SVG}title")]
+    def tips(self, name: str = "commands") -> list[str]:
+        return [title.text or "" for title in self.group(name).iter(f"{SVG}title")]
 
     def words(self, name: str | None = None) -> list[str]:
         part = self.root if name is None else self.group(name)
@@ -175,9 +172,90 @@ def test_a_budget_is_a_line_only_where_one_is_asked_for(ledger: SqliteLedger) ->
     assert float(line.get("y1", "")) == float(line.get("y2", "")) == up(top, SHORT, 400 / 500)
     words = picture.words("budget")
     assert words[0] == "Use within each day" and words[-2:] == ["my limit: 400", "most used: 500 (125 %)"]
-    assert [y for _, y in picture.line("budget")] == [
-        *(up(top, SHORT, share) for share in (0, 0, 0.6, 0.6, 0, 0, 1, 1)),  # each day begins at zero
-    ]
+    bars = picture.bars("budget")
+    assert [bar[4] for bar in bars] == pytest.approx([SHORT * 0.6, SHORT], abs=0.06)
+    assert [bar[3] for bar in bars] == pytest.approx([top + SHORT] * 2, abs=0.06)
+    assert [bar[1:3] for bar in bars] == [bar[1:3] for bar in picture.bars()]  # above each other
+    assert picture.tips("budget") == ["2026-11-24: 300 tokens", "2026-11-25: 500 tokens"]
+
+
+def test_each_week_begins_at_zero(ledger: SqliteLedger) -> None:
+    use(ledger, ("11-22T12:00", 300, "/a"), ("11-23T12:00", 500, "/b"))
+    picture = Picture(ledger, ("my limit", "weekly", 400))
+    top = PLOT_TOP + TALL + 78
+    assert [y for _, y in picture.line("budget")] == [up(top, SHORT, share) for share in (0, 0, 0.6, 0.6, 0, 0, 1, 1)]
+
+
+def test_a_picture_in_money(ledger: SqliteLedger) -> None:
+    use(ledger, ("11-24T12:00", 300, "/a"), ("11-25T12:00", 500, "/b"), cost=250_000_000)
+    use(ledger, ("11-25T13:00", 7_000, "/b"))
+    picture = Picture(ledger, ("limit", "daily", 10**9), unit=Unit.USD)
+    assert picture.root.findtext(f"{SVG}title") == "Cost, 2026-11-24 to 2026-11-25"
+    assert picture.root.findtext(f"{SVG}desc") == "$0.50 in all; by command: /a $0.25, /b $0.25."
+    assert picture.words("cumulative")[-2:] == ["$0.50+ (estimate)", "7.0K tokens have no price"]
+    assert picture.words("cumulative")[1:8] == ["$0.00", "$0.10", "$0.20", "$0.30", "$0.40", "$0.50", "USD"]
+    assert picture.words("budget")[-2:] == ["limit: $1.00", "most used: $0.25 (25 %)"]
+    assert picture.tips() == ["2026-11-24: /a $0.25", "2026-11-25: /b $0.25"]
+    page = fromstring(plot(ledger, PlotRequest(unit=Unit.USD, local=utc), "html"))
+    assert page.findtext("body/div/table/caption") == "USD by day and base command"
+    assert [cell.text for cell in list(page.iter("tr"))[-1]] == ["total", "$0.25", "$0.25", "$0.50"]
+
+
+def test_money_that_nobody_knows_is_drawn_as_nothing(ledger: SqliteLedger) -> None:
+    use(ledger, ("11-24T12:00", 300, "/a"))
+    picture = Picture(ledger, unit=Unit.USD)
+    assert picture.bars() == [] and picture.words("cumulative")[-1] == "300 tokens have no price"
+
+
+def test_a_picture_by_model(ledger: SqliteLedger) -> None:
+    use(ledger, ("11-24T12:00", 300, "/a"), ("11-25T12:00", 500, None))
+    picture = Picture(ledger, by="model")
+    assert picture.tips("models") == ["2026-11-24: m 300 tokens", "2026-11-25: m 500 tokens"]
+    assert picture.words("models")[0] == "Use by day and model"
+    assert picture.root.findtext(f"{SVG}desc") == "800 tokens in all; by model: m 800."
+    page = fromstring(plot(ledger, PlotRequest(by="model", local=utc), "html"))
+    assert page.findtext("body/div/table/caption") == "Tokens by day and model"
+
+
+# -- limits --
+
+
+def run_with(ledger: SqliteLedger, *limits: Budget) -> None:
+    ledger.write(runs=[RunRecord("last", "m", ms("11-24T12:00"), budgets=write_budgets(limits, Weights()))])
+
+
+def test_limits_are_those_of_the_config_or_else_of_the_last_run(ledger: SqliteLedger, tmp_path: Path) -> None:
+    run_with(ledger, Budget(700, scope=Scope.DAILY), Budget(5, scope=Scope.OVERALL))
+    assert limits_to_draw(ledger, tmp_path, Unit.TOKENS, {}) == [("daily budget", "daily", 700)]
+    assert limits_to_draw(ledger, tmp_path, Unit.USD, {}) == []
+    config = tmp_path / "claude-orchestrator.json"
+    config.write_text('{"budget": {"weekly_token_budget": "5M", "// why": 1, "monthly_cost_budget": 2.5}}')
+    assert limits_to_draw(ledger, tmp_path, Unit.TOKENS, {}) == [("weekly budget", "weekly", 5_000_000)]
+    assert limits_to_draw(ledger, tmp_path, Unit.USD, {}) == [("monthly budget", "monthly", 2_500_000_000)]
+    both = limits_to_draw(ledger, tmp_path, Unit.TOKENS, {Window.DAILY: 9, Window.WEEKLY: 8})
+    assert both == [("daily budget", "daily", 9), ("weekly budget", "weekly", 8)]
+    config.write_text('{"instances": []}')
+    assert limits_to_draw(ledger, tmp_path, Unit.TOKENS, {}) == [("daily budget", "daily", 700)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"budget": {"daily_token_budget": "lots"}}', "budget.daily_token_budget: expected a positive whole number"),
+        ('{"budget": {},}', "there is a comma too many"),
+    ],
+)
+def test_a_config_that_is_wrong_is_refused(ledger: SqliteLedger, tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "claude-orchestrator.json").write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        limits_to_draw(ledger, tmp_path, Unit.TOKENS, {})
+
+
+def test_limits_are_read_as_people_write_them() -> None:
+    assert given_limits({"daily": "5M", "weekly": None}, Unit.TOKENS) == {Window.DAILY: 5_000_000}
+    assert given_limits({"monthly": "$2.50"}, Unit.USD) == {Window.MONTHLY: 2_500_000_000}
+    with pytest.raises(ValueError, match=r"^--daily: expected a positive whole number"):
+        given_limits({"daily": "0"}, Unit.TOKENS)
 
 
 def test_each_budget_has_a_panel_and_the_rest_moves_down(ledger: SqliteLedger) -> None:
@@ -203,7 +281,7 @@ def test_a_window_that_began_before_the_span_has_what_was_used_in_it(ledger: Sql
 
 
 @pytest.mark.parametrize("budget", [("x", "yearly", 5), ("x", "daily", 0), ("x", "weekly", -1)])
-def test_a_budget_that_is_none_is_refused(ledger: SqliteLedger, budget: Budget) -> None:
+def test_a_budget_that_is_none_is_refused(ledger: SqliteLedger, budget: WindowLimit) -> None:
     with pytest.raises(ValueError, match=r"^budget x: expected daily, weekly or monthly and a limit above zero$"):
         Picture(ledger, budget)
 
@@ -224,7 +302,7 @@ def test_more_commands_than_colours_become_other(ledger: SqliteLedger) -> None:
 @pytest.mark.parametrize("form", ["svg", "html"])
 def test_hostile_names_are_text(ledger: SqliteLedger, form: str) -> None:
     use(ledger, ("11-24T12:00", 5, HOSTILE), ("11-24T12:00", 3, "/" + "漢" * 300))
-    text = plot(ledger, 0, FOREVER_MS, utc, form, [(HOSTILE, "daily", 5)])  # type: ignore[arg-type]
+    text = plot(ledger, PlotRequest(limits=[(HOSTILE, "daily", 5)], local=utc), form)  # type: ignore[arg-type]
     root = fromstring(text)
     assert not [one for one in root.iter() if "script" in one.tag or any(key.startswith("on") for key in one.attrib)]
     shown = r"""/<script>alert('1')</script>&"\x1b[31m\x0a\u202e\x00\uffff"""
@@ -238,7 +316,7 @@ def test_hostile_names_are_text(ledger: SqliteLedger, form: str) -> None:
 def test_a_picture_needs_nothing_else(ledger: SqliteLedger, form: str, empty: bool) -> None:
     if not empty:
         use(ledger, ("11-24T12:00", 5, "/a"))
-    text = plot(ledger, 0, FOREVER_MS, utc, form, [("d", "daily", 5)])  # type: ignore[arg-type]
+    text = plot(ledger, PlotRequest(limits=[("d", "daily", 5)], local=utc), form)  # type: ignore[arg-type]
     rest = text.replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert not re.search(r"http|//|url\(|@import|<script|<link|<img|src=|href=", rest, re.IGNORECASE)
     text.encode("ascii")
@@ -246,7 +324,7 @@ def test_a_picture_needs_nothing_else(ledger: SqliteLedger, form: str, empty: bo
 
 def test_a_page_has_the_picture_and_its_figures(ledger: SqliteLedger) -> None:
     use(ledger, ("11-24T12:00", 1_300, "/a"), ("11-26T12:00", 200, "/b"), ("11-26T13:00", 40, "/a"))
-    text = plot(ledger, 0, FOREVER_MS, utc, "html")
+    text = plot(ledger, PlotRequest(local=utc), "html")
     assert text.startswith("<!DOCTYPE html>\n") and 'charset="utf-8"' in text
     root = fromstring(text)
     assert root.findtext("head/title") == "Token use, 2026-11-24 to 2026-11-26"
@@ -266,7 +344,7 @@ def test_nothing_used_is_said(ledger: SqliteLedger, span_ms: tuple[int, int]) ->
     use(ledger, *([("11-25T00:00", 5, "/a")] if span_ms[0] else []))  # the first moment after the span
     picture = Picture(ledger, ("d", "daily", 5), span_ms=span_ms, local=utc)
     assert picture.words() == ["Token use", "Nothing was used in this time."]
-    page = fromstring(plot(ledger, *span_ms, utc, "html"))
+    page = fromstring(plot(ledger, PlotRequest(*span_ms, local=utc), "html"))
     assert page.find("body/table") is None and page.find(f"body/{SVG}svg") is not None
 
 

@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import fromstring
 
 import pytest
 
+from tests.harness import ROOT
 from token_budget.ledger.export_import import CSV_COLUMNS, export
 from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, UsageRecord
 from token_budget.ledger.sqlite import SqliteLedger
@@ -158,15 +160,60 @@ def test_history_as_json_and_csv(home: Home) -> None:
     ]
 
 
+def test_history_of_a_span_in_several_groups(home: Home) -> None:
+    args = ("history", "--by", "model, command", "--since", "2025-11-01", "--until", "2025-11-24", "--json")
+    assert [(row["model"], row["command"], row["total_tokens"]) for row in json.loads(home.says(*args))] == [
+        ("opus", "/test", 2100)
+    ]
+    text = home.says("history", "--by", "instance,model", "--since", "2025-11-25", "--csv")
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert (row["instance"], row["model"], row["total_tokens"]) == ("p", "haiku", "50")
+    assert "nothing was used" in home.says("history", "--since", "yesterday")
+    assert "nothing was used" in home.says("history", "--since", "week", "--until", "month")
+    assert "(unknown)" in home.says("history", "--by", "workspace")
+
+
+@pytest.mark.parametrize("program", [PROGRAM, [sys.executable, "-m", "token_budget"]])
+def test_the_version_is_the_distribution_s(empty: Home, program: list[str]) -> None:
+    env = {**empty.env, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*program, "--version"], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"token-budget {metadata.version('claude-orchestrator')}\n"
+
+
+@pytest.mark.parametrize("script", ["token-budget", "tb.exe", "my-budget"])
+def test_a_shell_gets_completion_for_the_script_s_name(empty: Home, script: str) -> None:
+    file = empty.root / script
+    file.write_text(f"#!{sys.executable}\nfrom token_budget.usage.cli import main\nmain()\n")
+    variable = f"_{script.removesuffix('.exe').replace('-', '_').upper()}_COMPLETE"
+    empty.env["PYTHONPATH"] = str(ROOT)
+
+    def asked(**more: str) -> str:
+        env = {**empty.env, **more}
+        return subprocess.run([sys.executable, str(file)], env=env, capture_output=True, text=True, check=True).stdout
+
+    assert f"{variable}=bash_complete" in asked(**{variable: "bash_source"})
+    words = {"COMP_WORDS": f"{script} his", "COMP_CWORD": "1"}
+    assert asked(**{variable: "bash_complete"}, **words) == "plain,history\n"
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
+        (("--until", "2025-11-24", "--since", "2025-11-25"), "--until: '2025-11-24' is before --since"),
+        (("--until", "soon"), "--until: expected a past moment such as "),
+        (("--by", "day,day"), "Invalid value for '--by': 'day,day' has a word twice."),
+        (("--by", "day,"), "Invalid value for '--by': '' is not one of 'day', "),
         (
             ("--since", "soon"),
-            "--since: expected a past moment such as 24h, 7d, 4w, today, month or 2026-11-01, got 'soon'",
+            "--since: expected a past moment such as 24h, 7d, 4w, today, yesterday, week, month or 2026-11-01, "
+            "got 'soon'",
         ),
         (("--json", "--csv"), "--json and --csv exclude each other (see token-budget --help)"),
-        (("--by", "hour"), "Invalid value for '--by': 'hour' is not one of 'day', 'command', 'model', 'run'."),
+        (
+            ("--by", "hour"),
+            "Invalid value for '--by': 'hour' is not one of 'day', 'command', 'model', 'run', 'instance', 'workspace'.",
+        ),
     ],
 )
 def test_wrong_options_are_told(home: Home, args: tuple[str, ...], reason: str) -> None:
@@ -248,6 +295,18 @@ def test_plots(home: Home) -> None:
     assert (fromstring(page.read_text()).findtext("head/title") or "") == title and "budget" not in page.read_text()
 
 
+def test_a_plot_of_cost_by_model_with_the_workspace_s_limits(home: Home) -> None:
+    (home.root / "project").mkdir()
+    (home.root / "project" / "claude-orchestrator.json").write_text('{"budget": {"daily_cost_budget": "$5"}}')
+    args = ("--unit", "usd", "--by", "model", "--since", "2025-11-24", "--until", "2025-11-25", "--weekly", "10")
+    assert home.says("plot", "cost.svg", *args, "--workspace", "project") == ""
+    text = (home.root / "cost.svg").read_text()
+    title = fromstring(text).findtext("{http://www.w3.org/2000/svg}title")
+    assert title == "Cost, 2025-11-24 to 2025-11-25" and "Use by day and model" in text
+    assert "daily budget: $5.00" in text and "weekly budget: $10.00" in text and "opus $0.0210" in text
+    assert home.refuses("plot", "x.svg", "--daily", "0").startswith("--daily: expected a positive whole number")
+
+
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
@@ -277,7 +336,7 @@ def test_forecasts_and_how_good_they_would_have_been(home: Home) -> None:
         r"COMMAND: expected a command of the ledger, got '\udcff'; known: /test"
     )
     told, *scores = home.says("backtest").splitlines()
-    assert told == "1 instances foretold, 5 without a forecast"
+    assert told == "1 instances forecast, 5 without a forecast"
     assert [score.split(":")[0] for score in scores] == ["P50", "P90", "P95"]
 
 
@@ -531,7 +590,7 @@ def test_what_runs_of_ours_have_counted_is_told_and_left_out(empty: Home) -> Non
     (folder / "s1.jsonl").write_text("\n".join([said("a", 1), said("b", 2), said("c", 4), later]))
     done = empty.run("import", "--from-claude", "projects")
     assert done.stdout == "added 1 runs, 1 attempts, 1 records (11 tokens); 0 records were known\n"
-    assert "1 broken lines were skipped\n2 responses were left out: runs of ours have counted them\n" in done.stderr
+    assert "1 broken lines were skipped\n2 responses were left out: your runs have counted them\n" in done.stderr
 
 
 def test_records_with_other_figures_are_told(home: Home) -> None:

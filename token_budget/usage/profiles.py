@@ -7,7 +7,6 @@ several files are asked for, the first wins: the project's before the user's.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from token_budget.fields import (
 )
 from token_budget.files import locked, write_atomically
 from token_budget.usage.json_file import JsonFileError, parse_json, read_bytes
+from token_budget.usage.nearest import nearest
 
 PROJECT_FILE = "claude-orchestrator-profiles.json"
 USER_FILE = "profiles.json"
@@ -435,7 +435,7 @@ def _plain(text: str) -> str:
 def _nearest(name: str, known: Iterable[str]) -> str:
     """A hint at what may have been meant, else at what there is."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3)
+    near = nearest(name, known)
     if near:
         return f"; did you mean {' or '.join(show_json(one) for one in near)}?"
     return (

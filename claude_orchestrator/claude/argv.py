@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Protocol
 
 PERMISSION_MODES = ("default", "acceptEdits", "auto", "bypassPermissions", "dontAsk", "manual", "plan")
@@ -74,6 +75,27 @@ def resume_argv(argv: tuple[str, ...], session_id: str) -> tuple[str, ...]:
     args = [arg for arg in argv if not arg.startswith("--resume=")]
     args.insert(1 + len(STREAM_ARGS), f"--resume={session_id}")
     return tuple(args)
+
+
+def asks_for_worktree(argv: tuple[str, ...]) -> bool:
+    """Whether a claude with these arguments works in a git worktree of its own."""
+    return any(map(_is_worktree, argv))
+
+
+def argv_in_worktree(argv: tuple[str, ...], folder: str) -> tuple[str, ...]:
+    """The same arguments for a claude that is started in its worktree, and not in `folder`: it makes no other one."""
+    args: list[str] = []
+    may_be_name = False  # of the worktree: it can be an argument of its own
+    for arg in argv:
+        if not (_is_worktree(arg) or (may_be_name and not arg.startswith("-"))):
+            option, _, path = arg.partition("=")
+            args.append(f"{option}={PurePath(folder) / path}" if option == "--mcp-config" else arg)
+        may_be_name = arg in ("--worktree", "-w")
+    return tuple(args)
+
+
+def _is_worktree(arg: str) -> bool:
+    return arg in ("--worktree", "-w") or arg.startswith("--worktree=")
 
 
 def is_json(mcp_config: str) -> bool:

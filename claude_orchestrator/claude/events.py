@@ -30,6 +30,7 @@ class Init(NamedTuple):
     model: str
     version: str
     slash_commands: frozenset[str]
+    folder: str = ""
 
 
 class MessageStart(NamedTuple):

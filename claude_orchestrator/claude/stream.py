@@ -208,6 +208,7 @@ def _system(data: Json) -> Event | None:
                 _text(data.get("model")),
                 _text(data.get("claude_code_version")),
                 frozenset(map(_text, commands)) if isinstance(commands, list) else frozenset(),
+                _text(data.get("cwd")),
             )
         case "background_tasks_changed":
             return NoBackgroundTasks() if data.get("tasks") == [] else None

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from claude_orchestrator.claude.argv import launch_argv, private_options, resume_argv
+from claude_orchestrator.claude.argv import (
+    argv_in_worktree,
+    asks_for_worktree,
+    launch_argv,
+    private_options,
+    resume_argv,
+)
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.config import Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.settings import Settings
@@ -102,18 +108,32 @@ def make_plan(
     return Plan(specs, (*explicit, *own, *costs), (*config.warnings, *warnings, *more))
 
 
-def continued(spec: LaunchSpec, session_id: str, turns_done: int) -> LaunchSpec:
-    """What is left of an instance whose session was broken off after `turns_done` of its turns.
+@dataclass(frozen=True, slots=True)
+class InterruptedSession:
+    """A session that was interrupted: its id, how many turns are done in it, and the folder that it worked in."""
 
-    The turn in progress has its prompt in the session already, so it is asked to continue; `/clear` and `/compact` are
-    sent again.
+    id: str
+    turns_done: int
+    folder: str | None = None
+
+
+def continued(spec: LaunchSpec, session: InterruptedSession) -> LaunchSpec:
+    """What is left of an instance whose session was interrupted.
+
+    If claude worked in a worktree, it continues there, where its work is, and makes no other one. The turn in progress
+    has its prompt in the session already, so it is asked to continue; `/clear` and `/compact` are sent again.
     """
+    turns_done = session.turns_done
     first, *rest = spec.turns[turns_done:] or spec.turns[-1:]
+    argv, cwd = spec.argv, spec.cwd
+    if session.folder and asks_for_worktree(argv):
+        argv, cwd = argv_in_worktree(argv, cwd), session.folder
     return replace(
         spec,
-        argv=resume_argv(spec.argv, session_id),
+        argv=resume_argv(argv, session.id),
+        cwd=cwd,
         turns=(first if first in ("/clear", "/compact") else CONTINUE_PROMPT, *rest),
-        session_id=session_id,
+        session_id=session.id,
         turns_before=min(turns_done, len(spec.turns) - 1),
         resumed=True,
     )

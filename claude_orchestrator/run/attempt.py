@@ -50,6 +50,7 @@ class AttemptStatus:
     def __init__(self, spec: LaunchSpec) -> None:
         self.spec = spec
         self.session_id = spec.session_id
+        self.folder = spec.cwd if spec.resumed else None  # where claude works, once it has named it
         self.sessions: dict[str, None] = {}  # every session that is counted here, in the order of their beginnings
         self.tally = UsageTally(resumed=spec.session_id is not None)
         self.costs = AttemptCosts(self.tally)
@@ -141,6 +142,7 @@ class AttemptStatus:
             case Init():
                 self.began = True
                 self._work_in(event.session_id)
+                self.folder = self.folder or event.folder or None
                 self._read_command(event)
             case ApiUsage(session_id=str(session_id)):
                 self._count_session(session_id)

@@ -139,7 +139,8 @@ class InstanceRunner:
 
     def _take(self, event: Event) -> None:
         status = self.status
-        session_id, turns, metered = status.session_id, status.attempt.turns_completed, status.tally.metered
+        turns, metered = status.attempt.turns_completed, status.tally.metered
+        session = status.session_id, status.attempt.folder
         status.apply(event)
         self.record(self.hold)
         if metered and not status.tally.metered:
@@ -147,8 +148,8 @@ class InstanceRunner:
                 f"{status.name} reaches the API past the meter (does its settings.json name an address?): it is "
                 "counted from its stream, without a hard cap"
             )
-        if status.session_id != session_id:
-            self._bus.publish(SessionNamed(status.name, status.session_id))
+        if session != (status.session_id, status.attempt.folder):
+            self._bus.publish(SessionNamed(status.name, status.session_id, status.attempt.folder))
         if isinstance(event, Result) and status.attempt.is_answer(event):
             turn, of = max(1, status.attempt.turns_completed), len(status.planned.turns)
             self._bus.publish(Answered(status.name, turn, of, event.answer, event.structured_output))

@@ -33,8 +33,8 @@ def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return "run", dict(header)
         case Launched(status, hold):
             return "launch", {**_attempt(status), "hold": hold.remaining.tokens, **_launch(status)}
-        case SessionNamed(instance, session_id):
-            return "session", {"instance": instance, "session": session_id}
+        case SessionNamed(instance, session_id, folder):
+            return "session", {"instance": instance, "session": session_id, "folder": folder}
         case TurnEnded(instance, done):
             return "turn", {"instance": instance, "done": done}
         case WorkEnded(instance):
@@ -77,7 +77,8 @@ def _attempt(status: InstanceStatus) -> dict[str, Any]:
 
 def _launch(status: InstanceStatus) -> dict[str, Any]:
     spec = status.spec
-    return {"session": spec.session_id, "turns_done": spec.turns_before, "goes_on": spec.resumed}
+    fields = {"session": spec.session_id, "turns_done": spec.turns_before, "goes_on": spec.resumed}
+    return {**fields, "folder": status.attempt.folder}
 
 
 def _end(status: InstanceStatus) -> dict[str, Any]:

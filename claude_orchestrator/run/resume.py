@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from claude_orchestrator.config.plan import LaunchSpec, Plan
+from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, Plan
 from claude_orchestrator.run.attempt import AttemptTotals, cost_of
 from claude_orchestrator.run.state import NOT_ENDED, InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
@@ -29,6 +29,7 @@ class EarlierInstance:
     reason: str = ""
     attempts: list[AttemptTotals] = field(default_factory=list)
     session_id: str | None = None
+    folder: str | None = None
     turns_done: int = 0
     worked: bool = False
     launched_at: float = 0.0
@@ -114,9 +115,10 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
             instance.state, instance.reason = State.RUNNING, ""
             instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
             instance.session_id, instance.turns_done = record["session"], record["turns_done"]
+            instance.folder = _folder(record)
             instance.worked, instance.launched_at = record["goes_on"], record["at"]
         case "session":
-            instance.session_id = record["session"]
+            instance.session_id, instance.folder = record["session"], _folder(record)
         case "turn":
             instance.turns_done = record["done"]
         case "done":
@@ -129,6 +131,11 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
                 _count(instance, record, seconds=record["seconds"])
                 instance.session_id, instance.turns_done = record["session"], record["turns_done"]
                 instance.done = record["done"]
+
+
+def _folder(record: Mapping[str, Any]) -> str | None:
+    folder = record.get("folder")  # earlier versions do not write it
+    return folder if isinstance(folder, str) else None
 
 
 def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: float) -> None:
@@ -150,7 +157,9 @@ def _restore(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str) ->
     if instance is not None:
         same = instance.turns_digest == turns_digest(spec, run_id)
         resumable = instance.worked and same
-        session = (instance.session_id, instance.turns_done) if instance.session_id and resumable else None
+        session = None
+        if instance.session_id and resumable:
+            session = InterruptedSession(instance.session_id, instance.turns_done, instance.folder)
         status.restore(tuple(instance.attempts), session)
         if instance.done:
             status.restore_done(instance.done)

@@ -37,9 +37,13 @@ def passing_cause(status: InstanceStatus) -> str | None:
 
 
 def session_is_lost(status: InstanceStatus) -> bool:
-    """Whether the attempt was to resume a session that claude does not have."""
-    result = status.attempt.last_result
-    return status.spec.resumed and result is not None and session_not_found(result)
+    """Whether the attempt was to resume a session that claude does not have, or whose folder is gone."""
+    attempt = status.attempt
+    if not status.spec.resumed:
+        return False
+    if attempt.last_result is None:
+        return attempt.launch_errno in (errno.ENOENT, errno.ENOTDIR)
+    return session_not_found(attempt.last_result)
 
 
 def backoff_s(retry: int, jitter: float) -> float:

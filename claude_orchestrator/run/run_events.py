@@ -49,10 +49,11 @@ class Launched(NamedTuple):
 
 
 class SessionNamed(NamedTuple):
-    """The session of an instance is known, or has changed."""
+    """The session of an instance, or the folder that it works in, is known or has changed."""
 
     instance: str
     session_id: str | None
+    folder: str | None = None
 
 
 class TurnEnded(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
 from claude_orchestrator.claude.tally import UsageTally
-from claude_orchestrator.config.plan import LaunchSpec, continued
+from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, continued
 from claude_orchestrator.run.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
 from token_budget.models import Usage
 
@@ -82,7 +82,9 @@ class InstanceStatus:
         """Prepare another attempt: in the present session if its work had begun, else from the start."""
         attempt = self.attempt
         resumes = not afresh and (self.spec.resumed or self.tally.usage.total_tokens > 0)
-        session = (attempt.session_id, attempt.turns_completed) if resumes and attempt.session_id else None
+        session = None
+        if resumes and attempt.session_id:
+            session = InterruptedSession(attempt.session_id, attempt.turns_completed, attempt.folder)
         self._models = self.models
         self.restore((*self.earlier, attempt.totals), session)
 
@@ -95,10 +97,10 @@ class InstanceStatus:
         self.reason = f"{retry.reason} after: {failed}"
         self.not_before, self.not_before_wall = retry.not_before, retry.not_before_wall
 
-    def restore(self, earlier: tuple[AttemptTotals, ...], session: tuple[str, int] | None) -> None:
-        """Prepare the attempt after these. `session` has the id to resume and the number of turns done in it."""
+    def restore(self, earlier: tuple[AttemptTotals, ...], session: InterruptedSession | None) -> None:
+        """Prepare the attempt after these, which resumes the session if there is one."""
         self.earlier = earlier
-        self.attempt = AttemptStatus(continued(self.planned, *session) if session else self.planned)
+        self.attempt = AttemptStatus(continued(self.planned, session) if session else self.planned)
         self._decided_end = None
 
     @property

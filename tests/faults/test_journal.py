@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.claude.argv import asks_for_worktree
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import CONTINUE_PROMPT, Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
@@ -23,7 +24,9 @@ from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from claude_orchestrator.run import journal
 from claude_orchestrator.run.bus import Bus
-from claude_orchestrator.run.resume import JournalHistory, carry_over, read_history
+from claude_orchestrator.run.journal_records import record_of
+from claude_orchestrator.run.resume import JournalHistory, carry_over, read_history, restore, turns_digest
+from claude_orchestrator.run.run_events import SessionNamed
 from claude_orchestrator.run.state import State
 from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import ROOT, Workplace, content_of, make_supervisor
@@ -167,6 +170,24 @@ def test_resume_goes_on_in_the_session_that_was_broken_off(place: Workplace) -> 
     launched = [json.loads(path.read_text()) for path in place.root.glob("turns-*.json")]
     sessions = {turns[0]: [arg for arg in argv if arg.startswith("--resume")] for argv, turns in launched}
     assert sessions == {"/other": [], CONTINUE_PROMPT: ["--resume=0f0e0d0c-0000-4000-8000-000000000001"]}
+
+
+def test_resume_continues_in_the_worktree_that_has_the_work() -> None:
+    config = parse_config({"instances": [{"name": "one", "prompt": "x", "worktree": True}]}, "test")
+    plan = make_plan(config, Settings(), workspace="/work", claude_bin="claude")
+    kind, named = record_of(SessionNamed("one", "s", "/work/tree")) or ("", {})
+    digest = turns_digest(plan.specs[0], "r")
+    own = {"instance": "one", "attempt": 1}
+    records: list[dict[str, Any]] = [
+        {"kind": "run", "number": 1, "instances": [{"name": "one", "base_command": None, "turns": digest}]},
+        {"kind": "launch", **own, "session": None, "turns_done": 0, "goes_on": False, "at": 1.0},
+        {"kind": kind, **named},
+        {"kind": "usage", **own, "usage": [1, 2, 3, 4], "cost_usd": None, "at": 2.0},
+    ]
+    history = read_history({"n": number, **record} for number, record in enumerate(records, 1))
+    (status,) = restore(plan, history, "r")
+    assert status.spec.cwd == "/work/tree" and "--resume=s" in status.spec.argv
+    assert not asks_for_worktree(status.spec.argv) and asks_for_worktree(status.planned.argv)
 
 
 def test_a_raised_limit_lets_a_blocked_run_go_on(place: Workplace) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.claude.argv import argv_in_worktree, asks_for_worktree
 from claude_orchestrator.claude.stream import parse_line
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import CONTINUE_PROMPT, LaunchSpec, make_plan
@@ -304,3 +305,59 @@ def test_ctrl_c_while_it_waits_for_a_retry() -> None:
 
     (status,) = asyncio.run(main()).instances
     assert status.state is State.CANCELLED and status.attempts == 1 and status.total_tokens == 1001
+
+
+class InWorktrees(Failing):
+    """Instances that make a worktree where they are asked for one, and name the folder that they work in."""
+
+    async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
+        running = await super().launch(spec)
+        made = any(arg.startswith("--worktree") for arg in spec.argv)
+        folder = f"{spec.cwd}/tree-{len(self.specs)}" if made else spec.cwd
+        running.emit({"type": "system", "subtype": "init", "model": "m", "cwd": folder})
+        return running
+
+
+@pytest.mark.parametrize("worktree", [True, "mine"])
+def test_a_retry_continues_in_the_worktree_that_has_the_work(worktree: bool | str) -> None:
+    script = InWorktrees(("overloaded", 529), ("overloaded", 529))
+    instance = {"worktree": worktree, "mcp_config": "servers.json", "extra_args": ["--add-dir", "x"]}
+    outcome = go(script, retries=2, instance=instance)
+    assert outcome.only.state is State.COMPLETED
+    first, second, third = script.specs
+    assert second.cwd == third.cwd == f"{first.cwd}/tree-1"
+    assert asks_for_worktree(first.argv) and not asks_for_worktree(second.argv + third.argv)
+    assert second.argv[-2:] == ("--add-dir", "x") and "--mcp-config=/servers.json" in second.argv
+
+
+def test_without_a_worktree_a_retry_stays_in_its_folder() -> None:
+    script = Failing(("overloaded", 529), events=({"type": "system", "subtype": "init", "cwd": "/elsewhere"},))
+    assert go(script, retries=1).only.state is State.COMPLETED
+    assert len({spec.cwd for spec in script.specs}) == 1
+
+
+def test_where_the_worktree_is_gone_it_starts_afresh() -> None:
+    class Gone(InWorktrees):
+        async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
+            if spec.cwd.endswith("/tree-1"):
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+            return await super().launch(spec)
+
+    script = Gone(("overloaded", 529))
+    outcome = go(script, retries=1, instance={"worktree": True})
+    assert outcome.only.state is State.COMPLETED and asks_for_worktree(script.specs[-1].argv)
+    assert any("its session is lost" in message for message in outcome.messages)
+
+
+@pytest.mark.parametrize(
+    ("args", "left"),
+    [
+        (("--worktree",), ()),
+        (("--worktree=a", "--x"), ("--x",)),
+        (("-w", "a", "--x", "y"), ("--x", "y")),
+        (("--worktree", "--x", "y"), ("--x", "y")),
+        (("--mcp-config=/abs/s.json",), ("--mcp-config=/abs/s.json",)),
+    ],
+)
+def test_arguments_in_a_worktree(args: tuple[str, ...], left: tuple[str, ...]) -> None:
+    assert argv_in_worktree(("claude", *args), "/work") == ("claude", *left)

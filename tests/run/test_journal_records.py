@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.config.plan import InterruptedSession
 from claude_orchestrator.run import run_events as happened
 from claude_orchestrator.run.journal_records import record_of
 from claude_orchestrator.run.state import InstanceStatus, State
@@ -29,7 +30,7 @@ BUDGET = Budget(100, scope=Scope.OVERALL, used=120)
     ("event", "record"),
     [
         (happened.RunStarted({"run_id": "r"}), ("run", {"run_id": "r"})),
-        (happened.SessionNamed("one", "s"), ("session", {"instance": "one", "session": "s"})),
+        (happened.SessionNamed("one", "s"), ("session", {"instance": "one", "session": "s", "folder": None})),
         (happened.TurnEnded("one", 2), ("turn", {"instance": "one", "done": 2})),
         (happened.WorkEnded("one"), ("done", {"instance": "one"})),
         (
@@ -56,11 +57,11 @@ def test_record_of_an_event(event: happened.RunEvent, record: tuple[str, dict[st
 def test_a_launch_is_recorded_with_its_hold_and_what_it_resumes() -> None:
     status = an_instance("/a", "/b")
     status.finish(1.0, 1, "")
-    status.restore((status.attempt.totals,), ("s", 1))
+    status.restore((status.attempt.totals,), InterruptedSession("s", 1))
     status.begin(2.0)
     record = record_of(happened.Launched(status, Hold((), Amount(700))))
     assert record is not None and record[0] == "launch"
-    expected = {"instance": "one", "attempt": 2, "hold": 700, "session": "s", "turns_done": 1}
+    expected = {"instance": "one", "attempt": 2, "hold": 700, "session": "s", "turns_done": 1, "folder": "/"}
     assert record[1].items() >= expected.items()
     assert [value for name, value in record[1].items() if name not in expected] == [True]  # it resumes a session
 

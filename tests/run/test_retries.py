@@ -10,7 +10,7 @@ import pytest
 
 from claude_orchestrator.claude.events import RateLimit
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import continued, make_plan
+from claude_orchestrator.config.plan import InterruptedSession, continued, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.run.ports import Clock
 from claude_orchestrator.run.retries import backoff_s, passing_cause, plan_retry, reset_wait_s
@@ -146,8 +146,8 @@ def test_a_rate_limit_is_an_ordinary_failure_where_waiting_is_off() -> None:
 def test_a_lost_session_starts_afresh() -> None:
     lost = "No conversation found with session ID: 5"
     status = an_instance()
-    status.restore((), ("5", 0))
-    assert status.spec == continued(status.planned, "5", 0)
+    status.restore((), InterruptedSession("5", 0))
+    assert status.spec == continued(status.planned, InterruptedSession("5", 0))
     status.begin(0.0)
     status.attempt.next_turn()
     feed(status, INIT, a_result(is_error=True, subtype="error_during_execution", num_turns=0, errors=[lost]))

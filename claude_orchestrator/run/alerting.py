@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.run.bus import Bus
@@ -15,8 +15,10 @@ from claude_orchestrator.run.run_events import AlertRaised, RunEvent
 from claude_orchestrator.run.run_view import RunView
 from token_budget.alerts import AlertBook
 from token_budget.models import Amount, Budget
-from token_budget.usage.delivery import DeliveryThread
 from token_budget.windows import name_of
+
+if TYPE_CHECKING:
+    from token_budget.usage.delivery import DeliveryThread
 
 
 class Alerting:
@@ -88,23 +90,29 @@ class AlertDelivery:
 
     def __init__(self, command: tuple[str, ...] | None, webhook: str | None, bus: Bus) -> None:
         self._failures: deque[str] = deque()
-        self._sinks = DeliveryThread(command, webhook, self._failures.append)
+        self._sinks: DeliveryThread | None = None
+        if command is not None or webhook is not None:
+            from token_budget.usage.delivery import DeliveryThread  # it imports urllib, which takes long
+
+            self._sinks = DeliveryThread(command, webhook, self._failures.append)
         self._bus = bus
 
     def observe(self, event: RunEvent) -> None:
         """Deliver an alert soon."""
-        if isinstance(event, AlertRaised):
+        if self._sinks is not None and isinstance(event, AlertRaised):
             self._sinks.put(dict(event.payload))
         self._report_failures()
 
     def __enter__(self) -> Self:
-        self._sinks.__enter__()
+        if self._sinks is not None:
+            self._sinks.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sinks.__exit__(kind, error, trace)
+        if self._sinks is not None:
+            self._sinks.__exit__(kind, error, trace)
         self._report_failures()
 
     def _report_failures(self) -> None:

@@ -1,4 +1,4 @@
-"""Alerts on budgets: which thresholds are reached and not yet told of, and what an alert says. Pure."""
+"""Alerts on budgets: which thresholds are reached and not yet reported, and the text of an alert. Pure."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def parse_command(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A threshold of a budget that was reached, in percent, or (None) a forecast that passes its limit.
+    """A budget that has reached a threshold, in percent; None: a budget that is forecast to pass its limit.
 
-    `used` and `limit` are tokens, or nano-dollars where `unit` is USD. `window` is what the budget is for, e.g. `day
-    2026-11-24`; with the next one its alerts are armed again.
+    `used` and `limit` are tokens, or nano-dollars where `unit` is USD. `window` is the period of the budget, e.g. `day
+    2026-11-24`. The next window has its own alerts.
     """
 
     budget: str
@@ -67,18 +67,18 @@ class Alert:
 
     @property
     def key(self) -> str:
-        """What makes it the same alert, as text: budget, unit, limit, window and threshold."""
+        """The alert's identity as text: budget, unit, limit, window and threshold."""
         return json.dumps([self.budget, self.unit, self.limit, self.window, self.threshold])
 
     @property
     def id(self) -> str:
-        """The key as 32 hexadecimal digits, by which a receiver knows a repeated delivery."""
+        """The key as 32 hexadecimal digits, by which a receiver recognises a repeated delivery."""
         import hashlib  # not needed by a program that only reads thresholds
 
         return hashlib.sha256(self.key.encode()).hexdigest()[:32]
 
     def payload(self, at_iso: str) -> dict[str, object]:
-        """The alert as JSON; `used` and `limit` are in `unit`, so dollars for USD. `at_iso` is when it was raised."""
+        """The alert as JSON. `used` and `limit` are in `unit`: dollars for USD. `at_iso` is when it was raised."""
         used, limit = (self.used / NANO, self.limit / NANO) if self.unit is Unit.USD else (self.used, self.limit)
         return {
             "schema_version": SCHEMA_VERSION,
@@ -99,8 +99,8 @@ class Alert:
 class AlertBook:
     """Gives each alert once for its budget, window and threshold.
 
-    `sent` are the keys that earlier processes have sent; `on_sent` is called with each key that becomes sent here,
-    so that it can be stored (also the keys of lower thresholds that were passed with a higher one).
+    `sent` has the keys that earlier processes have sent. `on_sent` receives each key that counts as sent from now on,
+    so that it can be stored. That includes the keys of lower thresholds that were passed with a higher one.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class AlertBook:
         self._sent = set(sent)
 
     def due(self, budgets: Iterable[Budget], window_of: Callable[[Budget], str], run: str) -> list[Alert]:
-        """The alerts to send now, one for each budget at most: of thresholds passed at once, the highest."""
+        """The alerts to send now, at most one for each budget: the highest of the thresholds that it has passed."""
         found: list[Alert] = []
         for budget in budgets:
             # in integers: a rounded percentage would be early or late
@@ -123,9 +123,9 @@ class AlertBook:
         return found
 
     def overrun(self, budget: Budget, forecast_tokens: int, window: str, run: str) -> Alert | None:
-        """The alert that the budget is forecast to be passed, once; None when it is not, or is passed already.
+        """The alert that the budget will be passed by the forecast, once; None if not, or if it is passed already.
 
-        `forecast_tokens` is all that the budget will have used at the end, in nano-dollars where it is in money.
+        `forecast_tokens` is the budget's use at the end of the run, in nano-dollars for a budget in money.
         """
         if forecast_tokens <= budget.limit or budget.exceeded:
             return None
@@ -133,7 +133,7 @@ class AlertBook:
         return alert if self._mark(alert) else None
 
     def _mark(self, alert: Alert) -> bool:
-        """Whether it was not sent before; from now on it is."""
+        """Mark the alert as sent; returns whether it is new."""
         if alert.key in self._sent:
             return False
         self._sent.add(alert.key)

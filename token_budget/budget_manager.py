@@ -100,9 +100,9 @@ class TokenBudgetManager:
         """Decide on a launch that may use `estimate`; changes nothing.
 
         Block mode refuses what can never fit (`used + estimate > limit`), and answers WAIT if only the holds of
-        others stand between. Warn mode allows everything and warns of what does not fit.
+        others prevent the launch. Warn mode allows everything, and warns of what does not fit.
         """
-        # an estimate of no cost still needs some of a budget in money
+        # without an estimated cost, a launch still needs something of a budget in money
         wanted = [
             (budget, max(budget.unit is Unit.USD, estimate.of(budget.unit)))
             for budget in self.budgets_for(command_name, instance)
@@ -143,13 +143,13 @@ class TokenBudgetManager:
         self._change(hold, Amount() - hold.remaining)
 
     def shrink(self, hold: Hold, tokens: int) -> int:
-        """Reduce a hold to at most so many tokens; returns how many were given back."""
+        """Reduce a hold to at most `tokens`; returns how many tokens were given back."""
         less = max(0, hold.remaining.tokens - tokens)
         self._change(hold, Amount(-less))
         return less
 
     def grow(self, hold: Hold, tokens: int) -> int:
-        """Reserve up to so many more tokens, as far as every token budget has them free; returns how many."""
+        """Reserve up to `tokens` more, as far as every token budget has them free; returns how many."""
         free = [budget.free for budget in hold.budgets if budget.unit is Unit.TOKENS]
         more = max(0, min(tokens, *free)) if free else 0
         self._change(hold, Amount(more))
@@ -197,7 +197,7 @@ class TokenBudgetManager:
 
 
 def would_exceed(budget: Budget, estimate: int, held: int | None = None) -> str:
-    """Why an estimate does not fit, with the figures; `held`: what others hold, if the estimate fits without that."""
+    """Why an estimate does not fit, with the figures. `held` is what others hold, if only that prevents it."""
     show = budget.unit.show
     others = "" if held is None else f" + held by others {show(held)}"
     figures = f"used {show(budget.used)}{others} + estimate {show(estimate)} > limit {show(budget.limit)}"
@@ -205,6 +205,6 @@ def would_exceed(budget: Budget, estimate: int, held: int | None = None) -> str:
 
 
 def _tightness(item: tuple[Budget, int]) -> tuple[bool, float, float]:
-    """What can never fit comes first; between units, the budget with the smaller share left."""
+    """Budgets that can never fit come first; between units, the budget with the smaller share left decides."""
     budget, estimate = item
     return budget.used + estimate <= budget.limit, budget.remaining / budget.limit, budget.free / budget.limit

@@ -1,6 +1,6 @@
 """The settings that a budget profile may hold, and the kinds of values that people type for them. Pure.
 
-A kind reads what was typed (`50k`, `$2.50`) and what stands in JSON (`50000`, `2.5`) by the same rules.
+A kind reads typed text (`50k`, `$2.50`) and JSON values (`50000`, `2.5`) by the same rules.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ZEROS = {"": 0, "k": 3, "m": 6, "b": 9}
 
 
 class BadValue(ValueError):
-    """Why a value was refused: a reason for each fault, with its place inside of the value (`.key`, `[0]` or ``)."""
+    """Why a value was refused: a reason for each fault, with its place in the value (`.key`, `[0]` or ``)."""
 
     def __init__(self, *faults: tuple[str, str]) -> None:
         super().__init__("; ".join(f"{place.lstrip('.')}: {why}" if place else why for place, why in faults))
@@ -31,9 +31,9 @@ class BadValue(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a value may be: `read` returns the checked value or raises BadValue; `schema` says the same in JSON Schema.
+    """What a value may be: `read` returns the checked value or raises BadValue; `schema` is its JSON Schema.
 
-    `element` is the kind of each limit where a value is limits by command.
+    `element` is the kind of each limit, if the value is limits by command.
     """
 
     read: Callable[[object], Any]
@@ -45,7 +45,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A setting of a budget: its key in JSON, what it may be, what it is for, and its value where nobody gives one."""
+    """A setting of a budget: its key in JSON, its kind, its help, and its default."""
 
     key: str
     kind: Kind
@@ -65,12 +65,12 @@ def show_json(value: object) -> str:
 
 
 def expected(what: str, value: object) -> BadValue:
-    """The fault that a value is not what it has to be."""
+    """The fault of a value that is not what was expected."""
     return BadValue(("", f"expected {what}, got {show_json(value)}"))
 
 
 def is_comment(key: str) -> bool:
-    """Whether a key of a JSON object is there for people only."""
+    """Whether a key of a JSON object is a comment."""
     return key.startswith("//") or key == "$schema"
 
 
@@ -115,7 +115,7 @@ def _whole(text: str) -> int | None:
         return None
     places, zeros = found[2] or "", _ZEROS[(found[3] or "").lower()]
     if (places and not zeros) or places[zeros:].strip("0"):
-        return None  # a part of a token
+        return None  # a fraction of a token
     return int(re.sub("[_,]", "", found[1]) + places[:zeros].ljust(zeros, "0"))
 
 
@@ -196,7 +196,7 @@ WEIGHTS = Kind(
 
 
 def _read_percentages(value: object) -> tuple[int, ...]:
-    """Percentages, sorted and each once; `off`, nothing or an empty list gives ()."""
+    """Percentages, sorted, without repetition. `off`, empty text or an empty list gives ()."""
     numbers = value if isinstance(value, list) else [value]
     text = ",".join(map(str, numbers)) if all(type(number) is int for number in numbers) else value
     parts = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
@@ -279,5 +279,5 @@ PROFILE_FIELDS = (
         "cache_read.",
         Weights(),
     ),
-    Field("alert_at", PERCENTAGES, "Percentages of any budget to report, once each; or off.", (80,)),
+    Field("alert_at", PERCENTAGES, "Percentages of a budget's use to report, each once; or off.", (80,)),
 )

@@ -1,4 +1,4 @@
-"""Files that other programs read meanwhile: written whole or not at all, changed by one program at a time."""
+"""Files that other programs may read: written completely or not at all, and changed by one program at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-LOCK_AGAIN_S = 0.01
+LOCK_RETRY_S = 0.01
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -52,10 +52,10 @@ def write_atomically(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666, 
 
 @contextlib.contextmanager
 def locked(folder: Path, timeout_s: float) -> Iterator[None]:
-    """Keep all others that use this lock out of a folder meanwhile. Raises TimeoutError where that takes too long.
+    """Lock a folder against all others that use this lock. Raises TimeoutError if that takes too long.
 
-    The folder is locked and not a file in it, because a file that is replaced would take its lock away with it.
-    Without a lock where the folder does not exist, where its file system has no locks, and on Windows.
+    The lock is on the folder, because a file loses its lock when another one replaces it.
+    There is no lock if the folder does not exist, if its file system has none, and on Windows.
     """
     descriptor = _lock(folder, timeout_s)
     try:
@@ -66,7 +66,7 @@ def locked(folder: Path, timeout_s: float) -> Iterator[None]:
 
 
 def _lock(folder: Path, timeout_s: float) -> int | None:
-    """A descriptor that holds the lock until it is closed; None where nothing can be locked."""
+    """A descriptor that holds the lock until it is closed; None if nothing can be locked."""
     if sys.platform == "win32":
         return None
     try:
@@ -81,7 +81,7 @@ def _lock(folder: Path, timeout_s: float) -> int | None:
             if time.monotonic() > until:
                 os.close(descriptor)
                 raise TimeoutError(f"{folder}: another program locks the folder") from None
-            time.sleep(LOCK_AGAIN_S)
+            time.sleep(LOCK_RETRY_S)
         except OSError:  # a file system without locks
             return descriptor
         else:

@@ -14,7 +14,7 @@ from random import Random
 from token_budget.models import Unit
 from token_budget.text import format_tokens, format_usd
 
-LEAST = 5  # runs to the end, below which nothing is foretold
+LEAST = 5  # complete runs that a forecast needs
 KEPT = 300  # latest runs of the command
 RECENT = 300  # latest runs of all commands
 HALF_LIFE_RUNS = 50
@@ -29,7 +29,7 @@ _Point = tuple[float, float, bool]  # tokens, weight, censored
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one instance used; `censored`: it was ended before its end, so it would have used at least `tokens`.
+    """What one instance used. `censored`: it was stopped early, so it would have used at least `tokens`.
 
     `subject` is what forecasts are for: a base command, or one instance's plain prompt. `at_s` is when it ended
     (seconds since 1970). For a forecast in money `tokens` are nano-dollars.
@@ -48,7 +48,7 @@ class Forecast:
 
     `below[i]` is the chance of at most `points[i]` tokens. What is missing to 1 lies beyond the last point, and falls
     there as a power of the tokens: their logarithm's mean excess is `spread`. `n` counts the command's runs that it
-    is made from, `n_censored` those of them that were ended before their end.
+    is made from, `n_censored` those of them that were stopped early.
     """
 
     n: int
@@ -59,7 +59,7 @@ class Forecast:
 
     @property
     def known(self) -> bool:
-        """Whether there were enough runs to say anything."""
+        """Whether there were enough runs for a forecast."""
         return bool(self.points)
 
     @property
@@ -102,7 +102,7 @@ class Forecast:
         return 1 - (1 - self.below[-1]) * share
 
     def given(self, used_tokens: int) -> Forecast:
-        """The forecast of the run's whole use once it has used `used_tokens` and goes on."""
+        """The forecast of the run's total use, given that it has used `used_tokens` and continues."""
         index = bisect_left(self.points, used_tokens)
         if index == 0:
             return self
@@ -144,7 +144,7 @@ def forecast(samples: Iterable[Sample], subject: str, model: str, now_s: float =
 
 
 def _latest(runs: list[Sample], count: int) -> list[Sample]:
-    """The latest so many, oldest first; of runs at the same time, those that come last."""
+    """The latest `count` runs, oldest first. Of runs that ended at the same time, the last in the list win."""
     # times alone are sorted far quicker than runs are
     since_s = sorted([run.at_s for run in runs])[-count] if len(runs) > count else float("-inf")
     return sorted([run for run in runs if run.at_s >= since_s], key=attrgetter("at_s"))[-count:]
@@ -158,7 +158,7 @@ def _forecast(mine: Sequence[Sample], recent: Iterable[Sample], subject: str, mo
     weighed = [(run, 0.5 ** (age / HALF_LIFE_RUNS)) for age, run in enumerate(reversed(mine))]
     sample = _of_command(weighed, model)
     lent = _lent([run for run in recent if run.subject != subject], _level(sample))
-    # what others lend holds some of what lies beyond: by backtest, half of the run to come is right then
+    # other commands' runs cover part of the range beyond the last point: by backtest, subtracting half is right
     beyond = 1 - sum(weight for _, weight, _ in lent) / SHRINK_RUNS / 2
     points, below = _curve(sample + lent, beyond)
     return Forecast(len(mine), n_censored, points, below, _spread(points, below))
@@ -180,7 +180,7 @@ def _lent(others: Iterable[Sample], level: float) -> list[_Point]:
     groups: dict[tuple[str, str], list[_Point]] = {}
     for run in others:
         groups.setdefault((run.subject, run.model), []).append((float(run.tokens), 1.0, run.censored))
-    # a group of few says little of its spread: a run alone would be its own level
+    # a small group shows little of its spread: a single run would be its own level
     usable = [group for group in groups.values() if sum(not censored for *_, censored in group) >= LEAST]
     weight = SHRINK_RUNS / max(SHRINK_RUNS, sum(map(len, usable)))
     return [point for group in usable for point in _moved(group, level - _level(group), weight)]
@@ -193,17 +193,17 @@ def _moved(sample: list[_Point], by: float, weight: float) -> list[_Point]:
 
 
 def _level(sample: list[_Point]) -> float:
-    """The mean logarithm of what the runs to the end used."""
-    whole = [(log(max(1.0, tokens)), weight) for tokens, weight, censored in sample if not censored]
-    return sum(value * weight for value, weight in whole) / sum(weight for _, weight in whole)
+    """The mean logarithm of what the complete runs used."""
+    complete = [(log(max(1.0, tokens)), weight) for tokens, weight, censored in sample if not censored]
+    return sum(value * weight for value, weight in complete) / sum(weight for _, weight in complete)
 
 
 def _curve(sample: list[_Point], beyond: float) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Tokens and the chance of at most so many: Kaplan-Meier with weights, and `beyond` runs beyond all points."""
+    """Points, and the chance of at most that many tokens: weighted Kaplan-Meier with `beyond` runs above all points."""
     at_risk = beyond + sum(weight for _, weight, _ in sample)
     surviving, top = 1.0, 0
     curve: dict[int, float] = {}
-    # of equal runs, those that were ended early come last: they would have used more
+    # of equal runs, those that were stopped early come last: they would have used more
     for tokens, weight, censored in sorted(sample, key=lambda point: (ceil(point[0]), point[2])):
         top = ceil(tokens)
         if not censored:
@@ -230,8 +230,8 @@ def chance_that_all_fit(
 ) -> float | None:
     """The chance that every limit holds, each being tokens and the indexes of the forecasts that draw on it.
 
-    Instances are taken as independent. Drawn by chance with a fixed seed: within 0.02 with 2,000 samples. None when a
-    forecast that a limit needs is unknown.
+    The instances count as independent. Random draws with a fixed seed give the result, within 0.02 for 2,000 samples.
+    None if a forecast that a limit needs is unknown.
     """
     needed = sorted({index for _, indexes in limits for index in indexes})
     if not all(forecasts[index].known for index in needed):
@@ -250,7 +250,8 @@ def chance_that_sum_is_under(forecasts: Sequence[Forecast], limit_tokens: int, *
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How one quantile did: the share of runs at or under it and its mean pinball loss, beside the fixed estimate's."""
+    """The score of one quantile: the share of runs at or under it and its mean pinball loss, and those of the fixed
+    estimate."""
 
     p: float
     covered: float
@@ -261,7 +262,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """What the forecasts would have been worth: `n` runs scored, `n_unknown` without a forecast; no scores at n=0."""
+    """How good the forecasts would have been: `n` runs scored, `n_unknown` without a forecast; no scores at n=0."""
 
     n: int
     n_unknown: int
@@ -269,40 +270,40 @@ class Backtest:
 
 
 def backtest(samples: Iterable[Sample]) -> Backtest:
-    """Walk through the runs in time, foretell each from those before it, and score the forecasts.
+    """Forecast each run from those before it, in order of time, and score the forecasts.
 
-    Runs that were ended early are learnt from and not scored: what they would have used is not known.
+    Runs that were stopped early are used for forecasts, but not scored: their full use is unknown.
     """
     mine: dict[str, deque[Sample]] = {}
     recent: deque[Sample] = deque(maxlen=RECENT)
-    told: list[tuple[int, tuple[int, ...]]] = []
+    scored: list[tuple[int, tuple[int, ...]]] = []
     n_unknown = 0
     for run in sorted(samples, key=attrgetter("at_s")):
         before = mine.setdefault(run.subject, deque(maxlen=KEPT))
         if not run.censored:
             made = _forecast(before, recent, run.subject, run.model)
             if made.known:
-                told.append((run.tokens, tuple(made.quantile(p) or 0 for p in SCORED)))
+                scored.append((run.tokens, tuple(made.quantile(p) or 0 for p in SCORED)))
             else:
                 n_unknown += 1
         before.append(run)
         recent.append(run)
-    scores = [_score(p, [(used, of[index]) for used, of in told]) for index, p in enumerate(SCORED) if told]
-    return Backtest(len(told), n_unknown, tuple(scores))
+    scores = [_score(p, [(used, of[index]) for used, of in scored]) for index, p in enumerate(SCORED) if scored]
+    return Backtest(len(scored), n_unknown, tuple(scores))
 
 
-def _score(p: float, told: Sequence[tuple[int, int]]) -> Score:
-    n = len(told)
+def _score(p: float, scored: Sequence[tuple[int, int]]) -> Score:
+    n = len(scored)
     return Score(
         p,
-        sum(used <= quantile for used, quantile in told) / n,
-        sum(pinball_loss(p, used, quantile) for used, quantile in told) / n,
-        sum(used <= FIXED_TOKENS for used, _ in told) / n,
-        sum(pinball_loss(p, used, FIXED_TOKENS) for used, _ in told) / n,
+        sum(used <= quantile for used, quantile in scored) / n,
+        sum(pinball_loss(p, used, quantile) for used, quantile in scored) / n,
+        sum(used <= FIXED_TOKENS for used, _ in scored) / n,
+        sum(pinball_loss(p, used, FIXED_TOKENS) for used, _ in scored) / n,
     )
 
 
 def pinball_loss(p: float, used_tokens: int, quantile_tokens: int) -> float:
-    """The loss of foretelling `quantile_tokens` as the `p` quantile: p for a token too few, 1-p for one too many."""
+    """The loss of forecasting `quantile_tokens` as the `p` quantile: p per token too few, 1-p per token too many."""
     difference = used_tokens - quantile_tokens
     return p * difference if difference >= 0 else (p - 1) * difference

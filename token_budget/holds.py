@@ -1,13 +1,13 @@
-"""How what is left of a budget is shared among those who want it. Pure.
+"""How instances share what is left of a budget. Pure.
 
-Max-min fairness: nobody gets more than it wants, and what the modest leave is shared equally among the others.
+Max-min fairness: no instance gets more than it wants, and the others share equally what remains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-GROW_BELOW = 0.2  # of its hold is left: an instance's hold grows
+GROW_BELOW = 0.2  # a hold grows once less than this part of it is left
 LEAST_SHARE_TOKENS = 1_000
 
 

@@ -45,7 +45,7 @@ class Usage:
         return Usage(*(max(a, b) for a, b in zip(self.counts, other.counts, strict=True)))
 
     def covers(self, other: Usage) -> bool:
-        """Whether the three input counts are each at least the other's (output is known last, so not asked)."""
+        """Whether each of the three input counts is at least the other's (output is known last, so it is left out)."""
         return (
             self.input_tokens >= other.input_tokens
             and self.cache_creation_input_tokens >= other.cache_creation_input_tokens
@@ -53,7 +53,7 @@ class Usage:
         )
 
 
-MAX_LIMIT = 10**15  # tokens: more is a slip, and sums of more would not fit the ledger
+MAX_LIMIT = 10**15  # tokens: a larger limit is a typing error, and larger sums would not fit the ledger
 MAX_USD = 1_000_000  # in one budget: more is a slip
 _MILLIONTHS = 1_000_000
 WEIGHT_KEYS = {
@@ -177,7 +177,7 @@ class Amount:
 class Budget:
     """One budget: its `limit`, what is `used` and what is `held`, all in its `unit`.
 
-    `key` is the command or instance that it limits. `used` of a window's budget is what all runs have used in that
+    `key` is the command or instance that it limits. For a window's budget, `used` counts all runs in that
     window, and `held_elsewhere` is what other runs hold. Only a TokenBudgetManager changes a budget.
     """
 
@@ -211,7 +211,7 @@ class Budget:
 
     @property
     def free(self) -> int:
-        """What is neither used nor held; below zero once more than the limit is."""
+        """What is neither used nor held; below zero if used and held together exceed the limit."""
         return self.limit - self.used - self.held - self.held_elsewhere
 
     @property
@@ -246,7 +246,7 @@ class Hold:
 
 
 class Action(StrEnum):
-    """What a decision says about a launch."""
+    """What happens to a launch by a decision."""
 
     ALLOW = "allow"
     WAIT = "wait"

@@ -1,4 +1,4 @@
-"""Moves the state of earlier versions to its new place: whole or not at all, and never while a run uses it."""
+"""Moves the state of earlier versions to its new place: completely or not at all, and never while a run uses it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _BESIDE_LEDGER = ("-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.ht
 
 
 class InUseError(Exception):
-    """A run is using what was to be moved."""
+    """A run is using the state, so it cannot be moved."""
 
 
-def move_state(old: Path, new: Path, tell: Callable[[str], None]) -> Path:
-    """Move a ledger or a folder of run folders; returns the place to use from now on.
+def move_state(old: Path, new: Path, notify: Callable[[str], None]) -> Path:
+    """Move a ledger or a folder of run directories; returns the place to use from now on.
 
-    Safe when several programs start at once. `tell` gets one line about what was done, or why nothing was.
+    Safe when several programs start at once. `notify` receives one line: what was moved, or why nothing was.
     """
     try:
         new.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -38,13 +38,13 @@ def move_state(old: Path, new: Path, tell: Callable[[str], None]) -> Path:
                 return new
             _move_runs(old, new) if old.is_dir() else _move_ledger(old, new)
     except InUseError:
-        tell(f"{old} stays in use until it can be moved to {new}: a run is using it")
+        notify(f"{old} stays in use until it can be moved to {new}: a run is using it")
         return old
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        tell(f"{old} stays in use: it cannot be moved to {new}: {reason}")
+        notify(f"{old} stays in use: it cannot be moved to {new}: {reason}")
         return old
-    tell(f"moved {old} to {new}")
+    notify(f"moved {old} to {new}")
     return new
 
 
@@ -66,7 +66,7 @@ def _fold_in(file: Path) -> None:
     """Write what a database's log holds into the database itself. Raises InUseError where it is open elsewhere."""
     database = sqlite3.connect(file, timeout=0, isolation_level=None)
     try:
-        # leaves WAL mode, which only the one connection that there is can: https://sqlite.org/wal.html
+        # leave WAL mode, which only a sole connection can do: https://sqlite.org/wal.html
         database.execute("PRAGMA journal_mode = DELETE").fetchone()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -77,7 +77,7 @@ def _fold_in(file: Path) -> None:
 
 
 def _move_runs(old: Path, new: Path) -> None:
-    """Move the run folders. Raises InUseError or OSError; then they stay."""
+    """Move the run directories. Raises InUseError or OSError; then they stay."""
     if any(_is_locked(journal) for journal in old.glob(f"*/{_JOURNAL}")):
         raise InUseError
     _move(old, new)
@@ -98,7 +98,7 @@ def _is_locked(journal: Path) -> bool:
 
 
 def _move(old: Path, new: Path) -> None:
-    """Move a file or folder: `new` appears whole, and `old` goes only after that. Raises OSError."""
+    """Move a file or folder: `new` appears complete, and only then is `old` removed. Raises OSError."""
     if old.is_symlink():
         new.symlink_to(old.resolve())  # a relative target would not be found from there
         old.unlink()

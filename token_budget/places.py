@@ -1,8 +1,8 @@
-"""Where the ledger, the run folders and the user's profiles are, unless an option names another place.
+"""Where the ledger, the run directories and the user's profiles are, unless an option names another place.
 
-State (the ledger and the run folders) is in the user's state directory, profiles are in the user's configuration
-directory, as each platform has them. Earlier versions kept state beside the profiles: what is found there is moved
-once. While a run uses it, or where it cannot be moved, it stays in use where it is.
+State (the ledger and the run directories) is in the user's state directory, profiles are in the user's configuration
+directory, as each platform has them. Earlier versions kept state beside the profiles: the program moves it
+once. While a run uses it, or if it cannot be moved, it is used where it is.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ def profiles_file() -> Path:
     return config_dir() / PROFILES
 
 
-def ledger_file(tell: Callable[[str], None], *, move: bool = True) -> Path:
-    """The ledger. One of an earlier version is moved here first, and `tell` gets a line about it.
+def ledger_file(notify: Callable[[str], None], *, move: bool = True) -> Path:
+    """The ledger. The one of an earlier version is moved here first, and `notify` receives a line about it.
 
     Without `move` nothing is changed: an old ledger is used where it is.
     """
-    return _place(LEDGER, tell, move)
+    return _place(LEDGER, notify, move)
 
 
-def runs_dir(tell: Callable[[str], None], *, move: bool = True) -> Path:
-    """The folder of run folders; as `ledger_file`."""
-    return _place(RUNS, tell, move)
+def runs_dir(notify: Callable[[str], None], *, move: bool = True) -> Path:
+    """The directory of the run directories; see `ledger_file`."""
+    return _place(RUNS, notify, move)
 
 
-def _place(name: str, tell: Callable[[str], None], move: bool) -> Path:
+def _place(name: str, notify: Callable[[str], None], move: bool) -> Path:
     new, old = state_dir() / name, config_dir() / name
     if new == old or os.path.lexists(new) or not os.path.lexists(old):
         return new
     if not move:
         return old
-    from token_budget.moving import move_state  # needed once in a user's life
+    from token_budget.moving import move_state  # needed once per user
 
-    return move_state(old, new, tell)
+    return move_state(old, new, notify)

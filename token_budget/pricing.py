@@ -14,13 +14,13 @@ from importlib.util import find_spec
 from token_budget.models import MAX_USD, Usage
 
 EXTRA = "the extra cost (pip install 'claude-orchestrator[cost]')"
-UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts of the CLI's own, and rehearsed answers
+UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts that the CLI makes, and simulated answers
 
 _NANO_USD = Decimal("1e-9")
-# own contexts: a caller's precision would decide over digits
+# separate contexts, because a caller's precision would change digits
 _ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation])
 _EXACT = Context(prec=60, traps=[InvalidOperation, Inexact])
-# str() of a small float has an exponent
+# the str() of a small float has an exponent
 _AMOUNT = re.compile(r"\$?\s*((?:(?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?)", re.ASCII | re.IGNORECASE)
 _BRACKETS = re.compile(r"\[[^\]]*\]$")  # `[1m]` asks for a longer context; the price follows from the tokens
 _BEDROCK = re.compile(r"(?:[a-z-]+\.)?anthropic\.claude-", re.IGNORECASE)  # us.anthropic.claude-sonnet-4-5-…-v1:0
@@ -38,8 +38,8 @@ def usd_to_nano(value: float | str | Decimal) -> int:
 def parse_usd(text: str) -> int:
     """Read `5`, `0.25`, `$1.50` or `$2,500` as nano-dollars, exactly.
 
-    Raises ValueError with a reason for anything else, for 0, for more than 1,000,000 USD and for what is finer than
-    a nano-dollar (nine decimals).
+    Raises ValueError with a reason for anything else: also for 0, for more than 1,000,000 USD, and for more than nine
+    decimals.
     """
     found = _AMOUNT.fullmatch(text.strip())
     if found is None:
@@ -65,7 +65,7 @@ def require() -> None:
 
 
 class Prices:
-    """The price lists that genai-prices brings along, never fetched anew; loaded with the first price asked for.
+    """The price lists in the genai-prices package, loaded with the first price; never updated over the network.
 
     `unknown` collects the names of models that have no price. Raises ValueError if the extra is not installed.
     """
@@ -75,7 +75,7 @@ class Prices:
         self.unknown: set[str] = set()
 
     def load(self) -> None:
-        """Load the lists now: that takes a fifth of a second, which a run has before it starts, not in the middle."""
+        """Load the lists now. That takes a fifth of a second, which would hold up a run in progress."""
         import genai_prices  # noqa: F401
 
     def response(
@@ -83,8 +83,8 @@ class Prices:
     ) -> int | None:
         """The price of ONE response in nano-dollars, rounded up; None for a model that has no price.
 
-        `model` is as Claude Code names it; a name of Bedrock's has Bedrock's price, any other Anthropic's.
-        `written_for_1h_tokens` are those of the cache writes that live an hour, the others live five minutes.
+        `model` is Claude Code's name for it. A name from Bedrock has Bedrock's price, any other Anthropic's.
+        `written_for_1h_tokens` of the cache writes live an hour, the others five minutes.
         `at_ms` is when the response was made, in Unix milliseconds, for prices that have changed; None: now.
         """
         if model in UNBILLED_MODELS:
@@ -109,7 +109,7 @@ def _price(provider: str, model: str, usage: Usage, written_for_1h_tokens: int, 
 
     written = usage.cache_creation_input_tokens
     theirs = genai_prices.Usage(
-        # theirs counts cached tokens as input too; its tiers go by this sum
+        # genai-prices counts cached tokens as input too, and selects price tiers by this sum
         input_tokens=usage.input_tokens + written + usage.cache_read_input_tokens,
         output_tokens=usage.output_tokens,
         cache_write_tokens=written,

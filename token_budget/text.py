@@ -1,4 +1,4 @@
-"""Text that must fit a terminal or a table: width, cutting, wrapping, CSV, and characters made harmless. Pure."""
+"""Text that must fit a terminal or a table: width, cutting, wrapping, CSV, harmless characters. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 ELLIPSIS = "…"
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell of a spreadsheet that is a formula may begin with
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # the first characters of a formula in a spreadsheet
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RenderOptions:
 
 
 def printable(text: str) -> str:
-    """The text with everything that could drive a terminal (control characters, bidi marks) shown, not sent."""
+    """The text with escapes for everything that could control a terminal, such as control characters and bidi marks."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -73,9 +73,9 @@ def _cut(text: str, width: int, ellipsis: str) -> tuple[str, int]:
 
 
 def wrap(text: str, width: int, indent: str = "") -> list[str]:
-    """`text` made printable as lines within `width` cells, broken at spaces where words are short enough.
+    """`text` made printable, in lines within `width` cells. Lines break at spaces; only longer words are cut.
 
-    All lines but the first are indented; between words one space is kept.
+    All lines but the first are indented. One space separates words.
     """
     room = max(2, width - len(indent))
     lines: list[str] = []
@@ -100,14 +100,16 @@ def _pieces(text: str, room: int) -> Iterator[str]:
 
 
 def encodable(text: str) -> str:
-    """The text with the halves of surrogate pairs, which no database takes, as escapes."""
+    """The text with escapes for halves of surrogate pairs, which no database accepts."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def csv_line(cells: Iterable[str | int | float | Decimal | None]) -> str:
     """A line of CSV without its end. Text that a spreadsheet would take for a formula gets an apostrophe in front."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow(map(_cell, cells))  # what is in its end is quoted in cells
+    csv.writer(line, lineterminator="\r\n").writerow(
+        map(_cell, cells)
+    )  # the writer quotes every cell that contains a part of the line end
     return line.getvalue().removesuffix("\r\n")
 
 
@@ -120,18 +122,18 @@ def _cell(cell: str | int | float | Decimal | None) -> str | int | float | None:
 NANO = 1_000_000_000  # nano-dollars in a dollar
 
 
-def format_usd(nano: int) -> str:
+def format_usd(nano_usd: int) -> str:
     """Nano-dollars as text: `$1.23`, `$1,234.50`, and `$0.0042` where cents would hide it."""
-    if 0 < abs(nano) < NANO // 10:
-        return f"${nano / NANO:.4f}"
-    return f"${nano / NANO:,.2f}"
+    if 0 < abs(nano_usd) < NANO // 10:
+        return f"${nano_usd / NANO:.4f}"
+    return f"${nano_usd / NANO:,.2f}"
 
 
-def decimal_usd(nano: int) -> str:
+def decimal_usd(nano_usd: int) -> str:
     """Nano-dollars as an exact decimal string of dollars: `2.5`, `0.000000001`."""
-    whole, fraction = divmod(abs(nano), NANO)
+    whole, fraction = divmod(abs(nano_usd), NANO)
     digits = f"{fraction:09}".rstrip("0")
-    return f"{'-' if nano < 0 else ''}{whole}" + (f".{digits}" if digits else "")
+    return f"{'-' if nano_usd < 0 else ''}{whole}" + (f".{digits}" if digits else "")
 
 
 def format_tokens(tokens: int) -> str:

@@ -25,8 +25,8 @@ def render_progress_bar(
 ) -> str:
     """A bar of `width` cells with its percentage, e.g. `[████████████░░░░░░░░] 60%`.
 
-    The percentage is cut to a whole number, so 100% is never shown before it is reached; it goes above 100
-    when more than `total` is used, the bar does not. No positive `total` gives an empty bar and 0%.
+    The percentage is rounded down, so 100% is never shown too early. If more than `total` is used, the percentage
+    exceeds 100 and the bar is full. A `total` that is not positive gives an empty bar and 0%.
     """
     percentage = used / total * 100 if total > 0 else 0.0
     filled = min(width, max(0, used * width // total)) if total > 0 else 0
@@ -67,7 +67,7 @@ def boxed(lines: list[str], *, inner: int, ascii_only: bool = False) -> list[str
 
 
 def _rows(budgets: Iterable[Budget], label_width: int, inner: int, *, color: bool, ascii_only: bool) -> list[str]:
-    """One line for each budget, `inner` cells wide, with the bars below each other."""
+    """One line for each budget, `inner` cells wide, with aligned bars."""
     budgets = list(budgets)
     ellipsis = "..." if ascii_only else ELLIPSIS
     tails = [_figures(budget) for budget in budgets]
@@ -92,7 +92,7 @@ def _rows(budgets: Iterable[Budget], label_width: int, inner: int, *, color: boo
 
 
 def _figures(budget: Budget) -> str:
-    """What stands behind a bar, e.g. `90% 900/1.0K (Warning!)`; for a command the warning follows the percentage."""
+    """The text behind a bar, e.g. `90% 900/1.0K (Warning!)`; for a command the warning follows the percentage."""
     warning = " (Warning!)" if budget.percentage >= 90 else ""
     show = format_usd if budget.unit is Unit.USD else format_tokens
     figures = f" {show(budget.used)}/{show(budget.limit)}"

@@ -1,4 +1,4 @@
-"""Windows of time that a limit across runs is for: a day, a week, a month, in the user's own time. Pure."""
+"""The time windows of limits across runs: a day, a week, a month, in local time. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Window(StrEnum):
-    """How long a limit across runs is for."""
+    """The period of a limit across runs."""
 
     DAILY = "daily"
     WEEKLY = "weekly"
@@ -15,7 +15,7 @@ class Window(StrEnum):
 
 
 def start_of(window: Window, now: datetime) -> datetime:
-    """The moment at which the window that `now` (local time) is in began: midnight, Monday's, or the first's."""
+    """When the window around `now` (local time) began: at midnight of the day, of Monday, or of the first."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if window is Window.DAILY:
         return midnight
@@ -25,7 +25,7 @@ def start_of(window: Window, now: datetime) -> datetime:
 
 
 def end_of(window: Window, now: datetime) -> datetime:
-    """The moment at which the window that `now` (local time) is in ends and the next begins."""
+    """When the window around `now` (local time) ends and the next one begins."""
     start = start_of(window, now)
     if window is Window.MONTHLY:
         return (start + timedelta(days=32)).replace(day=1)
@@ -41,5 +41,5 @@ def name_of(window: Window, now: datetime) -> str:
 
 
 def to_ms(moment: datetime) -> int:
-    """Milliseconds since 1970 in UTC; a moment without a zone is in the machine's own."""
+    """Milliseconds since 1970 in UTC; a moment without a zone is in local time."""
     return round(moment.timestamp() * 1000)

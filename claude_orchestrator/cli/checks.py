@@ -73,14 +73,14 @@ def doubts(plan: Plan, config: Config, environ: Mapping[str, str]) -> Iterator[s
 
 
 def check_output_dir(path: Path) -> None:
-    """Refuse a folder that could not be made or written to; makes nothing."""
+    """Refuse a folder that cannot be created or written to. Creates nothing."""
     fault = fault_of_place(path)
     if fault is not None:
         raise UserError(f"--output-dir: {path}: cannot be written: {fault}")
 
 
 def fault_of_place(path: Path) -> str | None:
-    """Why nothing could be made in or at that path; None where it could. Makes nothing."""
+    """Why nothing can be created in or at that path; None if it can. Creates nothing."""
     existing = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
     if not os.path.isdir(existing):
         return f"{existing} is not a folder"
@@ -88,7 +88,7 @@ def fault_of_place(path: Path) -> str | None:
 
 
 def check_writable(option: str, path: Path) -> None:
-    """Refuse a file that could not be written at the end of the run; tried now, by writing beside it."""
+    """Refuse a file that cannot be written at the end of the run. This tries it now, by writing beside it."""
     import tempfile
 
     try:

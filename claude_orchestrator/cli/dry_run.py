@@ -14,7 +14,7 @@ from token_budget.models import Action, Hold, Unit
 from token_budget.text import RenderOptions, format_usd, printable
 from token_budget.visualization import render_budget_panel
 
-_SAID = {
+_ADMISSION = {
     Action.ALLOW: "would start",
     Action.WARN: "would start with a warning",
     Action.WAIT: "would wait",
@@ -46,7 +46,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
     holds: list[Hold] = []
     for spec, ended in instances:
         if ended is not None:
-            lines += ["", f"{spec.index + 1}. {spec.name}: had {ended}, is not run again"]
+            lines += ["", f"{spec.index + 1}. {spec.name}: {ended} in an earlier run, is not run again"]
         else:
             lines += ["", *_instance(spec, manager, holds)]
     for hold in holds:
@@ -56,7 +56,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
         f"Meter: {_meter(meter, manager)}",
         *_chances([spec for spec, ended in instances if ended is None], manager),
     ]
-    lines += ["", "Settings (value, where it came from):", *_settings(settings)]
+    lines += ["", "Settings (value and origin):", *_settings(settings)]
     lines = [printable(line) for line in lines]
     if options.visuals:
         width = min(options.width, 77)
@@ -67,18 +67,18 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
 
 def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
     if meter.kind == "stream":
-        return f"stream ({meter.reason}): a budget can be passed by what the responses in progress still spend"
+        return f"stream ({meter.reason}): responses in progress can still pass a budget"
     if manager.enforcement_mode != "block":
         return "api: each response is counted as it passes; warn mode delays and alters nothing"
     return (
-        "api: a request goes only when what it can cost at most (its input, and max_tokens, which is lowered where "
-        "the budget has less) is free on every budget; it waits for what others hold, and is refused when a budget "
-        "is spent"
+        "api: a request is sent only when every budget has room for the most that it can cost (its input, and "
+        "max_tokens, which is lowered if a budget has less); it waits for what others hold, and is refused when a "
+        "budget is spent"
     )
 
 
 def _chances(to_run: Sequence[LaunchSpec], manager: TokenBudgetManager) -> list[str]:
-    """How likely the whole plan fits each budget, where that is known."""
+    """The chance that the whole plan fits each budget, as far as it is known."""
     lines = []
     for budget in manager.budgets:
         drawing = [spec for spec in to_run if budget in manager.budgets_for(spec.base_command, spec.name)]
@@ -91,7 +91,7 @@ def _chances(to_run: Sequence[LaunchSpec], manager: TokenBudgetManager) -> list[
         chance = chance_that_sum_is_under(forecasts, budget.limit - budget.used - budget.held_elsewhere)
         if chance is not None:
             limit = budget.unit.show(budget.limit)
-            lines.append(f"Chance that all of it fits the {budget.label} budget ({limit}): {chance:.0%}")
+            lines.append(f"Chance that the plan fits the {budget.label} budget ({limit}): {chance:.0%}")
     return lines
 
 
@@ -117,7 +117,7 @@ def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) 
         if unit in spec.forecasts:
             lines.append(f"   {title}  {spec.forecasts[unit].describe(unit)}")
     reason = f" ({decision.reason})" if decision.reason else ""
-    lines.append(f"   admission: {_SAID[decision.action]}{reason}")
+    lines.append(f"   admission: {_ADMISSION[decision.action]}{reason}")
     return lines
 
 

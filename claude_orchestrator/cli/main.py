@@ -38,7 +38,7 @@ FROM_PROMPT, FROM_NOWHERE = "PROMPT", "built-in default"  # a config's source wh
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Everything that was asked for, read and checked by itself; nothing of the machine has been asked yet."""
+    """Everything that the user asked for, read and checked, but not yet compared with this machine."""
 
     options: Options
     earlier: EarlierRun | None
@@ -52,13 +52,13 @@ class Loaded:
 
     @property
     def only_shows(self) -> bool:
-        """Whether nothing is planned: commands are listed or shown."""
+        """Whether commands are only listed or shown."""
         return bool(self.options["list_commands"] or self.options["inspect_command"])
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a run would do, and with what: the claude, the prices, the ledger."""
+    """What a run would do, and what it uses: the claude, the prices, the ledger."""
 
     plan: Plan
     claude: str
@@ -129,15 +129,15 @@ def _given_before(earlier: EarlierRun | None) -> dict[str, Given]:
 
 
 def _as_before(options: Options, history: JournalHistory) -> Options:
-    """The options of a resumed run: what is not given now is as it was given then."""
+    """The options of a resumed run: those that are not given now are as they were given then."""
     header = history.header
     if "rehearse" in options.given and options["rehearse"] is not header["rehearsal"]:
         was = "a rehearsal" if header["rehearsal"] else "no rehearsal"
-        raise UserError(f"--resume: run {header['run']} was {was}, which cannot change: leave out --rehearse")
+        raise UserError(f"--resume: run {header['run']} was {was}, and that cannot change: leave out --rehearse")
     if header["source"] != FROM_PROMPT and options.prompt is not None:
         raise UserError("--resume: that run was not started with a PROMPT: leave it out")
     if header["source"] == FROM_PROMPT and options.prompt is None:
-        raise UserError("--resume: that run was started with a PROMPT, which is not kept: give it again")
+        raise UserError("--resume: that run was started with a PROMPT, which is not stored: give it again")
     return options.with_earlier(
         {
             "workspace": Path(header["workspace"]),
@@ -191,7 +191,7 @@ def _config(options: Options, workspace: Path) -> Config:
 
 
 def plan(loaded: Loaded, terminal: Terminal) -> Planned:
-    """Work out what would be launched. Raises UserError."""
+    """Plan what would be launched. Raises UserError."""
     from claude_orchestrator.claude import versions
     from claude_orchestrator.config.plan import make_plan
     from claude_orchestrator.run import run_inputs
@@ -208,7 +208,7 @@ def plan(loaded: Loaded, terminal: Terminal) -> Planned:
 
 
 def _ledger(options: Options, settings: Settings, terminal: Terminal) -> LedgerStore | None:
-    """The ledger; a rehearsal has one only where an option names it, a dry run makes none."""
+    """The ledger. A rehearsal has one only if an option names it; a dry run creates none."""
     from claude_orchestrator.run import run_inputs
 
     named, windows = _ledger_option(options), run_inputs.windows_of(settings)
@@ -241,7 +241,7 @@ def _ledger_option(options: Options) -> str | None:
 
 
 def check(loaded: Loaded, planned: Planned) -> Checked:
-    """Refuse what could not work, with UserError; collect what deserves a warning."""
+    """Refuse what cannot work, with UserError; collect what deserves a warning."""
     from claude_orchestrator.claude import versions
     from claude_orchestrator.cli import checks
     from claude_orchestrator.gateway.choice import choose_meter
@@ -258,7 +258,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     doubts = () if options["rehearse"] else checks.doubts(planned.plan, loaded.config, os.environ)
     warnings = [*planned.plan.warnings, *([lacks] if lacks else []), *doubts]
     if settings.in_money and planned.prices is None:
-        warnings.append(f"budgets in money without {EXTRA}: what claude states no cost of has none")
+        warnings.append(f"budgets in money without {EXTRA}: what claude states no cost for is not counted")
     return Checked(meter, warnings, private=lacks is None)
 
 
@@ -277,7 +277,7 @@ def show_commands(loaded: Loaded, planned: Planned, terminal: Terminal) -> int:
 
 
 def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal) -> int:
-    """Print what would be done."""
+    """Print what a run would do."""
     from claude_orchestrator.cli.commands_view import warn_of_unknown
     from claude_orchestrator.cli.dry_run import DryRun, describe
     from claude_orchestrator.config.plan import make_manager
@@ -329,7 +329,7 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
 
 
 def _header(loaded: Loaded, claude: str) -> dict[str, Any]:
-    """What a journal keeps of how its run was started: enough to continue it, without prompts and environments."""
+    """What a journal stores about the start of its run: enough to continue it, without prompts and environments."""
     options, source = loaded.options, loaded.config.source
     ledger = options["ledger"]
     return {
@@ -351,7 +351,7 @@ command = make_command(run)
 
 
 def _open_standard_streams() -> None:
-    """Where the shell has closed one (`>&-`), no other file may get its number."""
+    """Open those that the shell has closed (`>&-`), so that no other file gets their numbers."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             fd = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
@@ -359,7 +359,7 @@ def _open_standard_streams() -> None:
 
 
 def _script(argv0: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The name that this program was called by, and the variable by which a shell asks that name for completion."""
+    """The name that this program was called by, and the variable with which a shell asks that name for completion."""
     name = Path(argv0).name.removesuffix(".exe")
     name = PROGRAM if name in ("", "-c", "-m", "__main__.py") else name
     variables = {

@@ -1,4 +1,4 @@
-"""The click command, made from the table of settings, and what was given with it."""
+"""The click command, built from the table of settings, and the values that the user gave."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ _EPILOG = (
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the program was asked. `values` has every option that is no setting of the run, by its parameter's name,
-    with defaults; `given` has everything that was typed, as it was typed, settings of the run too."""
+    """The program's options, by their parameters' names.
+
+    `values` has every option that is no setting of the run, with defaults. `given` has every option that the user
+    gave, as it was typed.
+    """
 
     prompt: str | None
     values: Mapping[str, Any]
@@ -54,7 +57,7 @@ class Options:
         return {OPTIONS[param].name: given for param, given in self.given.items() if OPTIONS[param].run}
 
     def with_earlier(self, earlier: Mapping[str, Any]) -> Options:
-        """The same, where what was not given now is as it was given to an earlier run."""
+        """The same options; those that are not given now are as they were given to an earlier run."""
         kept = {param: value for param, value in earlier.items() if param not in self.given}
         return Options(self.prompt, {**self.values, **kept}, self.given)
 
@@ -75,7 +78,7 @@ class _Command(click.Command):
 
 
 def make_command(run: Callable[[Options], int]) -> click.Command:
-    """The command that reads its options and calls `run` with them, which returns the exit code."""
+    """The command: it reads its options and calls `run`, which returns the exit code."""
 
     @click.pass_context
     def call(ctx: click.Context, /, prompt: str | None, **params: Any) -> int:

@@ -1,4 +1,4 @@
-"""A config: its instances, its budgets, how a rehearsal behaves. Checked whole; every fault is reported at once."""
+"""A config: its instances, its budgets, how a rehearsal behaves. A check reports every fault at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from token_budget.fields import BadValue, Kind, expected, show_json
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """How a simulated instance behaves; None: worked out from the instance's `max_tokens_per_command`."""
+    """How a simulated instance behaves. None is derived from the instance's `max_tokens_per_command`."""
 
     turns: int | None = None
     tokens: int | None = None
@@ -54,7 +54,7 @@ class InstanceConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole config: where it comes from, its instances, what its `budget` object sets, and what deserves a warning.
+    """A config: its source, its instances, what its `budget` object sets, and what deserves a warning.
 
     `budget` has the names of Settings; limits by command are objects.
     """
@@ -84,7 +84,7 @@ def parse_config(data: object, source: str) -> Config:
         raise UserError(*(f"{source}: {path.lstrip('.') + ': ' if path else ''}{why}" for path, why in faults))
     assert isinstance(data, dict)
     both = [
-        f"{source}: instances[{index}]: both command and prompt: the command counts"
+        f"{source}: instances[{index}]: it has both command and prompt: the command is used"
         for index, entry in enumerate(data["instances"])
         if entry.get("command") is not None and entry.get("prompt") is not None
     ]
@@ -92,7 +92,7 @@ def parse_config(data: object, source: str) -> Config:
 
 
 def unnamed(command: str) -> str:
-    """What an instance without a name is called: its base command, or `prompt`."""
+    """The name of an instance that has none: its base command, or `prompt`."""
     return (command_word(command) or "prompt")[:60]
 
 
@@ -127,7 +127,7 @@ def _read_instance(value: object) -> dict[str, Any]:
     except BadValue as error:
         faults = error.faults
     if isinstance(value, dict) and value.get("command") is None and value.get("prompt") is None:
-        faults += (("", "neither command nor prompt: one of them is needed"),)
+        faults += (("", "it has neither command nor prompt: add one of them"),)
     if faults:
         raise BadValue(*faults)
     values.pop("output_format", None)
@@ -166,7 +166,7 @@ def _duplicate_names(entries: list[object]) -> list[tuple[str, str]]:
 
 
 def _free_name(command: str, taken: set[str]) -> str:
-    """A name for an instance that has none, numbered where it is taken: not the prompt, for names are shown."""
+    """A name for an instance that has none, with a number if it is taken. Names are shown, so prompts are not used."""
     base = unnamed(command)
     name, number = base, 1
     while name in taken:

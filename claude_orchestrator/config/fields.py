@@ -1,4 +1,4 @@
-"""The one table of settings: what each is called, what it may be, its default, its help and where it may be given.
+"""The one table of settings: each one's name, kind, default and help, and the places that may give it.
 
 The options and their help, the readers of the config and its schema, the dry run's list and docs/options.md come from
 this table. What a budget profile may hold is declared in `token_budget.fields` and gets its option here.
@@ -53,9 +53,9 @@ COMMANDS = "Commands of the workspace"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. `name` is what code calls it; the other names are empty where it cannot be given in that place.
+    """One setting. `name` is its name in code; each other name is empty if that place cannot give the setting.
 
-    `run`: it is a part of Settings, so a journal keeps it. `aliases` are older names of the option and of its keys.
+    `run`: it is a part of Settings, so journals store it. `aliases` are older names of the option and of its keys.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Setting:
 
     @property
     def shown_default(self) -> str:
-        """The default as help and documentation show it; nothing where there is none."""
+        """The default as help and documentation show it; empty if there is none."""
         if self.default_text or self.default is None or self.default is False:
             return self.default_text
         return f"{self.default:g}" if isinstance(self.default, float) else self.kind.show(self.default)
@@ -94,7 +94,7 @@ _PROFILE = {field.key: field for field in PROFILE_FIELDS}
 
 
 def _budget(key: str, group: str, metavar: str, *, option: str = "", name: str = "") -> Setting:
-    """The option of a setting that profiles may hold, too."""
+    """The option of a setting that profiles may hold too."""
     field = _PROFILE[key]
     option = option or key.replace("_", "-")
     return Setting(
@@ -111,7 +111,7 @@ def _budget(key: str, group: str, metavar: str, *, option: str = "", name: str =
 
 
 def _only_option(option: str, kind: Kind, text: str, group: str, metavar: str = "", **rest: Any) -> Setting:
-    """An option of one invocation: no journal keeps it as a setting of the run."""
+    """An option of one invocation: journals do not store it as a setting of the run."""
     return Setting(option.replace("-", "_"), kind, text, option=option, group=group, metavar=metavar, run=False, **rest)
 
 
@@ -126,13 +126,13 @@ def _any_case(kind: Kind) -> Kind:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    _only_option("config", FILE, f"JSON config; else {CONFIG_NAME} of the workspace.", WHAT, "FILE"),
+    _only_option("config", FILE, f"JSON config. Without it: {CONFIG_NAME} of the workspace.", WHAT, "FILE"),
     _only_option(
         "workspace", FILE, "The folder that instances run in.", WHAT, "DIR", default=Path(), default_text="here"
     ),
-    _only_option("resume", RAW, "Continue an earlier run: what has completed is not run again.", WHAT, "RUN_ID|last"),
+    _only_option("resume", RAW, "Continue an earlier run; completed instances are not run again.", WHAT, "RUN_ID|last"),
     _only_option("rehearse", FLAG, "Run with simulated instances: this costs nothing and needs no claude.", WHAT),
-    _only_option("dry-run", FLAG, "Check everything, show what would be done, launch nothing.", WHAT),
+    _only_option("dry-run", FLAG, "Check everything, show what a run would do, launch nothing.", WHAT),
     _only_option("start-at", RAW, "Wait until then: 30m, 2h, 14:30, 1am.", WHAT, "WHEN"),
     _budget("overall_budget", BUDGETS, "TOKENS", option="overall-token-budget"),
     _budget("command_budgets", BUDGETS, "/CMD=TOKENS", option="command-budget", name="command_budgets"),
@@ -150,7 +150,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "meter",
         choice(*METERS),
-        "Count at the API's connection, which makes a budget a hard cap, or from streams.",
+        "How to count: on the connection to the API, which makes budgets hard caps, or from claude's output streams.",
         "auto",
         option="meter",
         group=BUDGETS,
@@ -158,7 +158,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "hold_policy",
         choice(*HOLD_POLICIES),
-        "How holds change while instances run: pool lets them grow into room that others leave, fair shares it.",
+        "How holds change while instances run: pool lets a hold grow into free room, fair shares the room equally.",
         "pool",
         option="hold-policy",
         group=BUDGETS,
@@ -174,7 +174,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "stop_at_rate_limit",
         PERCENT,
-        "Stop when this part of a subscription's rate limit is used.",
+        "Stop when a rate limit of the subscription is used up to this percentage.",
         option="stop-at-rate-limit",
         group=MONEY,
         metavar="PERCENT",
@@ -182,7 +182,7 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option(
         "ledger",
         RAW,
-        "The file that records use across runs.",
+        "The file that records the usage of all runs.",
         ACROSS,
         "FILE|off",
         default_text="in the user's state directory",
@@ -191,8 +191,10 @@ SETTINGS: tuple[Setting, ...] = (
     _budget("weekly_token_budget", ACROSS, "TOKENS"),
     _budget("monthly_token_budget", ACROSS, "TOKENS"),
     _budget("alert_at", ACROSS, "PERCENT,…|off"),
-    _only_option("alert-command", RAW, "A command that gets each alert as JSON; no shell is used.", ACROSS, "CMD"),
-    _only_option("alert-webhook", RAW, "An address that each alert is POSTed to as JSON.", ACROSS, "URL"),
+    _only_option(
+        "alert-command", RAW, "A command that receives each alert as JSON. It runs without a shell.", ACROSS, "CMD"
+    ),
+    _only_option("alert-webhook", RAW, "A URL that receives each alert as JSON by POST.", ACROSS, "URL"),
     Setting(
         "max_parallel",
         whole_number(1, 10**6),
@@ -231,7 +233,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "grace_s",
         DELAY,
-        "Time that an instance has to end before it is killed.",
+        "How long an instance may take to end before it is killed.",
         5.0,
         option="grace",
         group=HOW,
@@ -241,7 +243,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "retries",
         whole_number(0, MAX_RETRIES),
-        "More attempts after a failure that may pass, such as an overloaded API or a lost connection.",
+        "How often to retry after a temporary failure, such as an overloaded API or a lost connection.",
         0,
         option="retries",
         group=HOW,
@@ -277,7 +279,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "status_report_interval_s",
         DELAY,
-        "Time between status reports; 0 for none.",
+        "Time between status reports; 0 turns them off.",
         30.0,
         option="status-report-interval",
         group=OUTPUT,
@@ -290,13 +292,13 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option(
         "output-dir",
         FILE,
-        "Folder for run folders with the raw stream logs.",
+        "The directory for run directories, which hold journals and raw stream logs.",
         OUTPUT,
         "DIR",
         default_text="in the user's state directory",
     ),
-    _only_option("list-commands", FLAG, "List slash commands and skills, then stop.", COMMANDS),
-    _only_option("inspect-command", RAW, "Show one of them, then stop.", COMMANDS, "NAME"),
+    _only_option("list-commands", FLAG, "List slash commands and skills, then exit.", COMMANDS),
+    _only_option("inspect-command", RAW, "Show one of them, then exit.", COMMANDS, "NAME"),
 )
 
 
@@ -309,30 +311,30 @@ REHEARSAL = (
     _key("turns", TOKENS, "How many API responses it takes."),
     _key("tokens", TOKENS, "How many tokens it uses in all."),
     _key("seconds", DURATION, "How long it takes."),
-    _key("seed", INTEGER, "The same seed gives the same run."),
+    _key("seed", INTEGER, "A seed; the same one gives the same run."),
 )
-_COMMAND = _key("command", WORDS, "What it is asked: a slash command with arguments, or a plain prompt.")
+_COMMAND = _key("command", WORDS, "A slash command with arguments, or a plain prompt.")
 INSTANCE: tuple[Setting, ...] = (
     *(setting for setting in SETTINGS if setting.name == "name"),
     _COMMAND,
-    _key("prompt", WORDS, "The same, for plain prompts; `command` counts where both are given."),
-    _key("description", TEXT, "For people."),
+    _key("prompt", WORDS, "Another name for `command`, which wins if both are given."),
+    _key("description", TEXT, "A description for people."),
     _key("allowed_tools", list_of(TOOL), "Tools that need no permission, e.g. Bash(git log:*)."),
-    _key("disallowed_tools", list_of(TOOL), "Tools that Claude is not offered."),
+    _key("disallowed_tools", list_of(TOOL), "Tools that Claude may not use."),
     *(setting for setting in SETTINGS if setting.instance and setting.name != "name"),
-    _key("pre_commands", list_of(WORDS), "Turns before the command, in the same session."),
+    _key("pre_commands", list_of(WORDS), "Prompts to send before the command, in the same session."),
     _key(
         "max_tokens_per_command",
         TOKENS,
-        "The tokens that it may need: held for it at launch, and its own budget unless another names it or its "
-        "command.",
+        "The tokens that the instance may need. They are held at its launch, and are its budget unless another one "
+        "names the instance or its command.",
     ),
     _key("cwd", LINE, "The folder that it runs in, relative to the workspace."),
     _key("env", ENV, "Environment variables, added to the orchestrator's own."),
     _key("append_system_prompt", TEXT, "Text added to Claude's system prompt."),
     _key("mcp_config", MCP, "MCP servers: a file, files, or the object itself."),
-    _key("worktree", WORKTREE, "Run in a git worktree of its own: true, or its name."),
-    _key("extra_args", EXTRA_ARGS, "Further arguments for claude, as they are."),
+    _key("worktree", WORKTREE, "Run in a separate git worktree: true, or its name."),
+    _key("extra_args", EXTRA_ARGS, "Further arguments for claude, passed unchanged."),
     _key("output_format", choice("stream-json"), "Accepted for older configs; always stream-json."),
 )
 

@@ -1,4 +1,4 @@
-"""The kinds of values of settings that are no budgets: switches, durations, lines of text, lists, objects. Pure."""
+"""The kinds of values that are no budgets: switches, durations, lines of text, lists, objects. Pure."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _read_text(value: object) -> str:
     if not isinstance(value, str):
         raise expected("a string", value)
     if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
-        raise BadValue(("", f"a NUL or half a surrogate pair cannot be passed on, got {show_json(value)}"))
+        raise BadValue(("", f"a NUL or half a surrogate pair cannot be passed to claude, got {show_json(value)}"))
     return value
 
 
@@ -144,7 +144,7 @@ def _read_file(value: object) -> Path:
     return Path(value)
 
 
-RAW = Kind(lambda value: value, {"type": "string"})  # what its own step reads and checks
+RAW = Kind(lambda value: value, {"type": "string"})  # a later step reads and checks it
 FILE = Kind(_read_file, {"type": "string", "minLength": 1})
 TOOL = Kind(_read_tool, {"type": "string", "pattern": r"^\s*[^\s(,][^(]*(\(.*[^\s()].*\).*)?$"})
 SESSION = Kind(_read_session, {"type": "string", "pattern": _UUID})
@@ -153,7 +153,7 @@ SESSION = Kind(_read_session, {"type": "string", "pattern": _UUID})
 
 
 def list_of(element: Kind) -> Kind:
-    """A list, every item of which is of one kind."""
+    """A list whose items are of one kind."""
 
     def read(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list):
@@ -177,7 +177,7 @@ def collect(parts: Iterable[tuple[str, object, Kind]]) -> tuple[Any, ...]:
 
 
 def read_object(value: object, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """The values of an object's keys that are there and not null. Raises BadValue with every fault.
+    """The values of an object's keys, without those that are null. Raises BadValue with every fault.
 
     An unknown key is a fault that names the nearest known one.
     """

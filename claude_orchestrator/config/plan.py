@@ -36,8 +36,8 @@ CONTINUE_PROMPT = "You were interrupted. Continue where you left off."
 class LaunchSpec:
     """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session.
 
-    `private` are options whose texts are to go by file: everybody on the machine can read a process's arguments.
-    `resumed`: an earlier attempt had this session, in which the first `turns_before` turns are done.
+    `private` has the options that are passed in files, because everybody on the machine can read a process's arguments.
+    `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done.
     """
 
     index: int
@@ -92,7 +92,7 @@ def make_plan(
     claude_bin: str,
     forecast: ForecastFn = lambda base_command, instance, model, unit: None,
 ) -> Plan:
-    """The plan for a config: every instance's launch and every budget, with warnings for what matches nothing."""
+    """The plan for a config: every instance's launch, every budget, and warnings of budgets that match nothing."""
     planner = _Planner(config.rehearsal, settings, workspace, claude_bin, forecast)
     specs = tuple(planner.spec(index, instance) for index, instance in enumerate(config.instances))
     explicit, warnings = _explicit_budgets(settings.command_budgets, specs)

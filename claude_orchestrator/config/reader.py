@@ -1,4 +1,4 @@
-"""Reads a config file: JSON with its duplicate keys, and where each fault is."""
+"""Reads a config file: its JSON, its duplicate keys, and the place of each fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_CONFIG_BYTES = 16 * 1024 * 1024
 
 
 class _DuplicateKey(dict[str, Any]):
-    """An object in which a key stands twice."""
+    """An object that has a key twice."""
 
     key = ""
 
@@ -30,7 +30,7 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def read_config_file(path: Path) -> object:
-    """The JSON of a config file, unchecked. Raises UserError with what is wrong with the file."""
+    """The JSON of a config file, unchecked. Raises UserError with the fault of the file."""
     try:
         raw = read_bytes(path, MAX_CONFIG_BYTES)
     except OSError as error:
@@ -44,12 +44,12 @@ def read_config_file(path: Path) -> object:
 
 
 def duplicate_keys(data: object) -> Iterator[tuple[str, str]]:
-    """Every object in which a key stands twice, as its path and the fault."""
+    """The path and the fault of every object that has a key twice."""
     waiting: list[tuple[str, object]] = [("", data)]
     while waiting:
         path, value = waiting.pop()
         if isinstance(value, _DuplicateKey):
-            yield path, f"the key {show_json(value.key)} stands twice"
+            yield path, f"the key {show_json(value.key)} appears twice"
         if isinstance(value, dict):
             waiting += [(f"{path}.{key}", item) for key, item in value.items()]
         elif isinstance(value, list):

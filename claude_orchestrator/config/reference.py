@@ -15,7 +15,7 @@ from claude_orchestrator.config.config import TOP
 from claude_orchestrator.config.fields import BUDGET, INSTANCE, REHEARSAL, SETTINGS, Setting, by_key
 from claude_orchestrator.config.kinds import FLAG
 
-_REHEARSAL = "How simulated instances behave (--rehearse); that of an instance wins over that of the config."
+_REHEARSAL = "How simulated instances behave (--rehearse). An instance's own values win over the config's."
 _COMMENTS: dict[str, object] = {"^//": {}}
 _BRANCHES = [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("command", "prompt")]
 
@@ -83,7 +83,7 @@ This page is generated from `claude_orchestrator/config/fields.py`.
 
 You can give most settings in several places. An option of the command line wins over the environment, the environment
 over a [budget profile](profiles.md), a profile over the config file, and the config file over the default.
-`claude-orchestrator --dry-run` shows every value and the place that it came from.
+`claude-orchestrator --dry-run` shows every value and its origin.
 
 The environment variable of an option is `CLAUDE_ORCHESTRATOR_` and the option's name in capitals:
 `CLAUDE_ORCHESTRATOR_MAX_PARALLEL=4` gives `--max-parallel`.
@@ -138,7 +138,7 @@ def _row(*cells: str) -> str:
 
 
 def main() -> None:
-    """Print `schema` or `options`, as the argument says."""
+    """Print `schema` or `options`, whichever the argument names."""
     pages = {"schema": lambda: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n", "options": options_page}
     sys.stdout.write(pages[sys.argv[1]]())
 

@@ -26,7 +26,7 @@ def seconds_until(text: str, now: datetime) -> float:
         if at is not None:
             if at <= now:
                 at += timedelta(days=1)
-            return at.timestamp() - now.timestamp()  # by the clock on the wall, also across a change of summer time
+            return at.timestamp() - now.timestamp()  # by the wall clock, also across a change to or from summer time
     raise ValueError(f"expected a span such as 30m or 2h, or a time such as 14:30 or 1am, got {text!r}")
 
 
@@ -35,7 +35,7 @@ def _time_of_day(
 ) -> datetime | None:
     hour = int(hour_text)
     if half is None and minute is None:
-        return None  # a bare number says nothing
+        return None  # a bare number is ambiguous
     if half is not None:
         if not 1 <= hour <= 12:
             return None

@@ -19,9 +19,9 @@ _D: Mapping[str, Any] = DEFAULTS
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is done with, typed; `config.fields` declares each. Costs are in nano-dollars.
+    """The settings of a run, typed; `config.fields` declares each. Costs are in nano-dollars.
 
-    `origins` names where each value came from; that of a limit by command is under `command_budgets[KEY]`.
+    `origins` has the origin of each value; that of a limit by command is under `command_budgets[KEY]`.
     """
 
     overall_token_budget: int | None = _D["overall_token_budget"]
@@ -73,7 +73,7 @@ class Settings:
 
 
 class _Merged:
-    """Values by name, the later over the earlier; limits by command are merged key by key."""
+    """Values by name. Later ones replace earlier ones; limits by command are merged key by key."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Alerting:
-    """Publishes each alert once, whichever orchestrator notices it first."""
+    """Publishes each alert once among all orchestrators."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Alerting:
         self._book = AlertBook(settings.alert_at, sent, self._new_keys.append)
 
     async def raise_due(self) -> None:
-        """Publish the alerts that are due and that no other process has sent."""
+        """Publish the due alerts that no other process has sent."""
         now = self._now()
         found = self._book.due(self._manager.budgets, self._window_of, self._run_id)
         for budget, expected in self._expected().items() if self._book.thresholds else ():
@@ -65,7 +65,7 @@ class Alerting:
         return name_of(WINDOWS[budget.scope], self._now()) if budget.scope in WINDOWS else f"run {self._run_id}"
 
     def _expected(self) -> Counter[Budget]:
-        """What the instances that draw on each budget will still use by their forecasts, where there are any."""
+        """What the instances that draw on each budget are forecast to use from now on."""
         left: Counter[Budget] = Counter()
         for status in self._instances:
             spec = status.spec
@@ -83,9 +83,9 @@ class Alerting:
 
 
 class AlertDelivery:
-    """An observer that delivers alerts to a command and a webhook; a context, whose end waits a moment for both.
+    """An observer that delivers alerts to a command and a webhook. Leaving its context waits briefly for both.
 
-    Deliveries run in a thread. What fails there is reported with the next event, or at the end.
+    Deliveries run in a thread. A failure is reported with the next event, or at the end.
     """
 
     def __init__(self, command: tuple[str, ...] | None, webhook: str | None, bus: Bus) -> None:

@@ -13,14 +13,14 @@ Sync = Callable[[], Awaitable[None]]
 
 
 class Observer(Protocol):
-    """Receives every event of a run, in order, and returns at once; what takes time it does elsewhere."""
+    """Receives every event of a run, in order. It returns immediately, and does slow work elsewhere."""
 
     def observe(self, event: RunEvent) -> None:
         """Take one event."""
 
 
 class Bus:
-    """Delivers each event before `publish` returns; an event published by an observer comes after the present one."""
+    """Delivers each event before `publish` returns. An event that an observer publishes follows the present one."""
 
     def __init__(self) -> None:
         self._observers: list[tuple[Observer, bool]] = []
@@ -33,8 +33,8 @@ class Bus:
     def attach(self, observer: Observer, *, sync: Sync | None = None, optional: bool = False) -> None:
         """Deliver every later event to the observer.
 
-        `sync` waits until what it has observed outlives the machine. An optional observer that raises is detached,
-        and a message reports it; an error in any other observer is an error of the run.
+        `sync` waits until what it has observed survives a crash of the machine. An optional observer that raises is
+        detached with a warning. An error in any other observer ends the run.
         """
         self._observers.append((observer, optional))
         if sync is not None:
@@ -63,7 +63,7 @@ class Bus:
         self.publish(Message(Level.WARNING, text))
 
     async def sync(self) -> None:
-        """Wait until everything published so far outlives the machine, where an observer promises that."""
+        """Wait until everything published so far survives a crash of the machine, as far as observers promise that."""
         await asyncio.gather(*(sync() for sync in self._syncs))
 
     def _deliver(self, event: RunEvent) -> None:
@@ -77,15 +77,15 @@ class Bus:
                     raise
                 self._observers.remove(entry)
                 name, why = type(observer).__name__, f"{type(error).__name__}: {error}"
-                self._queue.append(Message(Level.WARNING, f"{name} receives no more events, it failed: {why}"))
+                self._queue.append(Message(Level.WARNING, f"{name} receives no more events because it failed: {why}"))
         for subscription in self._subscriptions:
             subscription.put(self._count, event)
 
 
 class Subscription:
-    """Events with their numbers, for a reader slower than the run: when its queue is full, the oldest are dropped.
+    """Numbered events for a reader that may be slower than the run. A full queue drops the oldest events.
 
-    `missed` counts those: the reader then has to start from a snapshot.
+    `missed` counts the dropped events, after which the reader has to start from a snapshot.
     """
 
     def __init__(self, last_number: int, max_events: int, close: Callable[[Subscription], None]) -> None:

@@ -1,4 +1,4 @@
-"""One run from plan to end: everything that it consists of is built here, complete, and set going."""
+"""One run from plan to end. All its parts are built here, complete, and then started."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ KEEP_EVERY_S = 1.0  # ledger and alerts
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What to run and how. `header` is what the journal keeps of how the run was started."""
+    """What to run and how. `header` tells the journal how the run was started."""
 
     plan: Plan
     settings: Settings
@@ -66,7 +66,7 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunPlace:
-    """Where a run keeps its files; `private`: whether claude takes private options by file."""
+    """Where a run keeps its files. `private`: claude can read private options from a file."""
 
     output_dir: Path
     earlier: EarlierRun | None = None
@@ -75,7 +75,7 @@ class RunPlace:
 
 @dataclass(frozen=True, slots=True)
 class Accounting:
-    """The ledger of all runs, prices, and where alerts go besides the messages."""
+    """The ledger of all runs, the prices, and who receives alerts besides the terminal."""
 
     ledger: LedgerStore | None = None
     prices: Prices | None = None
@@ -103,8 +103,8 @@ def run(
 ) -> int:
     """Run a plan, or what is left of an earlier run of it, to its end; returns the exit code.
 
-    `bus` may have observers already; `display` makes one more, from the view of the run. `report` gets the result
-    before the ledger is closed, and decides on the exit code. Raises UserError before anything was launched.
+    `bus` may have observers already. `display` makes another one from the view of the run. `report` receives the result
+    before the ledger is closed, and returns the exit code. Raises UserError before anything was launched.
     """
     use_pidfd_watcher()
     if accounting.prices is not None and request.meter.kind == "api":
@@ -129,7 +129,7 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """A run's directory and journal, what the journal tells of earlier orchestrators, and the number of this one."""
+    """A run's directory and journal, what the journal records of earlier starts, and the number of this start."""
 
     directory: RunDirectory
     journal: Journal
@@ -156,15 +156,15 @@ def _open_files(place: RunPlace, bus: Bus) -> _Files:
 
 
 def _mark(run_id: str, number: int) -> str:
-    """The mark of the processes of a run's first, second … orchestrator."""
+    """The mark that the processes of a run's first, second … start carry."""
     return run_id if number == 1 else f"{run_id}.{number}"
 
 
 def _end_leftovers(run_id: str, number: int, bus: Bus) -> None:
-    """End what an orchestrator left whose guard was killed too: two processes must not use one session."""
+    """End the processes of an orchestrator that was killed with its guard: no two processes may use one session."""
     ended = sum(end_run(_mark(run_id, earlier)) for earlier in range(1, number + 1))  # a damaged line may hide a start
     if ended:
-        bus.warn(f"{ended} processes of the earlier orchestrator were still running: ended")
+        bus.warn(f"{ended} processes of the earlier orchestrator were still running: they were ended")
 
 
 class _Run:
@@ -277,7 +277,7 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def _instances_api(self) -> AsyncIterator[tuple[Launcher, ApiMeter | None]]:
-        """The launcher, and the API gateway if the run counts there; a rehearsal gets a simulated API behind it."""
+        """The launcher, and the API gateway if the run counts there. A rehearsal's gateway calls a simulated API."""
         if self._request.meter.kind != "api":
             yield self._launcher, None
             return
@@ -299,7 +299,7 @@ class _Run:
             await self._interrupts.sleep(min(left_s, 1.0))
 
     async def _keep(self) -> None:
-        """Keep the ledger in step and raise alerts at intervals, until cancelled."""
+        """Update the ledger and raise alerts at intervals, until cancelled."""
         while True:
             await asyncio.sleep(KEEP_EVERY_S)
             await self._ledger.flush(check=True)

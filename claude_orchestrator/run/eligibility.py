@@ -1,4 +1,4 @@
-"""Which instance may be launched now, as far as slots, times and the order of waiting say. Pure."""
+"""Which instance may be launched now, by free slots, times and the order of waiting. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RECHECK_CLOCK_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What eligibility depends on: times in seconds, free slots, and the budgets that earlier ones wait for."""
+    """What eligibility depends on: times in seconds, free slots, and the budgets that earlier instances wait for."""
 
     monotonic: float
     wall: float
@@ -23,18 +23,18 @@ class Moment:
 
 
 class Eligible(NamedTuple):
-    """It may be launched if its budgets allow it."""
+    """The instance may be launched if its budgets allow it."""
 
 
 class NotYet(NamedTuple):
-    """Its time has not come; check again after `pause_s`. `for_all`: no other instance may be launched either."""
+    """Its time has not come: check again after `pause_s`. `for_all`: the same holds for every other instance."""
 
     pause_s: float | None
     for_all: bool = False
 
 
 class Queued(NamedTuple):
-    """An instance that came earlier waits for one of the same budgets."""
+    """An earlier instance waits for one of the same budgets."""
 
     reason: str = "others wait for the same budget"
 
@@ -52,6 +52,6 @@ def eligibility(
         return NotYet(delay_s, for_all=True)
     delay_s = max(status.not_before - moment.monotonic, status.not_before_wall - moment.wall)
     if delay_s > 0:
-        # a machine may sleep in between, so its wall clock is checked from time to time
+        # the machine may sleep meanwhile, so the wall clock is checked at intervals
         return NotYet(min(delay_s, RECHECK_CLOCK_S))
     return Eligible() if moment.reserved.isdisjoint(budgets) else Queued()

@@ -1,4 +1,4 @@
-"""Starts another guard process when somebody has ended it (out of memory, a careless pkill)."""
+"""Starts another guard process if the present one is killed, for instance by pkill or for lack of memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def watch(guard: Guard, bus: Bus) -> None:
     def restart() -> None:
         loop.remove_reader(pipe)
         pipe.close()
-        bus.warn("the guard process was ended by somebody else: starting another")
+        bus.warn("something killed the guard process: starting another one")
         try:
             guard.start()
         except OSError as error:

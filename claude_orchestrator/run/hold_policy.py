@@ -22,8 +22,8 @@ class HoldPolicy:
     def share(self, spec: LaunchSpec, budget: Budget, holders: Sequence[tuple[str, Hold]]) -> int | None:
         """Make room for an instance that would wait: each holder's hold becomes its max-min fair share.
 
-        `holders` are the names and holds of those that run. Returns the tokens that the instance may hold; None if
-        the policy does not share, or its share is too small to start with.
+        `holders` has the names and holds of the running instances. Returns the tokens that the new instance may hold;
+        None if the policy does not share, or if the share is too small to start with.
         """
         if self._policy != "fair" or budget.unit is Unit.USD:
             return None
@@ -43,7 +43,7 @@ class HoldPolicy:
         return own
 
     def grow(self, status: InstanceStatus, hold: Hold) -> None:
-        """Let the hold of an instance that has nearly used it grow, as far as there is room."""
+        """Let an instance's hold grow once it is nearly used, as far as the budgets have room."""
         spec = status.spec
         if not self._context.enforces or self._policy == "off" or status.tally.metered:
             return

@@ -1,4 +1,4 @@
-"""One launched instance: sends its turns, asks for its count, reacts to what it prints, and stops it."""
+"""One launched instance: sends its turns, asks for its usage, reacts to what it prints, and stops it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from token_budget.models import Budget, Hold, Unit
 from token_budget.text import NANO
 
 LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed
-LEAVE_S = 5.0  # for a process that has closed its output
+EXIT_S = 5.0  # for a process that has closed its output
 BACKGROUND_S = 600.0  # how long a finished turn waits for what works in the background
-FOLLOW_UP_S = 2.0  # how long the CLI has to begin its own turn when a background subagent has ended
+FOLLOW_UP_S = 2.0  # the CLI's time to begin its own turn after a background subagent has ended
 LATE_S = 1.0
 LEAST_NANO_USD = 1_000  # a limit below this would round to nothing
 _ANSWER = b'{"type":"control_response"'
@@ -68,7 +68,7 @@ class InstanceRunner:
         try:
             self._begin(running)
             await self._read(running, log)
-            self._call_later("leave", LEAVE_S, running.stop, self._grace_s)
+            self._call_later("exit", EXIT_S, running.stop, self._grace_s)
             exit = await running.wait()
             await self._leave_meter()
         except BaseException:
@@ -85,7 +85,7 @@ class InstanceRunner:
         self._judge(exit)
 
     async def _launch(self) -> Running | None:
-        """Start the process; None if it cannot be started, or its end is decided already."""
+        """Start the process; None if it cannot be started, or if its end is decided already."""
         status, meter = self.status, self._services.meter
         if status.ending:
             return None
@@ -95,7 +95,7 @@ class InstanceRunner:
                 self._metering = Metering(self._context, meter, status, self.hold, self.record, self._refused)
                 spec = self._metering.through(spec)
             return await self._context.launcher.launch(spec)
-        except (OSError, ValueError) as error:  # ValueError: an argument that no system takes
+        except (OSError, ValueError) as error:  # ValueError: an argument that no system accepts
             await self._leave_meter()
             why = (error.strerror if isinstance(error, OSError) else None) or error
             status.cannot_launch(error.errno if isinstance(error, OSError) else None, str(why))
@@ -106,9 +106,9 @@ class InstanceRunner:
         if timeout_s is not None:
             self._call_later("timeout", timeout_s, self.stop, State.TIMED_OUT, f"timed out after {timeout_s:g} s")
         if self.status.tally.resumed:
-            self._poller.ask()  # before the first turn: what earlier processes of this session had counted
+            self._poller.ask()  # before the first turn: learn what earlier processes of this session had counted
         self._send_turn()
-        if self._stop_grace_s is not None:  # a stop that came while the process was being started
+        if self._stop_grace_s is not None:  # a stop arrived while the process was starting
             running.stop(self._stop_grace_s)
         self.stop_if_over()
         self._expect_output(None)
@@ -126,7 +126,7 @@ class InstanceRunner:
             self._bus.publish(Changed())
 
     def _judge(self, exit: Exit) -> None:
-        """The process has ended: decide what became of the instance, and charge what was counted last."""
+        """The process has ended: set the instance's state, and charge the last counts."""
         status = self.status
         for _ in range(exit.dropped_lines):
             status.tally.lost_line()
@@ -182,7 +182,7 @@ class InstanceRunner:
                 pass
 
     def record(self, hold: Hold | None) -> None:
-        """Charge what was counted since the last time to the budgets, then report the limits that this passed."""
+        """Charge the budgets what was counted since the last call, then report the limits that this passed."""
         status = self.status
         delta = status.attempt.costs.take_delta(self._context.settings.token_weights)
         if delta is None:
@@ -195,12 +195,12 @@ class InstanceRunner:
             self._holds.grow(status, hold)
 
     def _ask_for_limits(self) -> None:
-        """Where a subscription's limits are to stop the run, ask at the beginning and the end of a turn too."""
+        """If a rate limit may stop the run, ask for the limits at the start and the end of each turn."""
         if self._context.settings.stop_at_rate_limit is not None:
             self._poller.ask()
 
     def _with_cost_limit(self, spec: LaunchSpec) -> LaunchSpec:
-        """The same instance, with Claude's own limit in money as a second fence."""
+        """The same instance, with Claude's own limit in money as a second safeguard."""
         if not self._context.enforces:
             return spec
         budgets = [budget for budget in self._context.budgets_of(spec) if budget.unit is Unit.USD]
@@ -214,7 +214,7 @@ class InstanceRunner:
             await self._metering.close()
 
     def _refused(self, budget: Budget) -> None:
-        """A request was refused, since its budget is spent: claude ends by itself, or is ended after the grace."""
+        """A request was refused because its budget is spent: claude exits, or is stopped after the grace time."""
         reason = f"stopped by budget: {figures(budget)}"
         if self.status.decide_end(State.STOPPED, reason):
             self._bus.publish(Stopping(self.status.name, State.STOPPED, reason, budget))
@@ -238,16 +238,16 @@ class InstanceRunner:
             self._send_turn()
         elif status.ending or status.attempt.idle:
             self._close_input()
-        elif "follow_up" not in self._timers:  # something works in the background: a server would do so for ever
+        elif "follow_up" not in self._timers:  # something works in the background; a server never ends
             self._call_later("follow_up", BACKGROUND_S, self._close_input)
 
     def _close_after_follow_up(self) -> None:
-        """A background subagent has ended: the CLI now reports it to the model in a turn of its own; wait for that."""
+        """A background subagent has ended. Wait for the turn in which the CLI reports that to the model."""
         if self.status.attempt.idle:
             self._call_later("follow_up", FOLLOW_UP_S, self._turn_ended)
 
     def _close_input(self) -> None:
-        """No further turn comes: the process leaves, or is ended when it has been silent for long."""
+        """Send no further turn: the process exits, or is stopped once it has been silent for too long."""
         if self._running is None:
             return
         status, is_first = self.status, "linger" not in self._timers
@@ -257,7 +257,7 @@ class InstanceRunner:
         self._call_later("linger", LINGER_S, self._running.stop, self._grace_s)
 
     def _deny(self, request: ControlRequest) -> None:
-        """Nobody is there to be asked: deny, so that the instance does not wait for ever."""
+        """Deny the request: nobody can answer it, and the instance would wait for ever."""
         denial = {"behavior": "deny", "message": "Permission denied: this instance runs unattended."}
         response = {"subtype": "success", "request_id": request.request_id, "response": denial}
         if request.subtype != "can_use_tool":
@@ -267,13 +267,13 @@ class InstanceRunner:
     # -- stops --
 
     def _call_later(self, name: str, delay_s: float, call: Callable[..., None], *args: object) -> None:
-        """Set the timer of that name, in place of an earlier one."""
+        """Set the timer of that name; it replaces an earlier one."""
         if name in self._timers:
             self._timers[name].cancel()
         self._timers[name] = asyncio.get_running_loop().call_later(delay_s, call, *args)
 
     def _expect_output(self, batch: Batch | None) -> None:
-        """Restart the idle time, unless the batch holds nothing but answers to the runner's own questions."""
+        """Restart the idle time, unless the batch holds only answers to the runner's own requests."""
         idle_s = self._context.settings.idle_timeout_s
         if idle_s is None or (batch is not None and _only_answers(batch)):
             return
@@ -281,7 +281,9 @@ class InstanceRunner:
         self._call_later("idle", idle_s, self._stalled, idle_s, due)
 
     def _stalled(self, idle_s: float, due: float) -> None:
-        paused = asyncio.get_running_loop().time() - due > LATE_S  # then what it printed has not been read
+        paused = (
+            asyncio.get_running_loop().time() - due > LATE_S
+        )  # the orchestrator was paused, so output may wait to be read
         if paused or (self._metering is not None and self._metering.waits):
             self._expect_output(None)
             return
@@ -289,16 +291,16 @@ class InstanceRunner:
         self.stop(State.TIMED_OUT, f"stalled: nothing printed for {idle_s:g} s")
 
     def stop_if_over(self) -> None:
-        """Stop the instance if a budget that it draws on is spent and there is something left to stop."""
+        """Stop the instance if a budget that it draws on is spent and its work is not done."""
         status = self.status
         budget = self._context.over_budget(status.spec)
         if budget is not None and not status.ending and not status.attempt.work_done:
             self.stop(State.STOPPED, f"stopped by budget: {figures(budget)}", budget=budget)
 
     def stop(self, state: State, reason: str, grace_s: float | None = None, budget: Budget | None = None) -> None:
-        """End the instance by the ladder; the first reason stands, a later call can only hurry.
+        """Stop the instance step by step. The first reason stands; a later call can only shorten the grace time.
 
-        If its work is done, only the process is ended: the instance has completed.
+        If the work is done, only the process is stopped, and the instance has completed.
         """
         if not self.status.attempt.work_done and self.status.decide_end(state, reason):
             self._bus.publish(Stopping(self.status.name, state, reason, budget))

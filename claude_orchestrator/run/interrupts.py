@@ -1,4 +1,4 @@
-"""The signals that stop a run: the first one gracefully, the second one at once."""
+"""The signals that stop a run: the first one gracefully, the second one immediately."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Interrupts:
                 loop.add_signal_handler(number, self._stop, number)
 
     def pass_to(self, on_stop: Callable[[str, bool], None]) -> None:
-        """Pass on every stop, also those that came before."""
+        """Pass on every stop, including those that came before this call."""
         self._on_stop = on_stop
         for reason, at_once in self._stops:
             on_stop(reason, at_once)
@@ -49,7 +49,7 @@ class Interrupts:
         at_once = self.signal is not None
         self.signal = self.signal or number
         self._came.set()
-        how = "at once" if at_once else "gracefully (again: at once)"
+        how = "immediately" if at_once else "gracefully; a second signal stops immediately"
         self._bus.warn(f"{number.name}: stopping {how}")
         stop = f"cancelled by {number.name}", at_once
         self._stops.append(stop)

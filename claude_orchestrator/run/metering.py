@@ -1,4 +1,4 @@
-"""An attempt's side of the API meter: what happens to it as its requests are counted or refused."""
+"""Connects an attempt to the API meter, which counts its requests or refuses them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from token_budget.models import Action, Budget, Hold
 
 
 class Metering:
-    """A MeteredAttempt. `record` charges what was counted, `on_refused` ends an instance whose budget is spent."""
+    """A MeteredAttempt. `record` charges what was counted; `on_refused` stops the instance when its budget is spent."""
 
     def __init__(
         self,
@@ -54,13 +54,13 @@ class Metering:
     # -- MeteredAttempt --
 
     def requested(self) -> None:
-        """From the first request on, each request has a hold of its own."""
+        """Release the hold of the launch: from the first request on, each request has its own hold."""
         if self._launch_hold.remaining:
             self._context.manager.release(self._launch_hold)
             self._meter.recheck()
 
     def used(self, usage: ApiUsage, hold: Hold | None) -> None:
-        """Count what a response has used, and charge it."""
+        """Count and charge what a response has used."""
         self._status.apply(usage)
         if self.price is not None:
             self._status.attempt.costs.price(self.price, usage)
@@ -68,7 +68,7 @@ class Metering:
         self._context.bus.publish(Changed())
 
     def refused(self, budget: Budget) -> None:
-        """End the instance."""
+        """Stop the instance."""
         self._on_refused(budget)
 
     async def reserve(self, hold: Hold) -> bool:

@@ -1,4 +1,4 @@
-"""What one instance needs of the run around it, as small protocols, and the context that carries them."""
+"""What an instance needs from its run, as small protocols, and the context that carries them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Log(Protocol):
         """Append what the instance has written."""
 
     def close(self) -> None:
-        """No more lines come."""
+        """Close the log."""
 
 
 class SharedLimits(Protocol):
@@ -76,7 +76,7 @@ class ApiMeter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The times that a run goes by: monotonic and wall-clock seconds, and a random number from 0 to 1 for jitter."""
+    """A run's clocks: monotonic and wall-clock seconds, and a random number from 0 to 1 for jitter."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
@@ -85,11 +85,13 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What instances use beside their budgets.
+    """What instances use besides their budgets.
 
-    `open_log` gives the log for an attempt; `knows_command` says whether a folder has a slash command that a session
-    does not list (an alias); `redact` hides secrets in what an instance printed last; `price` is the cost of what
-    the CLI has no figure for; through `meter`, if there is one, instances reach the API.
+    - `open_log` opens the log of an attempt.
+    - `knows_command` is whether a folder has a slash command that a session does not list (an alias).
+    - `redact` hides secrets in the last lines of an instance.
+    - `price` computes costs that the CLI does not state.
+    - `meter`, if there is one, is the way to the API.
     """
 
     open_log: Callable[[LaunchSpec, int], Log | None] = lambda spec, attempt: None

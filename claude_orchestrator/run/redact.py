@@ -1,4 +1,4 @@
-"""Keeps secrets out of what is shown and journalled: an instance's last words may repeat its environment. Pure."""
+"""Keeps secrets out of messages and journals: an instance's last lines may repeat its environment. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import re
 from collections.abc import Iterable, Mapping
 
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
-SHORTEST = 8  # what is shorter is no secret, and hiding it would garble the text
+SHORTEST = 8  # a shorter value is no secret, and hiding it would garble the text
 HIDDEN = "***"
 
 
 def secrets_of(environ: Mapping[str, str], given: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """The values to hide: of all variables given to instances, and of those in `environ` whose names speak of one;
-    also line by line, and as JSON has them."""
+    """The values to hide: those `given` to instances, and those in `environ` whose names suggest a secret.
+
+    Each value is hidden as a whole, line by line, and in its JSON form.
+    """
     values = [value for name, value in environ.items() if SECRET_NAME.search(name)]
     values += [value for _, value in given]
     parts = [part for value in values for part in (value, *value.splitlines(), json.dumps(value)[1:-1])]
@@ -21,7 +23,7 @@ def secrets_of(environ: Mapping[str, str], given: Iterable[tuple[str, str]]) -> 
 
 
 def redact(text: str, secrets: frozenset[str]) -> str:
-    """`text` with each secret replaced, the longest first."""
+    """`text` with each secret replaced, longest first."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text

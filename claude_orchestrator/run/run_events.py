@@ -1,6 +1,6 @@
-"""What happens in a run, as typed events: the only thing that observers see. Pure.
+"""The typed events of a run: all that observers see of it. Pure.
 
-Named tuples, as they cost a third of what dataclasses cost at start-up.
+They are named tuples, which cost a third of what dataclasses cost at start-up.
 """
 
 from __future__ import annotations

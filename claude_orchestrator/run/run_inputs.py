@@ -1,6 +1,6 @@
-"""What a run has of the others, found and checked before it starts: ledger, forecasts, profile, prices, alerts' sinks.
+"""What a run needs from outside, checked before its start: ledger, forecasts, profile, prices, receivers of alerts.
 
-Everything here is imported only when it is asked for.
+Each part is imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from token_budget.usage.profiles import Profile
 
 
-def open_ledger(path: Path, complain: Callable[[str], None] | None) -> LedgerStore | None:
-    """The ledger; with `complain` (nobody depends on it) a place that does not take one is said, and there is none.
+def open_ledger(path: Path, warn: Callable[[str], None] | None) -> LedgerStore | None:
+    """Open the ledger. With `warn`, a ledger that cannot be written is reported, and the result is None.
 
     Raises LedgerError.
     """
@@ -35,27 +35,27 @@ def open_ledger(path: Path, complain: Callable[[str], None] | None) -> LedgerSto
     try:
         return SqliteLedger(path)
     except LedgerUnwritableError as error:
-        if complain is None:
+        if warn is None:
             raise
-        complain(f"the ledger: {error}: this run is in no history")
+        warn(f"the ledger: {error}: this run is not recorded in it")
         return None
 
 
 def is_ledger_error(error: Exception) -> bool:
-    """Whether the ledger cannot be used, which is for the user to mend."""
+    """Whether the error is about the ledger, so that the user can fix it."""
     from token_budget.ledger.store import LedgerError
 
     return isinstance(error, LedgerError)
 
 
 def windows_of(settings: Settings) -> list[str]:
-    """The options of the limits across runs that are set."""
+    """The options of those limits across runs that are set."""
     names = [f"{window}_{unit}_budget" for window in WINDOWS for unit in ("token", "cost")]
     return [f"--{name.replace('_', '-')}" for name in names if getattr(settings, name) is not None]
 
 
 class Forecasts:
-    """What base commands and plain prompts will draw from budgets, by the ledger."""
+    """Forecasts of what base commands and plain prompts will draw from budgets, from the ledger's history."""
 
     def __init__(self, ledger: LedgerStore | None, weights: Weights) -> None:
         self._ledger = ledger
@@ -85,7 +85,7 @@ class Forecasts:
 
 
 def find_profile(name: str | None, workspace: Path) -> Profile | None:
-    """The profile of this name, the project's before the user's. Raises UserError."""
+    """The profile of this name; the project's one comes before the user's. Raises UserError."""
     if name is None:
         return None
     from token_budget import places
@@ -98,7 +98,7 @@ def find_profile(name: str | None, workspace: Path) -> Profile | None:
 
 
 def find_prices() -> Prices | None:
-    """Prices for what the CLI has no figure for; None where the extra is not installed."""
+    """Prices for what the CLI has no figure for; None if the extra is not installed."""
     from token_budget import pricing
 
     return pricing.Prices() if pricing.available() else None
@@ -122,11 +122,11 @@ def price_with(prices: Prices | None, warn: Callable[[str], None]) -> Price | No
     reported: set[str] = set()
 
     def price(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
-        nano = prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
+        nano_usd = prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
         for unknown in prices.unknown - reported:
             reported.add(unknown)
             warn(f"no price is known for the model {printable(unknown)}: its cost is what claude states at the end")
-        return nano
+        return nano_usd
 
     return price
 

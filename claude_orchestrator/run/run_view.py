@@ -19,14 +19,14 @@ MAX_HOLD_CHANGES = 1_000
 
 
 class RunChanges:
-    """An observer that keeps what reports show besides the instances: changes of holds, and the latest rate limits."""
+    """An observer that collects what reports show besides the instances: hold changes and the latest rate limits."""
 
     def __init__(self, holds: Iterable[HoldChanged] = (), rate_limits: Mapping[str, Any] | None = None) -> None:
         self.holds = list(holds)
         self.rate_limits: Mapping[str, Any] = rate_limits or {}
 
     def observe(self, event: RunEvent) -> None:
-        """Keep it."""
+        """Collect what reports need."""
         match event:
             case HoldChanged() if len(self.holds) < MAX_HOLD_CHANGES:
                 self.holds.append(event)
@@ -40,8 +40,8 @@ class RunChanges:
 class RunView:
     """A run as displays and reports read it at any time.
 
-    `clock_at_start` is the monotonic clock at `started_at`; `removed` are instances of an earlier start that the plan
-    no longer has.
+    `clock_at_start` is the monotonic clock at `started_at`. `removed` has the instances of earlier starts that are no
+    longer in the plan.
     """
 
     run_id: str
@@ -62,14 +62,14 @@ class RunView:
         return (*self.instances, *self.removed)
 
     def total_usage(self) -> tuple[Usage, bool]:
-        """The sum of all that the run has used, and whether every part of it is exact."""
+        """All that the run has used, and whether every part of it is exact."""
         usage, exact = Usage(), True
         for part in self.parts:
             usage, exact = usage + part.usage, exact and part.exact
         return usage, exact
 
     def total_cost_usd(self) -> float | None:
-        """The sum of what the CLI itself states, in USD; None if it states nothing."""
+        """The sum of the costs that the CLI states, in USD; None if it states none."""
         costs = [cost for part in self.parts if (cost := part.cost_usd) is not None]
         return sum(costs) if costs else None
 

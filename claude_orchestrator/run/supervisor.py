@@ -1,4 +1,4 @@
-"""Runs a plan: which instance starts when, and what becomes of it. One event loop makes each decision atomic."""
+"""Runs a plan: decides when each instance starts, and handles its end. One event loop makes each decision atomic."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from token_budget.models import Action, Budget, Decision, Hold
 
 
 class Supervisor:
-    """Runs instances inside their budgets; `instances` show at any time what each is doing.
+    """Runs instances inside their budgets; `instances` always shows what each is doing.
 
     It observes the run's events: a crossing stops instances, and more room lets waiting ones start.
     """
@@ -50,7 +50,7 @@ class Supervisor:
         self._bus.attach(self)
 
     async def run(self) -> None:
-        """Run every instance to its end; returns when nothing runs any more."""
+        """Run every instance to its end."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
@@ -75,7 +75,7 @@ class Supervisor:
                 pass
 
     def cancel(self, reason: str, *, at_once: bool = False) -> None:
-        """Start nothing more and stop what runs; `at_once`: without grace."""
+        """Start nothing more and stop what runs; `at_once` leaves no grace time."""
         self._stop_all(State.CANCELLED, State.CANCELLED, reason, 0.0 if at_once else self._settings.grace_s)
 
     def recheck(self) -> None:
@@ -89,7 +89,7 @@ class Supervisor:
     async def _launch_eligible(self, tasks: asyncio.TaskGroup) -> float | None:
         """Launch what slots and budgets allow, in order; returns the seconds until the next check, or None.
 
-        An instance that waits for a budget comes first: no later one takes from that budget.
+        An instance that waits for a budget has priority: no later one may draw on that budget.
         """
         reserved: set[Budget] = set()
         pauses_s: list[float] = []
@@ -132,7 +132,7 @@ class Supervisor:
         return shared if shared.action is Action.WARN else decision
 
     def _act(self, tasks: asyncio.TaskGroup, status: InstanceStatus, decision: Decision) -> None:
-        if status.ended or self.cancelled:  # stopped while the shared limits were asked
+        if status.ended or self.cancelled:  # it was stopped while the shared limits were checked
             self._context.release(decision.hold)
         elif decision.action is Action.BLOCK:
             self._block(status, decision)
@@ -181,15 +181,15 @@ class Supervisor:
             self._context.release(runner.hold)
             self._wake.set()
         self._bus.publish(AttemptEnded(status))
-        if self._try_again(status):
+        if self._plan_retry(status):
             return
         await self._bus.sync()
         self._bus.publish(InstanceEnded(status, launched=True))
         if status.state in (State.FAILED, State.TIMED_OUT) and self._settings.fail_fast:
             self.cancel(f"cancelled because {status.name} failed")
 
-    def _try_again(self, status: InstanceStatus) -> bool:
-        """Whether an ended attempt is followed by another, which is then made ready."""
+    def _plan_retry(self, status: InstanceStatus) -> bool:
+        """Prepare another attempt if one should follow; returns whether one does."""
         retry = None if self.cancelled else plan_retry(status, self._settings, self._context.clock)
         if retry is None:
             return False
@@ -203,27 +203,27 @@ class Supervisor:
 
     def _stop_over_budget(self) -> None:
         """In block mode stop every instance that draws on a budget whose limit is passed."""
-        self._syncing = asyncio.ensure_future(self._bus.sync())  # not waited for: the stops come first
+        self._syncing = asyncio.ensure_future(self._bus.sync())  # not awaited: the stops come first
         if self._context.enforces:
             for runner in list(self._runners.values()):
                 runner.stop_if_over()
             self._wake.set()
 
     def _check_rate_limits(self, event: RateLimitsRead) -> None:
-        """Stop the run if a subscription's limit is used up to the share that was set."""
+        """Stop the run if a subscription's limit is used up to the percentage that was set."""
         percent = self._settings.stop_at_rate_limit
         if percent is None or self.cancelled:
             return
         for name, used, resets_at in rate_limit_rows(event.limits):
             if used >= percent:
                 when = f", resets at {resets_at}" if resets_at else ""
-                reason = f"{name} limit of the subscription: {used:g} % used, to stop at {percent:g} %{when}"
+                reason = f"{name} limit of the subscription: {used:g} % used, the run stops at {percent:g} %{when}"
                 self._bus.publish(RunStopping(reason))
                 self._stop_all(State.STOPPED, State.BLOCKED, reason)
                 return
 
     def _stop_all(self, running: State, waiting: State, reason: str, grace_s: float | None = None) -> None:
-        """Start nothing more and stop what runs; `running` and `waiting` are the states in which those end."""
+        """Start nothing more and stop what runs. `running` and `waiting` are the final states of such instances."""
         self.cancelled = True
         for status in self.instances:
             if status.state in (State.PENDING, State.WAITING):

@@ -1,4 +1,4 @@
-"""Asks a running claude for its own count: on events that mean hidden calls, and at a slow beat."""
+"""Asks a running claude for its own count: after events that imply hidden API calls, and at slow intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from claude_orchestrator.launch.base import control_request
 from claude_orchestrator.run.state import InstanceStatus
 
 ASK_EVERY_S = 0.25  # at most this often for one instance, on its events
-ASK_SUBSCRIPTION_EVERY_S = 2.0  # if answers carry rate limits, for which claude may have to ask elsewhere
+ASK_SUBSCRIPTION_EVERY_S = 2.0  # if answers carry rate limits, which claude may have to fetch
 BEAT_S = 2.0  # while subagents are at work
 SLOW_BEAT_S = 10.0
 # tools that never call the API themselves: their results are no reason to ask for the CLI's count
@@ -21,7 +21,7 @@ LOCAL_TOOLS = frozenset(
 
 
 class UsagePoller:
-    """Sends `get_usage` requests for one attempt. A metered attempt needs them only for what its meter cannot see."""
+    """Sends `get_usage` requests for one attempt. A metered attempt needs them only for calls that bypass the meter."""
 
     def __init__(self, status: InstanceStatus, send: Callable[[Mapping[str, Any]], None]) -> None:
         self._status = status
@@ -38,7 +38,7 @@ class UsagePoller:
         self._send(control_request("usage", "get_usage", skip_behaviors=True))
 
     def observe(self, event: Event) -> None:
-        """Ask soon if the event may stand for API calls that the stream does not show."""
+        """Ask soon if the event implies API calls that the stream may not show."""
         match event:
             case UsageAnswer():
                 self._asking = False
@@ -53,19 +53,19 @@ class UsagePoller:
                 pass
 
     async def beat(self) -> None:
-        """Ask at a slow beat until cancelled: not every call has an event."""
+        """Ask at slow intervals until cancelled, because some calls have no event."""
         while True:
             await asyncio.sleep(BEAT_S if self._status.tally.unseen_calls else SLOW_BEAT_S)
             self.ask()
 
     def close(self) -> None:
-        """Forget a question that was to be asked soon."""
+        """Cancel a request that is due soon."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _ask_soon(self) -> None:
-        """Ask now, or as soon as the next question is due."""
+        """Ask now, or as soon as the interval allows."""
         if self._status.tally.metered:
             return
         loop = asyncio.get_running_loop()

@@ -26,7 +26,7 @@ class MessagePrinter:
         self._terminal = terminal
 
     def observe(self, event: RunEvent) -> None:
-        """Print it."""
+        """Print the event's message, if it has one."""
         message = message_of(event)
         if message is not None:
             self._terminal.message(*message)
@@ -43,7 +43,7 @@ class Display:
         self._reports: asyncio.Task[None] | None = None
         self._redraw_due: asyncio.TimerHandle | None = None
         self._drawn_at = 0.0
-        self._said_at = float("inf")
+        self._announced_s = float("inf")
 
     def observe(self, event: RunEvent) -> None:
         """Show what has changed, soon."""
@@ -61,10 +61,10 @@ class Display:
                 self._redraw_soon()
 
     def _count_down(self, seconds: float) -> None:
-        line = f"Starting in {countdown(seconds)} (Ctrl-C to give up)"
+        line = f"Starting in {countdown(seconds)} (Ctrl-C cancels)"
         self._terminal.show(partial(list, [line]))
-        if not self._terminal.live and self._said_at - seconds >= COUNTDOWN_MESSAGE_S:
-            self._said_at = seconds
+        if not self._terminal.live and self._announced_s - seconds >= COUNTDOWN_MESSAGE_S:
+            self._announced_s = seconds
             self._terminal.message(Level.INFO, f"Starting in {countdown(seconds)}")
 
     def _end(self) -> None:
@@ -81,7 +81,7 @@ class Display:
         return status.status_report(self._view, time.monotonic(), options, max_rows=rows)
 
     def _redraw_soon(self) -> None:
-        """Redraw soon, a few times a second at most."""
+        """Redraw soon, at most a few times a second."""
         if self._terminal.live and self._redraw_due is None and self._reports is not None:
             due = max(0.0, self._drawn_at + REDRAW_EVERY_S - time.monotonic())
             self._redraw_due = asyncio.get_running_loop().call_later(due, self._redraw)

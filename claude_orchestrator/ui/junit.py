@@ -12,7 +12,7 @@ from token_budget.text import printable
 
 
 def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers) -> bytes:
-    """The run as JUnit XML, a test case for each instance: failures failed, errors did not get to the end.
+    """The run as JUnit XML with a test case for each instance. An `error` is an instance that was stopped.
 
     A case has its tokens and its answer in `system-out`, and the whole reason in the body of a failure or error.
     """
@@ -49,7 +49,7 @@ def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers)
 
 
 def _xml(text: str) -> str:
-    """Text without what XML 1.0 cannot hold."""
+    """The text with escapes for characters that XML 1.0 cannot hold."""
     return printable(text)
 
 

@@ -1,4 +1,4 @@
-"""What a run says to its user about each event, as a level and a line. Pure."""
+"""The message to the user about each event of a run, as a level and a line. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a run's reports at its end: the final report on the terminal, and the files that were asked for."""
+"""Writes a run's reports at its end: the final report on the terminal, and the files that the user asked for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reports:
     junit: Path | None = None
 
     def write(self, result: RunResult, answer_of: AnswerOf = no_answers) -> int:
-        """Write them; returns the run's exit code, or 1 if the run succeeded and a file cannot be written."""
+        """Write the reports; returns the run's exit code, or 1 if the run succeeded and a file cannot be written."""
         options = self.terminal.render_options(visuals=self.visuals)
         self.terminal.print(status.final_report(result.view, time.monotonic(), options))
         code = result.exit_code

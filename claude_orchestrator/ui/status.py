@@ -26,7 +26,7 @@ STATE_COLORS = {
 
 
 def status_report(view: RunView, now: float, options: RenderOptions, *, max_rows: int | None = None) -> list[str]:
-    """A status report as lines no wider than `options.width`; `now` is of the supervisor's clock."""
+    """A status report, in lines no wider than `options.width`. `now` is on the supervisor's clock."""
     usage, exact = view.total_usage()
     states = Counter(status.state for status in view.instances)
     counts = ", ".join(f"{states[state]} {state}" for state in State if states[state])
@@ -48,7 +48,7 @@ def status_report(view: RunView, now: float, options: RenderOptions, *, max_rows
 
 
 def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]:
-    """The final summary: table, totals, what went wrong and how to go on, where the logs are."""
+    """The final summary: the table, what went wrong and how to continue, the totals, and the place of the logs."""
     usage, exact = view.total_usage()
     lines = status_report(view, now, options)
     for status in view.instances:
@@ -56,7 +56,7 @@ def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]
             lines.append(f"{printable(status.name)}: {status.state}: {printable(status.reason)}")
             how = resume_hint(status)
             if how and not view.rehearsal:
-                lines.append(f"  go on with its session: {printable(how)}")
+                lines.append(f"  continue its session: {printable(how)}")
         if status.permission_denials:
             denied = ", ".join(f"{name} x{n}" for name, n in Counter(status.permission_denials).items())
             lines.append(f"{printable(status.name)}: permission denied for {printable(denied)}")
@@ -75,7 +75,7 @@ def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]
     lines.append(
         f"Total: {_at_least(exact)}{usage.total_tokens:,} tokens (input {usage.input_tokens:,}, "
         f"output {usage.output_tokens:,}, cache write {usage.cache_creation_input_tokens:,}, "
-        f"cache read {usage.cache_read_input_tokens:,})" + (f", ${cost:.4f} as claude reckons" if cost else "")
+        f"cache read {usage.cache_read_input_tokens:,})" + (f", ${cost:.4f} by claude's own count" if cost else "")
     )
     if view.directory:
         lines.append(f"Logs: {printable(view.directory)}")
@@ -83,7 +83,7 @@ def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]
 
 
 def _hold_changes(changes: Sequence[HoldChanged]) -> list[str]:
-    """The changes of holds; those that grew several times in a line each."""
+    """The changes of holds. An instance whose hold grew several times gets one line."""
     grown: dict[str, list[int]] = {}
     texts = []
     for change in changes:
@@ -101,7 +101,7 @@ def _hold_changes(changes: Sequence[HoldChanged]) -> list[str]:
 
 
 def resume_hint(status: InstanceStatus) -> str | None:
-    """How to go on with the session of an instance that was launched and did not complete."""
+    """The command that continues the session of an instance that was launched and did not complete; else None."""
     ended_early = status.state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED, State.FAILED)
     if not ended_early or status.session_id is None or not status.launched:
         return None
@@ -112,7 +112,7 @@ def resume_hint(status: InstanceStatus) -> str | None:
 class _Column:
     title: str
     width: int
-    keep: int  # the higher, the longer it stays when the terminal is narrow
+    keep: int  # on a narrow terminal, columns with low numbers go first
     left: bool = False
 
 
@@ -133,7 +133,7 @@ _NAME_WIDTH = 32
 
 
 def instance_table(view: RunView, now: float, options: RenderOptions, *, max_rows: int | None = None) -> list[str]:
-    """A row for each instance; with `max_rows`, those at work first and the rest as a count."""
+    """A row for each instance. With `max_rows`, those at work come first, and the rest is a count."""
     columns = list(_COLUMNS)
     while sum(column.width + 1 for column in columns) - 1 > options.width and len(columns) > 2:
         columns.remove(min(columns, key=lambda column: column.keep))

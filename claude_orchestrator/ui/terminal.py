@@ -1,4 +1,4 @@
-"""The only writer to the screen: messages above, a status report redrawn in place below where that is possible."""
+"""The only writer to the screen: messages above, and below them a status report that is redrawn in place."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from token_budget.visualization import RED, RESET, YELLOW
 _ESCAPES = re.compile(r"\033\[[0-9;]*m")
 _COLORS = {"WARNING": YELLOW, "ERROR": RED}
 MAX_WAITING_CHARS = 4 * 1024 * 1024
-SLOW_CHARS = 64 * 1024  # what waits when a terminal does not take it: no more pictures of the moment
+SLOW_CHARS = 64 * 1024  # with more waiting, the terminal is slow, and the status report is not redrawn
 LEVELS = ("debug", "info", "warning", "error")
 
 
 class Terminal:
-    """Writes results to `out` and messages to `err`; a stream that is gone is passed over, the run goes on."""
+    """Writes results to `out` and messages to `err`. If a stream is closed, the run continues without it."""
 
     def __init__(
         self,
@@ -49,8 +49,8 @@ class Terminal:
 
     @contextlib.contextmanager
     def in_background(self) -> Iterator[None]:
-        """Until the end of the context nobody waits for a screen or pipe that does not take what is written to it."""
-        with contextlib.suppress(RuntimeError):  # "can't start new thread": then we do wait
+        """Inside this context, writing never waits for a slow screen or pipe."""
+        with contextlib.suppress(RuntimeError):  # "can't start new thread": then writing waits
             self._writer = _Writer()
         try:
             yield
@@ -62,14 +62,14 @@ class Terminal:
     def render_options(self, *, visuals: bool = True) -> RenderOptions:
         """How to render reports on this terminal."""
         width = shutil.get_terminal_size((100, 24)).columns if self.live else _columns()
-        return RenderOptions(max(20, width), self._color[self._out], not _can_say("█═…", self._out), visuals)
+        return RenderOptions(max(20, width), self._color[self._out], not _can_encode("█═…", self._out), visuals)
 
     def height(self) -> int:
-        """The lines that the terminal shows."""
+        """How many lines the terminal shows."""
         return shutil.get_terminal_size((100, 24)).lines
 
     def message(self, level: str, text: str) -> None:
-        """One message, e.g. `WARNING: …`, if its level is asked for; control characters are shown, not sent."""
+        """Write one message, e.g. `WARNING: …`, if its level is shown. Control characters are escaped."""
         if LEVELS.index(level.lower()) < self._least:
             return
         self._erase()
@@ -78,23 +78,23 @@ class Terminal:
         self.redraw()
 
     def warn(self, text: str) -> None:
-        """A message of level WARNING."""
+        """Write a message of level WARNING."""
         self.message("WARNING", text)
 
     def print(self, lines: list[str]) -> None:
-        """Lines of a report, to stay."""
+        """Write lines of a report above the status report."""
         self._erase()
         self._write(self._out, "".join(f"{line}\n" for line in lines))
         self.redraw()
 
     def show(self, draw: Callable[[], list[str]] | None) -> None:
-        """From now on keep what `draw` gives at the bottom of the screen; None: nothing."""
+        """From now on, keep the lines that `draw` returns at the bottom of the screen; None: keep nothing there."""
         self._erase()
         self._draw = draw
         self.redraw()
 
     def redraw(self) -> None:
-        """Draw the bottom lines again, where this is a terminal."""
+        """Redraw the bottom lines, if this is a terminal."""
         if self._draw is None or not self.live or (self._writer is not None and self._writer.waiting > SLOW_CHARS):
             return
         lines = self._draw()[: max(1, self.height() - 1)]
@@ -120,7 +120,7 @@ class Terminal:
 
 
 class _Writer:
-    """Writes in a thread of its own: who stops reading (Ctrl-S, a pager) stops the display, and nothing else."""
+    """Writes in its own thread: a reader that stops (Ctrl-S, a pager) stops the display, and nothing else."""
 
     def __init__(self) -> None:
         self._put_chars = self._written_chars = 0  # each changed by one thread only
@@ -130,11 +130,11 @@ class _Writer:
 
     @property
     def waiting(self) -> int:
-        """Characters that are not written yet."""
+        """How many characters are not written yet."""
         return self._put_chars - self._written_chars
 
     def put(self, stream: TextIO, text: str) -> None:
-        """Write it soon; what would wait behind 4 MiB of others is dropped."""
+        """Write a text soon. It is dropped if 4 MiB of others wait already."""
         if self.waiting < MAX_WAITING_CHARS:
             self._put_chars += len(text)
             self._queue.put((stream, text))
@@ -151,7 +151,7 @@ class _Writer:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Past the stream's own buffer, whose lock would outlive a write that is never taken."""
+    """Write without the stream's own buffer, whose lock would outlive a write that never ends."""
     try:
         stream.flush()
         if sys.platform == "win32" or not hasattr(stream, "buffer"):
@@ -161,12 +161,12 @@ def _write(stream: TextIO, text: str) -> None:
         data = text.encode(stream.encoding, "replace")
         while data:
             data = data[os.write(stream.fileno(), data) :]
-    except (OSError, ValueError):  # a closed pipe or a terminal that is gone must not end the run
+    except (OSError, ValueError):  # a closed pipe or terminal must not end the run
         _silence(stream)
 
 
 def _silence(stream: TextIO) -> None:
-    """Send what is still written to nowhere; else Python complains once more as it exits."""
+    """Discard what is still written, or Python would report the error again as it exits."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -194,7 +194,7 @@ def _columns() -> int:
     return min(500, int(columns)) if columns.isascii() and columns.isdigit() and int(columns) else 100
 
 
-def _can_say(text: str, stream: TextIO) -> bool:
+def _can_encode(text: str, stream: TextIO) -> bool:
     try:
         text.encode(getattr(stream, "encoding", None) or "utf-8")
     except (UnicodeEncodeError, LookupError):

@@ -70,7 +70,7 @@ def test_budget_stop_while_running(place: Workplace) -> None:
     (instance,) = place.report()["instances"]
     assert instance["status"] == "stopped" and "/test command budget" in instance["reason"]
     assert instance["resume"] == "claude --resume 0f0e0d0c-0000-4000-8000-000000000001"
-    assert "go on with its session: claude --resume" in done.stdout
+    assert "continue its session: claude --resume" in done.stdout
     assert not any(alive(pid) for pid in json.loads((place.root / "pids.json").read_text()))
 
 
@@ -192,7 +192,7 @@ BAD_CONFIGS: dict[str, tuple[Any, str]] = {
         "runs.json: instances[2].max_tokens_per_command: expected a positive whole number such as 50000 or 50k, got "
         '"lots"',
     ),
-    "neither": ({"instances": [{"name": "x"}]}, "instances[0]: neither command nor prompt"),
+    "neither": ({"instances": [{"name": "x"}]}, "instances[0]: it has neither command nor prompt"),
     "empty command": ({"instances": [{"command": "  "}]}, "instances[0].command: is empty"),
     "duplicate names": (
         {"instances": [{"name": "a", "prompt": "x"}, {"name": "a", "prompt": "y"}]},
@@ -222,7 +222,10 @@ BAD_CONFIGS: dict[str, tuple[Any, str]] = {
         {"instances": [{"prompt": "x", "output_format": "json"}]},
         "instances[0].output_format: expected one of stream-json",
     ),
-    "duplicate key": ('{"instances": [{"prompt": "x", "prompt": "y"}]}', 'instances[0]: the key "prompt" stands twice'),
+    "duplicate key": (
+        '{"instances": [{"prompt": "x", "prompt": "y"}]}',
+        'instances[0]: the key "prompt" appears twice',
+    ),
     "missing folder": ({"instances": [{"prompt": "x", "cwd": "nowhere"}]}, "nowhere: no such folder"),
     "own option": (
         {"instances": [{"prompt": "x", "extra_args": ["--output-format=json"]}]},

@@ -117,7 +117,7 @@ def test_forecasts_and_the_chance_that_all_of_it_fits() -> None:
     lines = lines_of(dry_run({"name": "one"}, {"name": "two"}, **both))
     assert lines.count(f"forecast:  {known.describe(Unit.TOKENS)}") == 2
     assert lines.count(f"cost:      {known.describe(Unit.USD)}") == 2
-    assert "Chance that all of it fits the overall budget (10,000): 100%" in lines
+    assert "Chance that the plan fits the overall budget (10,000): 100%" in lines
     one_unknown = {**both, "forecast": lambda command, name, *rest: known if name == "one" else Forecast(0)}
     assert not any("Chance" in line for line in lines_of(dry_run({"name": "one"}, {"name": "two"}, **one_unknown)))
 

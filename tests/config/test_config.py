@@ -92,7 +92,7 @@ def test_names_are_made_where_there_are_none() -> None:
 def test_command_counts_before_prompt_with_a_warning() -> None:
     config = parse_config({"instances": [{"command": "/a", "prompt": "b"}]}, "x.json")
     assert config.instances[0].command == "/a"
-    assert config.warnings == ("x.json: instances[0]: both command and prompt: the command counts",)
+    assert config.warnings == ("x.json: instances[0]: it has both command and prompt: the command is used",)
 
 
 @pytest.mark.parametrize(

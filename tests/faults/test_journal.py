@@ -241,7 +241,7 @@ def test_a_rehearsal_stays_one_and_a_real_run_too(place: Workplace) -> None:
     assert place.run("--config", config).returncode == 0
     (real,) = (path.name for path in place.root.glob("out/*"))
     done = place.run("--rehearse", "--resume", real)
-    assert done.returncode == 2 and f"run {real} was no rehearsal, which cannot change" in done.stderr
+    assert done.returncode == 2 and f"run {real} was no rehearsal, and that cannot change" in done.stderr
     assert place.run("--config", config, "--rehearse").returncode == 0
     (rehearsal,) = (path.name for path in place.root.glob("out/*") if path.name != real)
     done = place.run("--resume", rehearsal, "--report", "report.json")
@@ -281,7 +281,7 @@ def test_a_prompt_is_not_kept_and_asked_for(place: Workplace) -> None:
     prompt = ("do this", "--model", "opus", "--instance-name", "it")
     assert place.run(*prompt, FAKE_CLAUDE="crash").returncode == 1
     done = place.run("--resume", "last")
-    assert done.returncode == 2 and "started with a PROMPT, which is not kept: give it again" in done.stderr
+    assert done.returncode == 2 and "started with a PROMPT, which is not stored: give it again" in done.stderr
     done = place.run("--resume", "last", "do this", "--report", "report.json", FAKE_CLAUDE="echo")
     assert done.returncode == 0 and place.report()["instances"][0]["name"] == "it"
     assert "--model=opus" in json.loads((place.root / "argv.json").read_text())

@@ -52,7 +52,7 @@ def test_an_optional_observer_that_fails_is_detached_and_reported_once() -> None
     bus.attach(seen)
     bus.publish(message("a"))
     bus.publish(message("b"))
-    assert seen.texts == ["a", "Broken receives no more events, it failed: RuntimeError: no more room", "b"]
+    assert seen.texts == ["a", "Broken receives no more events because it failed: RuntimeError: no more room", "b"]
 
 
 def test_an_error_in_a_required_observer_is_an_error_of_the_run() -> None:

@@ -261,7 +261,7 @@ def test_a_subscriptions_limit_can_be_a_budget(percent: float, state: State) -> 
     )
     assert outcome.instances[0].state is state and seen[-1]["five_hour"]["utilization"] == 85.0
     if state is State.STOPPED:
-        assert "five_hour limit of the subscription: 85 % used, to stop at 80 %" in outcome.instances[0].reason
+        assert "five_hour limit of the subscription: 85 % used, the run stops at 80 %" in outcome.instances[0].reason
         assert outcome.instances[1].state is State.BLOCKED
 
 
@@ -368,7 +368,7 @@ def test_forecasts_are_shown_held_and_told_when_a_budget_will_be_passed(place: W
     setup = {"instances": entries(20_000, 20_000, seconds=1.2), "budget": {"overall_budget": 70_000}}
     shown = rehearse(place, setup, "--dry-run").stdout
     assert "forecast:  about 41K, 90 % under" in shown and "n=8" in shown and "estimate:  4" in shown
-    assert "Chance that all of it fits the overall budget (70,000): " in shown
+    assert "Chance that the plan fits the overall budget (70,000): " in shown
     done = rehearse(place, setup)
     assert "the overall budget is forecast to be passed" in done.stderr
     few = rehearse(place, {"instances": entries(100, command="/rare")}, "--dry-run").stdout

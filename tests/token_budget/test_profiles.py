@@ -261,7 +261,7 @@ DAMAGED = {
     b"[]": "expected an object, got []",
     b'{"profile": {}}': 'profile: unknown key; did you mean "profiles"?',
     b'{"profiles": 5}': "profiles: expected an object",
-    b'{"profiles": {"a": {}, "a": {}}}': 'the key "a" stands twice',
+    b'{"profiles": {"a": {}, "a": {}}}': 'the key "a" appears twice',
     b'{"profiles": {"a": {"overall_cost_budget": NaN}}}': "NaN is not a number",
     b'{"profiles": {"a": {"overall_cost_budget": 1e999}}}': "1e999 is not a number",
     b"\xff": "not UTF-8",

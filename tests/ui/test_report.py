@@ -98,7 +98,7 @@ def test_final_report_says_how_to_go_on() -> None:
     second.finish(120.0, 1, "")
     text = "\n".join(status.final_report(run, 165.0, RenderOptions(100)))
     assert "two: stopped: stopped by budget: overall budget" in text
-    assert "go on with its session: claude --resume abc" in text
+    assert "continue its session: claude --resume abc" in text
     assert exit_code(run.instances) == 1 and exit_code(run.instances[:1]) == 0
 
 

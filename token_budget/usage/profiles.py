@@ -327,7 +327,7 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result: dict[str, object] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"the key {show_json(key)} stands twice in one object")
+            raise ValueError(f"the key {show_json(key)} appears twice in one object")
         result[_Comment(key) if key.startswith("//") else key] = value
     return result
 

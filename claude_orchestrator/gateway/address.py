@@ -6,7 +6,6 @@ The variables are those of Claude Code: https://docs.claude.com/en/docs/claude-c
 from __future__ import annotations
 
 import contextlib
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,7 +79,11 @@ class ApiAddress:
         """The proxy on the way to this address, if there is one."""
         parts = urlsplit(url)
         proxy = dict(self.proxies).get(parts.scheme)
-        if not proxy or urllib.request.proxy_bypass_environment(parts.netloc, {"no": self.no_proxy}):  # type: ignore[attr-defined]
+        if not proxy:
+            return None
+        from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # it takes long to import
+
+        if proxy_bypass_environment(parts.netloc, {"no": self.no_proxy}):
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.plan import Plan, make_manager
 from claude_orchestrator.config.settings import Settings
@@ -20,7 +20,6 @@ from claude_orchestrator.gateway.choice import Meter
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.local import LocalLauncher, raise_file_limit, use_pidfd_watcher
 from claude_orchestrator.launch.processes import Guard, end_run
-from claude_orchestrator.launch.simulated import SimulatedLauncher
 from claude_orchestrator.run import guard_watch, journal
 from claude_orchestrator.run.alerting import AlertDelivery, Alerting
 from claude_orchestrator.run.bus import Bus, Observer
@@ -48,6 +47,9 @@ from token_budget.ledger.run_budgets import write_budgets
 from token_budget.ledger.store import LedgerStore
 from token_budget.pricing import Prices
 from token_budget.windows import to_ms
+
+if TYPE_CHECKING:
+    from claude_orchestrator.launch.simulated import Ask
 
 KEEP_EVERY_S = 1.0  # ledger and alerts
 
@@ -112,9 +114,7 @@ def run(
     raise_file_limit(min(request.settings.max_parallel, len(request.plan.specs)))
     files = _open_files(place, bus)
     mark = files.mark
-    launcher: Launcher = SimulatedLauncher()
-    if not request.rehearse:
-        launcher = LocalLauncher(mark, keep=files.directory.keep if place.private else None)
+    launcher = _simulated() if request.rehearse else _local(mark, files, place)
     bus.attach(files.journal, sync=files.journal.sync)
     with contextlib.ExitStack() as stack:
         delivery = stack.enter_context(AlertDelivery(accounting.alert_command, accounting.alert_webhook, bus))
@@ -153,6 +153,16 @@ def _open_files(place: RunPlace, bus: Bus) -> _Files:
     number = earlier.history.runs + 1
     _end_leftovers(earlier.directory.path.name, number, bus)
     return _Files(earlier.directory, earlier.journal, earlier.history, number)
+
+
+def _simulated(ask: Ask | None = None) -> Launcher:
+    from claude_orchestrator.launch.simulated import SimulatedLauncher  # not needed by other runs
+
+    return SimulatedLauncher(ask)
+
+
+def _local(mark: str, files: _Files, place: RunPlace) -> Launcher:
+    return LocalLauncher(mark, keep=files.directory.keep if place.private else None)
 
 
 def _mark(run_id: str, number: int) -> str:
@@ -288,7 +298,7 @@ class _Run:
             launcher, upstream = self._launcher, None
             if self._request.rehearse:
                 api = await stack.enter_async_context(FakeApi())
-                launcher, upstream = SimulatedLauncher(api.ask), api.url
+                launcher, upstream = _simulated(api.ask), api.url
             gateway = Gateway(self._view.manager, self._request.settings.token_weights, upstream=upstream)
             yield launcher, await stack.enter_async_context(gateway)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from claude_orchestrator.run.controller import RunResult
 from claude_orchestrator.run.run_events import Level
 from claude_orchestrator.ui import status
-from claude_orchestrator.ui.junit import junit_report
 from claude_orchestrator.ui.report_json import AnswerOf, json_report, no_answers
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.files import write_atomically
@@ -54,4 +53,6 @@ def _json(result: RunResult, answer_of: AnswerOf) -> bytes:
 
 
 def _junit(result: RunResult, answer_of: AnswerOf) -> bytes:
+    from claude_orchestrator.ui.junit import junit_report  # with an XML library
+
     return junit_report(result.view, result.seconds, answer_of)

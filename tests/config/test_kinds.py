@@ -63,7 +63,7 @@ def test_accepted(kind: Kind, given: object, value: object) -> None:
         (kinds.PERCENT, "0", "expected a percentage above 0 and up to 100"),
         (kinds.PERCENT, "many", "expected a percentage"),
         (kinds.TEXT, 5, "expected a string"),
-        (kinds.TEXT, "a\0b", "a NUL or half a surrogate pair cannot be passed on"),
+        (kinds.TEXT, "a\0b", "a NUL or half a surrogate pair cannot be passed to claude"),
         (kinds.LINE, "  ", "expected one line of text, not empty"),
         (kinds.LINE, "a\nb", "expected one line of text without"),
         (kinds.WORDS, "  ", "is empty: expected a slash command or a prompt"),

@@ -18,7 +18,8 @@ from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import MODES, TokenBudgetManager
 from token_budget.models import Weights
 from token_budget.text import NANO
-from token_budget.usage import profiles
+from token_budget.usage import profile_files, profiles
+from token_budget.usage.profile_chain import FIELDS
 from token_budget.usage.profiles import Listed, delete, describe, from_run, load, names, save
 
 EVERY_VALUE: dict[str, object] = {
@@ -77,7 +78,7 @@ def test_every_value_arrives(files: Files) -> None:
         user={"all": {"// why": "a comment", **EVERY_VALUE, "command_budgets": {"//": 1, " /test ": 10_000, "/b": 5}}}
     )
     assert dict(load("all", files.both).values) == EVERY_VALUE_READ
-    assert set(EVERY_VALUE) == set(profiles.FIELDS)
+    assert set(EVERY_VALUE) == set(FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ DAMAGED = {
     b"\xff": "not UTF-8",
     b"[" * 100_000: "too deeply nested",
     b"9" * 5000: "invalid JSON",
-    b" " * (profiles.MAX_FILE_BYTES + 1): "larger than 1 MiB",
+    b" " * (profile_files.MAX_FILE_BYTES + 1): "larger than 1 MiB",
 }
 
 
@@ -397,7 +398,7 @@ def test_none_is_lost_of_those_that_are_saved_at_once(tmp_path: Path) -> None:
 
 def test_a_folder_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr(profiles, "LOCKED_S", 0.05)
+    monkeypatch.setattr(profile_files, "LOCKED_S", 0.05)
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     with pytest.raises(ValueError, match=r"p\.json: cannot write the profiles: another program locks the folder$"):
@@ -521,7 +522,7 @@ def test_the_margin_is_kept_and_little_more(used: int, margin: float) -> None:
 
 def test_the_modes_are_the_managers() -> None:
     for mode in MODES:
-        assert profiles.FIELDS["enforcement_mode"].kind.read(mode) == mode
+        assert FIELDS["enforcement_mode"].kind.read(mode) == mode
 
 
 # -- the same limits as a config's --

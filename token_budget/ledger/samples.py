@@ -26,10 +26,11 @@ class SampleReader:
     def __init__(self, ledger: LedgerStore, weights: Weights = FLAT) -> None:
         self._ledger = ledger
         self._weights = weights
-        self._pool: list[AttemptRecord] | None = None
+        self._latest: list[AttemptRecord] | None = None
+        self._pools: dict[Unit, list[Sample]] = {}
 
     def of(self, base_command: str | None, instance: str, unit: Unit = Unit.TOKENS) -> list[Sample]:
-        """The latest samples of one subject and of all, by their ends.
+        """The latest samples of all other subjects, and then those of one subject, both by their ends.
 
         In tokens, or in nano-dollars where the cost is known. Raises LedgerError.
         """
@@ -38,7 +39,11 @@ class SampleReader:
         else:
             named = self._ledger.attempts(instance=instance, latest=LATEST, imported=False)
             own = [attempt for attempt in named if attempt.base_command is None]
-        return self._samples([*self._latest(), *own], unit)
+        subject = subject_of(base_command, instance)
+        if unit not in self._pools:
+            self._pools[unit] = self._samples(self._pool(), unit)
+        others = [sample for sample in self._pools[unit] if sample.subject != subject]
+        return [*others, *self._samples(own, unit)]
 
     def all(self) -> list[Sample]:
         """Every sample of the ledger, in tokens, by their ends. Raises LedgerError."""
@@ -49,19 +54,19 @@ class SampleReader:
 
         Each has its base command, or None and the instance's name.
         """
-        ended = [attempt for attempt in self._latest() if attempt.ended_ms is not None and attempt.usage.total_tokens]
+        ended = [attempt for attempt in self._pool() if attempt.ended_ms is not None and attempt.usage.total_tokens]
         commands = {attempt.base_command for attempt in ended if attempt.base_command is not None}
         prompts = {attempt.instance for attempt in ended if attempt.base_command is None}
         return [*((command, "") for command in sorted(commands)), *((None, name) for name in sorted(prompts))]
 
-    def _latest(self) -> list[AttemptRecord]:
-        if self._pool is None:
-            self._pool = self._ledger.attempts(latest=POOL, imported=False)
-        return self._pool
+    def _pool(self) -> list[AttemptRecord]:
+        if self._latest is None:
+            self._latest = self._ledger.attempts(latest=POOL, imported=False)
+        return self._latest
 
     def _samples(self, attempts: list[AttemptRecord], unit: Unit) -> list[Sample]:
         instances: dict[tuple[str, str], list[AttemptRecord]] = {}
-        for attempt in {one.key: one for one in attempts}.values():
+        for attempt in attempts:
             if attempt.ended_ms is not None:
                 instances.setdefault((attempt.run, attempt.instance), []).append(attempt)
         found = [_sample(parts, unit, self._weights) for parts in instances.values()]

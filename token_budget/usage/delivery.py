@@ -1,4 +1,4 @@
-"""Where alerts go besides the log: a command and a webhook, on a thread of their own. They never slow or fail a run."""
+"""Delivers alerts to a command and a webhook, in a thread of its own. A delivery never slows or fails a run."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CLOSE_TIMEOUT_S = 5.0
 RETRIED_4XX = (408, 429)
 _SLICE_S = 0.05
 _LAST_WAIT_S = 1.0
-# takes an alert's JSON and idempotency key; returns why it failed
+# takes an alert's JSON and its idempotency key; returns why the delivery failed, or None
 _Send = Callable[[bytes, str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryLimits:
-    """How long a delivery may take, the pauses before a webhook is tried again, and how many payloads may wait."""
+    """How long a delivery may take, the pauses between tries of a webhook, and how many payloads may wait."""
 
     command_s: float = COMMAND_LIMIT_S
     webhook_s: float = WEBHOOK_TIMEOUT_S
@@ -46,8 +46,8 @@ class DeliveryLimits:
 class DeliveryThread:
     """Gives payloads to a command (on its standard input) and a webhook (POSTed) from one daemon thread.
 
-    `complain` gets one line for each way to fail, once; it may be called from the thread. What a webhook's URL has
-    beside its host is secret and is in no line.
+    `complain` gets one line for each kind of failure, once. The thread may call it. A webhook's URL is secret except
+    for its host, so no line contains the rest.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class DeliveryThread:
         self._abandoned = threading.Event()
         self._thread: threading.Thread | None = None
         if self._targets:
-            thread = threading.Thread(target=self._work, name="alert-sinks", daemon=True)
+            thread = threading.Thread(target=self._work, name="alert-delivery", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:
@@ -87,18 +87,18 @@ class DeliveryThread:
         self.close()
 
     def put(self, payload: Mapping[str, object]) -> None:
-        """Queue one alert and return at once; with a full queue it is dropped. Its `id` is the idempotency key."""
+        """Queue one alert and return at once. A full queue drops it. Its `id` is the idempotency key."""
         if self._thread is None or self._closed:
             return
         if self._queue.qsize() >= self._limits.max_queued:
-            self._say_once(
+            self._complain_once(
                 "queue", f"alerts: more than {self._limits.max_queued:,} are waiting for their sinks: some are lost"
             )
             return
         self._queue.put(dict(payload))
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Wait at most so long for what is queued, then drop the rest and end what is running (within 1 s more)."""
+        """Wait at most so long for queued alerts, then drop the rest and end the running delivery (within 1 s more)."""
         if self._thread is None or self._closed:
             return
         self._closed = True
@@ -106,7 +106,7 @@ class DeliveryThread:
         try:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
-                self._say_once("close", f"alerts: not all were delivered within {timeout_s:g} s of the end")
+                self._complain_once("close", f"alerts: not all were delivered within {timeout_s:g} s of the end")
         finally:  # a Ctrl-C while waiting must not leave a command behind
             self._abandoned.set()
         self._thread.join(_LAST_WAIT_S)
@@ -118,13 +118,13 @@ class DeliveryThread:
                     self._try(option, name, send, payload)
 
     def _try(self, option: str, name: str, send: _Send, payload: dict[str, object]) -> None:
-        """Send it; the first reason why that failed is said."""
+        """Send it, and report the first failure of each target."""
         try:
             failure = send(json.dumps(payload).encode() + b"\n", str(payload.get("id", "")))
-        except Exception as error:  # whatever it is, the next alert must still find its thread
+        except Exception as error:  # the thread must survive for the next alert
             failure = _reason(error)
         if failure is not None and not self._abandoned.is_set():
-            self._say_once(option, f"{option}: {name}: {failure}: an alert was not delivered (said once)")
+            self._complain_once(option, f"{option}: {name}: {failure}: an alert was not delivered (said once)")
 
     def _run(self, command: tuple[str, ...], text: bytes, key: str) -> str | None:
         """Run the command with the text as its input; returns why it failed."""
@@ -158,7 +158,7 @@ class DeliveryThread:
                 break
         return failure
 
-    def _say_once(self, what: str, line: str) -> None:
+    def _complain_once(self, what: str, line: str) -> None:
         if what not in self._complained:
             self._complained.add(what)
             with suppress(Exception):  # to complain must not fail the run either
@@ -166,7 +166,7 @@ class DeliveryThread:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process, which was not waited for yet, and its group."""
+    """Kill a process that nobody has waited for, and its group."""
     with suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
@@ -174,7 +174,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """http and https, by the environment's proxies; no redirects (an alert goes where the user said), no files."""
+    """Opens http and https, through the environment's proxies. It follows no redirect and opens no file."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -188,7 +188,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _post_once(url: str, text: bytes, key: str, timeout_s: float) -> tuple[str | None, bool]:
-    """Why it failed (None: it did not), and whether to leave it at that."""
+    """Post once. Returns why that failed, or None, and whether another try is pointless."""
     request = _request(url, text, key)
     try:
         with _opener().open(request, timeout=timeout_s):
@@ -220,7 +220,7 @@ def _host(url: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """An error in a few words; never its own text, which can hold the URL."""
+    """An error in a few words, without its own text, which can contain the URL."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return "timed out"

@@ -15,7 +15,10 @@ from token_budget.usage.console import open_ledger
 @click.option("--model", default="", metavar="MODEL", help="Runs with this model weigh more.")
 @click.pass_context
 def forecast_command(ctx: click.Context, command: str | None, model: str) -> None:
-    """Forecast what COMMAND will use: a command, or an instance with a plain prompt by its name."""
+    """Forecast what a command will use.
+
+    COMMAND is a slash command, or the name of an instance with a plain prompt. Without it, you get all forecasts.
+    """
     from token_budget.forecast import forecast
     from token_budget.ledger.samples import SampleReader, subject_of
     from token_budget.models import Unit
@@ -37,7 +40,10 @@ def forecast_command(ctx: click.Context, command: str | None, model: str) -> Non
 @click.command("backtest")
 @click.pass_context
 def backtest_command(ctx: click.Context) -> None:
-    """Score forecasts on this ledger's own past, beside the fixed estimate of 1,000 tokens."""
+    """Score forecasts on the ledger's own past.
+
+    Compares them with a fixed estimate of 1,000 tokens.
+    """
     from token_budget.forecast import backtest
     from token_budget.ledger.samples import SampleReader
 

@@ -54,7 +54,7 @@ def _read_groups(ctx: click.Context, param: click.Parameter, text: str) -> tuple
 def history_command(
     ctx: click.Context, by: tuple[By, ...], since: str | None, until: str | None, as_json: bool, as_csv: bool
 ) -> None:
-    """Show what was used, by day, command, model, run, instance or workspace."""
+    """Show what was used, by day or in other groups."""
     from token_budget.usage import history_text
 
     if as_json and as_csv:
@@ -93,7 +93,10 @@ def run_command(ctx: click.Context, run_id: str) -> None:
 def plot_command(
     ctx: click.Context, /, file: Path, unit: UnitName, by: PlotBy, workspace: Path, **texts: str | None
 ) -> None:
-    """Draw use over time, against limits, and by command or model into FILE.svg or FILE.html."""
+    """Draw use as FILE.svg or FILE.html.
+
+    Shows use over time, against limits, and by command or model.
+    """
     from token_budget.models import Unit
     from token_budget.usage import plot, plot_limits
     from token_budget.usage.plot_data import PlotRequest

@@ -1,4 +1,4 @@
-"""JSON files that people write: read whole, with errors that say what to change."""
+"""Reads JSON files that people write. Its errors tell what to change."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _YAML = (".yaml", ".yml", ".toml", ".json5", ".jsonc")
 
 
 class JsonFileError(ValueError):
-    """Why a file is not the JSON that it should be; the text names no file."""
+    """Why a file is not valid JSON. The text does not name the file."""
 
 
 def read_bytes(file: Path, limit_bytes: int) -> bytes:
-    """The content of a regular file. Raises OSError, and JsonFileError for what is too large or is no regular file.
+    """The content of a regular file. Raises OSError, and JsonFileError if it is too large or no regular file.
 
-    A pipe or a device is refused at once: nobody waits for a writer.
+    It refuses a pipe or a device at once, so that nobody waits for a writer.
     """
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(descriptor, "rb") as stream:
@@ -35,9 +35,9 @@ def read_bytes(file: Path, limit_bytes: int) -> bytes:
 
 
 def parse_json(raw: bytes, name: str, pairs: Pairs, number: Callable[[str], float] = float) -> object:
-    """The JSON of a file with that name. `pairs` makes objects, `number` reads what is no integer.
+    """The JSON of a file with that name. `pairs` makes objects, `number` reads numbers that are no integers.
 
-    Raises JsonFileError with where the text stops to be JSON, and what is the likely cause.
+    Raises JsonFileError with the place at which the text is not JSON, and the likely cause.
     """
     try:
         return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=pairs, parse_float=number, parse_constant=number)
@@ -52,7 +52,7 @@ def parse_json(raw: bytes, name: str, pairs: Pairs, number: Callable[[str], floa
 
 
 def _cause(error: json.JSONDecodeError, name: str) -> str | None:
-    """What the author most likely did; None where that is not known."""
+    """The likely cause; None if none is known."""
     before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
     if after.startswith(("}", "]")) and before.endswith(","):
         return f"there is a comma too many before {after[0]!r}"

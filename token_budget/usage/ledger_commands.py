@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 @click.option("--prompts", is_flag=True, help="With prompts and commands' arguments.")
 @click.pass_context
 def export_command(ctx: click.Context, file: Path, as_csv: bool, prompts: bool) -> None:
-    """Write the ledger as JSON lines, without prompts, into FILE or to standard output."""
+    """Export the ledger.
+
+    Writes JSON lines without prompts into FILE, or to standard output.
+    """
     from token_budget.ledger import export_import
     from token_budget.usage import profiles
 
@@ -61,7 +64,10 @@ def _is_of_ledger(file: Path, ledger: Path) -> bool:
 @click.option("--dry-run", is_flag=True, help="Show what is new, write nothing.")
 @click.pass_context
 def import_command(ctx: click.Context, file: TextIO | None, from_claude: Path | None, dry_run: bool) -> None:
-    """Add what another ledger exported, or what Claude Code itself wrote. Importing twice adds nothing."""
+    """Import an export or transcripts.
+
+    Adds what another ledger exported, or what Claude Code itself wrote. A second import adds nothing.
+    """
     from token_budget.ledger import export_import, import_reader
     from token_budget.usage import profiles
 

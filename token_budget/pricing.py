@@ -1,7 +1,8 @@
 """Money: amounts in integer nano-dollars, and what one response costs by the public price lists.
 
-Prices are estimates: subscriptions do not pay by the token, and discounts, batches, fast modes and server tools such
-as web search are not in them.
+Prices are estimates: subscriptions do not pay by the token, and discounts and batches are not in them. `with_terms`
+adds fast mode and inference in the US, `of_tools` web searches:
+https://docs.claude.com/en/docs/about-claude/pricing.
 """
 
 from __future__ import annotations
@@ -11,10 +12,17 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from importlib.util import find_spec
 
+from token_budget.api_usage import PriceTerms
 from token_budget.models import MAX_USD, Usage
 
 EXTRA = "the extra cost (pip install 'claude-orchestrator[cost]')"
 UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts that the CLI makes, and simulated answers
+
+# times the list price in fast mode, by model; any other has the dearest
+FAST = {"claude-opus-4-8": 2, "claude-opus-5": 2, "claude-opus-5-5": 2}
+FAST_MAX = 6
+US_TENTHS = 11  # inference in the US only: tenths of the list price
+TOOL_NANO_USD = {"web_search_requests": 10_000_000}  # one use
 
 _NANO_USD = Decimal("1e-9")
 # separate contexts, because a caller's precision would change digits
@@ -95,6 +103,18 @@ class Prices:
                 self.unknown.add(model)
             return None
         return int(usd.scaleb(9, _ROUNDING).to_integral_value(ROUND_CEILING))
+
+
+def with_terms(nano_usd: int, model: str, terms: PriceTerms) -> int:
+    """What one part of a response costs under these terms, from its list price, without server tools; rounded up."""
+    if terms.speed == "fast":
+        nano_usd *= FAST.get(_reference(model)[1], FAST_MAX)
+    return -(-nano_usd * US_TENTHS // 10) if terms.inference_geo == "us" else nano_usd
+
+
+def of_tools(terms: PriceTerms) -> int:
+    """What the uses of tools that the API ran itself cost, in nano-dollars."""
+    return sum(TOOL_NANO_USD.get(name, 0) * uses for name, uses in terms.server_tools)
 
 
 def _reference(model: str) -> tuple[str, str]:

@@ -10,6 +10,8 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
+from token_budget.api_usage import PriceTerms
+
 IMAGE_TOKENS = 5_000  # an image is scaled down to at most about 1.6 to 4.8 thousand tokens, however few its bytes
 SERVER_TOOL_TOKENS = 20_000  # what a search or a fetch by the API itself may add, for each use
 OVERHEAD_TOKENS = 700  # the API's own system prompt for tools (346 to 700 tokens, by model)
@@ -69,6 +71,25 @@ def by_server_tools(data: dict[str, object]) -> int:
     described = sum(kind.startswith(CLIENT_TOOLS) for kind in own)
     served = len(own) > described or bool(data.get("mcp_servers")) or bool(data.get("container"))
     return CLIENT_TOOL_TOKENS * described + (SERVER_TOOL_TOKENS * SERVER_TOOL_USES if served else 0)
+
+
+def dearest_terms(data: dict[str, object]) -> PriceTerms:
+    """The dearest terms that a request allows. The place of inference is the workspace's where it names none."""
+    tools = data.get("tools")
+    uses = sum(_searches(tool) for tool in tools) if isinstance(tools, list) else 0
+    return PriceTerms(
+        speed="" if data.get("speed") in (None, "standard") else "fast",
+        inference_geo="" if data.get("inference_geo") == "global" else "us",
+        server_tools=(("web_search_requests", uses),) if uses else (),
+    )
+
+
+def _searches(tool: object) -> int:
+    """How often the API may search the web with this tool for one request."""
+    if not isinstance(tool, dict) or not str(tool.get("type")).startswith("web_search_"):
+        return 0
+    uses = tool.get("max_uses")
+    return uses if isinstance(uses, int) and not isinstance(uses, bool) and uses > 0 else SERVER_TOOL_USES
 
 
 def _of_bytes(body: bytes) -> int:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Cost
 from claude_orchestrator.gateway.attempt import MeteredAttempt
-from claude_orchestrator.gateway.bounds import InputBound
+from claude_orchestrator.gateway.bounds import InputBound, dearest_terms
 from claude_orchestrator.gateway.requests import TEXT_KEYS, Asked
 from token_budget.models import Unit, Usage
+from token_budget.pricing import of_tools, with_terms
 
 MAX_BOUNDS = 4
 MAX_IDS = 4_096
@@ -43,7 +44,11 @@ class Client:
         return found
 
     def cost_of(self, asked: Asked, input_tokens: int) -> Cost | None:
-        """The most that a request can cost: all its input written to the cache for an hour; None without a price."""
+        """The most that a request can cost; None without a price.
+
+        That is with all its input written to the cache for an hour, in fast mode and in the US unless the request
+        rules these out, and with all uses of its web searches.
+        """
         model = asked.data.get("model")
         in_money = any(budget.unit is Unit.USD for budget in self.attempt.budgets)
         if not in_money or self.attempt.price is None or not isinstance(model, str):
@@ -51,7 +56,11 @@ class Client:
         most = Usage(cache_creation_input_tokens=input_tokens)
         nano = self.attempt.price(model, most, input_tokens)
         more = self.attempt.price(model, most + Usage(output_tokens=1000), input_tokens)
-        return None if nano is None or more is None else Cost(nano, more - nano)
+        if nano is None or more is None:
+            return None
+        terms = dearest_terms(asked.data)
+        fixed = with_terms(nano, model, terms) + of_tools(terms)
+        return Cost(fixed, with_terms(more - nano, model, terms))
 
     def name_of(self, response_id: str, number: int) -> str:
         """A name for the response with this id that no other response has; `number` is no other response's."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.claude.tally import UsageTally
-from token_budget.api_usage import MESSAGE, UsagePart
+from token_budget.api_usage import MESSAGE, NO_TERMS, PriceTerms, UsagePart
 from token_budget.models import Amount, Usage, Weights
+from token_budget.pricing import of_tools, with_terms
 from token_budget.text import NANO
 
 
@@ -71,14 +72,17 @@ class AttemptCosts:
         else:
             cut_off = [] if self._tally.metered else self._tally.cut_off
             responses = {response_id: (UsagePart(MESSAGE, model, usage),) for response_id, model, usage in cut_off}
+        terms = NO_TERMS if response is None else response.terms
         for response_id, parts in responses.items():
-            self._add_prices(price, response_id, parts)
+            self._add_prices(price, response_id, parts, terms)
 
-    def _add_prices(self, price: Price, response_id: str, parts: tuple[UsagePart, ...]) -> None:
+    def _add_prices(self, price: Price, response_id: str, parts: tuple[UsagePart, ...], terms: PriceTerms) -> None:
         costs = [(part.model, price(part.model, part.usage, part.written_for_1h_tokens)) for part in parts]
         by_model = Counter[str]()
         for model, nano_usd in costs:
-            by_model[model] += nano_usd or 0
+            by_model[model] += with_terms(nano_usd or 0, model, terms)
+        if parts:
+            by_model[parts[0].model] += of_tools(terms)
         before = self._priced.get(response_id, Counter())
         if by_model.total() >= before.total() and any(nano_usd is not None for _, nano_usd in costs):
             self._prices_found += 1

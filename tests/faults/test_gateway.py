@@ -10,8 +10,22 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from tests.gateway.test_server import ASK, END, START, Behave, Upstream, answering, place, plain, saying, sse, until
+from tests.gateway.test_server import (
+    ASK,
+    END,
+    START,
+    Behave,
+    Upstream,
+    answering,
+    place,
+    plain,
+    prices,
+    saying,
+    sse,
+    until,
+)
 from tests.metered import Metered
+from token_budget.models import Budget, Scope, Unit
 
 BILLED = saying(plain(200, b'{"id": "c", "usage": {"input_tokens": 50000, "output_tokens": 900}}'))
 UNKNOWN = {
@@ -254,5 +268,29 @@ def test_each_instance_reaches_the_api_through_its_own_proxy() -> None:
             assert head.startswith("POST http://llm.corp.invalid/path/v1/messages ")
             assert f"Basic {base64.b64encode(b'user:p@ss').decode()}" in head
             await here.gateway.close(client)
+
+    asyncio.run(main())
+
+
+DEARER: dict[str, tuple[dict[str, object], int]] = {
+    "fast mode": ({"speed": "fast", "inference_geo": "global"}, 6 * 50 * 1_000),
+    "a speed that nobody knows": ({"speed": "ludicrous", "inference_geo": "global"}, 6 * 50 * 1_000),
+    "the place of the workspace": ({}, 55 * 1_000),
+    "web searches": ({"tools": [{"type": "web_search_20250305", "max_uses": 2}]}, 20_000_000),
+}
+
+
+@pytest.mark.parametrize("name", DEARER)
+def test_the_dearest_that_a_request_allows_is_held_in_money(name: str) -> None:
+    extra, least = DEARER[name]
+
+    async def main() -> None:
+        async with place(answering(sse(START, END))) as here:
+            cost = Budget(least - 1, scope=Scope.OVERALL, unit=Unit.USD)
+            here.attempt.budgets, here.attempt.price = (cost,), prices
+            ask = {**ASK, "model": "m", "max_tokens": 1_000, **extra}
+            status, _ = await here.post(ask)
+            sent = [json.loads(body) for body in here.upstream.bodies if b"max_tokens" in body]
+            assert status == 400 or sent[-1]["max_tokens"] < 1_000
 
     asyncio.run(main())

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from token_budget.api_usage import PriceTerms
 from token_budget.models import Usage
-from token_budget.pricing import Prices, available, parse_usd, require, usd_to_nano
+from token_budget.pricing import Prices, available, of_tools, parse_usd, require, usd_to_nano, with_terms
 from token_budget.text import NANO, format_usd
 
 AT_MS = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1000)
@@ -212,3 +213,12 @@ def test_the_price_lists_are_loaded_when_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False", "3000", "True"]
+
+
+def test_fast_mode_the_place_and_searches_have_their_price() -> None:
+    assert with_terms(100, "claude-opus-4-8", PriceTerms()) == 100
+    assert with_terms(100, "claude-opus-4-8[1m]", PriceTerms(speed="fast")) == 200
+    assert with_terms(100, "claude-opus-4-6", PriceTerms(speed="fast")) == 600
+    assert with_terms(101, "claude-opus-4-6", PriceTerms(inference_geo="us")) == 112
+    assert with_terms(100, "m", PriceTerms(speed="standard", inference_geo="global")) == 100
+    assert of_tools(PriceTerms(server_tools=(("web_fetch_requests", 3), ("web_search_requests", 5)))) == 50_000_000

@@ -87,3 +87,8 @@ def test_a_name_that_stands_twice_is_said_in_one_way_only(body: bytes) -> None:
     sent = lower(body, 700)
     assert json.loads(sent) == {**json.loads(body), "max_tokens": 700}
     assert sent.count(b'"max_tokens":700') == 1
+
+
+def test_a_number_that_is_no_json_is_refused() -> None:
+    with pytest.raises(Unbounded, match="NaN is no JSON"):
+        read_request(b'{"max_tokens": 5, "temperature": NaN}')

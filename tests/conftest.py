@@ -18,6 +18,16 @@ settings.register_profile(
 settings.load_profile("repeatable")
 
 
+STARTS_PROCESSES = {"claude", "place", "rehearsal"}  # fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose fixtures start processes."""
+    for item in items:
+        if STARTS_PROCESSES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("processes")
+
+
 def find_real_claude() -> str | None:
     """The real CLI: CLAUDE_BIN, else `claude` on PATH."""
     return os.environ.get("CLAUDE_BIN") or shutil.which("claude")

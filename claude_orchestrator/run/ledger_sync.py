@@ -7,12 +7,13 @@ import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
 from claude_orchestrator.run.bus import Bus
+from claude_orchestrator.run.ledger_batch import Key, Unwritten
 from claude_orchestrator.run.run_events import (
     AttemptEnded,
     Crossed,
@@ -44,47 +45,6 @@ RENEW_EVERY_MS = 20_000
 MAX_COMMAND_CHARS = 1_000
 WINDOWS = {Scope.DAILY: Window.DAILY, Scope.WEEKLY: Window.WEEKLY, Scope.MONTHLY: Window.MONTHLY}
 
-Key = tuple[str, int]  # an instance's name and the number of its attempt
-
-
-@dataclass(slots=True)
-class _Unwritten:
-    """What the ledger lacks."""
-
-    attempts: dict[Key, AttemptRecord] = field(default_factory=dict)
-    use: dict[Key, dict[str, _Use]] = field(default_factory=dict)
-    notes: list[NoteRecord] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.attempts or self.use or self.notes)
-
-    def add(self, key: Key, delta: UsageDelta) -> None:
-        by_model = self.use.setdefault(key, {})
-        for model, part in delta.by_model.items():
-            by_model.setdefault(model, _Use()).add(part, delta.cost_source)
-
-    def put_back(self, earlier: _Unwritten) -> None:
-        """Take back what could not be written; what has come since is newer."""
-        self.attempts = {**earlier.attempts, **self.attempts}
-        self.notes = earlier.notes + self.notes
-        for key, by_model in earlier.use.items():
-            for model, use in by_model.items():
-                newer = self.use.setdefault(key, {}).setdefault(model, _Use())
-                newer.add(ModelDelta(use.usage, use.nano_usd), newer.cost_source or use.cost_source)
-
-
-@dataclass(slots=True)
-class _Use:
-    """What is to become one record of the ledger."""
-
-    usage: Usage = field(default_factory=Usage)
-    nano_usd: int = 0
-    cost_source: str | None = None
-
-    def add(self, delta: ModelDelta, cost_source: str | None) -> None:
-        self.usage, self.nano_usd = self.usage + delta.usage, self.nano_usd + delta.nano_usd
-        self.cost_source = cost_source
-
 
 class LedgerSync:
     """Keeps the ledger in step with one run; `now` is local time.
@@ -110,7 +70,7 @@ class LedgerSync:
         self._now = now
         self._reported = False
         self._running: dict[Key, InstanceStatus] = {}  # with news that the ledger lacks
-        self._unwritten = _Unwritten()
+        self._unwritten = Unwritten()
         self._started_ms: dict[Key, int] = {}
         self._records: dict[Key, int] = {}  # how many the ledger has of an attempt
         self._priced: set[Key] = set()
@@ -298,14 +258,14 @@ class LedgerSync:
         self._written(records, holds, released)
         self._take_shared(used, held, recorded)
 
-    def _take_unwritten(self) -> _Unwritten:
-        unwritten, self._unwritten = self._unwritten, _Unwritten()
+    def _take_unwritten(self) -> Unwritten:
+        unwritten, self._unwritten = self._unwritten, Unwritten()
         running, self._running = self._running, {}
         for key, status in running.items():
             unwritten.attempts.setdefault(key, self._attempt(status))
         return unwritten
 
-    def _records_of(self, unwritten: _Unwritten, at_ms: int) -> list[UsageRecord]:
+    def _records_of(self, unwritten: Unwritten, at_ms: int) -> list[UsageRecord]:
         found: list[UsageRecord] = []
         for key, by_model in unwritten.use.items():
             number = self._records.get(key, 0)

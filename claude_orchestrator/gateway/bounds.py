@@ -21,6 +21,7 @@ REMEMBERED_BYTES = 8 * 1024 * 1024
 CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # of the API's own, run by the client
 CLIENT_TOOL_TOKENS = 1_500  # what the API writes for one of them
 SERVER_TOOL_USES = 8  # as Claude Code limits them
+NOT_ADDITIVE = re.compile(rb'"type"\s*:\s*"(?:thinking|redacted_thinking|tool_reference)"')
 UNBOUNDED = re.compile(rb'"type"\s*:\s*"(?:document|url|file|container_upload)"')
 
 
@@ -56,6 +57,15 @@ class InputBound:
         self._bytes += len(body)
         while self._bytes > REMEMBERED_BYTES or len(self.known) > 16:
             self._bytes -= len(self.known.pop()[0])
+
+
+def adds_up(body: bytes) -> bool:
+    """Whether a longer conversation costs at most what is new in it beside an earlier one.
+
+    The API leaves out earlier thinking in some requests and counts it in others, and it counts a deferred tool once
+    something refers to it.
+    """
+    return NOT_ADDITIVE.search(body) is None
 
 
 def is_bounded(body: bytes) -> bool:

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS, Admission, Ticket, Verdict
-from claude_orchestrator.gateway.bounds import InputBound, by_server_tools, is_bounded
+from claude_orchestrator.gateway.bounds import InputBound, adds_up, by_server_tools, is_bounded
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.forwarding import (
     AGENT,
@@ -92,7 +92,7 @@ class Gatekeeper:
         """Bound the request's input. Returns the API's count where only that bounds it."""
         client, body = exchange.client, exchange.body
         bounded, more = is_bounded(body), by_server_tools(asked.data)
-        ticket.input_tokens = known.of(body) + more
+        ticket.input_tokens = (known if adds_up(body) else InputBound()).of(body) + more
         ticket.cost = client.cost_of(asked, ticket.input_tokens)
         if bounded and self._admission.has_room(ticket):
             return None

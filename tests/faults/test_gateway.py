@@ -294,3 +294,26 @@ def test_the_dearest_that_a_request_allows_is_held_in_money(name: str) -> None:
             assert status == 400 or sent[-1]["max_tokens"] < 1_000
 
     asyncio.run(main())
+
+
+NOT_ADDING_UP: dict[str, dict[str, object]] = {
+    "thinking that was left out before": {"type": "thinking", "thinking": "t" * 9_000, "signature": "s"},
+    "a reference to a deferred tool": {"type": "tool_reference", "tool_name": "mcp__x__1"},
+}
+
+
+@pytest.mark.parametrize("name", NOT_ADDING_UP)
+def test_what_an_earlier_request_had_bounds_only_what_adds_up(name: str) -> None:
+    tools = [{"name": "mcp__x__1", "description": "d" * 9_000, "defer_loading": True, "input_schema": {}}]
+    first = {**ASK, "max_tokens": 300, "tools": tools}
+    part = {"role": "assistant", "content": [NOT_ADDING_UP[name]]}
+
+    async def main() -> None:
+        async with place(answering(sse(START, END)), limit=20_000) as here:
+            assert (await here.post({**first, "messages": [*first["messages"], part, part]}))[0] == 200
+            here.budget.used = 12_000
+            here.upstream.count = 500  # then only the request itself bounds it
+            status, _ = await here.post({**first, "messages": [*first["messages"], part]})
+            assert status == 400 and len(here.upstream.messages) == 1
+
+    asyncio.run(main())

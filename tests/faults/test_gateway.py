@@ -306,14 +306,15 @@ NOT_ADDING_UP: dict[str, dict[str, object]] = {
 def test_what_an_earlier_request_had_bounds_only_what_adds_up(name: str) -> None:
     tools = [{"name": "mcp__x__1", "description": "d" * 9_000, "defer_loading": True, "input_schema": {}}]
     first = {**ASK, "max_tokens": 300, "tools": tools}
+    said: list[object] = [{"role": "user", "content": "hi"}]
     part = {"role": "assistant", "content": [NOT_ADDING_UP[name]]}
 
     async def main() -> None:
         async with place(answering(sse(START, END)), limit=20_000) as here:
-            assert (await here.post({**first, "messages": [*first["messages"], part, part]}))[0] == 200
+            assert (await here.post({**first, "messages": [*said, part, part]}))[0] == 200
             here.budget.used = 12_000
             here.upstream.count = 500  # then only the request itself bounds it
-            status, _ = await here.post({**first, "messages": [*first["messages"], part]})
+            status, _ = await here.post({**first, "messages": [*said, part]})
             assert status == 400 and len(here.upstream.messages) == 1
 
     asyncio.run(main())

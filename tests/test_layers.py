@@ -40,8 +40,8 @@ PURE = """
     claude.events claude.stream claude.tally
     claude.argv config.config config.fields config.given config.kinds config.plan config.schedule config.settings
     gateway.admission gateway.bounds gateway.choice gateway.requests gateway.usage_reader
-    run.attempt run.eligibility run.journal_records run.ledger_batch run.rate_limits run.redact run.resume run.retries run.run_events
-    run.state run.usage_delta
+    run.attempt run.eligibility run.journal_records run.ledger_batch run.rate_limits run.redact run.resume run.retries
+    run.run_events run.state run.usage_delta
     results.answers ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
 """
 MOST_PARAMETERS = 6

@@ -39,6 +39,8 @@ class ClaudeOptions(Protocol):
     @property
     def worktree(self) -> str | bool: ...
     @property
+    def json_schema(self) -> str | None: ...
+    @property
     def extra_args(self) -> tuple[str, ...]: ...
 
 
@@ -53,6 +55,7 @@ def launch_argv(claude_bin: str, options: ClaudeOptions) -> tuple[str, ...]:
         "resume": options.session_id,
         "allowedTools": ",".join(options.allowed_tools) or None,
         "disallowedTools": ",".join(options.disallowed_tools) or None,
+        "json-schema": options.json_schema,
     }
     args = [f"--{option}={value}" for option, value in single.items() if value is not None]
     args += [f"--mcp-config={config}" for config in options.mcp_config if not is_json(config)]
@@ -98,6 +101,6 @@ def _is_worktree(arg: str) -> bool:
     return arg in ("--worktree", "-w") or arg.startswith("--worktree=")
 
 
-def is_json(mcp_config: str) -> bool:
-    """Whether an `mcp_config` is the object itself, as text, and no file."""
-    return mcp_config.startswith("{")
+def is_json(value: str) -> bool:
+    """Whether an `mcp_config` or a `json_schema` is the object itself, as text, and no file."""
+    return value.lstrip().startswith("{")

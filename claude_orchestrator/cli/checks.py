@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from claude_orchestrator.claude.argv import is_json
 from claude_orchestrator.config.config import Config
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.errors import UserError
+from token_budget.fields import BadValue
 
-MAX_MCP_BYTES = 1024 * 1024
+MAX_MCP_BYTES = MAX_SCHEMA_BYTES = 1024 * 1024
 
 
 def check_workspace(workspace: Path) -> None:
@@ -48,7 +50,6 @@ def _faults(cwd: str, mcp_config: tuple[str, ...]) -> Iterator[str]:
 
 def _fault_of_mcp_file(path: Path) -> str | None:
     from claude_orchestrator.config.kinds import MCP
-    from token_budget.fields import BadValue
     from token_budget.usage.json_file import JsonFileError, parse_json, read_bytes
 
     try:
@@ -58,6 +59,36 @@ def _fault_of_mcp_file(path: Path) -> str | None:
     except (JsonFileError, BadValue) as error:
         return str(error)
     return None
+
+
+def with_schemas(config: Config, workspace: Path) -> Config:
+    """The config with each schema's file replaced by what it holds. Raises UserError with all that is wrong."""
+    faults: list[str] = []
+    instances = []
+    for index, instance in enumerate(config.instances):
+        schema = instance.json_schema
+        if schema is not None and not is_json(schema):
+            try:
+                schema = _schema_in(workspace / (instance.cwd or "") / schema)
+            except BadValue as error:
+                place = f"{config.source}: instances[{index}].json_schema: {schema}: "
+                faults += [f"{place}{path.lstrip('.') + ': ' if path else ''}{why}" for path, why in error.faults]
+        instances.append(replace(instance, json_schema=schema))
+    if faults:
+        raise UserError(*faults)
+    return replace(config, instances=tuple(instances))
+
+
+def _schema_in(path: Path) -> str:
+    from claude_orchestrator.config.json_schema import as_argument
+    from token_budget.usage.json_file import JsonFileError, parse_json, read_bytes
+
+    try:
+        return as_argument(parse_json(read_bytes(path, MAX_SCHEMA_BYTES), path.name, dict))
+    except OSError as error:
+        raise BadValue(("", f"cannot be read: {error.strerror or error}")) from None
+    except JsonFileError as error:
+        raise BadValue(("", str(error))) from None
 
 
 def doubts(plan: Plan, config: Config, environ: Mapping[str, str]) -> Iterator[str]:

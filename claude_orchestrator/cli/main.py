@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 SCRIPTS = (PROGRAM, "claude-instance-orchestrator")
 DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
+MAX_REPEATED_CHARS = 200  # of a PROMPT, in the command that continues its run
 FROM_PROMPT, FROM_NOWHERE = "PROMPT", "built-in default"  # a config's source where it is no file
 
 
@@ -106,7 +108,7 @@ def load(options: Options, terminal: Terminal) -> Loaded:
     workspace = options["workspace"].absolute()
     checks.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
-    config = _config(options, workspace)
+    config = checks.with_schemas(_config(options, workspace), workspace)
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
     sinks = run_inputs.check_sinks(options["alert_command"], options["alert_webhook"])
@@ -172,7 +174,7 @@ def _config(options: Options, workspace: Path) -> Config:
     if prompt is not None:
         if options["config"] is not None:
             raise UserError("PROMPT and --config exclude each other")
-        prompt = prompt.strip()
+        prompt = (_standard_input() if prompt == "-" else prompt).strip()
         if not prompt:
             raise UserError("PROMPT: is empty: expected a slash command or a prompt")
         keys = {OPTIONS[param].instance: value for param, value in single.items()}
@@ -185,6 +187,13 @@ def _config(options: Options, workspace: Path) -> Config:
     if (workspace / CONFIG_NAME).exists():
         return load_config(workspace / CONFIG_NAME)
     return Config(FROM_NOWHERE, (InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan"),))
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"PROMPT: standard input is not UTF-8 text (byte {error.start})") from None
 
 
 # -- plan: what would be launched, by which claude --
@@ -248,10 +257,11 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     from token_budget.pricing import EXTRA
 
     options, settings = loaded.options, loaded.settings
+    _printed(options, loaded.config.source)
     checks.check_plan(planned.plan, loaded.config)
     checks.check_output_dir(loaded.output_dir)
-    for option in ("report", "junit"):
-        if options[option] is not None:
+    for option in ("report", "junit", "results"):
+        if options[option] is not None and not (option != "junit" and _is_stdout(options[option])):
             checks.check_writable(f"--{option}", options[option])
     meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
     lacks = None if options["rehearse"] else versions.check_version(planned.claude)
@@ -313,19 +323,66 @@ def _shown(loaded: Loaded, terminal: Terminal) -> RenderOptions:
 
 def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal) -> int:
     """Run the plan to its end, report it, and return the exit code."""
-    from claude_orchestrator.cli.run_plan import run_plan
+    from claude_orchestrator.cli.run_plan import Handover, run_plan
     from claude_orchestrator.run.controller import Accounting, RunPlace, RunRequest
     from claude_orchestrator.ui.report_files import Reports
+    from claude_orchestrator.ui.terminal import Terminal
 
+    options, settings = loaded.options, loaded.settings
+    prints = _printed(options, loaded.config.source)
+    handover = Handover(options["results"], append=loaded.earlier is not None, prints=prints)
+    if prints or _is_stdout(options["results"]):  # then messages and tables go to standard error
+        terminal = Terminal(out=sys.stderr, quiet=options["quiet"], level=options["log_level"])
     for warning in checked.warnings:
         terminal.warn(warning)
-    options, settings = loaded.options, loaded.settings
     header = _header(loaded, planned.claude)
     request = RunRequest(planned.plan, settings, checked.meter, header, options["rehearse"], loaded.start_in_s)
     place = RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
     accounting = Accounting(planned.ledger, planned.prices, loaded.alert_command, loaded.alert_webhook)
-    visuals = not settings.disable_budget_visuals
-    return run_plan(request, place, accounting, Reports(terminal, visuals, options["report"], options["junit"]))
+    reports = Reports(
+        terminal,
+        visuals=not settings.disable_budget_visuals,
+        report=None if _is_stdout(options["report"]) else options["report"],
+        junit=options["junit"],
+        continue_with=partial(_continue_command, options),
+    )
+    return run_plan(request, place, accounting, reports, handover)
+
+
+def _is_stdout(path: Path | None) -> bool:
+    return path == Path("-")
+
+
+def _printed(options: Options, source: str) -> str:
+    """What a run prints on standard output at its end, besides result lines. Raises UserError."""
+    asked = [
+        option
+        for option, there in (
+            ("--results -", _is_stdout(options["results"])),
+            ("--report -", _is_stdout(options["report"])),
+            ("--print-results", options["print_results"]),
+        )
+        if there
+    ]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)}: only one of them can have standard output")
+    if not asked:
+        return "answer" if source in (FROM_PROMPT, FROM_NOWHERE) else ""
+    return {"--report -": "report", "--print-results": "answers"}.get(asked[0], "")
+
+
+def _continue_command(options: Options, run_id: str) -> str:
+    """The command that continues a run: what the run itself does not keep is given again."""
+    import shlex
+
+    words = [PROGRAM, "--resume", run_id]
+    if "output_dir" in options.given and options.given["output_dir"].origin == "option":
+        words += ["--output-dir", str(options["output_dir"].absolute())]
+    if options.prompt is None:
+        return shlex.join(words)
+    if options.prompt == "-" or len(options.prompt) > MAX_REPEATED_CHARS or not options.prompt.isprintable():
+        return f"{shlex.join(words)} -  (with the same PROMPT on standard input)"
+    return shlex.join([*words, options.prompt])
 
 
 def _header(loaded: Loaded, claude: str) -> dict[str, Any]:

@@ -1,49 +1,117 @@
-"""Runs a plan with messages and a status report on the terminal, and writes its reports."""
+"""Runs a plan with messages and a status report on the terminal, and hands over its answers and reports."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.results.answer_files import AnswerFiles
-from claude_orchestrator.results.answers import report_fields
+from claude_orchestrator.results.answers import printed, report_fields
 from claude_orchestrator.run import controller
 from claude_orchestrator.run.bus import Bus
+from claude_orchestrator.run.run_events import Level, Message
 from claude_orchestrator.run.run_view import RunView
 from claude_orchestrator.ui.display import Display, MessagePrinter
-from claude_orchestrator.ui.report_files import Reports
+from claude_orchestrator.ui.report_files import Reports, json_bytes
 from claude_orchestrator.ui.report_json import AnswerOf, no_answers
+from token_budget.text import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What programs and people get of a run while it runs, and on standard output.
+
+    `results` is the file of result lines, and `-` is standard output. `append`: an earlier start of the run has
+    written lines already. `prints` says what else is printed at the end: `report`, `answer`, `answers` or nothing.
+    """
+
+    results: Path | None = None
+    append: bool = False
+    prints: str = ""
 
 
 def run_plan(
-    request: controller.RunRequest, place: controller.RunPlace, accounting: controller.Accounting, reports: Reports
+    request: controller.RunRequest,
+    place: controller.RunPlace,
+    accounting: controller.Accounting,
+    reports: Reports,
+    handover: Handover,
 ) -> int:
     """Run it to its end; returns the exit code. Raises UserError before anything was launched."""
     bus = Bus()
     bus.attach(MessagePrinter(reports.terminal), optional=True)
-    output = _Output(bus, reports, request.settings)
+    output = _Output(bus, reports, handover, request.settings)
     with reports.terminal.in_background():
-        return controller.run(request, place, accounting, bus, output.attach, output.report)
+        code = controller.run(request, place, accounting, bus, output.attach, output.report)
+    return output.finish(code)
 
 
 class _Output:
-    """What is made of a run besides messages, once its directory is known."""
+    """What is made of a run besides messages: its display, its answers in files and lines, its reports."""
 
-    def __init__(self, bus: Bus, reports: Reports, settings: Settings) -> None:
+    def __init__(self, bus: Bus, reports: Reports, handover: Handover, settings: Settings) -> None:
         self._bus = bus
         self._reports = reports
+        self._handover = handover
         self._settings = settings
         self._answer_of: AnswerOf = no_answers
+        self._text_of: Callable[[str], str | None] = lambda name: None
+        self._close_lines: Callable[[], OSError | None] = lambda: None
+        self._printed = b""
 
     def attach(self, view: RunView) -> Display:
         """Attach what observes the run, and make the display."""
-        if view.directory is not None:
-            turns = {spec.name: len(spec.turns) for spec in view.plan.specs}
-            files = AnswerFiles(Path(view.directory), turns, self._bus.warn)
-            self._answer_of = lambda name: report_fields(files.answer(name))
-            self._bus.attach(files)
+        assert view.directory is not None
+        turns = {spec.name: len(spec.turns) for spec in view.plan.specs}
+        files = AnswerFiles(Path(view.directory), turns, self._bus.warn)
+        self._text_of = lambda name: files.answer(name).text
+        self._answer_of = lambda name: report_fields(files.answer(name))
+        self._bus.attach(files)
+        if self._handover.results is not None:
+            from claude_orchestrator.results.line_writer import LineWriter, ResultLines
+
+            writer = LineWriter(self._handover.results, append=self._handover.append)
+            self._close_lines = writer.close
+            self._bus.attach(ResultLines(view.run_id, files.answer, writer))
+        text = f"run {view.run_id}: logs in {view.directory}, answers in {files.folder}"
+        self._bus.publish(Message(Level.INFO, text))
         return Display(self._reports.terminal, self._settings, view)
 
     def report(self, result: controller.RunResult) -> int:
         """Write the reports; returns the exit code."""
-        return self._reports.write(result, self._answer_of)
+        code = self._reports.write(result, self._answer_of)
+        match self._handover.prints:
+            case "report":
+                self._printed = json_bytes(result, self._answer_of)
+            case "answer" | "answers" as what:
+                names = [status.name for status in result.view.instances]
+                answers = [(name, self._text_of(name)) for name in names]
+                self._printed = self._as_shown(printed(answers, with_names=what == "answers"))
+            case _:
+                pass
+        return code
+
+    @staticmethod
+    def _as_shown(text: str) -> bytes:
+        """Text for standard output: on a terminal nothing in it may drive the terminal."""
+        if sys.stdout.isatty():
+            text = "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+        return text.encode("utf-8", "replace")
+
+    def finish(self, code: int) -> int:
+        """Write what standard output gets at the end; returns the exit code."""
+        error = self._close_lines()
+        if isinstance(error, BrokenPipeError):
+            self._reports.terminal.warn("--results: the reader has left: later results are in the run's directory only")
+        elif error is not None:
+            text = f"--results: {self._handover.results}: cannot be written: {error.strerror or error}"
+            self._reports.terminal.message(Level.ERROR, f"{text}: later results are in the run's directory only")
+            code = code or 1
+        if self._printed:
+            from claude_orchestrator.results.line_writer import print_data
+
+            print_data(self._printed)
+        return code

@@ -48,6 +48,7 @@ class InstanceConfig:
     append_system_prompt: str | None = None
     mcp_config: tuple[str, ...] = ()
     worktree: str | bool = False
+    json_schema: str | None = None
     extra_args: tuple[str, ...] = ()
     rehearsal: Rehearsal | None = None
 

@@ -23,6 +23,7 @@ from claude_orchestrator.config.kinds import (
     MCP,
     PERCENT,
     RAW,
+    SCHEMA,
     SESSION,
     TEXT,
     TOOL,
@@ -276,6 +277,14 @@ SETTINGS: tuple[Setting, ...] = (
         "permission-mode", choice(*PERMISSION_MODES), "Claude's permission mode.", SINGLE, instance="permission_mode"
     ),
     _only_option("model", LINE, "Claude's model, by name or alias.", SINGLE, "MODEL", instance="model"),
+    _only_option(
+        "json-schema",
+        SCHEMA,
+        "The form of the answer: a JSON Schema, or its file relative to the instance's folder.",
+        SINGLE,
+        "FILE",
+        instance="json_schema",
+    ),
     Setting(
         "status_report_interval_s",
         DELAY,
@@ -287,7 +296,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _only_option("quiet", FLAG, "Show only errors and the final summary.", OUTPUT),
     _only_option("log-level", _any_case(choice(*LOG_LEVELS)), "Which messages to show.", OUTPUT, default="info"),
-    _only_option("report", FILE, "Write the run as JSON.", OUTPUT, "FILE"),
+    _only_option("print-results", FLAG, "Print each answer under its name; messages go to standard error.", OUTPUT),
+    _only_option(
+        "results", FILE, "Write each result as a line of JSON when its instance ends; - prints.", OUTPUT, "FILE|-"
+    ),
+    _only_option("report", FILE, "Write the run as JSON; - prints it.", OUTPUT, "FILE|-"),
     _only_option("junit", FILE, "Write the run as JUnit XML.", OUTPUT, "FILE"),
     _only_option(
         "output-dir",

@@ -31,7 +31,9 @@ def read_given(setting: Setting, given: Given) -> Any:
         pair = Kind(lambda text: parse_limit(str(text), element), {})
         return dict(collect(("", text, pair) for text in given.value))
     except BadValue as error:
-        raise UserError(*(f"{label}: {why}" for _, why in error.faults)) from None
+        raise UserError(
+            *(f"{label}: {place.lstrip('.') + ': ' if place else ''}{why}" for place, why in error.faults)
+        ) from None
 
 
 def parse_limit(text: str, kind: Kind) -> tuple[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from claude_orchestrator.claude.argv import OWN_OPTIONS
+from claude_orchestrator.claude.argv import OWN_OPTIONS, is_json
 from token_budget.fields import BadValue, Kind, expected, forbidden_character, is_comment, show_json
 from token_budget.text import printable
 
@@ -266,6 +266,25 @@ MCP = Kind(
         ]
     },
 )
+
+
+def _read_schema(value: object) -> str:
+    """The schema as text, or the path of its file."""
+    if isinstance(value, str) and not is_json(value):
+        return _read_line(value)
+    from claude_orchestrator.config.json_schema import as_argument  # only where a config has a schema
+
+    if isinstance(value, str):
+        from token_budget.usage.json_file import JsonFileError, parse_json
+
+        try:
+            value = parse_json(value.encode("utf-8", "replace"), "the schema", dict)
+        except JsonFileError as error:
+            raise BadValue(("", str(error))) from None
+    return as_argument(value)
+
+
+SCHEMA = Kind(_read_schema, {"anyOf": [LINE.schema, {"type": "object"}]})
 
 
 def _read_worktree(value: object) -> str | bool:

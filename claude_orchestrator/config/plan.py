@@ -55,6 +55,7 @@ class LaunchSpec:
     retries: int
     session_id: str | None
     rehearsal: Rehearsal
+    json_schema: str | None = None
     turns_before: int = 0
     resumed: bool = False
     forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
@@ -225,6 +226,7 @@ class _Planner:
             retries=instance.retries if instance.retries is not None else settings.retries,
             session_id=instance.session_id,
             rehearsal=instance.rehearsal or self.rehearsal,
+            json_schema=instance.json_schema,
         )
 
 

@@ -20,6 +20,7 @@ from claude_orchestrator.launch.base import Capabilities, Exit
 
 MODEL = "rehearsal"
 DEFAULT_TURNS = 4
+MAX_NAMED_CHARS = 100  # of the prompt, in a simulated answer
 DEFAULT_SECONDS = 3.0
 PIECES = 5  # of streamed text for each response
 TOOLS = ("Read", "Grep", "Bash", "Edit")
@@ -97,6 +98,7 @@ class SimulatedRunning:
         self._tokens = settings.tokens or max(1, round(spec.estimate.tokens * self._random.uniform(0.6, 0.9)))
         self._seconds = settings.seconds or DEFAULT_SECONDS
         self._final_turn = spec.turns[-1]
+        self._schema = spec.json_schema
         self._usage = dict.fromkeys(NAMES, 0)
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._inbox: asyncio.Queue[str | None] = asyncio.Queue()
@@ -149,7 +151,7 @@ class SimulatedRunning:
                 self._turn = asyncio.ensure_future(self._work(text))
                 await asyncio.wait([self._turn])
                 refused = None if self._turn.cancelled() else self._turn.exception()
-                self._result(self._turn.cancelled(), refused, spent=text == self._final_turn)
+                self._result(text, self._turn.cancelled(), refused)
                 self._turn = None
         finally:
             if self._turn is not None:
@@ -190,20 +192,32 @@ class SimulatedRunning:
                         self._usage[key] += event["usage"][key]
             self._emit({"type": "stream_event", "event": event, "parent_tool_use_id": None})
 
-    def _result(self, interrupted: bool, refused: BaseException | None, *, spent: bool) -> None:
+    def _result(self, text: str, interrupted: bool, refused: BaseException | None) -> None:
+        is_final, failed = text == self._final_turn, interrupted or refused is not None
+        output = self._output() if is_final and not failed else {}
+        answer = json.dumps(output["structured_output"]) if output else _answer(text)
         self._code = int(interrupted or refused is not None)
         self._emit(
             {
                 "type": "result",
                 "subtype": "error_during_execution" if interrupted else "success",
                 "is_error": interrupted or refused is not None,
-                "num_turns": self._responses if spent else 0,
-                "result": "" if interrupted else f"API Error: {refused}" if refused else "Rehearsed.",
+                "num_turns": self._responses if is_final else 0,
+                "result": "" if interrupted else f"API Error: {refused}" if refused else answer,
                 "terminal_reason": "aborted_streaming" if interrupted else "completed",
                 "total_cost_usd": 0.0,
                 "modelUsage": self._model_usage(),
+                **output,
             }
         )
+
+    def _output(self) -> dict[str, Any]:
+        """The structured output that the instance is asked for, if it is."""
+        if self._schema is None:
+            return {}
+        from claude_orchestrator.launch.sample_output import sample_of
+
+        return {"structured_output": sample_of(self._schema)}
 
     def _model_usage(self) -> dict[str, Any]:
         return {MODEL: {NAMES[key]: count for key, count in self._usage.items()} | {"costUSD": 0.0}}
@@ -211,3 +225,9 @@ class SimulatedRunning:
     def _emit(self, data: dict[str, Any]) -> None:
         line = json.dumps({**data, "session_id": self._session_id}, separators=(",", ":"))
         self._lines.put_nowait(line.encode())
+
+
+def _answer(prompt: str) -> str:
+    """A short answer that names its prompt; none for a command that is only about the session."""
+    line = prompt.strip().partition("\n")[0]
+    return "" if line in ("/clear", "/compact") else f"Rehearsed: {line[:MAX_NAMED_CHARS]}"

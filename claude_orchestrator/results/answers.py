@@ -69,6 +69,15 @@ def report_fields(answer: Answer) -> dict[str, Any]:
     }
 
 
+def printed(answers: Iterable[tuple[str, str | None]], *, with_names: bool) -> str:
+    """The answers as text for standard output, each under its name if that is asked for."""
+    parts = []
+    for name, text in answers:
+        body = "" if text is None else text if text.endswith("\n") else f"{text}\n"
+        parts.append(f"# {name}\n\n{body}" if with_names else body)
+    return "\n".join(parts)
+
+
 def result_row(run_id: str, status: InstanceStatus, answer: Answer) -> dict[str, Any]:
     """One line of `--results`. What a later version fills is null: `group`, `item` and `changes`."""
     return {

@@ -70,6 +70,7 @@ class AttemptStatus:
         self._listed_command: str | None = None  # of the turn in progress
         self._background: set[str] = set()  # shell commands at work
         self._answers = 0
+        self._has_output = False  # of the last turn that ended
 
     # -- turns --
 
@@ -105,9 +106,23 @@ class AttemptStatus:
         return self.spec.turns_before + max(0, self.turns_done - failed)
 
     @property
+    def turn_number(self) -> int:
+        """The number of the last turn that ended, from 1, among the turns of the plan."""
+        return self.spec.turns_before + max(1, self.turns_done)
+
+    @property
     def turn_failed(self) -> str | None:
         """Why the last turn that ended is a failure, or None."""
-        return failure(self.last_result, self._listed_command) if self.last_result is not None else None
+        if self.last_result is None:
+            return None
+        return failure(self.last_result, self._listed_command) or self._lack
+
+    @property
+    def _lack(self) -> str | None:
+        """What the answer of the last turn lacks, or None."""
+        if self.spec.json_schema is None or self._has_output or self.turns_done < len(self.spec.turns):
+            return None
+        return "no structured output: claude has not answered in the form of json_schema"
 
     def is_answer(self, result: Result) -> bool:
         """Whether a result that was applied is an answer: not an error, and not empty."""
@@ -184,6 +199,7 @@ class AttemptStatus:
         ends_turn = self.turn_running and self._ends_turn(result)
         self.turns_done += ends_turn
         if ends_turn or not result.follows_task or self.last_result is None:
+            self._has_output = result.structured_output is not None
             # one that follows a background task does not replace the turn's own; answers are kept elsewhere
             self.last_result = result._replace(answer="", structured_output=None)
 

@@ -151,7 +151,7 @@ class InstanceRunner:
         if session != (status.session_id, status.attempt.folder):
             self._bus.publish(SessionNamed(status.name, status.session_id, status.attempt.folder))
         if isinstance(event, Result) and status.attempt.is_answer(event):
-            turn, of = max(1, status.attempt.turns_completed), len(status.planned.turns)
+            turn, of = status.attempt.turn_number, len(status.planned.turns)
             self._bus.publish(Answered(status.name, turn, of, event.answer, event.structured_output))
         if status.attempt.turns_completed != turns:
             self._bus.publish(TurnEnded(status.name, status.attempt.turns_completed))

@@ -10,30 +10,36 @@ from pathlib import Path
 
 from claude_orchestrator.run.controller import RunResult
 from claude_orchestrator.run.run_events import Level
+from claude_orchestrator.run.run_view import exit_code
 from claude_orchestrator.ui import status
 from claude_orchestrator.ui.report_json import AnswerOf, json_report, no_answers
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.files import write_atomically
+from token_budget.text import printable
 
 Content = Callable[[RunResult, AnswerOf], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """Where the reports of a run go."""
+    """Where the reports of a run go; `continue_with` gives the command that continues the run of that id."""
 
     terminal: Terminal
     visuals: bool = True
     report: Path | None = None
     junit: Path | None = None
+    continue_with: Callable[[str], str] | None = None
 
     def write(self, result: RunResult, answer_of: AnswerOf = no_answers) -> int:
         """Write the reports; returns the run's exit code, or 1 if the run succeeded and a file cannot be written."""
         options = self.terminal.render_options(visuals=self.visuals)
-        self.terminal.print(status.final_report(result.view, time.monotonic(), options))
+        lines = status.final_report(result.view, time.monotonic(), options)
+        if self.continue_with is not None and exit_code(result.view.instances):
+            lines.append(f"Continue what did not complete: {printable(self.continue_with(result.view.run_id))}")
+        self.terminal.print(lines)
         code = result.exit_code
         files: list[tuple[Path | None, Content]] = [
-            (self.report, _json),
+            (self.report, json_bytes),
             (self.junit, _junit),
         ]
         for path, content in files:
@@ -47,7 +53,8 @@ class Reports:
         return code
 
 
-def _json(result: RunResult, answer_of: AnswerOf) -> bytes:
+def json_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:
+    """The JSON report as a file's content."""
     data = json_report(result.view, result.ended_at, result.exit_code, answer_of)
     return json.dumps(data, indent=2).encode() + b"\n"
 

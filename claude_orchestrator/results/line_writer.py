@@ -1,0 +1,102 @@
+"""Hands results on as lines of JSON, to a file or to standard output, without holding up the run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from claude_orchestrator.results.answers import Answer, result_row
+from claude_orchestrator.run.run_events import InstanceEnded, RunEvent
+from claude_orchestrator.run.state import InstanceStatus
+
+STANDARD_OUTPUT = Path("-")
+
+
+class ResultLines:
+    """An observer that writes a line for each instance that ends, in that order."""
+
+    def __init__(self, run_id: str, answer_of: Callable[[str], Answer], writer: LineWriter) -> None:
+        self._run_id = run_id
+        self._answer_of = answer_of
+        self._writer = writer
+
+    def observe(self, event: RunEvent) -> None:
+        """Have the line written, if an instance has ended."""
+        if isinstance(event, InstanceEnded):
+            self._writer.put(partial(self._line, event.status))
+
+    def _line(self, status: InstanceStatus) -> bytes:
+        row = result_row(self._run_id, status, self._answer_of(status.name))
+        return json.dumps(row, separators=(",", ":")).encode() + b"\n"
+
+
+class LineWriter:
+    """Writes lines in a thread of its own, each one whole; a line is made only when it is written.
+
+    After the first error nothing more is written. A file then ends with its last whole line.
+    """
+
+    def __init__(self, path: Path, *, append: bool = False) -> None:
+        self._path = path
+        self._append = append
+        self._error: OSError | None = None
+        self._queue: queue.SimpleQueue[Callable[[], bytes] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, daemon=True)
+        self._thread.start()
+
+    def put(self, make: Callable[[], bytes]) -> None:
+        """Write the line that `make` returns, soon."""
+        self._queue.put(make)
+
+    def close(self) -> OSError | None:
+        """Wait until all is written; returns the error that kept lines from being written."""
+        self._queue.put(None)
+        self._thread.join()
+        return self._error
+
+    def _write_all(self) -> None:
+        try:
+            fd = self._open()
+        except OSError as error:
+            self._error = error
+        while (make := self._queue.get()) is not None:
+            if self._error is None:
+                try:
+                    _write_whole(fd, make())
+                except OSError as error:
+                    self._error = error
+        if self._error is None and self._path != STANDARD_OUTPUT:
+            os.close(fd)
+
+    def _open(self) -> int:
+        if self._path == STANDARD_OUTPUT:
+            return sys.stdout.fileno()
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if self._append else os.O_TRUNC), 0o600)
+
+
+def _write_whole(fd: int, line: bytes) -> None:
+    """Write a line; what a full disk takes of it is removed again. Raises OSError."""
+    left = line
+    try:
+        while left:
+            left = left[os.write(fd, left) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            status = os.fstat(fd)
+            if len(left) < len(line) and stat.S_ISREG(status.st_mode):
+                os.ftruncate(fd, status.st_size - (len(line) - len(left)))
+        raise
+
+
+def print_data(data: bytes) -> None:
+    """Write to standard output; a reader that has left is no error."""
+    with contextlib.suppress(OSError):
+        _write_whole(sys.stdout.fileno(), data)

@@ -41,7 +41,10 @@ def test_files_are_for_their_owner_alone(place: Workplace) -> None:
     assert place.run("--config", place.config(private_setup("ok"))).returncode == 0
     (folder,) = (place.root / "out").iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    results = folder / "results"
+    assert stat.S_IMODE(results.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in results.iterdir()} == {0o600}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir() if path != results}
     assert set(modes) == {"journal.jsonl", "001-prompt.jsonl", "001.mcp-config", "001.append-system-prompt"}
     assert set(modes.values()) == {0o600}
 

@@ -61,7 +61,7 @@ def _against(plan: Plan, environ: Mapping[str, str], *, certain: bool) -> str | 
         own = {**environ, **dict(spec.env)}
         cloud = next((name for variable, name in CLOUDS.items() if own.get(variable, "0") not in ("", "0")), None)
         if cloud is not None:
-            return f"{spec.name} uses {cloud}, which is not reached through a base URL"
+            return f"{spec.name} uses {cloud}, which the gateway does not route"
         fault = ApiAddress.of(own).fault()
         if fault is not None:
             return f"{spec.name}: {fault}"

@@ -36,11 +36,24 @@ def test_auto_takes_the_api_where_a_key_serves_it() -> None:
 @pytest.mark.parametrize("variable", ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"])
 def test_cloud_providers_are_refused(variable: str) -> None:
     name = {"B": "Bedrock", "V": "Vertex", "F": "Foundry"}[variable[16]]
-    with pytest.raises(UserError, match=f"--meter api: one uses {name}, which is not reached through a base URL"):
+    with pytest.raises(UserError, match=f"--meter api: one uses {name}, which the gateway does not route"):
         choose_meter("api", a_plan(env={variable: "1"}), KEY, rehearse=False)
     auto = choose_meter("auto", a_plan(), {**KEY, variable: "1"}, rehearse=False)
     assert auto.kind == "stream" and name in auto.reason
     assert choose_meter("auto", a_plan(), {**KEY, variable: "0"}, rehearse=False).kind == "api"
+
+
+def test_a_rehearsal_takes_the_api_when_asked() -> None:
+    meter = choose_meter("api", a_plan(), {}, rehearse=True)
+    assert (meter.kind, meter.reason) == ("api", "a simulated API")
+
+
+def test_an_address_that_the_gateway_cannot_use_leaves_the_stream() -> None:
+    broken = a_plan(env={"ANTHROPIC_BASE_URL": "ftp://api.example"})
+    auto = choose_meter("auto", broken, KEY, rehearse=False)
+    assert auto.kind == "stream" and auto.reason.startswith("one: ")
+    with pytest.raises(UserError, match="--meter api: one: "):
+        choose_meter("api", broken, KEY, rehearse=False)
 
 
 @pytest.mark.parametrize("rehearse", [True, False])

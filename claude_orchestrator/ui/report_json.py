@@ -41,6 +41,8 @@ def json_report(view: RunView, ended_at: datetime, code: int, answer_of: AnswerO
             "commands": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.COMMAND).items()},
             "instances": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.INSTANCE).items()},
             "costs": [_cost_budget(budget) for budget in manager.budgets if budget.unit is Unit.USD],
+            # for readers of earlier reports of this schema
+            "costs_nano_usd": {budget.label: _budget(budget) for budget in manager.budgets if budget.unit is Unit.USD},
         },
         "instances": [
             {**_instance(status, rehearsal=view.rehearsal), **answer_of(status.name)} for status in view.instances

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from claude_orchestrator.gateway.bounds import REMEMBERED_BYTES, InputBound, adds_up, dearest_terms
 from claude_orchestrator.gateway.requests import Kind, Unbounded, kind_of, lowered, plain_path, read_request
 
 
@@ -92,3 +93,53 @@ def test_a_name_that_stands_twice_is_said_in_one_way_only(body: bytes) -> None:
 def test_a_number_that_is_no_json_is_refused() -> None:
     with pytest.raises(Unbounded, match="NaN is no JSON"):
         read_request(b'{"max_tokens": 5, "temperature": NaN}')
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"Messages": []}, "its keys are not in lower case"),
+        ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "the API would compact the conversation"),
+        ({"context_management": {"edits": "odd"}}, "the API would compact the conversation"),
+        ({"context_management": "odd"}, "the API would compact the conversation"),
+        ({"tools": [{"type": "advisor_20260301"}]}, "a tool of type advisor_20260301 runs other models or servers"),
+        ({"tools": [{"type": "mcp_toolset"}]}, "a tool of type mcp_toolset runs other models or servers"),
+    ],
+)
+def test_what_no_bound_holds_is_refused_with_its_reason(more: dict[str, object], why: str) -> None:
+    with pytest.raises(Unbounded, match=why):
+        read_request(json.dumps({"max_tokens": 5, **more}).encode())
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"max_tokens": 5, "max_tokens": 6}', b'{"max_tokens": 5, "x": NaN}', b"\xff", b"[]"]
+)
+def test_what_two_readers_could_read_differently_is_refused(body: bytes) -> None:
+    with pytest.raises(Unbounded):
+        read_request(body)
+
+
+def test_the_dearest_terms_that_a_request_allows() -> None:
+    tools = [
+        {"type": "web_search_20250305", "max_uses": 3},
+        {"type": "web_search_20250305", "max_uses": True},
+        {"name": "Bash"},
+        "odd",
+    ]
+    dear = dearest_terms({"speed": "fast", "tools": tools})
+    assert (dear.speed, dear.inference_geo) == ("fast", "us")
+    assert dict(dear.server_tools) == {"web_search_requests": 3 + 8}
+    plain = dearest_terms({"speed": "standard", "inference_geo": "global"})
+    assert (plain.speed, plain.inference_geo, plain.server_tools) == ("", "", ())
+
+
+def test_a_known_body_bounds_a_longer_one_and_giant_ones_are_forgotten() -> None:
+    known = InputBound()
+    known.learn(b"x" * (REMEMBERED_BYTES + 1), 5)
+    assert not known.known
+    first = b'{"messages":["' + b"a" * 5_000 + b'"]}'
+    known.learn(first, 900)
+    known.learn(b"y" * 9_000, 2_000)
+    longer = first[:-2] + b',"' + b"b" * 2_000 + b'"]}'
+    assert 900 + 2_000 <= known.of(longer) <= 900 + 2_000 + 200
+    assert adds_up(first) and not adds_up(b'{"type":"thinking"}')

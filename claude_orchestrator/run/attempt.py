@@ -63,6 +63,7 @@ class AttemptStatus:
         self.launch_errno: int | None = None
         self.began = False
         self.stalled = False
+        self.stopped = False  # by the orchestrator, whatever the reason
         self.api_error = ""
         self.limit_resets_at: int | None = None
         self.retrying = False
@@ -250,15 +251,20 @@ class AttemptStatus:
         self.tally.close()
         self.ended_at, self.exit_code = now, exit_code
 
+    def note_stop(self) -> None:
+        """The orchestrator ends the process."""
+        self.stopped = True
+
     def judge(self, stderr: str) -> tuple[bool, str]:
         """Whether the attempt completed, and why or why not. Its results decide, not the exit code alone."""
         if self.last_result is None or self.turn_running:
-            if interruption(None, self.exit_code):
+            if not self.stopped and interruption(None, self.exit_code):
                 return False, INTERRUPTED
             which = f" for turn {self.turns_done + 1} of {len(self.spec.turns)}" if len(self.spec.turns) > 1 else ""
             tail = f": {stderr}" if stderr else ""
             return False, f"exited with code {self.exit_code} and without a result{which}{tail}"
-        failed = interruption(self.last_result, self.exit_code) or self.turn_failed
+        interrupted = None if self.stopped else interruption(self.last_result, self.exit_code)
+        failed = interrupted or self.turn_failed
         if failed is not None:
             return False, failed
         return True, "a hook stopped it" if self.last_result.terminal_reason == "hook_stopped" else ""

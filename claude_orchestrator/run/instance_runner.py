@@ -68,7 +68,7 @@ class InstanceRunner:
         try:
             self._begin(running)
             await self._read(running, log)
-            self._call_later("exit", EXIT_S, running.stop, self._grace_s)
+            self._call_later("exit", EXIT_S, self._end_process)
             exit = await running.wait()
             await self._leave_meter()
         except BaseException:
@@ -254,7 +254,7 @@ class InstanceRunner:
         if is_first and status.attempt.work_done and not status.ending and status.attempt.turn_failed is None:
             self._bus.publish(WorkEnded(status.name))
         self._running.close_input()
-        self._call_later("linger", LINGER_S, self._running.stop, self._grace_s)
+        self._call_later("linger", LINGER_S, self._end_process)
 
     def _deny(self, request: ControlRequest) -> None:
         """Deny the request: nobody can answer it, and the instance would wait for ever."""
@@ -290,6 +290,12 @@ class InstanceRunner:
         self.status.note_silence()
         self.stop(State.TIMED_OUT, f"stalled: nothing printed for {idle_s:g} s")
 
+    def _end_process(self) -> None:
+        """End a process that should have exited; what it has done is judged as ever."""
+        if self._running is not None:
+            self.status.attempt.note_stop()
+            self._running.stop(self._grace_s)
+
     def stop_if_over(self) -> None:
         """Stop the instance if a budget that it draws on is spent and its work is not done."""
         status = self.status
@@ -306,6 +312,7 @@ class InstanceRunner:
             self._bus.publish(Stopping(self.status.name, state, reason, budget))
         self._stop_grace_s = self._grace_s if grace_s is None else grace_s
         if self._running is not None:
+            self.status.attempt.note_stop()
             self._running.stop(self._stop_grace_s)
             self._poller.ask()
         self._bus.publish(Changed())

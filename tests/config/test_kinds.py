@@ -152,3 +152,13 @@ def test_every_bad_value_is_named_after_where_it_came_from() -> None:
     assert len(lines) == 4 and sum(text.startswith("--command-budget") for text in lines) == 3
     assert any("expected KEY=N such as /test=50k" in text for text in lines)
     assert any("the command before '=' is empty" in text for text in lines)
+
+
+def test_a_schema_is_an_object_its_text_or_a_file() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    as_text = kinds.SCHEMA.read(schema)
+    assert json.loads(as_text) == schema and json.loads(kinds.SCHEMA.read(json.dumps(schema))) == schema
+    assert kinds.SCHEMA.read("schemas/answer.json") == "schemas/answer.json"
+    for bad in ('{"type": ', {"type": "nonsense"}, 5):
+        with pytest.raises(BadValue):
+            kinds.SCHEMA.read(bad)

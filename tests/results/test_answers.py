@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_orchestrator.results.answer_files import AnswerFiles
-from claude_orchestrator.results.answers import Answer, clipped, file_stems, report_fields
+from claude_orchestrator.results.answers import Answer, clipped, file_stems, printed, report_fields, result_row
 from claude_orchestrator.run.run_events import Answered
+from tests.claude.test_tally import INIT, final, result, start
 from tests.harness import Workplace
+from tests.run.test_state import an_instance, feed
 
 FAST = {"seconds": 0.01, "turns": 1}
 
@@ -137,3 +139,19 @@ def test_long_answers_are_cut_in_the_report() -> None:
     assert long["result"] == "é" * 32_768 and long["result_truncated"] is True
     assert "result_truncated" not in report_fields(Answer("short"))
     assert clipped("aé", 2) == ("a", True)
+
+
+def test_answers_as_text_for_standard_output() -> None:
+    answers = [("one", "first"), ("two", "second\n"), ("three", None)]
+    assert printed(answers[:1], with_names=False) == "first\n"
+    assert printed(answers, with_names=True) == "# one\n\nfirst\n\n# two\n\nsecond\n\n# three\n\n"
+
+
+def test_a_line_of_results_has_the_documented_keys() -> None:
+    status = an_instance("/a")
+    feed(status, INIT, start("a", 5), final(1), result(5, 1))
+    status.finish(1.0, 0, "")
+    row = result_row("run-1", status, Answer("text", {"a": 1}))
+    assert (row["run_id"], row["name"], row["status"], row["result"]) == ("run-1", "one", "completed", "text")
+    assert row["structured_output"] == {"a": 1} and row["duration_s"] == 1.0 and row["usage"]["total_tokens"] == 6
+    assert (row["group"], row["item"], row["changes"]) == (None, None, None)

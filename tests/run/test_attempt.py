@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.claude.events import RateLimit, Retry
-from claude_orchestrator.config.plan import CONTINUE_PROMPT
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import CONTINUE_PROMPT, make_plan
+from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.run.attempt import AttemptTotals, cost_of, last_words
 from claude_orchestrator.run.state import InstanceStatus, PlannedRetry, State
 from tests.claude.test_tally import INIT, final, line, result, start
@@ -148,3 +150,29 @@ def test_silence_after_the_work_is_no_stall() -> None:
 def test_the_cost_of_attempts_is_unknown_only_if_each_is() -> None:
     assert cost_of([AttemptTotals(), AttemptTotals()]) is None
     assert cost_of([AttemptTotals(cost_usd=0.5), AttemptTotals(), AttemptTotals(cost_usd=0.25)]) == 0.75
+
+
+def test_an_answer_by_schema_must_have_its_form() -> None:
+    entry = {"name": "one", "command": "/a", "json_schema": {"type": "object", "properties": {"a": {"type": "string"}}}}
+    plan = make_plan(parse_config({"instances": [entry]}, "x"), Settings(), workspace="/", claude_bin="claude")
+    for output, state in (({"a": "b"}, State.COMPLETED), (None, State.FAILED)):
+        status = InstanceStatus(plan.specs[0])
+        status.begin(0.0)
+        status.attempt.next_turn()
+        feed(status, INIT, start("a", 5), final(1), a_result(structured_output=output))
+        last = status.attempt.last_result
+        assert last is not None and status.attempt.is_answer(last) is (output is not None)
+        assert status.attempt.turn_number == 1
+        status.finish(1.0, 0, "")
+        assert status.state is state
+        assert (status.reason == "") is (state is State.COMPLETED), status.reason
+
+
+def test_what_the_orchestrator_ended_is_not_interrupted_from_outside() -> None:
+    for stops, reason in ((False, "ended by SIGINT from outside"), (True, "without a result")):
+        status = an_instance("/a")
+        feed(status, INIT)
+        if stops:
+            status.attempt.note_stop()
+        status.finish(1.0, -2, "")
+        assert status.state is State.FAILED and reason in status.reason

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.claude.events import RateLimit, Retry
+from claude_orchestrator.claude.events import RateLimit, Result, Retry
+from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import CONTINUE_PROMPT, make_plan
 from claude_orchestrator.config.settings import Settings
@@ -159,9 +160,10 @@ def test_an_answer_by_schema_must_have_its_form() -> None:
         status = InstanceStatus(plan.specs[0])
         status.begin(0.0)
         status.attempt.next_turn()
-        feed(status, INIT, start("a", 5), final(1), a_result(structured_output=output))
-        last = status.attempt.last_result
-        assert last is not None and status.attempt.is_answer(last) is (output is not None)
+        ending = a_result(structured_output=output)
+        feed(status, INIT, start("a", 5), final(1), ending)
+        (event,) = parse(ending + b"\n")
+        assert isinstance(event, Result) and status.attempt.is_answer(event) is (output is not None)
         assert status.attempt.turn_number == 1
         status.finish(1.0, 0, "")
         assert status.state is state

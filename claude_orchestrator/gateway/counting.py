@@ -13,6 +13,8 @@ from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.usage_reader import answer_meter
 from token_budget.models import Usage
 
+SESSION = "x-claude-code-session-id"  # of the claude that asks, which a tool of the instance may have started
+
 
 class AnswerCount:
     """The count of one answer; `number` is no other answer's. `is_exact`: its usage is all that is billed."""
@@ -25,6 +27,7 @@ class AnswerCount:
         self._number = number
         self._is_exact = is_exact
         self._id = self._name = ""
+        self._session_id = answer.request_info.headers.get(SESSION)
         kind = answer.headers.get(hdrs.CONTENT_TYPE, "")
         self.is_document = "event-stream" not in kind
         self._meter = answer_meter(kind, answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower())
@@ -56,9 +59,9 @@ class AnswerCount:
         if usage.id != self._id:
             self._id = usage.id
             self._name = self._client.name_of(usage.id, self._number)
-        self._client.attempt.used(
-            replace(usage, id=self._name, exact=usage.exact and self._is_exact), self._ticket.hold
-        )
+        exact = usage.exact and self._is_exact
+        named = replace(usage, id=self._name, exact=exact, session_id=self._session_id)
+        self._client.attempt.used(named, self._ticket.hold)
 
 
 def held_usage(ticket: Ticket) -> Usage:

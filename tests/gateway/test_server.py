@@ -445,6 +445,17 @@ def test_headers_that_stand_twice_pass_twice_and_small_answers_go() -> None:
     asyncio.run(main())
 
 
+def test_an_answer_names_the_session_that_asked() -> None:
+    """It may be that of a claude which a tool has started: an import must know that it was counted here."""
+
+    async def main() -> None:
+        async with place(answering(sse(START, PIECE, END))) as here:
+            assert (await here.post(headers={"x-claude-code-session-id": "inner"}))[0] == 200
+            assert {usage.session_id for usage in here.usages} == {"inner"}
+
+    asyncio.run(main())
+
+
 def test_an_instances_own_exceptions_from_proxies_stay() -> None:
     async def main() -> None:
         async with Gateway(

@@ -14,7 +14,7 @@ CO, TB = "claude_orchestrator", "token_budget"
 # a part and the parts that it may import; a file of no part fails. Parts are packages, and modules at the top.
 STORAGE = (f"{TB}.files", f"{TB}.places", f"{TB}.moving")
 BUDGETS = (TB, *STORAGE, f"{TB}.ledger", f"{TB}.usage")
-BASE = (f"{CO}.errors", f"{CO}.files")
+BASE = (f"{CO}.errors",)
 ALLOWED: dict[str, tuple[str, ...]] = {
     TB: (),
     f"{TB}.files": (),
@@ -24,7 +24,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     f"{TB}.usage": (TB, *STORAGE, f"{TB}.ledger"),
     f"{TB}.__main__": (f"{TB}.usage",),
     f"{CO}.errors": (),
-    f"{CO}.files": (f"{CO}.errors",),
     f"{CO}.claude": (TB, *BASE),
     f"{CO}.config": (*BUDGETS, *BASE, f"{CO}.claude"),
     f"{CO}.launch": (TB, *BASE, f"{CO}.claude", f"{CO}.config"),

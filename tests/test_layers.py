@@ -37,7 +37,7 @@ ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
 ALLOWED[CO] = ()
 PURE = """
     claude.events claude.stream claude.tally
-    claude.argv config.config config.fields config.given config.kinds config.plan config.schedule config.settings
+    claude.argv config.config config.fields config.given config.kinds config.placeholders config.plan config.schedule config.settings
     gateway.admission gateway.bounds gateway.choice gateway.requests gateway.usage_reader
     run.attempt run.eligibility run.journal_records run.ledger_batch run.rate_limits run.redact run.resume run.retries
     run.run_events run.state run.usage_delta

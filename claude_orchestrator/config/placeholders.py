@@ -1,0 +1,42 @@
+"""Placeholders such as `{{item.stem}}` in the texts of a config. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+# `{{name}}`, `{{name.path}}`, or `\{{`, which stands for `{{`. What does not begin with a letter, as in `{{ .Values }}`,
+# belongs to another language and stays.
+_PATTERN = re.compile(r"\\\{\{|\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)(?:\.([^{}\n]*?))?[ \t]*\}\}")
+
+
+class Placeholder(NamedTuple):
+    """One placeholder: `{{item.key}}` has the root `item`, the path `key` and itself as `text`."""
+
+    root: str
+    path: str
+    text: str
+
+
+def parse(text: str) -> Iterator[str | Placeholder]:
+    """The pieces of a text: literal text, and placeholders."""
+    end = 0
+    for match in _PATTERN.finditer(text):
+        if match.start() > end:
+            yield text[end : match.start()]
+        root, path = match[1], match[2]
+        yield "{{" if root is None else Placeholder(root, path or "", match[0])
+        end = match.end()
+    if end < len(text):
+        yield text[end:]
+
+
+def placeholders(text: str) -> tuple[Placeholder, ...]:
+    """The placeholders of a text, in order."""
+    return tuple(piece for piece in parse(text) if isinstance(piece, Placeholder))
+
+
+def fill(text: str, value_of: Callable[[Placeholder], str]) -> str:
+    """The text with the value of each placeholder. Fill a text only once: values are never read for placeholders."""
+    return "".join(piece if isinstance(piece, str) else value_of(piece) for piece in parse(text))

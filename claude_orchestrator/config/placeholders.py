@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-# `{{name}}`, `{{name.path}}`, or `\{{`, which stands for `{{`. Braces with no letter first, as in `{{ .Values }}`, belong
-# to another language and stay.
+# `{{name}}`, `{{name.path}}`, or `\{{`, which stands for `{{`. Other braces, as in `{{ .Values }}`, belong to another
+# language and stay.
 _PATTERN = re.compile(r"\\\{\{|\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)(?:\.([^{}\n]*?))?[ \t]*\}\}")
 
 

@@ -20,15 +20,15 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.given import Given
 from claude_orchestrator.config.plan import Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings, merge
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.ports import RunContext, Services
+from claude_orchestrator.engine.resume import restore
+from claude_orchestrator.engine.run_events import RunEvent
+from claude_orchestrator.engine.state import InstanceStatus
+from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.gateway.server import Gateway
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.local import LocalLauncher
-from claude_orchestrator.run.bus import Bus
-from claude_orchestrator.run.ports import RunContext, Services
-from claude_orchestrator.run.resume import restore
-from claude_orchestrator.run.run_events import RunEvent
-from claude_orchestrator.run.state import InstanceStatus
-from claude_orchestrator.run.supervisor import Supervisor
 from claude_orchestrator.ui.messages import message_of
 from tests.stand_in import StandIn, claude_env
 from token_budget import TokenBudgetManager

@@ -28,19 +28,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     f"{CO}.config": (*BUDGETS, *BASE, f"{CO}.claude"),
     f"{CO}.launch": (TB, *BASE, f"{CO}.claude", f"{CO}.config"),
     f"{CO}.gateway": (TB, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch"),
-    f"{CO}.run": (*BUDGETS, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch", f"{CO}.gateway"),
+    f"{CO}.engine": (*BUDGETS, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch", f"{CO}.gateway"),
 }
-ALLOWED[f"{CO}.results"] = (*ALLOWED[f"{CO}.run"], f"{CO}.run")
+ALLOWED[f"{CO}.results"] = (*ALLOWED[f"{CO}.engine"], f"{CO}.engine")
 ALLOWED[f"{CO}.ui"] = (*ALLOWED[f"{CO}.results"], f"{CO}.results")
 ALLOWED[f"{CO}.cli"] = (*ALLOWED[f"{CO}.ui"], f"{CO}.ui")
 ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
 ALLOWED[CO] = ()
 PURE = """
-    claude.events claude.stream claude.tally
-    claude.argv config.config config.fields config.given config.kinds config.placeholders config.plan config.schedule config.settings
-    gateway.admission gateway.bounds gateway.choice gateway.requests gateway.usage_reader
-    run.attempt run.eligibility run.journal_records run.ledger_batch run.rate_limits run.redact run.resume run.retries
-    run.run_events run.state run.usage_delta
+    claude.events claude.stream claude.tally claude.argv config.config config.fields config.given config.kinds
+    config.placeholders config.plan config.schedule config.settings gateway.admission gateway.bounds gateway.choice
+    gateway.requests gateway.usage_reader engine.attempt engine.eligibility engine.journal_records engine.ledger_batch
+    engine.rate_limits engine.redact engine.resume engine.retries engine.run_events engine.state engine.usage_delta
     results.answers ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
 """
 MOST_PARAMETERS = 6
@@ -48,7 +47,7 @@ IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading",
 
 
 def module_of(path: Path) -> str:
-    """`claude_orchestrator.run.state` for its file; a package for its `__init__.py`."""
+    """`claude_orchestrator.engine.state` for its file; a package for its `__init__.py`."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from claude_orchestrator.config.config import Config
     from claude_orchestrator.config.plan import LaunchSpec, Plan
     from claude_orchestrator.config.settings import Settings
+    from claude_orchestrator.engine.resume import JournalHistory
+    from claude_orchestrator.engine.run_dir import EarlierRun
     from claude_orchestrator.gateway.choice import Meter
-    from claude_orchestrator.run.resume import JournalHistory
-    from claude_orchestrator.run.run_dir import EarlierRun
     from claude_orchestrator.ui.terminal import Terminal
     from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
@@ -99,7 +99,7 @@ def load(options: Options, terminal: Terminal) -> Loaded:
     """Read everything that the options name. Raises UserError."""
     from claude_orchestrator.cli import checks
     from claude_orchestrator.config.settings import merge
-    from claude_orchestrator.run import run_inputs
+    from claude_orchestrator.engine import run_inputs
 
     output_dir = options["output_dir"] or places.runs_dir(terminal.warn, move=options.may_write)
     earlier = _earlier(options, output_dir, terminal)
@@ -118,7 +118,7 @@ def load(options: Options, terminal: Terminal) -> Loaded:
 def _earlier(options: Options, output_dir: Path, terminal: Terminal) -> EarlierRun | None:
     if options["resume"] is None:
         return None
-    from claude_orchestrator.run.run_dir import reopen_run
+    from claude_orchestrator.engine.run_dir import reopen_run
 
     return reopen_run(output_dir, options["resume"], terminal.warn, rehearsal=options["rehearse"])
 
@@ -203,7 +203,7 @@ def plan(loaded: Loaded, terminal: Terminal) -> Planned:
     """Plan what would be launched. Raises UserError."""
     from claude_orchestrator.claude import versions
     from claude_orchestrator.config.plan import make_plan
-    from claude_orchestrator.run import run_inputs
+    from claude_orchestrator.engine import run_inputs
 
     options, settings = loaded.options, loaded.settings
     no_claude = loaded.only_shows or options["rehearse"]
@@ -218,7 +218,7 @@ def plan(loaded: Loaded, terminal: Terminal) -> Planned:
 
 def _ledger(options: Options, settings: Settings, terminal: Terminal) -> LedgerStore | None:
     """The ledger. A rehearsal has one only if an option names it; a dry run creates none."""
-    from claude_orchestrator.run import run_inputs
+    from claude_orchestrator.engine import run_inputs
 
     named, windows = _ledger_option(options), run_inputs.windows_of(settings)
     if named == "off" or (named is None and options["rehearse"]):
@@ -291,7 +291,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     from claude_orchestrator.cli.commands_view import warn_of_unknown
     from claude_orchestrator.cli.dry_run import DryRun, describe
     from claude_orchestrator.config.plan import make_manager
-    from claude_orchestrator.run import run_inputs
+    from claude_orchestrator.engine import run_inputs
 
     settings, specs = loaded.settings, planned.plan.specs
     warnings = list(checked.warnings)
@@ -301,7 +301,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     manager = make_manager(planned.plan, settings)
     instances: list[tuple[LaunchSpec, str | None]] = [(spec, None) for spec in specs]
     if loaded.earlier:
-        from claude_orchestrator.run.resume import carry_over, restore, resume_messages
+        from claude_orchestrator.engine.resume import carry_over, restore, resume_messages
 
         history, run_id = loaded.earlier.history, loaded.earlier.directory.path.name
         warnings = [*(text for _, text in resume_messages(planned.plan, history, run_id)), *warnings]
@@ -309,7 +309,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
         known = restore(planned.plan, history, run_id)
         instances = [(status.spec, str(status.state) if status.ended else None) for status in known]
     if planned.ledger is not None and run_inputs.windows_of(settings):
-        from claude_orchestrator.run.ledger_sync import read_shared
+        from claude_orchestrator.engine.ledger_sync import read_shared
 
         read_shared(planned.ledger, manager, settings.token_weights)
     dry_run = DryRun(instances, manager, settings, checked.meter, loaded.config.source, warnings)
@@ -324,7 +324,7 @@ def _shown(loaded: Loaded, terminal: Terminal) -> RenderOptions:
 def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal) -> int:
     """Run the plan to its end, report it, and return the exit code."""
     from claude_orchestrator.cli.run_plan import Handover, run_plan
-    from claude_orchestrator.run.controller import Accounting, RunPlace, RunRequest
+    from claude_orchestrator.engine.controller import Accounting, RunPlace, RunRequest
     from claude_orchestrator.ui.report_files import Reports
     from claude_orchestrator.ui.terminal import Terminal
 
@@ -442,7 +442,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        from claude_orchestrator.run import run_inputs
+        from claude_orchestrator.engine import run_inputs
 
         if run_inputs.is_ledger_error(error):
             click.echo(f"ERROR: --ledger: {printable(str(error))}", err=True)

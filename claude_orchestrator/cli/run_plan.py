@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine import controller
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.run_events import Level, Message
+from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.results.answer_files import AnswerFiles
 from claude_orchestrator.results.answers import printed, report_fields
-from claude_orchestrator.run import controller
-from claude_orchestrator.run.bus import Bus
-from claude_orchestrator.run.run_events import Level, Message
-from claude_orchestrator.run.run_view import RunView
 from claude_orchestrator.ui.display import Display, MessagePrinter
 from claude_orchestrator.ui.report_files import Reports, json_bytes
 from claude_orchestrator.ui.report_json import AnswerOf, no_answers

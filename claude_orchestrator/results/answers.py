@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from claude_orchestrator.run.run_view import usage_fields
-from claude_orchestrator.run.state import InstanceStatus
+from claude_orchestrator.engine.run_view import usage_fields
+from claude_orchestrator.engine.state import InstanceStatus
 
 MAX_REPORTED_BYTES = 64 * 1024
 MAX_STEM_CHARS = 80

@@ -8,8 +8,8 @@ from functools import partial
 
 from claude_orchestrator.config.schedule import countdown
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.run.run_events import Launched, Level, RunEnded, RunEvent, RunStarted, StartsIn
-from claude_orchestrator.run.run_view import RunView
+from claude_orchestrator.engine.run_events import Launched, Level, RunEnded, RunEvent, RunStarted, StartsIn
+from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.ui import status
 from claude_orchestrator.ui.messages import message_of
 from claude_orchestrator.ui.terminal import Terminal

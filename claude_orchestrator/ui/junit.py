@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from xml.etree import ElementTree
 
-from claude_orchestrator.run.run_view import RunView
-from claude_orchestrator.run.state import State
+from claude_orchestrator.engine.run_view import RunView
+from claude_orchestrator.engine.state import State
 from claude_orchestrator.ui.report_json import AnswerOf, no_answers
 from token_budget.text import printable
 

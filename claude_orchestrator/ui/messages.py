@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from claude_orchestrator.run.run_events import (
+from claude_orchestrator.engine.run_events import (
     AlertRaised,
     Crossed,
     Decided,
@@ -14,7 +14,7 @@ from claude_orchestrator.run.run_events import (
     RunStopping,
     Stopping,
 )
-from claude_orchestrator.run.state import State
+from claude_orchestrator.engine.state import State
 from token_budget.models import Action, Budget, Scope, Unit
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from claude_orchestrator.run.rate_limits import rate_limit_rows
-from claude_orchestrator.run.run_view import RunView, usage_fields
-from claude_orchestrator.run.state import InstanceStatus
+from claude_orchestrator.engine.rate_limits import rate_limit_rows
+from claude_orchestrator.engine.run_view import RunView, usage_fields
+from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.ui.status import resume_hint
 from token_budget.models import Budget, Scope, Unit
 from token_budget.text import decimal_usd

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from claude_orchestrator.run.rate_limits import rate_limit_rows
-from claude_orchestrator.run.run_events import HoldChanged
-from claude_orchestrator.run.run_view import RunView
-from claude_orchestrator.run.state import InstanceStatus, State
+from claude_orchestrator.engine.rate_limits import rate_limit_rows
+from claude_orchestrator.engine.run_events import HoldChanged
+from claude_orchestrator.engine.run_view import RunView
+from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Budget
 from token_budget.text import RenderOptions, display_width, fit, format_tokens, printable

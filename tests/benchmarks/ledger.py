@@ -21,10 +21,10 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.run.bus import Bus
-from claude_orchestrator.run.ledger_sync import LedgerSync
-from claude_orchestrator.run.run_events import UsageRecorded
-from claude_orchestrator.run.state import InstanceStatus
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.ledger_sync import LedgerSync
+from claude_orchestrator.engine.run_events import UsageRecorded
+from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.forecast import forecast
 from token_budget.ledger.records import AttemptRecord, Limit, RunRecord, UsageRecord
 from token_budget.ledger.samples import SampleReader

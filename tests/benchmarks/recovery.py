@@ -23,8 +23,8 @@ from pathlib import Path
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.run import journal
-from claude_orchestrator.run.resume import turns_digest
+from claude_orchestrator.engine import journal
+from claude_orchestrator.engine.resume import turns_digest
 
 # an instance with a tool in a session of its own
 CLAUDE = """#!/bin/sh

@@ -20,13 +20,13 @@ from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.journal import encode, records
+from claude_orchestrator.engine.journal_records import record_of
+from claude_orchestrator.engine.ports import Clock, Services
+from claude_orchestrator.engine.resume import read_history
+from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.launch.base import Capabilities, Exit
-from claude_orchestrator.run.bus import Bus
-from claude_orchestrator.run.journal import encode, records
-from claude_orchestrator.run.journal_records import record_of
-from claude_orchestrator.run.ports import Clock, Services
-from claude_orchestrator.run.resume import read_history
-from claude_orchestrator.run.run_events import RunEvent
 from tests.harness import Watcher, make_supervisor
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))

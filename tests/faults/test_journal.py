@@ -20,15 +20,15 @@ from claude_orchestrator.claude.argv import asks_for_worktree
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import CONTINUE_PROMPT, Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine import journal
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.journal_records import record_of
+from claude_orchestrator.engine.resume import JournalHistory, carry_over, read_history, restore, turns_digest
+from claude_orchestrator.engine.run_events import SessionNamed
+from claude_orchestrator.engine.state import State
+from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.simulated import SimulatedLauncher
-from claude_orchestrator.run import journal
-from claude_orchestrator.run.bus import Bus
-from claude_orchestrator.run.journal_records import record_of
-from claude_orchestrator.run.resume import JournalHistory, carry_over, read_history, restore, turns_digest
-from claude_orchestrator.run.run_events import SessionNamed
-from claude_orchestrator.run.state import State
-from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import ROOT, Workplace, content_of, make_supervisor
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget import Usage

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from claude_orchestrator.engine.state import State
+from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.launch.local import LocalLauncher, raise_file_limit, use_pidfd_watcher
-from claude_orchestrator.run.state import State
-from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import Outcome, run_config
 
 # an instance as small as it can be: a shell that says what claude says; SECONDS is how long its response takes

@@ -16,13 +16,13 @@ from claude_orchestrator.claude.stream import parse_line
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import CONTINUE_PROMPT, LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.ports import Clock
+from claude_orchestrator.engine.retries import backoff_s, passing_cause, reset_wait_s
+from claude_orchestrator.engine.run_events import RunEvent
+from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.launch.base import Exit
-from claude_orchestrator.run.bus import Bus
-from claude_orchestrator.run.ports import Clock
-from claude_orchestrator.run.retries import backoff_s, passing_cause, reset_wait_s
-from claude_orchestrator.run.run_events import RunEvent
-from claude_orchestrator.run.state import InstanceStatus, State
-from claude_orchestrator.run.supervisor import Supervisor
 from tests.harness import Outcome, Watcher, Workplace, make_supervisor, run_real
 from tests.scripted import Script, ScriptedRunning
 from tests.stand_in import Fail, StandIn, Text

@@ -16,8 +16,8 @@ import pytest
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.run.redact import redact, secrets_of
-from claude_orchestrator.run.run_dir import RunDirectory
+from claude_orchestrator.engine.redact import redact, secrets_of
+from claude_orchestrator.engine.run_dir import RunDirectory
 from tests.harness import ROOT, Workplace, content_of
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 

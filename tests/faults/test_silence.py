@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_orchestrator.run.state import State
+from claude_orchestrator.engine.state import State
 from tests.harness import Workplace, alive, content_of, run_real
 from tests.stand_in import StandIn, Text
 

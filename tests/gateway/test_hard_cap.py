@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.run.state import State
-from claude_orchestrator.run.supervisor import Supervisor
+from claude_orchestrator.engine.state import State
+from claude_orchestrator.engine.supervisor import Supervisor
+from tests.engine.test_accounting import EXACT, SUBAGENT, WORDS, assert_about, config, total
 from tests.harness import run_real
-from tests.run.test_accounting import EXACT, SUBAGENT, WORDS, assert_about, config, total
 from tests.stand_in import Call, Entry, Script, StandIn, Text, Tools
 from token_budget.models import Usage
 from token_budget.pricing import Prices

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.config.json_schema import as_argument
+from claude_orchestrator.engine.run_events import Answered, RunEvent
+from claude_orchestrator.engine.state import State
 from claude_orchestrator.launch.sample_output import sample_of
-from claude_orchestrator.run.run_events import Answered, RunEvent
-from claude_orchestrator.run.state import State
 from tests.harness import Workplace, run_real
 from tests.stand_in import Call, Reply, StandIn, Text, Tools
 from token_budget.fields import BadValue

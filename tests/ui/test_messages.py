@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from claude_orchestrator.run import run_events as happened
-from claude_orchestrator.run.run_events import Level
-from claude_orchestrator.run.state import InstanceStatus, State
+from claude_orchestrator.engine import run_events as happened
+from claude_orchestrator.engine.run_events import Level
+from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.ui.messages import message_of
 from tests.claude.test_tally import INIT, final, result, start
-from tests.run.test_state import an_instance, feed
+from tests.engine.test_state import an_instance, feed
 from token_budget.models import Action, Budget, Scope, Unit
 
 OVERALL = Budget(1_000, scope=Scope.OVERALL, used=1_200)

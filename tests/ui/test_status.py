@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from claude_orchestrator.claude.events import Retry
-from claude_orchestrator.run.attempt import AttemptTotals
-from claude_orchestrator.run.resume import EarlierInstance
-from claude_orchestrator.run.run_events import HoldChanged
-from claude_orchestrator.run.run_view import RunChanges
-from claude_orchestrator.run.state import PlannedRetry, State
+from claude_orchestrator.engine.attempt import AttemptTotals
+from claude_orchestrator.engine.resume import EarlierInstance
+from claude_orchestrator.engine.run_events import HoldChanged
+from claude_orchestrator.engine.run_view import RunChanges
+from claude_orchestrator.engine.state import PlannedRetry, State
 from claude_orchestrator.ui.status import final_report, instance_table, resume_hint, status_report
 from tests.claude.test_tally import INIT, line
-from tests.run.test_state import a_result, an_instance, feed
+from tests.engine.test_state import a_result, an_instance, feed
 from tests.ui.test_report import a_run
 from token_budget import Usage
 from token_budget.text import RenderOptions

@@ -1,0 +1,316 @@
+"""One run from plan to end. All its parts are built here, complete, and then started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from claude_orchestrator.config.plan import Plan, make_manager
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine import guard_watch, journal
+from claude_orchestrator.engine.alerting import AlertDelivery, Alerting
+from claude_orchestrator.engine.bus import Bus, Observer
+from claude_orchestrator.engine.interrupts import Interrupts
+from claude_orchestrator.engine.journal import Journal
+from claude_orchestrator.engine.ledger_sync import LedgerSync, this_machine
+from claude_orchestrator.engine.ports import ApiMeter, RunContext, Services
+from claude_orchestrator.engine.redact import redact, secrets_of
+from claude_orchestrator.engine.resume import (
+    JournalHistory,
+    carry_over,
+    earlier_attempts,
+    removed,
+    restore,
+    resume_messages,
+    turns_digest,
+)
+from claude_orchestrator.engine.run_dir import EarlierRun, RunDirectory, new_run_id
+from claude_orchestrator.engine.run_events import Level, Message, RunEnded, RunStarted, StartsIn
+from claude_orchestrator.engine.run_inputs import knows_command, price_with
+from claude_orchestrator.engine.run_view import RunView, exit_code
+from claude_orchestrator.engine.supervisor import Supervisor
+from claude_orchestrator.errors import UserError
+from claude_orchestrator.gateway.choice import Meter
+from claude_orchestrator.launch.base import Launcher
+from claude_orchestrator.launch.local import LocalLauncher, raise_file_limit, use_pidfd_watcher
+from claude_orchestrator.launch.processes import Guard, end_run
+from token_budget.ledger.records import RunRecord
+from token_budget.ledger.run_budgets import write_budgets
+from token_budget.ledger.store import LedgerStore
+from token_budget.pricing import Prices
+from token_budget.windows import to_ms
+
+if TYPE_CHECKING:
+    from claude_orchestrator.launch.simulated import Ask
+
+KEEP_EVERY_S = 1.0  # ledger and alerts
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What to run and how. `header` tells the journal how the run was started."""
+
+    plan: Plan
+    settings: Settings
+    meter: Meter
+    header: Mapping[str, Any]
+    rehearse: bool = False
+    start_in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlace:
+    """Where a run keeps its files. `private`: claude can read private options from a file."""
+
+    output_dir: Path
+    earlier: EarlierRun | None = None
+    private: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """The ledger of all runs, the prices, and who receives alerts besides the terminal."""
+
+    ledger: LedgerStore | None = None
+    prices: Prices | None = None
+    alert_command: tuple[str, ...] | None = None
+    alert_webhook: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A run that has ended."""
+
+    view: RunView
+    ended_at: datetime
+    seconds: float
+    exit_code: int
+
+
+def run(
+    request: RunRequest,
+    place: RunPlace,
+    accounting: Accounting,
+    bus: Bus,
+    display: Callable[[RunView], Observer] | None = None,
+    report: Callable[[RunResult], int] = lambda result: result.exit_code,
+) -> int:
+    """Run a plan, or what is left of an earlier run of it, to its end; returns the exit code.
+
+    `bus` may have observers already. `display` makes another one from the view of the run. `report` receives the result
+    before the ledger is closed, and returns the exit code. Raises UserError before anything was launched.
+    """
+    use_pidfd_watcher()
+    if accounting.prices is not None and request.meter.kind == "api":
+        accounting.prices.load()
+    raise_file_limit(min(request.settings.max_parallel, len(request.plan.specs)))
+    files = _open_files(place, bus)
+    mark = files.mark
+    launcher = _simulated() if request.rehearse else _local(mark, files, place)
+    bus.attach(files.journal, sync=files.journal.sync)
+    with contextlib.ExitStack() as stack:
+        delivery = stack.enter_context(AlertDelivery(accounting.alert_command, accounting.alert_webhook, bus))
+        bus.attach(delivery, optional=True)
+        try:
+            guard = None if launcher.capabilities.simulated else stack.enter_context(Guard(mark))
+        except OSError as error:
+            why = error.strerror or error
+            raise UserError(f"the guard process cannot be started: {why}: nothing was run") from None
+        return asyncio.run(_Run(request, files, accounting, bus, launcher, display).execute(guard, report))
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """A run's directory and journal, what the journal records of earlier starts, and the number of this start."""
+
+    directory: RunDirectory
+    journal: Journal
+    history: JournalHistory | None
+    number: int
+
+    @property
+    def run_id(self) -> str:
+        return self.directory.path.name
+
+    @property
+    def mark(self) -> str:
+        return _mark(self.run_id, self.number)
+
+
+def _open_files(place: RunPlace, bus: Bus) -> _Files:
+    earlier = place.earlier
+    if earlier is None:
+        directory = RunDirectory.make(place.output_dir, new_run_id(datetime.now()), bus.warn)
+        return _Files(directory, journal.create(directory.path, bus.warn), None, 1)
+    number = earlier.history.runs + 1
+    _end_leftovers(earlier.directory.path.name, number, bus)
+    return _Files(earlier.directory, earlier.journal, earlier.history, number)
+
+
+def _simulated(ask: Ask | None = None) -> Launcher:
+    from claude_orchestrator.launch.simulated import SimulatedLauncher  # not needed by other runs
+
+    return SimulatedLauncher(ask)
+
+
+def _local(mark: str, files: _Files, place: RunPlace) -> Launcher:
+    return LocalLauncher(mark, keep=files.directory.keep if place.private else None)
+
+
+def _mark(run_id: str, number: int) -> str:
+    """The mark that the processes of a run's first, second … start carry."""
+    return run_id if number == 1 else f"{run_id}.{number}"
+
+
+def _end_leftovers(run_id: str, number: int, bus: Bus) -> None:
+    """End the processes of an orchestrator that was killed with its guard: no two processes may use one session."""
+    ended = sum(end_run(_mark(run_id, earlier)) for earlier in range(1, number + 1))  # a damaged line may hide a start
+    if ended:
+        bus.warn(f"{ended} processes of the earlier orchestrator were still running: they were ended")
+
+
+class _Run:
+    """The parts of one run that live in its event loop."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        files: _Files,
+        accounting: Accounting,
+        bus: Bus,
+        launcher: Launcher,
+        display: Callable[[RunView], Observer] | None,
+    ) -> None:
+        self._request = request
+        self._files = files
+        self._accounting = accounting
+        self._bus = bus
+        self._launcher = launcher
+        plan, settings, history = request.plan, request.settings, files.history
+        manager = make_manager(plan, settings)
+        if history is not None:
+            carry_over(manager, history, settings.token_weights)
+        self._view = RunView(
+            run_id=files.run_id,
+            plan=plan,
+            instances=restore(plan, history, files.run_id),
+            manager=manager,
+            started_at=datetime.now(UTC).astimezone(),
+            clock_at_start=time.monotonic(),
+            rehearsal=request.rehearse,
+            directory=str(files.directory.path),
+            meter=request.meter,
+            removed=removed(plan, history) if history is not None else (),
+        )
+        budgets = write_budgets(manager.budgets, settings.token_weights)
+        entry = RunRecord(
+            files.run_id,
+            this_machine(),
+            to_ms(self._view.started_at),
+            mode=manager.enforcement_mode,
+            budgets=budgets,
+        )
+        self._ledger = LedgerSync(accounting.ledger, entry, manager, settings.token_weights, bus)
+        sent = accounting.ledger.alerts_sent() if accounting.ledger else ()
+        self._alerting = Alerting(self._view, settings, self._ledger, bus, sent=sent)
+        self._interrupts = Interrupts(bus)
+        bus.attach(self._ledger, sync=self._ledger.sync)
+        bus.attach(self._view.changes)
+        if display is not None:
+            bus.attach(display(self._view))
+
+    async def execute(self, guard: Guard | None, report: Callable[[RunResult], int]) -> int:
+        """Run to the end."""
+        view, history = self._view, self._files.history
+        self._bus.publish(RunStarted(self._header()))
+        if history is not None:
+            for level, text in resume_messages(view.plan, history, view.run_id):
+                self._bus.publish(Message(Level(level), text))
+        self._interrupts.catch()
+        if guard is not None:
+            guard_watch.watch(guard, self._bus)
+        await self._wait_for_start()
+        await self._ledger.begin(earlier_attempts(history, view.run_id) if history is not None else ())
+        keeping = asyncio.ensure_future(self._keep())
+        try:
+            async with self._instances_api() as (launcher, meter):
+                supervisor = Supervisor(view.instances, self._context(launcher, meter))
+                self._interrupts.pass_to(lambda reason, at_once: supervisor.cancel(reason, at_once=at_once))
+                await supervisor.run()
+        finally:
+            keeping.cancel()
+        by_signal = self._interrupts.signal
+        code = 128 + by_signal if by_signal else exit_code(view.instances)
+        self._bus.publish(RunEnded(code))
+        await self._files.journal.sync()
+        ended_at, seconds = datetime.now(UTC).astimezone(), time.monotonic() - view.clock_at_start
+        final_code = report(RunResult(view, ended_at, seconds, code))
+        await self._ledger.flush(check=True)
+        await self._alerting.raise_due()
+        await self._ledger.end(code)
+        return final_code
+
+    def _header(self) -> dict[str, Any]:
+        run_id = self._view.run_id
+        instances = [
+            {"name": spec.name, "base_command": spec.base_command, "turns": turns_digest(spec, run_id)}
+            for spec in self._view.plan.specs
+        ]
+        return {
+            "run": run_id,
+            "number": self._files.number,
+            "pid": os.getpid(),
+            "rehearsal": self._view.rehearsal,
+            **self._request.header,
+            "instances": instances,
+        }
+
+    def _context(self, launcher: Launcher, meter: ApiMeter | None) -> RunContext:
+        given = [pair for spec in self._view.plan.specs for pair in spec.env]
+        services = Services(
+            open_log=self._files.directory.open_log,
+            knows_command=knows_command,
+            redact=partial(redact, secrets=secrets_of(os.environ, given)),
+            price=price_with(self._accounting.prices, self._bus.warn),
+            meter=meter,
+            shared=self._ledger,
+        )
+        return RunContext(self._request.settings, launcher, self._view.manager, self._bus, services)
+
+    @contextlib.asynccontextmanager
+    async def _instances_api(self) -> AsyncIterator[tuple[Launcher, ApiMeter | None]]:
+        """The launcher, and the API gateway if the run counts there. A rehearsal's gateway calls a simulated API."""
+        if self._request.meter.kind != "api":
+            yield self._launcher, None
+            return
+        from claude_orchestrator.gateway.fake_api import FakeApi
+        from claude_orchestrator.gateway.server import Gateway
+
+        async with contextlib.AsyncExitStack() as stack:
+            launcher, upstream = self._launcher, None
+            if self._request.rehearse:
+                api = await stack.enter_async_context(FakeApi())
+                launcher, upstream = _simulated(api.ask), api.url
+            gateway = Gateway(self._view.manager, self._request.settings.token_weights, upstream=upstream)
+            yield launcher, await stack.enter_async_context(gateway)
+
+    async def _wait_for_start(self) -> None:
+        start_at = time.monotonic() + self._request.start_in_s
+        while (left_s := start_at - time.monotonic()) > 0 and self._interrupts.signal is None:
+            self._bus.publish(StartsIn(left_s))
+            await self._interrupts.sleep(min(left_s, 1.0))
+
+    async def _keep(self) -> None:
+        """Update the ledger and raise alerts at intervals, until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_EVERY_S)
+            await self._ledger.flush(check=True)
+            await self._alerting.raise_due()

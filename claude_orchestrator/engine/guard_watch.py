@@ -1,0 +1,32 @@
+"""Starts another guard process if the present one is killed, for instance by pkill or for lack of memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.run_events import Level, Message
+from claude_orchestrator.launch.processes import Guard
+
+
+def watch(guard: Guard, bus: Bus) -> None:
+    """Replace the guard, with a message, whenever it ends before the run does."""
+    pipe = guard.end_of_guard()
+    if pipe is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def restart() -> None:
+        loop.remove_reader(pipe)
+        pipe.close()
+        bus.warn("something killed the guard process: starting another one")
+        try:
+            guard.start()
+        except OSError as error:
+            why = error.strerror or error
+            text = f"no guard ({why}): a SIGKILL of this process would orphan instances"
+            bus.publish(Message(Level.ERROR, text))
+        else:
+            watch(guard, bus)
+
+    loop.add_reader(pipe, restart)

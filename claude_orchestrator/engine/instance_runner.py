@@ -1,0 +1,327 @@
+"""One launched instance: sends its turns, asks for its usage, reacts to what it prints, and stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from claude_orchestrator.claude.events import ControlRequest, Event, Init, Result, Task, UsageAnswer
+from claude_orchestrator.claude.stream import Batch, parse
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.engine.hold_policy import HoldPolicy
+from claude_orchestrator.engine.metering import Metering
+from claude_orchestrator.engine.ports import Log, RunContext
+from claude_orchestrator.engine.run_events import (
+    Answered,
+    Changed,
+    Crossed,
+    RateLimitsRead,
+    SessionNamed,
+    Stopping,
+    TurnEnded,
+    UsageRecorded,
+    WorkEnded,
+)
+from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.engine.usage_poller import UsagePoller
+from claude_orchestrator.launch.base import Exit, Running
+from token_budget.models import Budget, Hold, Unit
+from token_budget.text import NANO
+
+LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed
+EXIT_S = 5.0  # for a process that has closed its output
+BACKGROUND_S = 600.0  # how long a finished turn waits for what works in the background
+FOLLOW_UP_S = 2.0  # the CLI's time to begin its own turn after a background subagent has ended
+LATE_S = 1.0
+LEAST_NANO_USD = 1_000  # a limit below this would round to nothing
+_ANSWER = b'{"type":"control_response"'
+
+
+class InstanceRunner:
+    """One attempt at an instance, from launch to end."""
+
+    def __init__(self, context: RunContext, status: InstanceStatus, hold: Hold, holds: HoldPolicy) -> None:
+        self.status = status
+        self.hold = hold
+        self._context = context
+        self._holds = holds
+        self._bus = context.bus
+        self._services = context.services
+        self._grace_s = context.settings.grace_s
+        self._poller = UsagePoller(status, self._send)
+        self._running: Running | None = None
+        self._metering: Metering | None = None
+        self._stop_grace_s: float | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def run(self) -> None:
+        """Launch, read to the end, judge."""
+        running = self._running = await self._launch()
+        if running is None:
+            self.status.finish(self._context.clock.monotonic(), None, "")
+            return
+        log = self._services.open_log(self.status.spec, self.status.attempts)
+        self.status.log_to(log.path if log else None)
+        beat = asyncio.ensure_future(self._poller.beat())
+        try:
+            self._begin(running)
+            await self._read(running, log)
+            self._call_later("exit", EXIT_S, self._end_process)
+            exit = await running.wait()
+            await self._leave_meter()
+        except BaseException:
+            running.stop(0.0)
+            await running.wait()
+            raise
+        finally:
+            beat.cancel()
+            self._poller.close()
+            for timer in self._timers.values():
+                timer.cancel()
+            if log:
+                log.close()
+        self._judge(exit)
+
+    async def _launch(self) -> Running | None:
+        """Start the process; None if it cannot be started, or if its end is decided already."""
+        status, meter = self.status, self._services.meter
+        if status.ending:
+            return None
+        spec = self._with_cost_limit(status.spec)
+        try:
+            if meter is not None:
+                self._metering = Metering(self._context, meter, status, self.hold, self.record, self._refused)
+                spec = self._metering.through(spec)
+            return await self._context.launcher.launch(spec)
+        except (OSError, ValueError) as error:  # ValueError: an argument that no system accepts
+            await self._leave_meter()
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+            status.cannot_launch(error.errno if isinstance(error, OSError) else None, str(why))
+            return None
+
+    def _begin(self, running: Running) -> None:
+        timeout_s = self.status.spec.timeout_s
+        if timeout_s is not None:
+            self._call_later("timeout", timeout_s, self.stop, State.TIMED_OUT, f"timed out after {timeout_s:g} s")
+        if self.status.tally.resumed:
+            self._poller.ask()  # before the first turn: learn what earlier processes of this session had counted
+        self._send_turn()
+        if self._stop_grace_s is not None:  # a stop arrived while the process was starting
+            running.stop(self._stop_grace_s)
+        self.stop_if_over()
+        self._expect_output(None)
+
+    async def _read(self, running: Running, log: Log | None) -> None:
+        """Take everything that the instance prints, until its stream ends."""
+        async for batch in running.output():
+            if log:
+                log.write(batch.raw)
+            if "linger" in self._timers:
+                self._close_input()
+            self._expect_output(batch)
+            for event in parse(batch.lines):
+                self._take(event)
+            self._bus.publish(Changed())
+
+    def _judge(self, exit: Exit) -> None:
+        """The process has ended: set the instance's state, and charge the last counts."""
+        status = self.status
+        for _ in range(exit.dropped_lines):
+            status.tally.lost_line()
+        status.finish(self._context.clock.monotonic(), exit.code, exit.stderr, self._services.redact)
+        if self._services.price is not None:
+            status.attempt.costs.price(self._services.price, None)
+        self.record(self.hold)
+
+    # -- events --
+
+    def _take(self, event: Event) -> None:
+        status = self.status
+        turns, metered = status.attempt.turns_completed, status.tally.metered
+        session = status.session_id, status.attempt.folder
+        status.apply(event)
+        self.record(self.hold)
+        if metered and not status.tally.metered:
+            self._bus.warn(
+                f"{status.name} reaches the API past the meter (does its settings.json name an address?): it is "
+                "counted from its stream, without a hard cap"
+            )
+        if session != (status.session_id, status.attempt.folder):
+            self._bus.publish(SessionNamed(status.name, status.session_id, status.attempt.folder))
+        if isinstance(event, Result) and status.attempt.is_answer(event):
+            turn, of = status.attempt.turn_number, len(status.planned.turns)
+            self._bus.publish(Answered(status.name, turn, of, event.answer, event.structured_output))
+        if status.attempt.turns_completed != turns:
+            self._bus.publish(TurnEnded(status.name, status.attempt.turns_completed))
+        self._poller.observe(event)
+        self._react(event)
+
+    def _react(self, event: Event) -> None:
+        status = self.status
+        match event:
+            case Init():
+                self._ask_for_limits()
+                command = status.attempt.unknown_command
+                if command is not None and not self._services.knows_command(status.spec.cwd, command):
+                    self.stop(State.FAILED, f"Unknown command: {command}")
+            case Result():
+                self._ask_for_limits()
+                self._turn_ended()
+            case UsageAnswer():
+                if event.rate_limits is not None:
+                    self._bus.publish(RateLimitsRead(event.rate_limits))
+                if status.ending and not status.attempt.turn_running:
+                    self._close_input()
+            case ControlRequest():
+                self._deny(event)
+            case Task() if event.status is not None:
+                self._close_after_follow_up()
+            case _:
+                pass
+
+    def record(self, hold: Hold | None) -> None:
+        """Charge the budgets what was counted since the last call, then report the limits that this passed."""
+        status = self.status
+        delta = status.attempt.costs.take_delta(self._context.settings.token_weights)
+        if delta is None:
+            return
+        crossed = self._context.manager.record(status.spec.base_command, delta.amount, status.name, hold)
+        self._bus.publish(UsageRecorded(status, delta))
+        for budget in crossed:
+            self._bus.publish(Crossed(budget))
+        if hold is not None:
+            self._holds.grow(status, hold)
+
+    def _ask_for_limits(self) -> None:
+        """If a rate limit may stop the run, ask for the limits at the start and the end of each turn."""
+        if self._context.settings.stop_at_rate_limit is not None:
+            self._poller.ask()
+
+    def _with_cost_limit(self, spec: LaunchSpec) -> LaunchSpec:
+        """The same instance, with Claude's own limit in money as a second safeguard."""
+        if not self._context.enforces:
+            return spec
+        budgets = [budget for budget in self._context.budgets_of(spec) if budget.unit is Unit.USD]
+        left = min((budget.limit - budget.used for budget in budgets), default=0)
+        return (
+            replace(spec, argv=(*spec.argv, f"--max-budget-usd={left / NANO:.6f}")) if left > LEAST_NANO_USD else spec
+        )
+
+    async def _leave_meter(self) -> None:
+        if self._metering is not None:
+            await self._metering.close()
+
+    def _refused(self, budget: Budget) -> None:
+        """A request was refused because its budget is spent: claude exits, or is stopped after the grace time."""
+        reason = f"stopped by budget: {figures(budget)}"
+        if self.status.decide_end(State.STOPPED, reason):
+            self._bus.publish(Stopping(self.status.name, State.STOPPED, reason, budget))
+            self._call_later("refusal", self._grace_s, self.stop, State.STOPPED, reason)
+
+    # -- turns --
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._running is not None:
+            self._running.send(message)
+
+    def _send_turn(self) -> None:
+        if not self.status.ending:
+            self._send({"type": "user", "message": {"role": "user", "content": self.status.attempt.next_turn()}})
+
+    def _turn_ended(self) -> None:
+        status = self.status
+        if status.attempt.turn_running:
+            return
+        if not status.ending and not status.attempt.all_sent and status.attempt.turn_failed is None:
+            self._send_turn()
+        elif status.ending or status.attempt.idle:
+            self._close_input()
+        elif "follow_up" not in self._timers:  # something works in the background; a server never ends
+            self._call_later("follow_up", BACKGROUND_S, self._close_input)
+
+    def _close_after_follow_up(self) -> None:
+        """A background subagent has ended. Wait for the turn in which the CLI reports that to the model."""
+        if self.status.attempt.idle:
+            self._call_later("follow_up", FOLLOW_UP_S, self._turn_ended)
+
+    def _close_input(self) -> None:
+        """Send no further turn: the process exits, or is stopped once it has been silent for too long."""
+        if self._running is None:
+            return
+        status, is_first = self.status, "linger" not in self._timers
+        if is_first and status.attempt.work_done and not status.ending and status.attempt.turn_failed is None:
+            self._bus.publish(WorkEnded(status.name))
+        self._running.close_input()
+        self._call_later("linger", LINGER_S, self._end_process)
+
+    def _deny(self, request: ControlRequest) -> None:
+        """Deny the request: nobody can answer it, and the instance would wait for ever."""
+        denial = {"behavior": "deny", "message": "Permission denied: this instance runs unattended."}
+        response = {"subtype": "success", "request_id": request.request_id, "response": denial}
+        if request.subtype != "can_use_tool":
+            response = {"subtype": "error", "request_id": request.request_id, "error": "not supported"}
+        self._send({"type": "control_response", "response": response})
+
+    # -- stops --
+
+    def _call_later(self, name: str, delay_s: float, call: Callable[..., None], *args: object) -> None:
+        """Set the timer of that name; it replaces an earlier one."""
+        if name in self._timers:
+            self._timers[name].cancel()
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, call, *args)
+
+    def _expect_output(self, batch: Batch | None) -> None:
+        """Restart the idle time, unless the batch holds only answers to the runner's own requests."""
+        idle_s = self._context.settings.idle_timeout_s
+        if idle_s is None or (batch is not None and _only_answers(batch)):
+            return
+        due = asyncio.get_running_loop().time() + idle_s
+        self._call_later("idle", idle_s, self._stalled, idle_s, due)
+
+    def _stalled(self, idle_s: float, due: float) -> None:
+        paused = (
+            asyncio.get_running_loop().time() - due > LATE_S
+        )  # the orchestrator was paused, so output may wait to be read
+        if paused or (self._metering is not None and self._metering.waits):
+            self._expect_output(None)
+            return
+        self.status.note_silence()
+        self.stop(State.TIMED_OUT, f"stalled: nothing printed for {idle_s:g} s")
+
+    def _end_process(self) -> None:
+        """End a process that should have exited; what it has done is judged as ever."""
+        if self._running is not None:
+            self.status.attempt.note_stop()
+            self._running.stop(self._grace_s)
+
+    def stop_if_over(self) -> None:
+        """Stop the instance if a budget that it draws on is spent and its work is not done."""
+        status = self.status
+        budget = self._context.over_budget(status.spec)
+        if budget is not None and not status.ending and not status.attempt.work_done:
+            self.stop(State.STOPPED, f"stopped by budget: {figures(budget)}", budget=budget)
+
+    def stop(self, state: State, reason: str, grace_s: float | None = None, budget: Budget | None = None) -> None:
+        """Stop the instance step by step. The first reason stands; a later call can only shorten the grace time.
+
+        If the work is done, only the process is stopped, and the instance has completed.
+        """
+        if not self.status.attempt.work_done and self.status.decide_end(state, reason):
+            self._bus.publish(Stopping(self.status.name, state, reason, budget))
+        self._stop_grace_s = self._grace_s if grace_s is None else grace_s
+        if self._running is not None:
+            self.status.attempt.note_stop()
+            self._running.stop(self._stop_grace_s)
+            self._poller.ask()
+        self._bus.publish(Changed())
+
+
+def _only_answers(batch: Batch) -> bool:
+    return all(line.startswith(_ANSWER) for line in batch.lines.split(b"\n")[:-1])
+
+
+def figures(budget: Budget) -> str:
+    """A budget's name and figures in a reason."""
+    return f"{budget.label} budget: used {budget.figures()}"

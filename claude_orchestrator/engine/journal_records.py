@@ -1,0 +1,97 @@
+"""What the journal writes for each event of a run. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from claude_orchestrator.engine.run_events import (
+    AlertRaised,
+    AttemptEnded,
+    Crossed,
+    Decided,
+    HoldChanged,
+    InstanceEnded,
+    Launched,
+    RetryPlanned,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    SessionNamed,
+    Stopping,
+    TurnEnded,
+    UsageRecorded,
+    WorkEnded,
+)
+from claude_orchestrator.engine.state import InstanceStatus
+from token_budget.models import Action
+
+
+def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
+    """The kind and the fields of an event's record; None if the journal does not keep the event."""
+    match event:
+        case RunStarted(header):
+            return "run", dict(header)
+        case Launched(status, hold):
+            return "launch", {**_attempt(status), "hold": hold.remaining.tokens, **_launch(status)}
+        case SessionNamed(instance, session_id, folder):
+            return "session", {"instance": instance, "session": session_id, "folder": folder}
+        case TurnEnded(instance, done):
+            return "turn", {"instance": instance, "done": done}
+        case WorkEnded(instance):
+            return "done", {"instance": instance}
+        case UsageRecorded(status, _):
+            usage = {"usage": status.tally.usage.counts, "cost_usd": status.tally.cost_usd}
+            return "usage", {**_attempt(status), **usage}
+        case Decided(instance, Action.WAIT | Action.WARN as action, reason, _):
+            return "decision", {"instance": instance, "action": str(action), "reason": reason}
+        case HoldChanged(instance, text, _):
+            return "adjust", {"instance": instance, "reason": text}
+        case Crossed(budget):
+            return "crossing", {"budget": budget.label, "used": budget.used, "limit": budget.limit}
+        case _:
+            return _ending(event)
+
+
+def _ending(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
+    match event:
+        case Stopping(instance, state, reason, _):
+            return "stop", {"instance": instance, "state": state, "reason": reason}
+        case AttemptEnded(status):
+            return "end", {**_attempt(status), **_end(status)}
+        case InstanceEnded(status, False):
+            return "end", {"instance": status.name, "attempt": 0, "state": status.state, "reason": status.reason}
+        case RetryPlanned(status, attempt, cause, wait_s):
+            fields = {"instance": status.name, "attempt": attempt, "cause": cause}
+            return "retry", {**fields, "wait_s": round(wait_s, 3)}
+        case AlertRaised(text, _, _):
+            return "alert", {"reason": text}
+        case RunEnded(exit_code):
+            return "finish", {"exit_code": exit_code}
+        case _:
+            return None
+
+
+def _attempt(status: InstanceStatus) -> dict[str, Any]:
+    return {"instance": status.name, "attempt": status.attempts}
+
+
+def _launch(status: InstanceStatus) -> dict[str, Any]:
+    spec = status.spec
+    fields = {"session": spec.session_id, "turns_done": spec.turns_before, "goes_on": spec.resumed}
+    return {**fields, "folder": status.attempt.folder}
+
+
+def _end(status: InstanceStatus) -> dict[str, Any]:
+    attempt = status.attempt.totals
+    return {
+        "state": status.state,
+        "reason": status.reason,
+        "usage": attempt.usage.counts,
+        "exact": attempt.exact,
+        "cost_usd": attempt.cost_usd,
+        "seconds": round(attempt.seconds, 3),
+        "done": status.done,
+        "session": status.session_id,
+        "turns_done": status.attempt.turns_completed,
+        "exit_code": status.attempt.exit_code,
+    }

@@ -1,0 +1,135 @@
+"""What an instance needs from its run, as small protocols, and the context that carries them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from claude_orchestrator.claude.events import Price
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.gateway.attempt import MeteredAttempt
+from claude_orchestrator.launch.base import Launcher
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Action, Budget, Decision, Hold
+
+
+class Log(Protocol):
+    """Where an instance's raw lines are kept."""
+
+    path: str
+
+    def write(self, data: bytes) -> None:
+        """Append what the instance has written."""
+
+    def close(self) -> None:
+        """Close the log."""
+
+
+class SharedLimits(Protocol):
+    """The limits that all runs share."""
+
+    async def admit(self, instance: str, hold: Hold) -> Decision:
+        """Reserve a hold on the shared limits too."""
+
+    def released(self, hold: Hold) -> None:
+        """A hold has ended."""
+
+
+class NoSharedLimits:
+    """Nothing is shared with other runs."""
+
+    async def admit(self, instance: str, hold: Hold) -> Decision:
+        """Allow it."""
+        return Decision(Action.ALLOW, hold=hold)
+
+    def released(self, hold: Hold) -> None:
+        """Do nothing."""
+
+
+class MeterPlace(Protocol):
+    """One attempt's place at the API meter; `waiting` is how many of its requests wait for a budget."""
+
+    waiting: int
+
+    @property
+    def env(self) -> tuple[tuple[str, str], ...]:
+        """The variables that lead the instance through the meter."""
+
+
+class ApiMeter(Protocol):
+    """Counts an instance's API calls as they pass, and refuses what its budgets cannot pay for."""
+
+    def open(self, attempt: MeteredAttempt) -> Any:
+        """A MeterPlace for one attempt; its `environ` may name the API's address."""
+
+    async def close(self, place: Any) -> None:
+        """The attempt has ended."""
+
+    def recheck(self) -> None:
+        """Budgets have more room: let waiting requests proceed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A run's clocks: monotonic and wall-clock seconds, and a random number from 0 to 1 for jitter."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    jitter: Callable[[], float] = random.random
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What instances use besides their budgets.
+
+    - `open_log` opens the log of an attempt.
+    - `knows_command` is whether a folder has a slash command that a session does not list (an alias).
+    - `redact` hides secrets in the last lines of an instance.
+    - `price` computes costs that the CLI does not state.
+    - `meter`, if there is one, is the way to the API.
+    """
+
+    open_log: Callable[[LaunchSpec, int], Log | None] = lambda spec, attempt: None
+    knows_command: Callable[[str, str], bool] = lambda folder, command: False
+    redact: Callable[[str], str] = str
+    price: Price | None = None
+    meter: ApiMeter | None = None
+    shared: SharedLimits = field(default_factory=NoSharedLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """The run around an instance."""
+
+    settings: Settings
+    launcher: Launcher
+    manager: TokenBudgetManager
+    bus: Bus
+    services: Services = field(default_factory=Services)
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def enforces(self) -> bool:
+        """Whether budgets block (else they warn)."""
+        return self.manager.enforcement_mode == "block"
+
+    def budgets_of(self, spec: LaunchSpec) -> tuple[Budget, ...]:
+        """The budgets that an instance draws on."""
+        return self.manager.budgets_for(spec.base_command, spec.name)
+
+    def over_budget(self, spec: LaunchSpec) -> Budget | None:
+        """In block mode, the budget of this instance whose limit is passed, if there is one."""
+        if not self.enforces:
+            return None
+        return next((budget for budget in self.budgets_of(spec) if budget.exceeded), None)
+
+    def release(self, hold: Hold | None) -> None:
+        """Give back what is left of a hold, here and on the shared limits."""
+        if hold is not None:
+            self.manager.release(hold)
+            self.services.shared.released(hold)

@@ -1,0 +1,231 @@
+"""What a journal records of a run: what its instances have used, and what is left to do. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, Plan
+from claude_orchestrator.engine.attempt import AttemptTotals, cost_of
+from claude_orchestrator.engine.state import NOT_ENDED, InstanceStatus, State
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.ledger.records import AttemptRecord
+from token_budget.models import Usage, Weights
+from token_budget.text import NANO
+
+MAX_ATTEMPTS = 1_000_000
+
+
+@dataclass(slots=True)
+class EarlierInstance:
+    """An instance of an earlier start of the run, as the journal records it."""
+
+    name: str
+    base_command: str | None = None
+    turns_digest: str = ""
+    state: State = State.PENDING
+    reason: str = ""
+    attempts: list[AttemptTotals] = field(default_factory=list)
+    session_id: str | None = None
+    folder: str | None = None
+    turns_done: int = 0
+    worked: bool = False
+    launched_at: float = 0.0
+    done: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens counted."""
+        return sum((attempt.usage for attempt in self.attempts), Usage())
+
+    @property
+    def exact(self) -> bool:
+        """Whether that is all that was billed."""
+        return all(attempt.exact for attempt in self.attempts)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost as the CLI stated it; None where it stated nothing."""
+        return cost_of(self.attempts)
+
+
+@dataclass(slots=True)
+class JournalHistory:
+    """A run as its journal records it.
+
+    `header` describes the latest start, with every setting that any start was given. `runs` is the number of starts,
+    and `last_number` the number of the journal's last line.
+    """
+
+    header: Mapping[str, Any] = field(default_factory=dict)
+    instances: dict[str, EarlierInstance] = field(default_factory=dict)
+    runs: int = 0
+    damaged_lines: int = 0
+    last_number: int = 0
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens counted for all instances."""
+        return sum((instance.usage for instance in self.instances.values()), Usage())
+
+
+def turns_digest(spec: LaunchSpec, run_id: str) -> str:
+    """A digest by which a later start knows whether an instance's turns have changed; it does not reveal them."""
+    return hashlib.sha256("\0".join((run_id, *spec.turns)).encode()).hexdigest()[:16]
+
+
+def read_history(records: Iterable[Mapping[str, Any] | None]) -> JournalHistory:
+    """Read a journal's records in order (None: a damaged line). Unknown kinds of records are skipped."""
+    history, n_read = JournalHistory(), 0
+    for record in records:
+        try:
+            if record is None:
+                history.damaged_lines += 1
+                continue
+            if record["n"] <= history.last_number:  # a copy of a line
+                continue
+            n_read, history.last_number = n_read + 1, record["n"]
+            if record["kind"] == "run":
+                _begin(history, record)
+            elif record.get("instance") in history.instances:
+                _apply_record(history.instances[record["instance"]], record)
+        except (KeyError, TypeError, ValueError):
+            history.damaged_lines += 1
+    history.damaged_lines = max(history.damaged_lines, history.last_number - n_read)
+    return history
+
+
+def _begin(history: JournalHistory, record: Mapping[str, Any]) -> None:
+    before, now = history.header.get("settings", {}), record.get("settings", {})
+    budgets = [*before.get("command_budgets", ()), *now.get("command_budgets", ())]  # the last one for a key counts
+    history.header = {**record, "settings": {**before, **now, **({"command_budgets": budgets} if budgets else {})}}
+    history.runs = record["number"]
+    for entry in record["instances"]:
+        instance = history.instances.setdefault(entry["name"], EarlierInstance(entry["name"]))
+        instance.base_command, instance.turns_digest = entry["base_command"], entry["turns"]
+
+
+def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
+    if not 0 <= record.get("attempt", 0) <= MAX_ATTEMPTS:
+        raise ValueError("not a number of attempts")
+    match record["kind"]:
+        case "launch":
+            instance.state, instance.reason = State.RUNNING, ""
+            instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
+            instance.session_id, instance.turns_done = record["session"], record["turns_done"]
+            instance.folder = _folder(record)
+            instance.worked, instance.launched_at = record["goes_on"], record["at"]
+        case "session":
+            instance.session_id, instance.folder = record["session"], _folder(record)
+        case "turn":
+            instance.turns_done = record["done"]
+        case "done":
+            instance.state = State.COMPLETED
+        case "usage":
+            _count(instance, record, seconds=max(0.0, record["at"] - instance.launched_at))
+        case "end":
+            instance.state, instance.reason = State(record["state"]), record["reason"]
+            if record["attempt"]:
+                _count(instance, record, seconds=record["seconds"])
+                instance.session_id, instance.turns_done = record["session"], record["turns_done"]
+                instance.done = record["done"]
+
+
+def _folder(record: Mapping[str, Any]) -> str | None:
+    folder = record.get("folder")  # earlier versions do not write it
+    return folder if isinstance(folder, str) else None
+
+
+def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: float) -> None:
+    usage = Usage(*record["usage"])
+    instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
+    # without an end record the attempt was interrupted, and its use after its last line is unknown
+    exact = record["kind"] == "end" and record["exact"]
+    instance.attempts[record["attempt"] - 1] = AttemptTotals(usage, exact, record["cost_usd"], seconds)
+    instance.worked = instance.worked or usage.total_tokens > 0
+
+
+def restore(plan: Plan, history: JournalHistory | None, run_id: str) -> tuple[InstanceStatus, ...]:
+    """The plan's instances as the run's journal left them: completed ones stay completed, the others continue."""
+    return tuple(_restore(spec, history.instances.get(spec.name) if history else None, run_id) for spec in plan.specs)
+
+
+def _restore(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str) -> InstanceStatus:
+    status = InstanceStatus(spec)
+    if instance is not None:
+        same = instance.turns_digest == turns_digest(spec, run_id)
+        resumable = instance.worked and same
+        session = None
+        if instance.session_id and resumable:
+            session = InterruptedSession(instance.session_id, instance.turns_done, instance.folder)
+        status.restore(tuple(instance.attempts), session)
+        if instance.done:
+            status.restore_done(instance.done)
+        if instance.state is State.COMPLETED:
+            status.take_over(instance.state, instance.reason)
+    return status
+
+
+def carry_over(manager: TokenBudgetManager, history: JournalHistory, weights: Weights) -> None:
+    """Charge the budgets what earlier starts of the run have used."""
+    for instance in history.instances.values():
+        for attempt in instance.attempts:
+            manager.record_usage(instance.base_command, weights.draw(attempt.usage), instance.name)
+
+
+def resume_messages(plan: Plan, history: JournalHistory, run_id: str) -> list[tuple[str, str]]:
+    """The messages about a resumed run, each with its level."""
+    specs = {spec.name: spec for spec in plan.specs}
+    done = [one for one in history.instances.values() if one.state is State.COMPLETED and one.name in specs]
+    text = (
+        f"resuming run {run_id}: {len(done)} of {len(specs)} instances had completed, "
+        f"{history.usage.total_tokens:,} tokens were used"
+    )
+    messages = [("INFO", text)]
+    if history.damaged_lines:
+        messages.append(("WARNING", f"{history.damaged_lines} lines of the run's journal are damaged or missing"))
+    messages += [
+        ("WARNING", f"{instance.name} had completed and is not run again, although its turns have changed since")
+        for instance in done
+        if turns_digest(specs[instance.name], run_id) != instance.turns_digest
+    ]
+    gone = [instance.name for instance in removed(plan, history)]
+    if gone:
+        messages.append(("WARNING", f"{', '.join(gone)}: no longer in the config; what they used still counts"))
+    return messages
+
+
+def removed(plan: Plan, history: JournalHistory) -> tuple[EarlierInstance, ...]:
+    """The instances that were launched by an earlier start and are no longer in the plan."""
+    names = {spec.name for spec in plan.specs}
+    return tuple(one for one in history.instances.values() if one.attempts and one.name not in names)
+
+
+def earlier_attempts(history: JournalHistory, run_id: str) -> list[AttemptRecord]:
+    """The attempts that the journal records, for a ledger that may lack those of the last second."""
+    return [
+        AttemptRecord(
+            run_id,
+            instance.name,
+            number,
+            started_ms=round(instance.launched_at * 1000),
+            session=instance.session_id,
+            base_command=instance.base_command,
+            ended_ms=round((instance.launched_at + attempt.seconds) * 1000),
+            outcome=_outcome(instance.state, is_last=number == len(instance.attempts)),
+            exact=attempt.exact,
+            usage=attempt.usage,
+            cost_nano_usd=None if attempt.cost_usd is None else round(attempt.cost_usd * NANO),
+        )
+        for instance in history.instances.values()
+        for number, attempt in enumerate(instance.attempts, 1)
+    ]
+
+
+def _outcome(state: State, *, is_last: bool) -> str:
+    """How an attempt of an earlier start ended. All but the last have failed, since another one followed."""
+    if not is_last:
+        return str(State.FAILED)
+    return "interrupted" if state in NOT_ENDED else str(state)

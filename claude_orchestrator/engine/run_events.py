@@ -1,0 +1,200 @@
+"""The typed events of a run: all that observers see of it. Pure.
+
+They are named tuples, which cost a third of what dataclasses cost at start-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.engine.usage_delta import UsageDelta
+from token_budget.models import Action, Budget, Hold
+
+
+class Level(StrEnum):
+    """How much a message matters."""
+
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class Message(NamedTuple):
+    """A line for the user that no other event carries."""
+
+    level: Level
+    text: str
+
+
+class RunStarted(NamedTuple):
+    """An orchestrator begins a run, or the rest of one. `header` says how it was started; without prompts."""
+
+    header: Mapping[str, Any]
+
+
+class StartsIn(NamedTuple):
+    """The run waits for its start time."""
+
+    seconds: float
+
+
+class Launched(NamedTuple):
+    """An attempt at an instance begins."""
+
+    status: InstanceStatus
+    hold: Hold
+
+
+class SessionNamed(NamedTuple):
+    """The session of an instance, or the folder that it works in, is known or has changed."""
+
+    instance: str
+    session_id: str | None
+    folder: str | None = None
+
+
+class TurnEnded(NamedTuple):
+    """A turn has ended; `done` turns of the instance are complete."""
+
+    instance: str
+    done: int
+
+
+class Answered(NamedTuple):
+    """A turn of an instance, the `turn`th of its `turns`, has an answer; a later one for the same turn replaces it."""
+
+    instance: str
+    turn: int
+    turns: int
+    text: str
+    structured_output: object = None
+
+
+class WorkEnded(NamedTuple):
+    """The work of an instance is complete; its process still has to leave."""
+
+    instance: str
+
+
+class UsageRecorded(NamedTuple):
+    """More was counted, and is on the budgets."""
+
+    status: InstanceStatus
+    delta: UsageDelta
+
+
+class Decided(NamedTuple):
+    """A decision about the launch of an instance, other than a plain yes."""
+
+    instance: str
+    action: Action
+    reason: str
+    budget: Budget | None = None
+
+
+class HoldChanged(NamedTuple):
+    """The hold of an instance was changed, with the reason; `more_tokens` if its own hold grew."""
+
+    instance: str
+    text: str
+    more_tokens: int = 0
+
+
+class Crossed(NamedTuple):
+    """A budget's limit was passed."""
+
+    budget: Budget
+
+
+class RoomChanged(NamedTuple):
+    """Other runs use or hold more or less of the shared budgets than before."""
+
+
+class RateLimitsRead(NamedTuple):
+    """The CLI has reported how much of a subscription's limits is used."""
+
+    limits: Mapping[str, Any]
+
+
+class Stopping(NamedTuple):
+    """An instance is being ended; `budget` if one of its budgets is why."""
+
+    instance: str
+    state: State
+    reason: str
+    budget: Budget | None = None
+
+
+class RunStopping(NamedTuple):
+    """Everything is being ended, for a reason that came from none of the instances."""
+
+    reason: str
+
+
+class AttemptEnded(NamedTuple):
+    """An attempt at an instance has ended."""
+
+    status: InstanceStatus
+
+
+class RetryPlanned(NamedTuple):
+    """An attempt failed, and another will follow."""
+
+    status: InstanceStatus
+    attempt: int
+    cause: str | None
+    wait_s: float
+
+
+class InstanceEnded(NamedTuple):
+    """Nothing more will happen to an instance. `launched`: it ended with an attempt, not without one."""
+
+    status: InstanceStatus
+    launched: bool
+
+
+class AlertRaised(NamedTuple):
+    """A threshold of a budget was reached, or a forecast passes its limit."""
+
+    text: str
+    payload: Mapping[str, object]
+    already_reported: bool = False
+
+
+class Changed(NamedTuple):
+    """Something that a display may want to show has changed."""
+
+
+class RunEnded(NamedTuple):
+    """Every instance has ended."""
+
+    exit_code: int
+
+
+RunEvent = (
+    Message
+    | RunStarted
+    | StartsIn
+    | Launched
+    | SessionNamed
+    | TurnEnded
+    | Answered
+    | WorkEnded
+    | UsageRecorded
+    | Decided
+    | HoldChanged
+    | Crossed
+    | RoomChanged
+    | RateLimitsRead
+    | Stopping
+    | RunStopping
+    | AttemptEnded
+    | RetryPlanned
+    | InstanceEnded
+    | AlertRaised
+    | Changed
+    | RunEnded
+)

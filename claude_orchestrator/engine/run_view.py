@@ -1,0 +1,91 @@
+"""What displays and reports see of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from claude_orchestrator.config.plan import Plan
+from claude_orchestrator.engine.resume import EarlierInstance
+from claude_orchestrator.engine.run_events import HoldChanged, RateLimitsRead, RunEvent
+from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.gateway.choice import STREAM, Meter
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Usage
+
+MAX_HOLD_CHANGES = 1_000
+
+
+class RunChanges:
+    """An observer that collects what reports show besides the instances: hold changes and the latest rate limits."""
+
+    def __init__(self, holds: Iterable[HoldChanged] = (), rate_limits: Mapping[str, Any] | None = None) -> None:
+        self.holds = list(holds)
+        self.rate_limits: Mapping[str, Any] = rate_limits or {}
+
+    def observe(self, event: RunEvent) -> None:
+        """Collect what reports need."""
+        match event:
+            case HoldChanged() if len(self.holds) < MAX_HOLD_CHANGES:
+                self.holds.append(event)
+            case RateLimitsRead(limits):
+                self.rate_limits = limits
+            case _:
+                pass
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as displays and reports read it at any time.
+
+    `clock_at_start` is the monotonic clock at `started_at`. `removed` has the instances of earlier starts that are no
+    longer in the plan.
+    """
+
+    run_id: str
+    plan: Plan
+    instances: Sequence[InstanceStatus]
+    manager: TokenBudgetManager
+    started_at: datetime
+    clock_at_start: float
+    rehearsal: bool = False
+    directory: str | None = None
+    meter: Meter = STREAM
+    removed: Sequence[EarlierInstance] = ()
+    changes: RunChanges = field(default_factory=RunChanges)
+
+    @property
+    def parts(self) -> tuple[InstanceStatus | EarlierInstance, ...]:
+        """The instances, and those that were removed."""
+        return (*self.instances, *self.removed)
+
+    def total_usage(self) -> tuple[Usage, bool]:
+        """All that the run has used, and whether every part of it is exact."""
+        usage, exact = Usage(), True
+        for part in self.parts:
+            usage, exact = usage + part.usage, exact and part.exact
+        return usage, exact
+
+    def total_cost_usd(self) -> float | None:
+        """The sum of the costs that the CLI states, in USD; None if it states none."""
+        costs = [cost for part in self.parts if (cost := part.cost_usd) is not None]
+        return sum(costs) if costs else None
+
+
+def usage_fields(usage: Usage, *, exact: bool) -> dict[str, Any]:
+    """Usage as reports and results show it."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "total_tokens": usage.total_tokens,
+        "exact": exact,
+    }
+
+
+def exit_code(instances: Iterable[InstanceStatus]) -> int:
+    """0 when every instance completed, else 1."""
+    return 0 if all(status.state is State.COMPLETED for status in instances) else 1

@@ -1,0 +1,234 @@
+"""Runs a plan: decides when each instance starts, and handles its end. One event loop makes each decision atomic."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from claude_orchestrator.engine.eligibility import Eligible, Moment, NotYet, Queued, eligibility
+from claude_orchestrator.engine.hold_policy import HoldPolicy
+from claude_orchestrator.engine.instance_runner import InstanceRunner
+from claude_orchestrator.engine.ports import RunContext
+from claude_orchestrator.engine.rate_limits import rate_limit_rows
+from claude_orchestrator.engine.retries import plan_retry
+from claude_orchestrator.engine.run_events import (
+    AttemptEnded,
+    Changed,
+    Crossed,
+    Decided,
+    InstanceEnded,
+    Launched,
+    RateLimitsRead,
+    RetryPlanned,
+    RoomChanged,
+    RunEvent,
+    RunStopping,
+)
+from claude_orchestrator.engine.state import InstanceStatus, State
+from token_budget.models import Action, Budget, Decision, Hold
+
+
+class Supervisor:
+    """Runs instances inside their budgets; `instances` always shows what each is doing.
+
+    It observes the run's events: a crossing stops instances, and more room lets waiting ones start.
+    """
+
+    def __init__(self, instances: Sequence[InstanceStatus], context: RunContext) -> None:
+        self.instances = tuple(instances)
+        self.manager = context.manager
+        self.cancelled = False
+        self._context = context
+        self._settings = context.settings
+        self._bus = context.bus
+        self._holds = HoldPolicy(context)
+        self._runners: dict[str, InstanceRunner] = {}
+        self._wake = asyncio.Event()
+        self._next_launch_at = 0.0
+        self._syncing: asyncio.Task[None] | None = None
+        self._bus.attach(self)
+
+    async def run(self) -> None:
+        """Run every instance to its end."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._wake.clear()
+                pause_s = await self._launch_eligible(tasks)
+                if all(status.ended for status in self.instances):
+                    break
+                try:
+                    await asyncio.wait_for(self._wake.wait(), pause_s)
+                except TimeoutError:
+                    continue
+
+    def observe(self, event: RunEvent) -> None:
+        """React to what changes who may run."""
+        match event:
+            case Crossed():
+                self._stop_over_budget()
+            case RoomChanged():
+                self.recheck()
+            case RateLimitsRead():
+                self._check_rate_limits(event)
+            case _:
+                pass
+
+    def cancel(self, reason: str, *, at_once: bool = False) -> None:
+        """Start nothing more and stop what runs; `at_once` leaves no grace time."""
+        self._stop_all(State.CANCELLED, State.CANCELLED, reason, 0.0 if at_once else self._settings.grace_s)
+
+    def recheck(self) -> None:
+        """Budgets may have more room: let waiting instances and requests proceed."""
+        self._wake.set()
+        if self._context.services.meter is not None:
+            self._context.services.meter.recheck()
+
+    # -- admission --
+
+    async def _launch_eligible(self, tasks: asyncio.TaskGroup) -> float | None:
+        """Launch what slots and budgets allow, in order; returns the seconds until the next check, or None.
+
+        An instance that waits for a budget has priority: no later one may draw on that budget.
+        """
+        reserved: set[Budget] = set()
+        pauses_s: list[float] = []
+        for status in self.instances:
+            match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved)):
+                case NotYet(pause_s, for_all):
+                    pauses_s += [] if pause_s is None else [pause_s]
+                    if for_all:
+                        break
+                case Queued(reason):
+                    self._wait(status, Decision(Action.WAIT, reason))
+                case Eligible():
+                    decision = await self._decide(status)
+                    self._act(tasks, status, decision)
+                    if decision.action is Action.WAIT and decision.budget is not None:
+                        reserved.add(decision.budget)
+        return min(pauses_s, default=None)
+
+    def _moment(self, reserved: set[Budget]) -> Moment:
+        clock = self._context.clock
+        free_slots = self._settings.max_parallel - len(self._runners)
+        return Moment(clock.monotonic(), clock.wall(), self._next_launch_at, free_slots, frozenset(reserved))
+
+    async def _decide(self, status: InstanceStatus) -> Decision:
+        """Whether an instance may be launched: by the budgets of this run, then by those that all runs share."""
+        spec = status.spec
+        decision = self.manager.reserve(spec.base_command, spec.estimate, spec.name)
+        if decision.action is Action.WAIT and decision.budget is not None:
+            holders = [(name, runner.hold) for name, runner in self._runners.items()]
+            tokens = self._holds.share(spec, decision.budget, holders)
+            if tokens is not None:
+                share = replace(spec.estimate, tokens=tokens)
+                decision = self.manager.reserve(spec.base_command, share, spec.name)
+        if decision.hold is None:
+            return decision
+        shared = await self._context.services.shared.admit(status.name, decision.hold)
+        if shared.action in (Action.BLOCK, Action.WAIT):
+            self._context.release(decision.hold)
+            return replace(shared, hold=None)
+        return shared if shared.action is Action.WARN else decision
+
+    def _act(self, tasks: asyncio.TaskGroup, status: InstanceStatus, decision: Decision) -> None:
+        if status.ended or self.cancelled:  # it was stopped while the shared limits were checked
+            self._context.release(decision.hold)
+        elif decision.action is Action.BLOCK:
+            self._block(status, decision)
+        elif decision.hold is None:
+            self._wait(status, decision)
+        else:
+            if decision.action is Action.WARN:
+                self._bus.publish(Decided(status.name, Action.WARN, decision.reason, decision.budget))
+            self._launch(tasks, status, decision.hold)
+
+    def _wait(self, status: InstanceStatus, decision: Decision) -> None:
+        is_new = status.state is State.PENDING
+        status.wait(decision.reason)
+        self._bus.publish(Decided(status.name, Action.WAIT, decision.reason) if is_new else Changed())
+
+    def _block(self, status: InstanceStatus, decision: Decision) -> None:
+        if status.failed_before:
+            self._skip(status, State.FAILED, f"{status.failed_before}; not tried again: {decision.reason}")
+        else:
+            self._skip(status, State.BLOCKED, decision.reason)
+        self._bus.publish(Decided(status.name, Action.BLOCK, decision.reason, decision.budget))
+
+    def _skip(self, status: InstanceStatus, state: State, reason: str) -> None:
+        """End an instance without a further launch."""
+        status.skip(state, reason)
+        self._bus.publish(InstanceEnded(status, launched=False))
+
+    # -- one attempt --
+
+    def _launch(self, tasks: asyncio.TaskGroup, status: InstanceStatus, hold: Hold) -> None:
+        now = self._context.clock.monotonic()
+        self._next_launch_at = now + self._settings.startup_delay_s
+        status.begin(now)
+        runner = InstanceRunner(self._context, status, hold, self._holds)
+        self._runners[status.name] = runner
+        self._bus.publish(Launched(status, hold))
+        tasks.create_task(self._supervise(runner))
+
+    async def _supervise(self, runner: InstanceRunner) -> None:
+        status = runner.status
+        try:
+            await self._bus.sync()
+            await runner.run()
+        finally:
+            del self._runners[status.name]
+            self._context.release(runner.hold)
+            self._wake.set()
+        self._bus.publish(AttemptEnded(status))
+        if self._plan_retry(status):
+            return
+        await self._bus.sync()
+        self._bus.publish(InstanceEnded(status, launched=True))
+        if status.state in (State.FAILED, State.TIMED_OUT) and self._settings.fail_fast:
+            self.cancel(f"cancelled because {status.name} failed")
+
+    def _plan_retry(self, status: InstanceStatus) -> bool:
+        """Prepare another attempt if one should follow; returns whether one does."""
+        retry = None if self.cancelled else plan_retry(status, self._settings, self._context.clock)
+        if retry is None:
+            return False
+        attempt = status.attempts
+        status.retry_later(retry)
+        self._bus.publish(RetryPlanned(status, attempt, retry.cause, retry.wait_s))
+        self._wake.set()
+        return True
+
+    # -- stops --
+
+    def _stop_over_budget(self) -> None:
+        """In block mode stop every instance that draws on a budget whose limit is passed."""
+        self._syncing = asyncio.ensure_future(self._bus.sync())  # not awaited: the stops come first
+        if self._context.enforces:
+            for runner in list(self._runners.values()):
+                runner.stop_if_over()
+            self._wake.set()
+
+    def _check_rate_limits(self, event: RateLimitsRead) -> None:
+        """Stop the run if a subscription's limit is used up to the percentage that was set."""
+        percent = self._settings.stop_at_rate_limit
+        if percent is None or self.cancelled:
+            return
+        for name, used, resets_at in rate_limit_rows(event.limits):
+            if used >= percent:
+                when = f", resets at {resets_at}" if resets_at else ""
+                reason = f"{name} limit of the subscription: {used:g} % used, the run stops at {percent:g} %{when}"
+                self._bus.publish(RunStopping(reason))
+                self._stop_all(State.STOPPED, State.BLOCKED, reason)
+                return
+
+    def _stop_all(self, running: State, waiting: State, reason: str, grace_s: float | None = None) -> None:
+        """Start nothing more and stop what runs. `running` and `waiting` are the final states of such instances."""
+        self.cancelled = True
+        for status in self.instances:
+            if status.state in (State.PENDING, State.WAITING):
+                self._skip(status, waiting, reason)
+        for runner in list(self._runners.values()):
+            runner.stop(running, reason, grace_s=grace_s)
+        self._wake.set()
+        self._bus.publish(Changed())

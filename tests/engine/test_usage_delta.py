@@ -1,0 +1,85 @@
+"""What budgets are charged as an attempt's counts and costs grow."""
+
+from __future__ import annotations
+
+from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.engine.state import InstanceStatus
+from claude_orchestrator.engine.usage_delta import ModelDelta
+from tests.claude.test_tally import INIT, final, result, start
+from tests.engine.test_state import a_result, an_instance, feed
+from token_budget import Usage
+from token_budget.models import Amount, Weights
+
+FLAT = Weights()
+
+
+def a_price(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
+    """Ten nano-dollars a token; only models that begin with `m` have a price."""
+    return 10 * usage.total_tokens if model.startswith("m") else None
+
+
+def metered() -> InstanceStatus:
+    status = an_instance("/a")
+    status.attempt.meter()
+    return status
+
+
+def test_nothing_used_is_no_delta() -> None:
+    assert an_instance("/a").attempt.costs.take_delta(FLAT) is None
+
+
+def test_deltas_sum_up_to_the_total() -> None:
+    status = an_instance("/a")
+    feed(status, INIT, start("a", 5))
+    first = status.attempt.costs.take_delta(Weights.parse("output=5"))
+    assert first is not None and first.cost_source is None
+    assert first.by_model == {"m": ModelDelta(status.usage, 0)}
+    counted = status.usage
+    feed(status, final(4), a_result(total_cost_usd=0.5, modelUsage={"m": {"inputTokens": 5, "outputTokens": 4}}))
+    second = status.attempt.costs.take_delta(Weights.parse("output=5"))
+    assert second is not None and second.cost_source == "claude"
+    assert first.amount + second.amount == Amount(5 + 5 * 4, 500_000_000)
+    assert second.by_model == {"m": ModelDelta(status.usage - counted, 500_000_000)}
+    assert status.attempt.costs.take_delta(FLAT) is None
+
+
+def test_what_was_cut_off_is_priced_once() -> None:
+    status = an_instance("/a")
+    feed(status, INIT, start("a", 5))
+    status.finish(1.0, -9, "")
+    costs = status.attempt.costs
+    assert (costs.source, costs.nano_usd) == (None, None)
+    for _ in range(2):
+        costs.price(a_price, None)
+        assert (costs.source, costs.nano_usd) == ("prices", 60)
+
+
+def test_a_metered_response_is_priced_again_as_it_grows() -> None:
+    status = metered()
+    charged = []
+    for tokens in (3, 8):
+        response = ApiUsage("r", Usage(tokens), whole=False, model="m-1")
+        status.apply(response)
+        status.attempt.costs.price(a_price, response)
+        assert status.attempt.costs.by_model == {"m-1": 10 * tokens} and status.attempt.costs.source == "prices"
+        delta = status.attempt.costs.take_delta(FLAT)
+        assert delta is not None and delta.by_model.keys() == {"m-1"}
+        charged.append(delta.amount)
+    assert charged == [Amount(3, 30), Amount(5, 50)]
+
+
+def test_a_model_without_a_price_costs_nothing() -> None:
+    status = metered()
+    response = ApiUsage("r", Usage(9), whole=True, model="other")
+    status.apply(response)
+    status.attempt.costs.price(a_price, response)
+    assert status.attempt.costs.source is None and status.attempt.costs.nano_usd is None
+
+
+def test_where_responses_are_metered_the_larger_of_both_costs_counts() -> None:
+    status = metered()
+    response = ApiUsage("a", Usage(9), whole=True, model="m")
+    status.apply(response)
+    status.attempt.costs.price(a_price, response)
+    feed(status, INIT, result(9, 1))
+    assert status.attempt.costs.nano_usd == 9_000_000  # claude states $0.009, prices are 90 nano-dollars

@@ -30,8 +30,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     f"{CO}.gateway": (TB, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch"),
     f"{CO}.engine": (*BUDGETS, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch", f"{CO}.gateway"),
 }
-ALLOWED[f"{CO}.results"] = (*ALLOWED[f"{CO}.engine"], f"{CO}.engine")
-ALLOWED[f"{CO}.ui"] = (*ALLOWED[f"{CO}.results"], f"{CO}.results")
+ALLOWED[f"{CO}.ui"] = (*ALLOWED[f"{CO}.engine"], f"{CO}.engine")
 ALLOWED[f"{CO}.cli"] = (*ALLOWED[f"{CO}.ui"], f"{CO}.ui")
 ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
 ALLOWED[CO] = ()
@@ -40,7 +39,7 @@ PURE = """
     config.placeholders config.plan config.schedule config.settings gateway.admission gateway.bounds gateway.choice
     gateway.requests gateway.usage_reader engine.attempt engine.eligibility engine.journal_records engine.ledger_batch
     engine.rate_limits engine.redact engine.resume engine.retries engine.run_events engine.state engine.usage_delta
-    results.answers ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
+    engine.results.answers ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
 """
 MOST_PARAMETERS = 6
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading", "sqlite3"}

@@ -10,10 +10,10 @@ from pathlib import Path
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import controller
 from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.results.answer_files import AnswerFiles
+from claude_orchestrator.engine.results.answers import printed, report_fields
 from claude_orchestrator.engine.run_events import Level, Message
 from claude_orchestrator.engine.run_view import RunView
-from claude_orchestrator.results.answer_files import AnswerFiles
-from claude_orchestrator.results.answers import printed, report_fields
 from claude_orchestrator.ui.display import Display, MessagePrinter
 from claude_orchestrator.ui.report_files import Reports, json_bytes
 from claude_orchestrator.ui.report_json import AnswerOf, no_answers
@@ -71,7 +71,7 @@ class _Output:
         self._answer_of = lambda name: report_fields(files.answer(name))
         self._bus.attach(files)
         if self._handover.results is not None:
-            from claude_orchestrator.results.line_writer import LineWriter, ResultLines
+            from claude_orchestrator.engine.results.line_writer import LineWriter, ResultLines
 
             writer = LineWriter(self._handover.results, append=self._handover.append)
             self._close_lines = writer.close
@@ -111,7 +111,7 @@ class _Output:
             self._reports.terminal.message(Level.ERROR, f"{text}: later results are in the run's directory only")
             code = code or 1
         if self._printed:
-            from claude_orchestrator.results.line_writer import print_data
+            from claude_orchestrator.engine.results.line_writer import print_data
 
             print_data(self._printed)
         return code

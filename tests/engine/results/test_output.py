@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from claude_orchestrator.results.answers import printed
-from claude_orchestrator.results.line_writer import LineWriter
+from claude_orchestrator.engine.results.answers import printed
+from claude_orchestrator.engine.results.line_writer import LineWriter
 from tests.harness import Workplace
 
 ONE = {"name": "one", "command": "/test"}
@@ -126,7 +126,7 @@ def test_a_file_ends_with_a_whole_line(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: the last line fits in part."""
     code = (
         "import resource, signal, sys; from pathlib import Path;"
-        "from claude_orchestrator.results.line_writer import LineWriter;"
+        "from claude_orchestrator.engine.results.line_writer import LineWriter;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
         "writer = LineWriter(Path(sys.argv[1]));"

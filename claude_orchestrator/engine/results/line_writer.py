@@ -13,9 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from claude_orchestrator.engine.results.answers import Answer, result_row
 from claude_orchestrator.engine.run_events import InstanceEnded, RunEvent
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.results.answers import Answer, result_row
 
 STANDARD_OUTPUT = Path("-")
 

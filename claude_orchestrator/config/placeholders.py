@@ -11,6 +11,15 @@ from typing import NamedTuple
 _PATTERN = re.compile(r"\\\{\{|\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)(?:\.([^{}\n]*?))?[ \t]*\}\}")
 
 
+LATE = frozenset({"results"})  # the roots whose values exist only when the upstream has ended
+
+
+class Template(str):
+    """A text that is filled at its instance's launch, all placeholders in one pass; every other text is final."""
+
+    __slots__ = ()
+
+
 class Placeholder(NamedTuple):
     """One placeholder: `{{item.key}}` has the root `item`, the path `key` and itself as `text`."""
 
@@ -35,6 +44,11 @@ def parse(text: str) -> Iterator[str | Placeholder]:
 def placeholders(text: str) -> tuple[Placeholder, ...]:
     """The placeholders of a text, in order."""
     return tuple(piece for piece in parse(text) if isinstance(piece, Placeholder))
+
+
+def is_late(text: str) -> bool:
+    """Whether a text has a placeholder that can only be filled at the launch: it becomes a Template, whole."""
+    return any(placeholder.root in LATE for placeholder in placeholders(text))
 
 
 def fill(text: str, value_of: Callable[[Placeholder], str]) -> str:

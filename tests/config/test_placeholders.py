@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from claude_orchestrator.config.placeholders import Placeholder, fill, placeholders
+from claude_orchestrator.config.placeholders import Placeholder, fill, is_late, placeholders
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,11 @@ def test_a_text_is_filled_once() -> None:
 
 def test_a_backslash_keeps_braces() -> None:
     assert fill(r"\{{item}} {{item}}", lambda one: "x") == "{{item}} x"
+
+
+@pytest.mark.parametrize(
+    ("text", "late"),
+    [("{{item}}", False), ("{{item}} {{results.plan}}", True), (r"\{{results.plan}}", False), ("results", False)],
+)
+def test_a_text_with_results_is_filled_late(text: str, late: bool) -> None:
+    assert is_late(text) is late

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from claude_orchestrator import __version__
-from claude_orchestrator.config.fields import CONFIG_NAME, ENV_PREFIX, PROGRAM, SETTINGS, SINGLE, Setting
-from claude_orchestrator.config.given import ENVIRONMENT, Given, read_given
+from claude_orchestrator.config.fields import CONFIG_NAME, ENV_PREFIX, PROGRAM, Setting
+from claude_orchestrator.config.given import ENVIRONMENT, OPTIONS, Given, Options, read_given
 from claude_orchestrator.config.kinds import FILE, FLAG
 from claude_orchestrator.errors import UserError
 
-OPTIONS = {setting.param: setting for setting in SETTINGS if setting.option}
-SINGLE_OPTIONS = tuple(param for param, setting in OPTIONS.items() if setting.group == SINGLE)
 _ORIGINS = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: ENVIRONMENT}
 _HELP = f"""Run Claude Code instances in parallel, inside token budgets that count every token once.
 
@@ -29,37 +26,6 @@ _EPILOG = (
     "Exit codes: 0 all completed; 1 some failed, were blocked or stopped; 2 bad usage or config; 3 a bug; "
     "130/143/129 interrupted/terminated/hung up."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The program's options, by their parameters' names.
-
-    `values` has every option that is no setting of the run, with defaults. `given` has every option that the user
-    gave, as it was typed.
-    """
-
-    prompt: str | None
-    values: Mapping[str, Any]
-    given: Mapping[str, Given]
-
-    def __getitem__(self, param: str) -> Any:
-        return self.values[param]
-
-    @property
-    def may_write(self) -> bool:
-        """Whether this command may change files."""
-        return not (self["dry_run"] or self["list_commands"] or self["inspect_command"])
-
-    @property
-    def settings(self) -> dict[str, Given]:
-        """The given settings of the run, by their names in Settings."""
-        return {OPTIONS[param].name: given for param, given in self.given.items() if OPTIONS[param].run}
-
-    def with_earlier(self, earlier: Mapping[str, Any]) -> Options:
-        """The same options; those that are not given now are as they were given to an earlier run."""
-        kept = {param: value for param, value in earlier.items() if param not in self.given}
-        return Options(self.prompt, {**self.values, **kept}, self.given)
 
 
 class _Command(click.Command):

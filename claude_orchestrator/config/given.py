@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from claude_orchestrator.config.fields import Setting
+from claude_orchestrator.config.fields import SETTINGS, SINGLE, Setting
 from claude_orchestrator.config.kinds import collect
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, show_json
 
 ENVIRONMENT = "environment"
+OPTIONS = {setting.param: setting for setting in SETTINGS if setting.option}
+SINGLE_OPTIONS = tuple(param for param, setting in OPTIONS.items() if setting.group == SINGLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,37 @@ class Given:
 
     value: Any
     origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The program's options, by their parameters' names.
+
+    `values` has every option that is no setting of the run, with defaults. `given` has every option that the user
+    gave, as it was typed.
+    """
+
+    prompt: str | None
+    values: Mapping[str, Any]
+    given: Mapping[str, Given]
+
+    def __getitem__(self, param: str) -> Any:
+        return self.values[param]
+
+    @property
+    def may_write(self) -> bool:
+        """Whether this command may change files."""
+        return not (self["dry_run"] or self["list_commands"] or self["inspect_command"])
+
+    @property
+    def settings(self) -> dict[str, Given]:
+        """The given settings of the run, by their names in Settings."""
+        return {OPTIONS[param].name: given for param, given in self.given.items() if OPTIONS[param].run}
+
+    def with_earlier(self, earlier: Mapping[str, Any]) -> Options:
+        """The same options; those that are not given now are as they were given to an earlier run."""
+        kept = {param: value for param, value in earlier.items() if param not in self.given}
+        return Options(self.prompt, {**self.values, **kept}, self.given)
 
 
 def read_given(setting: Setting, given: Given) -> Any:

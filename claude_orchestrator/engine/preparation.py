@@ -1,0 +1,279 @@
+"""The steps before a run: load, plan, check. The program and the Python API share them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from claude_orchestrator import __version__
+from claude_orchestrator.config.fields import CONFIG_NAME
+from claude_orchestrator.config.given import OPTIONS, SINGLE_OPTIONS, Given, Options
+from claude_orchestrator.errors import UserError
+from token_budget import places
+
+if TYPE_CHECKING:
+    from claude_orchestrator.config.config import Config
+    from claude_orchestrator.config.plan import Plan
+    from claude_orchestrator.config.settings import Settings
+    from claude_orchestrator.engine.controller import Accounting, RunPlace, RunRequest
+    from claude_orchestrator.engine.resume import JournalHistory
+    from claude_orchestrator.engine.run_dir import EarlierRun
+    from claude_orchestrator.gateway.choice import Meter
+    from token_budget.ledger.store import LedgerStore
+    from token_budget.pricing import Prices
+
+Warn = Callable[[str], None]
+DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
+# a config's source where it is no file
+FROM_PROMPT, FROM_NOWHERE, FROM_PYTHON = "PROMPT", "built-in default", "Python"
+NO_FILES = (FROM_PROMPT, FROM_NOWHERE, FROM_PYTHON)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Everything that the user asked for, read and checked, but not yet compared with this machine."""
+
+    options: Options
+    earlier: EarlierRun | None
+    output_dir: Path
+    workspace: Path
+    start_in_s: float
+    config: Config
+    settings: Settings
+    alert_command: tuple[str, ...] | None
+    alert_webhook: str | None
+
+    @property
+    def only_shows(self) -> bool:
+        """Whether commands are only listed or shown."""
+        return bool(self.options["list_commands"] or self.options["inspect_command"])
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run would do, and what it uses: the claude, the prices, the ledger."""
+
+    plan: Plan
+    claude: str
+    prices: Prices | None
+    ledger: LedgerStore | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """How instances will be counted, what deserves a warning, and whether claude can take secrets by file."""
+
+    meter: Meter
+    warnings: list[str]
+    private: bool
+
+
+# -- load: options, an earlier run, config, profile --
+
+
+def load(options: Options, warn: Warn, config: Config | None = None) -> Loaded:
+    """Read everything that the options name. `config` takes the place of a config file. Raises UserError."""
+    from claude_orchestrator.config.settings import merge
+    from claude_orchestrator.engine import checks, run_inputs
+
+    output_dir = options["output_dir"] or places.runs_dir(warn, move=options.may_write)
+    earlier = _earlier(options, output_dir, warn)
+    if earlier is not None:
+        options = _as_before(options, earlier.history)
+    workspace = options["workspace"].absolute()
+    checks.check_workspace(workspace)
+    start_in_s = _start_in(options["start_at"])
+    config = checks.with_schemas(config or _config(options, workspace), workspace)
+    profile = run_inputs.find_profile(options["budget_profile"], workspace)
+    settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
+    sinks = run_inputs.check_sinks(options["alert_command"], options["alert_webhook"])
+    return Loaded(options, earlier, output_dir, workspace, start_in_s, config, settings, *sinks)
+
+
+def _earlier(options: Options, output_dir: Path, warn: Warn) -> EarlierRun | None:
+    if options["resume"] is None:
+        return None
+    from claude_orchestrator.engine.run_dir import reopen_run
+
+    return reopen_run(output_dir, options["resume"], warn, rehearsal=options["rehearse"])
+
+
+def _given_before(earlier: EarlierRun | None) -> dict[str, Given]:
+    if earlier is None:
+        return {}
+    header = earlier.history.header
+    return {name: Given(value, f"run {header['run']}") for name, value in header["settings"].items()}
+
+
+def _as_before(options: Options, history: JournalHistory) -> Options:
+    """The options of a resumed run: those that are not given now are as they were given then."""
+    header = history.header
+    if "rehearse" in options.given and options["rehearse"] is not header["rehearsal"]:
+        was = "a rehearsal" if header["rehearsal"] else "no rehearsal"
+        raise UserError(f"--resume: run {header['run']} was {was}, and that cannot change: leave out --rehearse")
+    if header["source"] != FROM_PROMPT and options.prompt is not None:
+        raise UserError("--resume: that run was not started with a PROMPT: leave it out")
+    if header["source"] == FROM_PROMPT and options.prompt is None:
+        raise UserError("--resume: that run was started with a PROMPT, which is not stored: give it again")
+    return options.with_earlier(
+        {
+            "workspace": Path(header["workspace"]),
+            "config": Path(header["config"]) if header["config"] else None,
+            "claude_bin": header["claude_bin"],
+            "ledger": header.get("ledger"),
+            "budget_profile": header.get("budget_profile"),
+            "rehearse": header["rehearsal"],
+            **(header["single"] if header["source"] == FROM_PROMPT else {}),
+        }
+    )
+
+
+def _start_in(start_at: str | None) -> float:
+    if start_at is None:
+        return 0.0
+    from datetime import datetime
+
+    from claude_orchestrator.config.schedule import seconds_until
+
+    try:
+        return seconds_until(start_at, datetime.now())
+    except ValueError as error:
+        raise UserError(f"--start-at: {error}") from None
+
+
+def _config(options: Options, workspace: Path) -> Config:
+    """PROMPT, else --config, else the workspace's own config, else the built-in instance."""
+    from claude_orchestrator.config.config import Config, InstanceConfig, load_config, unnamed
+
+    prompt, single = options.prompt, {param: options[param] for param in SINGLE_OPTIONS if options[param]}
+    if prompt is not None:
+        if options["config"] is not None:
+            raise UserError("PROMPT and --config exclude each other")
+        prompt = prompt.strip()
+        if not prompt:
+            raise UserError("PROMPT: is empty: expected a slash command or a prompt")
+        keys = {OPTIONS[param].instance: value for param, value in single.items()}
+        return Config(FROM_PROMPT, (InstanceConfig(**{"name": unnamed(prompt), "command": prompt, **keys}),))
+    if single:
+        named = ", ".join(f"--{OPTIONS[param].option}" for param in single)
+        raise UserError(f"{named}: only with a PROMPT; in a config they are keys of an instance")
+    if options["config"] is not None:
+        return load_config(options["config"])
+    if (workspace / CONFIG_NAME).exists():
+        return load_config(workspace / CONFIG_NAME)
+    return Config(FROM_NOWHERE, (InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan"),))
+
+
+# -- plan: what would be launched, by which claude --
+
+
+def plan(loaded: Loaded, warn: Warn) -> Planned:
+    """Plan what would be launched. Raises UserError."""
+    from claude_orchestrator.claude import versions
+    from claude_orchestrator.config.plan import make_plan
+    from claude_orchestrator.engine import run_inputs
+
+    options, settings = loaded.options, loaded.settings
+    no_claude = loaded.only_shows or options["rehearse"]
+    claude = "claude" if no_claude else versions.find_claude(options["claude_bin"])
+    prices = run_inputs.find_prices() if settings.in_money or not options["dry_run"] else None
+    ledger = None if loaded.only_shows else _ledger(options, settings, warn)
+    forecasts = run_inputs.Forecasts(ledger, settings.token_weights)
+    workspace = str(loaded.workspace)
+    made = make_plan(loaded.config, settings, workspace=workspace, claude_bin=claude, forecast=forecasts.of)
+    return Planned(made, claude, prices, ledger)
+
+
+def _ledger(options: Options, settings: Settings, warn: Warn) -> LedgerStore | None:
+    """The ledger. A rehearsal has one only if an option names it; a dry run creates none."""
+    from claude_orchestrator.engine import run_inputs
+
+    named, windows = _ledger_option(options), run_inputs.windows_of(settings)
+    if named == "off" or (named is None and options["rehearse"]):
+        if windows:
+            why = "needs the ledger, which is off" if named else "a rehearsal has no ledger: name one (--ledger)"
+            raise UserError(f"{windows[0]}: {why}")
+        return None
+    path = Path(named) if named else places.ledger_file(warn, move=options.may_write)
+    if options["dry_run"] and not path.exists():
+        from claude_orchestrator.engine import checks
+
+        fault = checks.fault_of_place(path)
+        if fault is not None and (named or windows):
+            raise UserError(f"--ledger: {path}: cannot be opened: {fault}")
+        return None
+    return run_inputs.open_ledger(path, None if named or windows else warn)
+
+
+def _ledger_option(options: Options) -> str | None:
+    """The ledger that was named; the environment names none for a rehearsal."""
+    named: str | None = options["ledger"]
+    if named == "":
+        raise UserError("--ledger: is empty: expected a file, or off")
+    given = options.given.get("ledger")
+    return None if options["rehearse"] and given is not None and given.origin == "environment" else named
+
+
+# -- check: what has to be there before anything starts --
+
+
+def check(loaded: Loaded, planned: Planned) -> Checked:
+    """Refuse what cannot work, with UserError; collect what deserves a warning."""
+    from claude_orchestrator.claude import versions
+    from claude_orchestrator.engine import checks
+    from claude_orchestrator.gateway.choice import choose_meter
+    from token_budget.pricing import EXTRA
+
+    options, settings = loaded.options, loaded.settings
+    checks.check_plan(planned.plan, loaded.config)
+    checks.check_output_dir(loaded.output_dir)
+    for option in ("report", "junit", "results"):
+        if options[option] is not None and (option == "junit" or options[option] != Path("-")):
+            checks.check_writable(f"--{option}", options[option])
+    meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
+    lacks = None if options["rehearse"] else versions.check_version(planned.claude)
+    doubts = () if options["rehearse"] else checks.doubts(planned.plan, loaded.config, os.environ)
+    warnings = [*planned.plan.warnings, *([lacks] if lacks else []), *doubts]
+    if settings.in_money and planned.prices is None:
+        warnings.append(f"budgets in money without {EXTRA}: what claude states no cost for is not counted")
+    return Checked(meter, warnings, private=lacks is None)
+
+
+# -- what a run is built from --
+
+
+def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRequest, RunPlace, Accounting]:
+    """What `controller.run` needs."""
+    from claude_orchestrator.engine import controller
+
+    request = controller.RunRequest(
+        planned.plan,
+        loaded.settings,
+        checked.meter,
+        _header(loaded, planned.claude),
+        loaded.options["rehearse"],
+        loaded.start_in_s,
+    )
+    place = controller.RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
+    accounting = controller.Accounting(planned.ledger, planned.prices, loaded.alert_command, loaded.alert_webhook)
+    return request, place, accounting
+
+
+def _header(loaded: Loaded, claude: str) -> dict[str, Any]:
+    """What a journal stores about the start of its run: enough to continue it, without prompts and environments."""
+    options, source = loaded.options, loaded.config.source
+    ledger = options["ledger"]
+    return {
+        "version": __version__,
+        "workspace": str(loaded.workspace),
+        "source": source,
+        "config": None if source in NO_FILES else str(Path(source).absolute()),
+        "claude_bin": claude,
+        "ledger": ledger if ledger in (None, "off") else str(Path(ledger).absolute()),
+        "budget_profile": options["budget_profile"],
+        "settings": {name: given.value for name, given in options.settings.items()},
+        "single": {param: options[param] for param in SINGLE_OPTIONS if options[param]},
+    }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.claude.failures import command_word
-from claude_orchestrator.config.fields import BUDGET, INSTANCE, REHEARSAL, Setting, by_key
+from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL, Setting, by_key
 from claude_orchestrator.config.kinds import collect, object_of, read_object
 from claude_orchestrator.config.reader import duplicate_keys, read_config_file
 from claude_orchestrator.errors import UserError
@@ -23,6 +23,15 @@ class Rehearsal:
     tokens: int | None = None
     seconds: float | None = None
     seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A shell command that verifies an instance's work. It is run up to `rounds` times, after further turns."""
+
+    command: str
+    rounds: int = 3
+    timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ class InstanceConfig:
     append_system_prompt: str | None = None
     mcp_config: tuple[str, ...] = ()
     worktree: str | bool = False
+    base: str | None = None
+    check: Check | None = None
     json_schema: str | None = None
     extra_args: tuple[str, ...] = ()
     rehearsal: Rehearsal | None = None
@@ -116,8 +127,15 @@ def _read_budget(value: object) -> dict[str, Any]:
     return values
 
 
+def _make_check(values: dict[str, Any]) -> Check:
+    if "command" not in values:
+        raise BadValue(("", "it has no command: add one"))
+    return Check(**values)
+
+
+_CHECK = object_of(_make_check, _kinds(CHECK, "instance"), "check")
 _REHEARSAL = object_of(lambda values: Rehearsal(**values), _kinds(REHEARSAL, "instance"), "rehearsal")
-_INSTANCE_KINDS = {**_kinds(INSTANCE, "instance"), "rehearsal": _REHEARSAL}
+_INSTANCE_KINDS = {**_kinds(INSTANCE, "instance"), "check": _CHECK, "rehearsal": _REHEARSAL}
 
 
 def _read_instance(value: object) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from claude_orchestrator.claude.argv import PERMISSION_MODES
 from claude_orchestrator.config.kinds import (
+    COMMAND_LINE,
     DELAY,
     DURATION,
     ENV,
@@ -315,9 +316,9 @@ SETTINGS: tuple[Setting, ...] = (
 )
 
 
-def _key(name: str, kind: Kind, text: str, default: Any = None) -> Setting:
-    """A key of an instance, or of its rehearsal, that is no option."""
-    return Setting(name, kind, text, default, run=False, instance=name)
+def _key(name: str, kind: Kind, text: str, default: Any = None, default_text: str = "") -> Setting:
+    """A key of an instance, of its check or of its rehearsal, that is no option."""
+    return Setting(name, kind, text, default, default_text, run=False, instance=name)
 
 
 REHEARSAL = (
@@ -325,6 +326,13 @@ REHEARSAL = (
     _key("tokens", TOKENS, "How many tokens it uses in all."),
     _key("seconds", DURATION, "How long it takes."),
     _key("seed", INTEGER, "A seed; the same one gives the same run."),
+)
+CHECK = (
+    _key(
+        "command", COMMAND_LINE, "The command, which runs by sh -c in the instance's folder. Exit code 0 verifies it."
+    ),
+    _key("rounds", whole_number(1, 100), "How often to check. Each failure but the last begins another turn.", 3),
+    _key("timeout_s", DURATION, "Stop the command after this time.", 600.0),
 )
 _COMMAND = _key("command", WORDS, "A slash command with arguments, or a plain prompt.")
 INSTANCE: tuple[Setting, ...] = (
@@ -346,7 +354,8 @@ INSTANCE: tuple[Setting, ...] = (
     _key("env", ENV, "Environment variables, added to the orchestrator's own."),
     _key("append_system_prompt", TEXT, "Text added to Claude's system prompt."),
     _key("mcp_config", MCP, "MCP servers: a file, files, or the object itself."),
-    _key("worktree", WORKTREE, "Run in a separate git worktree: true, or its name."),
+    _key("worktree", WORKTREE, "Work in a git worktree of its own: true, or its name."),
+    _key("base", LINE, "The commit or branch that the worktree begins with.", default_text="HEAD"),
     _key("extra_args", EXTRA_ARGS, "Further arguments for claude, passed unchanged."),
     _key("output_format", choice("stream-json"), "Accepted for older configs; always stream-json."),
 )

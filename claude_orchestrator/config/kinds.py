@@ -117,6 +117,21 @@ def _read_words(value: object) -> str:
     return text
 
 
+def _read_command_line(value: object) -> str:
+    """A shell command, in which a placeholder must be a word of its own or a part of one."""
+    text = _read_text(value).strip()
+    if not text:
+        raise BadValue(("", "is empty: expected a shell command"))
+    if "{{" in text:
+        from claude_orchestrator.config.shell_words import misplaced  # only where a command has placeholders
+
+        found = misplaced(text)
+        if found is not None:
+            why = f"{found.text} has to stand outside of quotes, comments and here-documents"
+            raise BadValue(("", f"{why}: leave the quotes out, since its value is quoted"))
+    return text
+
+
 def _read_session(value: object) -> str:
     text = _read_line(value).strip()
     if re.match(_UUID, text) is None:
@@ -136,6 +151,7 @@ def _read_tool(value: object) -> str:
 TEXT = Kind(_read_text, {"type": "string"})
 LINE = Kind(_read_line, {"type": "string", "pattern": _LINE_PATTERN})
 WORDS = Kind(_read_words, {"type": "string", "pattern": r"\S"})
+COMMAND_LINE = Kind(_read_command_line, {"type": "string", "pattern": r"\S"})
 
 
 def _read_file(value: object) -> Path:

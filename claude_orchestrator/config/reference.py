@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from claude_orchestrator.config.config import TOP
-from claude_orchestrator.config.fields import BUDGET, INSTANCE, REHEARSAL, SETTINGS, Setting, by_key
+from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL, SETTINGS, Setting, by_key
 from claude_orchestrator.config.kinds import FLAG
 
 _REHEARSAL = "How simulated instances behave (--rehearse). An instance's own values win over the config's."
+_CHECK = "A command that verifies the work. Claude gets the end of its output while it fails."
 _COMMENTS: dict[str, object] = {"^//": {}}
 _BRANCHES = [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("command", "prompt")]
 
@@ -32,6 +33,7 @@ def schema() -> dict[str, Any]:
         for key, kind in TOP.items()
     }
     instance = _properties(INSTANCE, "instance")
+    instance["check"] = {"description": _CHECK, **_or_null({"$ref": "#/$defs/check"})}
     instance["rehearsal"] = {"description": _REHEARSAL, **_or_null({"$ref": "#/$defs/rehearsal"})}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -43,6 +45,7 @@ def schema() -> dict[str, Any]:
         "$defs": {
             "instance": {"anyOf": _BRANCHES, **_object(instance)},
             "budget": _object(_properties(BUDGET, "budget")),
+            "check": {"required": ["command"], **_object(_properties(CHECK, "instance"))},
             "rehearsal": _object(_properties(REHEARSAL, "instance")),
         },
     }
@@ -111,7 +114,9 @@ def options_page() -> str:
         lines += [f"## {group}", "", *head]
         lines += [_option_row(setting) for setting in SETTINGS if setting.group == group]
         lines.append("")
-    lines += ["## Keys of an instance", "", *_key_table(INSTANCE), _row("`rehearsal`", _REHEARSAL), ""]
+    lines += ["## Keys of an instance", "", *_key_table(INSTANCE)]
+    lines += [_row("`check`", _CHECK), _row("`rehearsal`", _REHEARSAL), ""]
+    lines += ["## Keys of a check", "", *_key_table(CHECK), ""]
     lines += ["## Keys of a rehearsal", "", *_key_table(REHEARSAL)]
     return "\n".join(lines) + "\n"
 

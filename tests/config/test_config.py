@@ -148,7 +148,7 @@ def test_the_schema_refuses_what_the_loader_refuses(name: str) -> None:
 
 
 def test_the_table_names_what_instances_and_settings_have() -> None:
-    keys = {setting.name for setting in INSTANCE} | {"rehearsal"}
+    keys = {setting.name for setting in INSTANCE} | {"check", "rehearsal"}
     assert keys == {field.name for field in dataclasses.fields(InstanceConfig)} | {"prompt", "output_format"}
     assert {setting.name for setting in REHEARSAL} == {field.name for field in dataclasses.fields(Rehearsal)}
     assert {setting.name for setting in RUN} | {"origins"} == {field.name for field in dataclasses.fields(Settings)}

@@ -1,0 +1,50 @@
+"""Placeholders in a shell command: each value becomes one quoted word, which the shell never reads as code. Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+
+from claude_orchestrator.config.placeholders import Placeholder, fill, parse
+
+# what a piece of plain text may hold besides words: an escape, a quoted text, an expansion, a comment
+_TOKEN = re.compile(
+    r"""(?P<escape>\\.)|(?P<single>'[^']*')|(?P<double>"(?:\\.|[^"\\])*")|(?P<name>\$\{\w+\})"""
+    r"""|(?P<open>['"`]|<<|\$\(\(|\$\{|\$['"])|(?P<comment>(?:^|(?<=[\s;&|()<>]))\#)""",
+    re.DOTALL | re.VERBOSE,
+)
+_MARK = "\ue000"  # stands for a placeholder; a private character, which is a word's character for the shell
+
+
+def fill_command(command: str, value_of: Callable[[Placeholder], str]) -> str:
+    """The command with each value as one quoted word. Fill a command only once, and only one without `misplaced`."""
+    return fill(command, lambda placeholder: shlex.quote(value_of(placeholder)))
+
+
+def misplaced(command: str) -> Placeholder | None:
+    """The first placeholder that stands where the quotes around its value would not protect it; None if none does.
+
+    That is inside quotes, backquotes, comments, here-documents and arithmetic, and after what is too intricate.
+    """
+    found: list[Placeholder] = []
+    text = ""
+    for piece in parse(command):
+        if isinstance(piece, Placeholder):
+            found.append(piece)
+            text += _MARK
+        else:
+            text += piece.replace(_MARK, "_")
+    place = 0
+    while (match := _TOKEN.search(text, place)) is not None:
+        start, end = match.span()
+        if match["comment"]:
+            end = len(text) if (line_end := text.find("\n", start)) < 0 else line_end
+        elif match["open"]:
+            end = len(text)
+        elif match["double"] and re.search(r"[`]|\$[({]", match["double"]):
+            end = len(text)  # commands and quotes of their own inside
+        if _MARK in text[start:end]:
+            return found[text[: text.index(_MARK, start)].count(_MARK)]
+        place = end
+    return None

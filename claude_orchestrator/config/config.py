@@ -9,6 +9,8 @@ from typing import Any
 
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL, Setting, by_key
+from claude_orchestrator.config.item_sources import ForEach
+from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.kinds import collect, object_of, read_object
 from claude_orchestrator.config.reader import duplicate_keys, read_config_file
 from claude_orchestrator.errors import UserError
@@ -36,7 +38,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class InstanceConfig:
-    """One entry of `instances`."""
+    """One entry of `instances`, or an instance of the group that an entry with `for_each` expands to."""
 
     name: str
     command: str
@@ -62,6 +64,10 @@ class InstanceConfig:
     json_schema: str | None = None
     extra_args: tuple[str, ...] = ()
     rehearsal: Rehearsal | None = None
+    for_each: ForEach | None = None
+    group: str | None = None
+    item: Item | None = None
+    item_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.claude.argv import PERMISSION_MODES
+from claude_orchestrator.config.item_sources import FOR_EACH
 from claude_orchestrator.config.kinds import (
     COMMAND_LINE,
     DELAY,
@@ -357,6 +358,7 @@ INSTANCE: tuple[Setting, ...] = (
     _key("worktree", WORKTREE, "Work in a git worktree of its own: true, or its name."),
     _key("base", LINE, "The commit or branch that the worktree begins with.", default_text="HEAD"),
     _key("extra_args", EXTRA_ARGS, "Further arguments for claude, passed unchanged."),
+    _key("for_each", FOR_EACH, "Make one instance of this entry for each item: a list, or an object that says where."),
     _key("output_format", choice("stream-json"), "Accepted for older configs; always stream-json."),
 )
 

@@ -16,6 +16,7 @@ from claude_orchestrator.claude.argv import (
 )
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.config import Config, InstanceConfig, Rehearsal
+from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager
@@ -37,7 +38,8 @@ class LaunchSpec:
     """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session.
 
     `private` has the options that are passed in files, because everybody on the machine can read a process's arguments.
-    `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done.
+    `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done. `group`, `item` and
+    `item_index` say which item of which `for_each` the instance was made for.
     """
 
     index: int
@@ -59,6 +61,9 @@ class LaunchSpec:
     turns_before: int = 0
     resumed: bool = False
     forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
+    group: str | None = None
+    item: Item | None = None
+    item_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +232,9 @@ class _Planner:
             session_id=instance.session_id,
             rehearsal=instance.rehearsal or self.rehearsal,
             json_schema=instance.json_schema,
+            group=instance.group,
+            item=instance.item,
+            item_index=instance.item_index,
         )
 
 

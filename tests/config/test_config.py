@@ -149,7 +149,8 @@ def test_the_schema_refuses_what_the_loader_refuses(name: str) -> None:
 
 def test_the_table_names_what_instances_and_settings_have() -> None:
     keys = {setting.name for setting in INSTANCE} | {"check", "rehearsal"}
-    assert keys == {field.name for field in dataclasses.fields(InstanceConfig)} | {"prompt", "output_format"}
+    made = {"group", "item", "item_index"}  # by for_each
+    assert keys == {field.name for field in dataclasses.fields(InstanceConfig)} - made | {"prompt", "output_format"}
     assert {setting.name for setting in REHEARSAL} == {field.name for field in dataclasses.fields(Rehearsal)}
     assert {setting.name for setting in RUN} | {"origins"} == {field.name for field in dataclasses.fields(Settings)}
     assert {setting.budget for setting in SETTINGS if setting.profile} == {field.key for field in PROFILE_FIELDS}

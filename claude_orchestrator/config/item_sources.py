@@ -1,0 +1,144 @@
+"""`for_each`: where the items of a fan-out come from, as a config says it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+from claude_orchestrator.config.items import Item, read_item
+from claude_orchestrator.config.kinds import LINE, collect, list_of, read_object
+from token_budget.fields import BadValue, Kind, expected
+
+MAX_ITEMS = 100_000
+FORMATS = ("lines", "jsonl", "csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Items that the config itself has."""
+
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """The files of the workspace that match a pattern, without those that match one of `exclude`."""
+
+    patterns: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFile:
+    """A file of items, in one of FORMATS. `-` is standard input; a relative path is one of the workspace."""
+
+    format: str
+    path: str
+
+
+ForEach = Listed | Glob | ItemFile
+
+
+def _read_listed(value: list[object]) -> Listed:
+    if not value:
+        raise BadValue(("", "expected at least one item, got an empty list"))
+    check_count(len(value))
+    return Listed(collect((f"[{index}]", item, _ITEM) for index, item in enumerate(value)))
+
+
+def check_count(number: int) -> None:
+    """Refuse more items than a run can have. Raises BadValue."""
+    if number > MAX_ITEMS:
+        raise BadValue(("", f"expected at most {MAX_ITEMS:,} items, got {number:,}"))
+
+
+def _read_matrix(value: object) -> Listed:
+    """Every combination of the values; the last key changes fastest."""
+    if not isinstance(value, dict) or not value:
+        raise expected("an object of lists", value)
+    faults = [
+        (f".{key}", "expected a list of at least one value")
+        for key, values in value.items()
+        if not isinstance(values, list) or not values
+    ]
+    if faults:
+        raise BadValue(*faults)
+    check_count(prod(map(len, value.values())))
+    return Listed(tuple(read_item(dict(zip(value, chosen, strict=True))) for chosen in product(*value.values())))
+
+
+def _read_patterns(value: object) -> tuple[str, ...]:
+    patterns: tuple[str, ...] = list_of(_PATTERN).read(value if isinstance(value, list) else [value])
+    if not patterns:
+        raise BadValue(("", "expected at least one pattern, got an empty list"))
+    return patterns
+
+
+def _read_pattern(value: object) -> str:
+    text: str = LINE.read(value)
+    if text.startswith("/") or ".." in text.split("/"):
+        raise expected("a pattern of files in the workspace, such as src/**/*.py", value)
+    return text.removeprefix("./")
+
+
+def _read(value: object) -> ForEach:
+    if isinstance(value, list):
+        return _read_listed(value)
+    if not isinstance(value, dict):
+        raise expected("a list of items, or an object with glob, lines, jsonl, csv or matrix", value)
+    values = read_object(value, _KINDS)
+    sources = [key for key in values if key != "exclude"]
+    if len(sources) != 1:
+        raise BadValue(("", f"expected one of {', '.join(_SOURCES)}, got {' and '.join(sources) or 'none'}"))
+    source = sources[0]
+    if "exclude" in values and source != "glob":
+        raise BadValue((".exclude", "only with glob"))
+    if source == "glob":
+        return Glob(values["glob"], values.get("exclude", ()))
+    if source == "matrix":
+        matrix: Listed = values["matrix"]
+        return matrix
+    return ItemFile(source, values[source])
+
+
+_ITEM = Kind(read_item, {"type": ["string", "number", "object"]})
+_PATTERN = Kind(_read_pattern, {**LINE.schema, "not": {"pattern": r"^/|(^|/)\.\.(/|$)"}})
+_PATTERNS = Kind(
+    _read_patterns, {"anyOf": [_PATTERN.schema, {"type": "array", "minItems": 1, "items": _PATTERN.schema}]}
+)
+_MATRIX = Kind(
+    _read_matrix,
+    {"type": "object", "minProperties": 1, "additionalProperties": {"type": "array", "minItems": 1}},
+)
+_KINDS: Mapping[str, Kind] = {
+    "glob": _PATTERNS,
+    "exclude": _PATTERNS,
+    **dict.fromkeys(FORMATS, LINE),
+    "matrix": _MATRIX,
+}
+_SOURCES = tuple(key for key in _KINDS if key != "exclude")
+
+
+def _source_schema(key: str) -> dict[str, Any]:
+    properties = {key: _KINDS[key].schema, **({"exclude": _PATTERNS.schema} if key == "glob" else {})}
+    return {
+        "type": "object",
+        "required": [key],
+        "properties": {"$schema": {}, **properties},
+        "patternProperties": {"^//": {}},
+        "additionalProperties": False,
+    }
+
+
+FOR_EACH = Kind(
+    _read,
+    {
+        "anyOf": [
+            {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": _ITEM.schema},
+            *map(_source_schema, _SOURCES),
+        ]
+    },
+)

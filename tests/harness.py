@@ -111,7 +111,7 @@ def run_config(
         return supervisor
 
     supervisor = asyncio.run(main())
-    return Outcome(supervisor.instances, supervisor.manager, watcher.messages)
+    return Outcome(tuple(supervisor.instances), supervisor.manager, watcher.messages)
 
 
 def content_of(path: Path, process: subprocess.Popen[Any], *, limit_s: float = 30.0) -> str:

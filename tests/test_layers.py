@@ -41,6 +41,7 @@ PURE = """
     engine.attempt engine.eligibility engine.journal_records engine.ledger_batch engine.rate_limits engine.redact
     engine.results.answers engine.resume engine.retries engine.run_events engine.state engine.usage_delta ui.junit
     ui.messages ui.report_json ui.status cli.dry_run errors
+    config.graph engine.scheduler
 """
 MOST_PARAMETERS = 6
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading", "sqlite3"}

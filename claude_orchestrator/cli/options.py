@@ -23,7 +23,7 @@ workspace, else one harmless read-only instance that summarises the repository.
 _EPILOG = (
     f"Every option can be set by environment, e.g. {ENV_PREFIX}_MAX_PARALLEL=4. Tokens can be written as 50000, "
     "50k or 1.5M, money as 2.50 or $2.50, times as 90 (seconds), 90s, 5m or 2h. "
-    "Exit codes: 0 all completed; 1 some failed, were blocked or stopped; 2 bad usage or config; 3 a bug; "
+    "Exit codes: 0 all completed; 1 some failed, were blocked, stopped or skipped; 2 bad usage or config; 3 a bug; "
     "130/143/129 interrupted/terminated/hung up."
 )
 

@@ -62,6 +62,8 @@ class InstanceConfig:
     base: str | None = None
     check: Check | None = None
     json_schema: str | None = None
+    depends_on: tuple[str, ...] = ()
+    run_if: str = "success"
     extra_args: tuple[str, ...] = ()
     rehearsal: Rehearsal | None = None
     for_each: ForEach | None = None

@@ -42,6 +42,7 @@ MAX_RETRIES = 100
 WINDOWS = ("daily", "weekly", "monthly")
 HOLD_POLICIES = ("off", "pool", "fair")
 METERS = ("auto", "api", "stream")
+RUN_IF = ("success", "always", "failure")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 WHAT = "What to run"
@@ -359,6 +360,13 @@ INSTANCE: tuple[Setting, ...] = (
     _key("base", LINE, "The commit or branch that the worktree begins with.", default_text="HEAD"),
     _key("extra_args", EXTRA_ARGS, "Further arguments for claude, passed unchanged."),
     _key("for_each", FOR_EACH, "Make one instance of this entry for each item: a list, or an object that says where."),
+    _key("depends_on", list_of(LINE), "The instances or groups that have to end first."),
+    _key(
+        "run_if",
+        choice(*RUN_IF),
+        "Run if everything that it depends on completed, in any case, or only if something failed.",
+        "success",
+    ),
     _key("output_format", choice("stream-json"), "Accepted for older configs; always stream-json."),
 )
 

@@ -58,6 +58,8 @@ class LaunchSpec:
     session_id: str | None
     rehearsal: Rehearsal
     json_schema: str | None = None
+    depends_on: tuple[str, ...] = ()
+    run_if: str = "success"
     turns_before: int = 0
     resumed: bool = False
     forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
@@ -235,6 +237,8 @@ class _Planner:
             group=instance.group,
             item=instance.item,
             item_index=instance.item_index,
+            depends_on=instance.depends_on,
+            run_if=instance.run_if,
         )
 
 

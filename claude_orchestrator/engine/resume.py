@@ -147,9 +147,9 @@ def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: flo
     instance.worked = instance.worked or usage.total_tokens > 0
 
 
-def restore(plan: Plan, history: JournalHistory | None, run_id: str) -> tuple[InstanceStatus, ...]:
+def restore(plan: Plan, history: JournalHistory | None, run_id: str) -> list[InstanceStatus]:
     """The plan's instances as the run's journal left them: completed ones stay completed, the others continue."""
-    return tuple(_restore(spec, history.instances.get(spec.name) if history else None, run_id) for spec in plan.specs)
+    return [_restore(spec, history.instances.get(spec.name) if history else None, run_id) for spec in plan.specs]
 
 
 def _restore(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str) -> InstanceStatus:

@@ -46,7 +46,7 @@ class RunView:
 
     run_id: str
     plan: Plan
-    instances: Sequence[InstanceStatus]
+    instances: list[InstanceStatus]
     manager: TokenBudgetManager
     started_at: datetime
     clock_at_start: float
@@ -87,5 +87,5 @@ def usage_fields(usage: Usage, *, exact: bool) -> dict[str, Any]:
 
 
 def exit_code(instances: Iterable[InstanceStatus]) -> int:
-    """0 when every instance completed, else 1."""
-    return 0 if all(status.state is State.COMPLETED for status in instances) else 1
+    """0 when every instance completed or was not needed, else 1."""
+    return 0 if all(status.state is State.COMPLETED or status.unneeded for status in instances) else 1

@@ -26,6 +26,7 @@ class State(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     BLOCKED = "blocked"
+    SKIPPED = "skipped"
     STOPPED = "stopped"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
@@ -62,6 +63,7 @@ class InstanceStatus:
         self.earlier: tuple[AttemptTotals, ...] = ()
         self.state = State.PENDING
         self.reason = ""
+        self.unneeded = False  # it was there for a failure, and nothing failed
         self.not_before = float("-inf")
         self.not_before_wall = float("-inf")
         self.retries_used = 0
@@ -228,9 +230,9 @@ class InstanceStatus:
         """The instance cannot be launched yet."""
         self.state, self.reason = State.WAITING, reason
 
-    def skip(self, state: State, reason: str) -> None:
+    def skip(self, state: State, reason: str, *, unneeded: bool = False) -> None:
         """The instance ends without a further launch."""
-        self.state, self.reason = state, reason
+        self.state, self.reason, self.unneeded = state, reason, unneeded
 
     def take_over(self, state: State, reason: str) -> None:
         """The instance ended in an earlier orchestrator of the run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 
 from claude_orchestrator.engine.eligibility import Eligible, Moment, NotYet, Queued, eligibility
@@ -25,8 +24,19 @@ from claude_orchestrator.engine.run_events import (
     RunEvent,
     RunStopping,
 )
+from claude_orchestrator.engine.scheduler import Node, Scheduler
 from claude_orchestrator.engine.state import InstanceStatus, State
-from token_budget.models import Action, Budget, Decision, Hold
+from token_budget.budget_manager import WINDOW_SCOPES
+from token_budget.models import Action, Budget, Decision, Hold, Scope
+
+SHARED_BY_ALL = frozenset({Scope.OVERALL, *WINDOW_SCOPES})  # budgets that every instance draws on
+FAILURES = {
+    State.FAILED: "failed",
+    State.TIMED_OUT: "timed out",
+    State.BLOCKED: "was blocked",
+    State.STOPPED: "was stopped",
+    State.CANCELLED: "was cancelled",
+}
 
 
 class Supervisor:
@@ -35,8 +45,8 @@ class Supervisor:
     It observes the run's events: a crossing stops instances, and more room lets waiting ones start.
     """
 
-    def __init__(self, instances: Sequence[InstanceStatus], context: RunContext) -> None:
-        self.instances = tuple(instances)
+    def __init__(self, instances: list[InstanceStatus], context: RunContext) -> None:
+        self.instances = instances
         self.manager = context.manager
         self.cancelled = False
         self._context = context
@@ -44,6 +54,9 @@ class Supervisor:
         self._bus = context.bus
         self._holds = HoldPolicy(context)
         self._runners: dict[str, InstanceRunner] = {}
+        self._by_name = {status.name: status for status in instances}
+        self._scheduler = Scheduler(map(_node, instances))
+        self._undecided = {status.name for status in instances}
         self._wake = asyncio.Event()
         self._next_launch_at = 0.0
         self._syncing: asyncio.Task[None] | None = None
@@ -51,11 +64,13 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run every instance to its end."""
+        for status in [status for status in self.instances if status.ended]:  # in an earlier start
+            self._ended(status)
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
                 pause_s = await self._launch_eligible(tasks)
-                if all(status.ended for status in self.instances):
+                if not self._scheduler.active:
                     break
                 try:
                     await asyncio.wait_for(self._wake.wait(), pause_s)
@@ -93,7 +108,10 @@ class Supervisor:
         """
         reserved: set[Budget] = set()
         pauses_s: list[float] = []
-        for status in self.instances:
+        passed: list[str] = []
+        while (name := self._scheduler.pop()) is not None:
+            status = self._by_name[name]
+            passed.append(name)
             match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved)):
                 case NotYet(pause_s, for_all):
                     pauses_s += [] if pause_s is None else [pause_s]
@@ -106,6 +124,11 @@ class Supervisor:
                     self._act(tasks, status, decision)
                     if decision.action is Action.WAIT and decision.budget is not None:
                         reserved.add(decision.budget)
+            if any(budget.scope in SHARED_BY_ALL for budget in reserved) and not self._undecided:
+                break  # every other one is queued already
+        for name in passed:
+            if self._by_name[name].state in (State.PENDING, State.WAITING):
+                self._scheduler.push(name)
         return min(pauses_s, default=None)
 
     def _moment(self, reserved: set[Budget]) -> Moment:
@@ -145,6 +168,7 @@ class Supervisor:
 
     def _wait(self, status: InstanceStatus, decision: Decision) -> None:
         is_new = status.state is State.PENDING
+        self._undecided.discard(status.name)
         status.wait(decision.reason)
         self._bus.publish(Decided(status.name, Action.WAIT, decision.reason) if is_new else Changed())
 
@@ -155,10 +179,20 @@ class Supervisor:
             self._skip(status, State.BLOCKED, decision.reason)
         self._bus.publish(Decided(status.name, Action.BLOCK, decision.reason, decision.budget))
 
-    def _skip(self, status: InstanceStatus, state: State, reason: str) -> None:
+    def _skip(self, status: InstanceStatus, state: State, reason: str, *, unneeded: bool = False) -> None:
         """End an instance without a further launch."""
-        status.skip(state, reason)
+        status.skip(state, reason, unneeded=unneeded)
         self._bus.publish(InstanceEnded(status, launched=False))
+        self._ended(status)
+
+    def _ended(self, status: InstanceStatus) -> None:
+        """Nothing more will happen to an instance: others are ready now, or are skipped."""
+        self._undecided.discard(status.name)
+        skips = self._scheduler.end(status.name, FAILURES.get(status.state, ""))
+        for name, reason, unneeded in () if self.cancelled else skips:
+            if not self._by_name[name].ended:
+                self._skip(self._by_name[name], State.SKIPPED, reason, unneeded=unneeded)
+        self._wake.set()
 
     # -- one attempt --
 
@@ -166,6 +200,7 @@ class Supervisor:
         now = self._context.clock.monotonic()
         self._next_launch_at = now + self._settings.startup_delay_s
         status.begin(now)
+        self._undecided.discard(status.name)
         runner = InstanceRunner(self._context, status, hold, self._holds)
         self._runners[status.name] = runner
         self._bus.publish(Launched(status, hold))
@@ -187,6 +222,7 @@ class Supervisor:
         self._bus.publish(InstanceEnded(status, launched=True))
         if status.state in (State.FAILED, State.TIMED_OUT) and self._settings.fail_fast:
             self.cancel(f"cancelled because {status.name} failed")
+        self._ended(status)
 
     def _plan_retry(self, status: InstanceStatus) -> bool:
         """Prepare another attempt if one should follow; returns whether one does."""
@@ -195,6 +231,7 @@ class Supervisor:
             return False
         attempt = status.attempts
         status.retry_later(retry)
+        self._scheduler.push(status.name)
         self._bus.publish(RetryPlanned(status, attempt, retry.cause, retry.wait_s))
         self._wake.set()
         return True
@@ -232,3 +269,8 @@ class Supervisor:
             runner.stop(running, reason, grace_s=grace_s)
         self._wake.set()
         self._bus.publish(Changed())
+
+
+def _node(status: InstanceStatus) -> Node:
+    spec = status.planned
+    return Node(spec.name, spec.depends_on, spec.run_if, max(1, spec.estimate.tokens), spec.index)

@@ -10,6 +10,8 @@ from claude_orchestrator.engine.state import State
 from claude_orchestrator.ui.report_json import AnswerOf, no_answers
 from token_budget.text import printable
 
+_TAGS = {State.FAILED: "failure", State.BLOCKED: "skipped", State.SKIPPED: "skipped"}
+
 
 def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers) -> bytes:
     """The run as JUnit XML with a test case for each instance. An `error` is an instance that was stopped.
@@ -24,7 +26,7 @@ def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers)
         tests=str(len(view.instances)),
         failures=str(states[State.FAILED]),
         errors=str(errors),
-        skipped=str(states[State.BLOCKED]),
+        skipped=str(states[State.BLOCKED] + states[State.SKIPPED]),
         timestamp=view.started_at.isoformat(),
         time=f"{took_s:.3f}",
     )
@@ -33,7 +35,7 @@ def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers)
             suite, "testcase", classname=_xml(status.spec.base_command or "prompt"), name=_xml(status.name)
         )
         case.set("time", f"{status.seconds(0.0):.3f}")
-        tag = {State.FAILED: "failure", State.BLOCKED: "skipped"}.get(status.state, "error")
+        tag = _TAGS.get(status.state, "error")
         if status.state is not State.COMPLETED:
             problem = ElementTree.SubElement(case, tag, message=_xml(f"{status.state}: {status.reason}"))
             problem.text = _xml_lines(status.reason)

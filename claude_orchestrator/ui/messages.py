@@ -36,6 +36,9 @@ def message_of(event: RunEvent) -> tuple[Level, str] | None:
             return Level.WARNING, f"{status.name}: attempt {attempt} failed, {status.reason}"
         case InstanceEnded(_, True):
             return _ending(event)
+        case InstanceEnded(status, _) if status.state is State.SKIPPED:
+            level = Level.INFO if status.unneeded else Level.WARNING
+            return level, f"{status.name}: skipped: {status.reason}"
         case AlertRaised(text, _, already_reported) if not already_reported:
             return Level.WARNING, text
         case _:

@@ -22,6 +22,7 @@ STATE_COLORS = {
     State.RUNNING: "\033[36m",
     State.WAITING: YELLOW,
     State.PENDING: "",
+    State.SKIPPED: YELLOW,
 }
 
 

@@ -254,7 +254,7 @@ def test_a_clock_that_jumps_back_changes_no_duration(tmp_path: Path) -> None:
     outcome = run_config(
         {"instances": [{"prompt": "x", "rehearsal": {"seconds": 0.05}}]}, SimulatedLauncher(), workspace=Path("/")
     )
-    run = RunView("r", small_plan(), outcome.instances, outcome.manager, datetime(2030, 1, 1, tzinfo=UTC), 0.0)
+    run = RunView("r", small_plan(), list(outcome.instances), outcome.manager, datetime(2030, 1, 1, tzinfo=UTC), 0.0)
     suite = ElementTree.fromstring(junit_report(run, 0.5))[0]
     assert suite.get("time") == "0.500" and 0 <= float(suite[0].get("time", "-1")) < 60
     data = json_report(run, datetime(2020, 1, 1, tzinfo=UTC), 0)

@@ -108,7 +108,7 @@ def go(
         return supervisor
 
     supervisor = asyncio.run(main())
-    return Outcome(supervisor.instances, supervisor.manager, watcher.messages)
+    return Outcome(tuple(supervisor.instances), supervisor.manager, watcher.messages)
 
 
 @pytest.mark.parametrize("name", API_FAILURES)

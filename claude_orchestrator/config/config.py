@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,24 @@ def parse_config(data: object, source: str) -> Config:
         for index, entry in enumerate(data["instances"])
         if entry.get("command") is not None and entry.get("prompt") is not None
     ]
-    return Config(source, warnings=tuple(both), **values)
+    return _checked_graph(Config(source, warnings=tuple(both), **values))
+
+
+def _checked_graph(config: Config) -> Config:
+    """The config with the texts marked that wait for results. Raises UserError with every fault of its dependencies."""
+    if not any(map(_may_depend, config.instances)):
+        return config
+    from claude_orchestrator.config.graph import graph_faults, with_templates  # not needed by most configs
+
+    if faults := graph_faults(config.instances):
+        raise UserError(*(f"{config.source}: {path.lstrip('.')}: {why}" for path, why in faults))
+    return replace(config, instances=tuple(map(with_templates, config.instances)))
+
+
+def _may_depend(entry: InstanceConfig) -> bool:
+    """Whether an entry depends on others, or has what may be a placeholder for their results."""
+    texts = (entry.command, entry.append_system_prompt or "", *entry.pre_commands, *(text for _, text in entry.env))
+    return bool(entry.depends_on) or entry.run_if != "success" or any("{{" in text for text in texts)
 
 
 def unnamed(command: str) -> str:

@@ -1,0 +1,136 @@
+"""Dependencies between the entries of a config: what each names has to exist, and nothing may wait for itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from claude_orchestrator.config.for_each import EARLY, group_name, template_placeholders
+from claude_orchestrator.config.placeholders import LATE, Placeholder, Template, is_late
+from token_budget.fields import show_json
+
+if TYPE_CHECKING:
+    from claude_orchestrator.config.config import InstanceConfig
+
+Fault = tuple[str, str]
+FILE = "file"  # the last word of `{{results.NAME.file}}`
+
+
+def result_of(path: str, names: Iterable[str]) -> tuple[str, str] | None:
+    """The instance or group that `results.PATH` means, and the path into its result; None if it means none of them."""
+    fitting = [name for name in names if path == name or path.startswith(f"{name}.")]
+    name = max(fitting, key=len, default=None)
+    return None if name is None else (name, path[len(name) + 1 :])
+
+
+def graph_faults(entries: Sequence[InstanceConfig]) -> list[Fault]:
+    """Every fault of the dependencies, with its place in the config. `entries` are as the config has them."""
+    known = {node_name(entry): entry for entry in entries}
+    faults = [
+        (f".instances[{index}]{place}", why)
+        for index, entry in enumerate(entries)
+        for place, why in _entry_faults(entry, known)
+    ]
+    return faults or _cycle_faults(entries)
+
+
+def node_name(entry: InstanceConfig) -> str:
+    """The name by which others depend on an entry: its own, or that of its group."""
+    return entry.name if entry.for_each is None else group_name(entry)
+
+
+def with_templates(entry: InstanceConfig) -> InstanceConfig:
+    """The entry with the texts marked that are filled at its launch. Those of a group are marked when it expands."""
+    if entry.for_each is not None or not entry.depends_on:
+        return entry
+    system = entry.append_system_prompt
+    return replace(
+        entry,
+        command=_marked(entry.command),
+        pre_commands=tuple(map(_marked, entry.pre_commands)),
+        append_system_prompt=None if system is None else _marked(system),
+        env=tuple((name, _marked(value)) for name, value in entry.env),
+    )
+
+
+def _marked(text: str) -> str:
+    return Template(text) if "{{" in text and is_late(text) else text
+
+
+def _entry_faults(entry: InstanceConfig, known: dict[str, InstanceConfig]) -> Iterator[Fault]:
+    own = node_name(entry)
+    for number, name in enumerate(entry.depends_on):
+        if name == own:
+            yield f".depends_on[{number}]", f"{show_json(name)} would wait for itself"
+        elif name not in known and not _is_member(name, known):
+            yield f".depends_on[{number}]", f"no instance and no group is called {show_json(name)}{near(name, known)}"
+    if entry.run_if != "success" and not entry.depends_on:
+        yield ".run_if", "it depends on nothing: add depends_on, or leave run_if out"
+    for field, found in template_placeholders(entry).items():
+        for placeholder in found:
+            if placeholder.root in LATE:
+                why = _placeholder_fault(entry, field, placeholder, known)
+                yield from [(f".{field}", f"{placeholder.text}: {why}")] if why else []
+
+
+def _is_member(name: str, known: dict[str, InstanceConfig]) -> bool:
+    """Whether the name may be that of one instance of a group; the expanded plan tells."""
+    group = known.get(name.partition("[")[0])
+    return name.endswith("]") and group is not None and group.for_each is not None
+
+
+def _placeholder_fault(
+    entry: InstanceConfig, field: str, placeholder: Placeholder, known: dict[str, InstanceConfig]
+) -> str | None:
+    if field == "name" or field in EARLY:
+        return "this is needed before results are known"
+    if not placeholder.path:
+        return "of which instance? Write {{results.NAME}}"
+    meant = result_of(placeholder.path, entry.depends_on)
+    if meant is None:
+        named = result_of(placeholder.path, known)
+        if named is not None:
+            return f"{named[0]} may not have ended then: add it to depends_on"
+        return f"no instance and no group is called that{near(placeholder.path.partition('.')[0], known)}"
+    upstream = known.get(meant[0])
+    if placeholder.root != "results" or upstream is None:
+        return None
+    is_group = upstream.for_each is not None
+    if meant[1] not in ("", FILE) and upstream.json_schema is None and not is_group:
+        return f"{meant[0]} has no json_schema, so its result is a text without parts"
+    return None
+
+
+def _cycle_faults(entries: Sequence[InstanceConfig]) -> list[Fault]:
+    """The first cycle, as the way from an instance back to itself."""
+    known = {node_name(entry) for entry in entries}
+    needs = {
+        node_name(entry): [name if name in known else name.partition("[")[0] for name in entry.depends_on]
+        for entry in entries
+    }
+    index = {node_name(entry): number for number, entry in enumerate(entries)}
+    done: set[str] = set()
+    for start, first in needs.items():
+        way = {} if start in done else {start: iter(first)}
+        while way:
+            name = next(reversed(way))
+            following = next((need for need in way[name] if need not in done), None)
+            if following is None:
+                done.add(name)
+                del way[name]
+            elif following in way:
+                names = [*way][[*way].index(following) :]
+                shown = " -> ".join([*names, following])
+                return [(f".instances[{index[following]}].depends_on", f"a cycle: {shown}: none of them could start")]
+            else:
+                way[following] = iter(needs[following])
+    return []
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A hint at the nearest name; empty if nothing is near."""
+    import difflib  # only for a slip
+
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {show_json(found[0])}?" if found else ""

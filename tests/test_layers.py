@@ -35,13 +35,13 @@ ALLOWED[f"{CO}.cli"] = (*ALLOWED[f"{CO}.ui"], f"{CO}.ui")
 ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
 ALLOWED[CO] = ()
 PURE = """
-    claude.argv claude.events claude.stream claude.tally config.config config.fields config.for_each config.given
-    config.item_sources config.items config.kinds config.placeholders config.plan config.schedule config.settings
-    config.shell_words gateway.admission gateway.bounds gateway.choice gateway.requests gateway.usage_reader
-    engine.attempt engine.eligibility engine.journal_records engine.ledger_batch engine.rate_limits engine.redact
-    engine.results.answers engine.resume engine.retries engine.run_events engine.state engine.usage_delta ui.junit
-    ui.messages ui.report_json ui.status cli.dry_run errors
-    config.graph engine.scheduler
+    claude.argv claude.events claude.stream claude.tally config.config config.expansion config.fields
+    config.for_each config.given config.globs config.graph config.item_sources config.items config.kinds
+    config.placeholders config.plan config.schedule config.settings config.shell_words gateway.admission
+    gateway.bounds gateway.choice gateway.requests gateway.usage_reader engine.attempt engine.eligibility
+    engine.journal_records engine.ledger_batch engine.rate_limits engine.redact engine.results.answers engine.resume
+    engine.retries engine.run_events engine.scheduler engine.state engine.usage_delta ui.junit ui.messages
+    ui.report_json ui.status cli.dry_run errors
 """
 MOST_PARAMETERS = 6
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading", "sqlite3"}

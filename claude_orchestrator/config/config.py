@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL
 from claude_orchestrator.config.item_sources import ForEach
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.kinds import collect, object_of, read_object
+from claude_orchestrator.config.placeholders import placeholders
 from claude_orchestrator.config.reader import duplicate_keys, read_config_file
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, expected, show_json
@@ -76,7 +77,8 @@ class InstanceConfig:
 class Config:
     """A config: its source, its instances, what its `budget` object sets, and what deserves a warning.
 
-    `budget` has the names of Settings; limits by command are objects.
+    `budget` has the names of Settings; limits by command are objects. `groups` says how many items each `for_each`
+    has, also where fewer were selected.
     """
 
     source: str
@@ -84,22 +86,29 @@ class Config:
     budget: Mapping[str, Any] = field(default_factory=dict)
     rehearsal: Rehearsal = field(default_factory=Rehearsal)
     warnings: tuple[str, ...] = ()
+    groups: Mapping[str, int] = field(default_factory=dict)
 
 
-def load_config(path: Path) -> Config:
-    """Read and check a config file. Raises UserError with every fault found."""
-    return parse_config(read_config_file(path), str(path))
+def load_config(path: Path, override: Mapping[str, Any] | None = None) -> Config:
+    """Read and check a config file. `override` has instance values that come before its defaults.
+
+    Raises UserError with every fault found.
+    """
+    return parse_config(read_config_file(path), str(path), override)
 
 
-def parse_config(data: object, source: str) -> Config:
-    """Check a config's data. Raises UserError with every fault found, one line each."""
+def parse_config(data: object, source: str, override: Mapping[str, Any] | None = None) -> Config:
+    """Check a config's data. `override` has instance values that come before its defaults.
+
+    Raises UserError with every fault found, one line each.
+    """
     faults = list(duplicate_keys(data))
     try:
         values = read_object(data, TOP)
     except BadValue as error:
         faults += error.faults
-    if isinstance(data, dict) and data.get("instances") is None:
-        faults.append((".instances", "missing: expected a list of at least one instance"))
+    if isinstance(data, dict):
+        faults += _missing(data)
     if faults:
         raise UserError(*(f"{source}: {path.lstrip('.') + ': ' if path else ''}{why}" for path, why in faults))
     assert isinstance(data, dict)
@@ -108,7 +117,8 @@ def parse_config(data: object, source: str) -> Config:
         for index, entry in enumerate(data["instances"])
         if entry.get("command") is not None and entry.get("prompt") is not None
     ]
-    return _checked_graph(Config(source, warnings=tuple(both), **values))
+    instances = _with_defaults(values.pop("instances"), {**values.pop("defaults", {}), **(override or {})})
+    return _checked_graph(Config(source, instances, warnings=tuple(both), **values))
 
 
 def _checked_graph(config: Config) -> Config:
@@ -128,9 +138,31 @@ def _may_depend(entry: InstanceConfig) -> bool:
     return bool(entry.depends_on) or entry.run_if != "success" or any("{{" in text for text in texts)
 
 
+def _missing(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a config lacks: its instances, or what one of them is asked."""
+    entries, defaults = data.get("instances"), data.get("defaults")
+    if entries is None:
+        yield ".instances", "missing: expected a list of at least one instance"
+    if isinstance(defaults, dict) and (defaults.get("command") or defaults.get("prompt")):
+        return
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if isinstance(entry, dict) and entry.get("command") is None and entry.get("prompt") is None:
+            yield f".instances[{index}]", "it has neither command nor prompt: add one of them"
+
+
+def _with_defaults(entries: Iterable[dict[str, Any]], defaults: Mapping[str, Any]) -> tuple[InstanceConfig, ...]:
+    entries = [{**defaults, **values} for values in entries]
+    taken = {values["name"] for values in entries if "name" in values}
+    return tuple(
+        InstanceConfig(**{**values, "name": values.get("name") or _free_name(values["command"], taken)})
+        for values in entries
+    )
+
+
 def unnamed(command: str) -> str:
     """The name of an instance that has none: its base command, or `prompt`."""
-    return (command_word(command) or "prompt")[:60]
+    word = command_word(command)
+    return word[:60] if word and not placeholders(word) else "prompt"
 
 
 # -- the objects of a config --
@@ -164,22 +196,20 @@ _INSTANCE_KINDS = {**_kinds(INSTANCE, "instance"), "check": _CHECK, "rehearsal":
 
 
 def _read_instance(value: object) -> dict[str, Any]:
-    """The values of an instance by the names of InstanceConfig; its name may be missing."""
-    faults: tuple[tuple[str, str], ...] = ()
-    try:
-        values = read_object(value, _INSTANCE_KINDS)
-    except BadValue as error:
-        faults = error.faults
-    if isinstance(value, dict) and value.get("command") is None and value.get("prompt") is None:
-        faults += (("", "it has neither command nor prompt: add one of them"),)
-    if faults:
-        raise BadValue(*faults)
+    """The values of an instance by the names of InstanceConfig, as far as they are given."""
+    values = read_object(value, _INSTANCE_KINDS)
     values.pop("output_format", None)
     prompt = values.pop("prompt", None)
-    return {**values, "command": values.get("command") or prompt}
+    return values if prompt is None else {"command": prompt, **values}
 
 
-def _read_instances(value: object) -> tuple[InstanceConfig, ...]:
+def _read_defaults(value: object) -> dict[str, Any]:
+    if isinstance(value, dict) and value.get("name") is not None:
+        raise BadValue((".name", "each instance has its own name: leave it out"))
+    return _read_instance(value)
+
+
+def _read_instances(value: object) -> tuple[dict[str, Any], ...]:
     if not isinstance(value, list):
         raise expected("a list of instances", value)
     if not value:
@@ -191,11 +221,7 @@ def _read_instances(value: object) -> tuple[InstanceConfig, ...]:
         raise BadValue(*error.faults, *faults) from None
     if faults:
         raise BadValue(*faults)
-    taken = {values["name"] for values in found if "name" in values}
-    return tuple(
-        InstanceConfig(**{**values, "name": values.get("name") or _free_name(values["command"], taken)})
-        for values in found
-    )
+    return found
 
 
 def _duplicate_names(entries: list[object]) -> list[tuple[str, str]]:
@@ -222,6 +248,7 @@ def _free_name(command: str, taken: set[str]) -> str:
 
 INSTANCE_KIND = Kind(_read_instance, {"$ref": "#/$defs/instance"})
 TOP = {
+    "defaults": Kind(_read_defaults, {"$ref": "#/$defs/defaults"}),
     "instances": Kind(_read_instances, {"type": "array", "minItems": 1, "items": INSTANCE_KIND.schema}),
     "budget": Kind(_read_budget, {"$ref": "#/$defs/budget"}),
     "rehearsal": _REHEARSAL,

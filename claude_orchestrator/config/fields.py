@@ -26,9 +26,10 @@ from claude_orchestrator.config.kinds import (
     PERCENT,
     RAW,
     SCHEMA,
+    SEED,
     SESSION,
     TEXT,
-    TOOL,
+    TOOLS,
     WORDS,
     WORKTREE,
     list_of,
@@ -50,7 +51,7 @@ BUDGETS = "Budgets"
 MONEY = "Budgets in money (estimates: subscriptions do not pay per token)"
 ACROSS = "Across runs"
 HOW = "How to run it"
-SINGLE = "A single instance (with PROMPT)"
+SINGLE = "An instance (with PROMPT), or the defaults of a config"
 OUTPUT = "Output"
 COMMANDS = "Commands of the workspace"
 
@@ -134,6 +135,15 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option(
         "workspace", FILE, "The folder that instances run in.", WHAT, "DIR", default=Path(), default_text="here"
     ),
+    _only_option(
+        "for-each",
+        RAW,
+        "Run the PROMPT once for each file that matches, or each line of FILE or of standard input, as {{item}}.",
+        WHAT,
+        "GLOB|@FILE|-",
+    ),
+    _only_option("limit", whole_number(1, 10**6), "Use only so many items of each for_each, as a trial.", WHAT, "N"),
+    _only_option("shuffle", SEED, "Put the items in random order; the same seed gives the same order.", WHAT, "SEED"),
     _only_option("resume", RAW, "Continue an earlier run; completed instances are not run again.", WHAT, "RUN_ID|last"),
     _only_option("rehearse", FLAG, "Run with simulated instances: this costs nothing and needs no claude.", WHAT),
     _only_option("dry-run", FLAG, "Check everything, show what a run would do, launch nothing.", WHAT),
@@ -281,6 +291,17 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _only_option("model", LINE, "Claude's model, by name or alias.", SINGLE, "MODEL", instance="model"),
     _only_option(
+        "allowed-tools",
+        TOOLS,
+        "Tools that need no permission, e.g. Read,Bash(git log:*).",
+        SINGLE,
+        "TOOL,…",
+        instance="allowed_tools",
+    ),
+    _only_option(
+        "disallowed-tools", TOOLS, "Tools that Claude may not use.", SINGLE, "TOOL,…", instance="disallowed_tools"
+    ),
+    _only_option(
         "json-schema",
         SCHEMA,
         "The form of the answer: a JSON Schema, or its file relative to the instance's folder.",
@@ -342,8 +363,6 @@ INSTANCE: tuple[Setting, ...] = (
     _COMMAND,
     _key("prompt", WORDS, "Another name for `command`, which wins if both are given."),
     _key("description", TEXT, "A description for people."),
-    _key("allowed_tools", list_of(TOOL), "Tools that need no permission, e.g. Bash(git log:*)."),
-    _key("disallowed_tools", list_of(TOOL), "Tools that Claude may not use."),
     *(setting for setting in SETTINGS if setting.instance and setting.name != "name"),
     _key("pre_commands", list_of(WORDS), "Prompts to send before the command, in the same session."),
     _key(

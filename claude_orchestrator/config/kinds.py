@@ -37,8 +37,15 @@ def _read_integer(value: object) -> int:
     return value
 
 
+def _read_seed(value: object) -> int:
+    if not isinstance(value, str | int) or re.fullmatch(r"\d{1,18}", str(value), re.ASCII) is None:
+        raise expected("a whole number such as 1", value)
+    return int(value)
+
+
 FLAG = Kind(_read_flag, {"type": "boolean"})
 INTEGER = Kind(_read_integer, {"type": "integer"})
+SEED = Kind(_read_seed, {"type": "integer"})
 
 
 def _seconds(text: str) -> float:
@@ -225,6 +232,16 @@ def object_of(make: Callable[[dict[str, Any]], Any], kinds: Mapping[str, Kind], 
     """An object with certain keys; `ref` names its part of the schema."""
     return Kind(lambda value: make(read_object(value, kinds)), {"$ref": f"#/$defs/{ref}"})
 
+
+def _read_tools(value: object) -> tuple[str, ...]:
+    """A list of tools, or tools typed in a row; a comma inside brackets belongs to a pattern."""
+    if isinstance(value, str):
+        value = [part.strip() for part in re.findall(r"(?:\([^)]*\)|[^,(])+", value) if part.strip()]
+    tools: tuple[str, ...] = list_of(TOOL).read(value)
+    return tools
+
+
+TOOLS = Kind(_read_tools, {"anyOf": [{"type": "array", "items": TOOL.schema}, TOOL.schema]})
 
 # -- what only instances have --
 

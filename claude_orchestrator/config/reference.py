@@ -18,12 +18,14 @@ from claude_orchestrator.config.kinds import FLAG
 _REHEARSAL = "How simulated instances behave (--rehearse). An instance's own values win over the config's."
 _CHECK = "A command that verifies the work. Claude gets the end of its output while it fails."
 _COMMENTS: dict[str, object] = {"^//": {}}
+_NOTHING = {"description": "Each instance has its own name.", "type": "null"}
 _BRANCHES = [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("command", "prompt")]
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a config."""
     descriptions = {
+        "defaults": "Values for all instances. What an instance itself has comes first.",
         "instances": "What to run, in order of launch.",
         "budget": "Limits, and what happens when one is exceeded.",
         "rehearsal": _REHEARSAL,
@@ -42,8 +44,11 @@ def schema() -> dict[str, Any]:
         "comments; null means not given.",
         "required": ["instances"],
         **_object(top),
+        "if": {"required": ["defaults"], "properties": {"defaults": {"type": "object", "anyOf": _BRANCHES}}},
+        "else": {"properties": {"instances": {"items": {"anyOf": _BRANCHES}}}},
         "$defs": {
-            "instance": {"anyOf": _BRANCHES, **_object(instance)},
+            "instance": _object(instance),
+            "defaults": _object({key: value for key, value in instance.items() if key != "name"} | {"name": _NOTHING}),
             "budget": _object(_properties(BUDGET, "budget")),
             "check": {"required": ["command"], **_object(_properties(CHECK, "instance"))},
             "rehearsal": _object(_properties(REHEARSAL, "instance")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from token_budget import places
 
 if TYPE_CHECKING:
     from claude_orchestrator.config.config import Config
+    from claude_orchestrator.config.item_sources import ForEach
     from claude_orchestrator.config.plan import Plan
     from claude_orchestrator.config.settings import Settings
     from claude_orchestrator.engine.controller import Accounting, RunPlace, RunRequest
@@ -86,7 +88,8 @@ def load(options: Options, warn: Warn, config: Config | None = None) -> Loaded:
     workspace = options["workspace"].absolute()
     checks.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
-    config = checks.with_schemas(config or _config(options, workspace), workspace)
+    config = _expanded(config or _config(options, workspace), options, workspace)
+    config = checks.with_schemas(config, workspace)
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
     sinks = run_inputs.check_sinks(options["alert_command"], options["alert_webhook"])
@@ -126,7 +129,8 @@ def _as_before(options: Options, history: JournalHistory) -> Options:
             "ledger": header.get("ledger"),
             "budget_profile": header.get("budget_profile"),
             "rehearse": header["rehearsal"],
-            **(header["single"] if header["source"] == FROM_PROMPT else {}),
+            **header.get("selection", {}),
+            **header["single"],
         }
     )
 
@@ -149,22 +153,74 @@ def _config(options: Options, workspace: Path) -> Config:
     from claude_orchestrator.config.config import Config, InstanceConfig, load_config, unnamed
 
     prompt, single = options.prompt, {param: options[param] for param in SINGLE_OPTIONS if options[param]}
+    keys: dict[str, Any] = {
+        OPTIONS[param].instance: tuple(value) if isinstance(value, list) else value  # a journal keeps tuples as lists
+        for param, value in single.items()
+    }
     if prompt is not None:
         if options["config"] is not None:
             raise UserError("PROMPT and --config exclude each other")
         prompt = prompt.strip()
         if not prompt:
             raise UserError("PROMPT: is empty: expected a slash command or a prompt")
-        keys = {OPTIONS[param].instance: value for param, value in single.items()}
+        if options["for_each"] is not None:
+            keys["for_each"] = _for_each(options["for_each"])
+        elif "{{item" in prompt:
+            raise UserError(
+                "PROMPT: {{item}} stands for an item: add --for-each GLOB, --for-each @FILE or --for-each -"
+            )
         return Config(FROM_PROMPT, (InstanceConfig(**{"name": unnamed(prompt), "command": prompt, **keys}),))
-    if single:
+    if options["for_each"] is not None:
+        raise UserError("--for-each: only with a PROMPT; in a config it is the key for_each of an instance")
+    found = options["config"] or (workspace / CONFIG_NAME if (workspace / CONFIG_NAME).exists() else None)
+    if found is None and single:
         named = ", ".join(f"--{OPTIONS[param].option}" for param in single)
-        raise UserError(f"{named}: only with a PROMPT; in a config they are keys of an instance")
-    if options["config"] is not None:
-        return load_config(options["config"])
-    if (workspace / CONFIG_NAME).exists():
-        return load_config(workspace / CONFIG_NAME)
-    return Config(FROM_NOWHERE, (InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan"),))
+        raise UserError(f"{named}: only with a PROMPT or a config")
+    if found is None:
+        return Config(FROM_NOWHERE, (InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan"),))
+    own = [f"--{OPTIONS[param].option}" for param in ("instance_name", "session_id") if param in single]
+    if own:
+        raise UserError(f"{', '.join(own)}: only with a PROMPT; in a config they are keys of an instance")
+    return load_config(found, keys)
+
+
+def _for_each(text: str) -> ForEach:
+    """What `--for-each` means: a pattern, `@FILE` by its extension, or `-`. Raises UserError."""
+    from claude_orchestrator.config.item_sources import FOR_EACH, FORMATS, ItemFile
+    from token_budget.fields import BadValue
+
+    if text == "-":
+        return ItemFile("lines", "-")
+    if text.startswith("@"):
+        path = Path(text[1:])
+        kind = path.suffix.removeprefix(".").lower()
+        return ItemFile(kind if kind in FORMATS else "lines", "-" if text == "@-" else str(path.absolute()))
+    try:
+        source: ForEach = FOR_EACH.read({"glob": text})
+    except BadValue as error:
+        raise UserError(*(f"--for-each: {why}" for _, why in error.faults)) from None
+    return source
+
+
+def _expanded(config: Config, options: Options, workspace: Path) -> Config:
+    """The config with an instance for each item, and its placeholders filled. Raises UserError."""
+    from claude_orchestrator.config.expansion import Selection, expand_config
+    from claude_orchestrator.config.item_reading import ItemReader
+
+    if config.source in (FROM_PROMPT, FROM_NOWHERE) and options["for_each"] is None:
+        selection = [f"--{param}" for param in ("limit", "shuffle") if options[param] is not None]
+        if selection:
+            raise UserError(f"{' and '.join(selection)}: only with --for-each, or with for_each in a config")
+        return config  # braces in a PROMPT are text
+    selected = Selection(options["limit"], options["shuffle"])
+    try:
+        return expand_config(config, ItemReader(workspace).read, selected)
+    except UserError as error:
+        if config.source != FROM_PROMPT:
+            raise
+        place = r"^PROMPT: instances\[0\]\.(?:(for_each)[^:]*|\w+): "
+        lines = (re.sub(place, lambda at: "--for-each: " if at[1] else "PROMPT: ", line) for line in error.lines)
+        raise UserError(*lines) from None
 
 
 # -- plan: what would be launched, by which claude --
@@ -265,7 +321,9 @@ def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRe
 def _header(loaded: Loaded, claude: str) -> dict[str, Any]:
     """What a journal stores about the start of its run: enough to continue it, without prompts and environments."""
     options, source = loaded.options, loaded.config.source
-    ledger = options["ledger"]
+    ledger, for_each = options["ledger"], options["for_each"]
+    if for_each is not None and for_each.startswith("@") and for_each != "@-":
+        for_each = f"@{Path(for_each[1:]).absolute()}"
     return {
         "version": __version__,
         "workspace": str(loaded.workspace),
@@ -276,4 +334,6 @@ def _header(loaded: Loaded, claude: str) -> dict[str, Any]:
         "budget_profile": options["budget_profile"],
         "settings": {name: given.value for name, given in options.settings.items()},
         "single": {param: options[param] for param in SINGLE_OPTIONS if options[param]},
+        "selection": {param: options[param] for param in ("limit", "shuffle") if options[param] is not None}
+        | ({} if for_each is None else {"for_each": for_each}),
     }

@@ -227,6 +227,41 @@ BAD_CONFIGS: dict[str, tuple[Any, str]] = {
         'instances[0]: the key "prompt" appears twice',
     ),
     "missing folder": ({"instances": [{"prompt": "x", "cwd": "nowhere"}]}, "nowhere: no such folder"),
+    "name for all": ({"defaults": {"name": "x"}, "instances": [{"prompt": "y"}]}, "defaults.name: each instance has"),
+    "wrong default": ({"defaults": {"model": 3}, "instances": [{"prompt": "y"}]}, "defaults.model: expected a string"),
+    "no item": ({"instances": [{"prompt": "y", "for_each": []}]}, "instances[0].for_each: expected at least one item"),
+    "two sources": (
+        {"instances": [{"prompt": "y", "for_each": {"glob": "*", "lines": "x"}}]},
+        "instances[0].for_each: expected one of glob, lines, jsonl, csv, matrix, got glob and lines",
+    ),
+    "unknown source": (
+        {"instances": [{"prompt": "y", "for_each": {"globs": "*"}}]},
+        "instances[0].for_each.globs: unknown key; did you mean 'glob'?",
+    ),
+    "glob outside": (
+        {"instances": [{"prompt": "y", "for_each": {"glob": "../*"}}]},
+        "instances[0].for_each.glob[0]: expected a pattern of files in the workspace",
+    ),
+    "empty matrix": (
+        {"instances": [{"prompt": "y", "for_each": {"matrix": {"a": [], "b": [1]}}}]},
+        "instances[0].for_each.matrix.a: expected a list of at least one value",
+    ),
+    "placeholder without items": (
+        {"instances": [{"prompt": "y {{item}}"}]},
+        "instances[0].command: {{item}}: there are no items: add for_each",
+    ),
+    "NUL in an item": (
+        {"instances": [{"prompt": "y {{item}}", "for_each": ["a\0b"]}]},
+        "instances[0].for_each[0]: a NUL or half a surrogate pair cannot be passed to claude",
+    ),
+    "the same item twice": (
+        {"instances": [{"prompt": "y {{item}}", "name": "n", "for_each": ["a", "b", "a"]}]},
+        "instances[0].name: the name n[a] is that of item 0, too",
+    ),
+    "the name of an item": (
+        {"instances": [{"prompt": "y", "name": "n[a]"}, {"prompt": "y {{item}}", "name": "n", "for_each": ["a"]}]},
+        "runs.json: two instances have the name n[a]: rename one of them",
+    ),
     "own option": (
         {"instances": [{"prompt": "x", "extra_args": ["--output-format=json"]}]},
         "extra_args[0]: is set by the orchestrator",
@@ -271,7 +306,18 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "report is a folder": (["--report", "."], "--report: .: is a folder"),
     "prompt and config": (["--config", "x", "hello"], "PROMPT and --config exclude each other"),
     "empty prompt": ([" "], "PROMPT: is empty"),
-    "single option without prompt": (["--model", "opus"], "--model: only with a PROMPT"),
+    "single option without prompt": (["--model", "opus"], "--model: only with a PROMPT or a config"),
+    "item without for-each": (["Review {{item.stem}}"], "PROMPT: {{item}} stands for an item: add --for-each GLOB"),
+    "for-each without prompt": (["--for-each", "*.py"], "--for-each: only with a PROMPT; in a config it is the key"),
+    "limit without items": (["hello", "--limit", "3"], "--limit: only with --for-each, or with for_each in a config"),
+    "empty glob": (["x {{item}}", "--for-each", "*.nope"], "matches *.nope (files that git ignores are left out)"),
+    "glob of elsewhere": (["x", "--for-each", "/etc/*"], "--for-each: expected a pattern of files in the workspace"),
+    "no file of items": (["x", "--for-each", "@nope.txt"], "nope.txt: cannot be read: No such file or directory"),
+    "items of a device": (["x", "--for-each", "@/dev/zero"], "--for-each: /dev/zero: is not a regular file"),
+    "no items": (["x", "--for-each", "@/dev/null"], "--for-each: /dev/null: is not a regular file"),
+    "no items on standard input": (["x", "--for-each", "-"], "--for-each: standard input: has no items"),
+    "bad seed": (["x", "--for-each", "-", "--shuffle", "x"], "--shuffle: expected a whole number"),
+    "bad limit": (["x", "--for-each", "-", "--limit", "0"], "--limit: expected a positive whole number"),
     "nan": (["--timeout", "nan"], "--timeout"),
 }
 

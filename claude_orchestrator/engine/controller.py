@@ -40,8 +40,10 @@ from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.choice import Meter
 from claude_orchestrator.launch.base import Launcher
+from claude_orchestrator.launch.fence.client import FenceGuard
+from claude_orchestrator.launch.guards import Guard, fence_of
 from claude_orchestrator.launch.local import LocalLauncher, raise_file_limit, use_pidfd_watcher
-from claude_orchestrator.launch.processes import Guard, end_run
+from claude_orchestrator.launch.processes import MarkGuard, end_run
 from token_budget.ledger.records import RunRecord
 from token_budget.ledger.run_budgets import write_budgets
 from token_budget.ledger.store import LedgerStore
@@ -114,13 +116,16 @@ def run(
     raise_file_limit(min(request.settings.max_parallel, len(request.plan.specs)))
     files = _open_files(place, bus)
     mark = files.mark
-    launcher = _simulated() if request.rehearse else _local(mark, files, place)
+    fence = None if request.rehearse else fence_of(mark)
+    launcher = _simulated() if request.rehearse else _local(mark, files, place, fence)
     bus.attach(files.journal, sync=files.journal.sync)
     with contextlib.ExitStack() as stack:
         delivery = stack.enter_context(AlertDelivery(accounting.alert_command, accounting.alert_webhook, bus))
         bus.attach(delivery, optional=True)
         try:
-            guard = None if launcher.capabilities.simulated else stack.enter_context(Guard(mark))
+            guard: Guard | None = None if request.rehearse else fence or MarkGuard(mark)
+            if guard is not None:
+                stack.enter_context(guard)
         except OSError as error:
             why = error.strerror or error
             raise UserError(f"the guard process cannot be started: {why}: nothing was run") from None
@@ -161,8 +166,8 @@ def _simulated(ask: Ask | None = None) -> Launcher:
     return SimulatedLauncher(ask)
 
 
-def _local(mark: str, files: _Files, place: RunPlace) -> Launcher:
-    return LocalLauncher(mark, keep=files.directory.keep if place.private else None)
+def _local(mark: str, files: _Files, place: RunPlace, fence: FenceGuard | None) -> Launcher:
+    return LocalLauncher(mark, keep=files.directory.keep if place.private else None, fence=fence)
 
 
 def _mark(run_id: str, number: int) -> str:

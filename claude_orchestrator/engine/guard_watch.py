@@ -6,7 +6,7 @@ import asyncio
 
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.run_events import Level, Message
-from claude_orchestrator.launch.processes import Guard
+from claude_orchestrator.launch.guards import Guard
 
 
 def watch(guard: Guard, bus: Bus) -> None:
@@ -18,15 +18,15 @@ def watch(guard: Guard, bus: Bus) -> None:
 
     def restart() -> None:
         loop.remove_reader(pipe)
-        pipe.close()
         bus.warn("something killed the guard process: starting another one")
         try:
-            guard.start()
+            guard.revive()
         except OSError as error:
             why = error.strerror or error
             text = f"no guard ({why}): a SIGKILL of this process would orphan instances"
             bus.publish(Message(Level.ERROR, text))
         else:
             watch(guard, bus)
+        pipe.close()
 
     loop.add_reader(pipe, restart)

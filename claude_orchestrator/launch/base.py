@@ -18,13 +18,15 @@ class Capabilities:
     """What a launcher can do.
 
     `simulated`: nothing runs and nothing is billed. `metering`: its instances reach an API gateway of this process at
-    a loopback address. `isolation`: what separates an instance from the rest: `none` or `process`. `nodes`: how many
-    machines it uses.
+    a loopback address. `isolation`: what separates an instance from the rest: `none` or `process`. `fence`: how
+    it finds what an instance left: `none`, `mark` (by the environment) or `subreaper` (the kernel returns it).
+    `nodes`: how many machines it uses.
     """
 
     simulated: bool = False
     metering: bool = False
     isolation: str = "none"
+    fence: str = "none"
     nodes: int = 1
 
 

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities
+from claude_orchestrator.launch.fence.client import FenceGuard, GuardGone, KeptProcess
 from claude_orchestrator.launch.local_process import LocalRunning
 from claude_orchestrator.launch.processes import MARK_VARIABLE
 from claude_orchestrator.launch.sweep import Sweep
@@ -45,38 +47,76 @@ def raise_file_limit(instances: int) -> None:
 class LocalLauncher:
     """Runs instances as processes of this machine, each in a group of its own and marked with `run_id`.
 
-    `keep` stores a private option's text and returns the file's path; without it the text is an argument.
+    `keep` stores a private option's text and returns the file's path; without it the text is an argument. With a
+    `fence`, its guard starts the processes, and nothing that they start can escape. Without one, processes that
+    changed their environment and left their parents can.
     """
-
-    capabilities = Capabilities(metering=True, isolation="process")
 
     def __init__(
         self,
         run_id: str,
         environ: Mapping[str, str] | None = None,
         keep: Callable[[LaunchSpec, str, str], str] | None = None,
+        fence: FenceGuard | None = None,
     ) -> None:
         self.run_id = run_id
+        self.capabilities = Capabilities(metering=True, isolation="process", fence="subreaper" if fence else "mark")
         self._keep = keep
+        self._fence = fence
         self._environ = dict(os.environ if environ is None else environ)
         self.sweep = Sweep(run_id)
 
     async def launch(self, spec: LaunchSpec) -> LocalRunning:
-        """Start the process. Raises OSError where that is not possible."""
-        running = self.running(spec)
+        """Start an instance. Raises OSError where that is not possible."""
+        return await self.start((*spec.argv, *self._private_args(spec)), dict(spec.env), spec.cwd, str(spec.index))
+
+    async def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, name: str) -> LocalRunning:
+        """Start any process of the run; `env` is added to the environment. Raises OSError where that is not possible.
+
+        It gets the mark `RUN/name`. Its end, and its stops, include everything that it started.
+        """
+        mark = f"{self.run_id}/{name}"
+        environ = {**self._environ, **env, MARK_VARIABLE: mark}
+        if self._fence is not None:
+            return await self._start_kept(self._fence, argv, environ, cwd, mark)
+        running = self.running(mark, self._end_by_mark)
         await asyncio.get_running_loop().subprocess_exec(
-            lambda: running,
-            *spec.argv,
-            *self._private_args(spec),
-            cwd=spec.cwd,
-            env={**self._environ, **dict(spec.env), MARK_VARIABLE: running.mark},
-            start_new_session=sys.platform != "win32",
+            lambda: running, *argv, cwd=cwd, env=environ, start_new_session=sys.platform != "win32"
         )
         return running
 
-    def running(self, spec: LaunchSpec) -> LocalRunning:
-        """The object for an instance that is about to be started."""
-        return LocalRunning(f"{self.run_id}/{spec.index}", self.sweep.end_marked)
+    def running(self, mark: str, end_all: Callable[[LocalRunning], Awaitable[None]]) -> LocalRunning:
+        """The object for a process that is about to be started."""
+        return LocalRunning(mark, end_all)
+
+    async def _start_kept(
+        self, fence: FenceGuard, argv: Sequence[str], environ: Mapping[str, str], cwd: str | None, mark: str
+    ) -> LocalRunning:
+        for is_last in (False, False, True):
+            process = KeptProcess()
+            running = self.running(mark, partial(self._end_by_keeper, process))
+            try:
+                await process.start(running, fence, argv, environ, cwd)
+            except GuardGone:
+                if is_last:
+                    raise
+                fence.revive()
+            else:
+                return running
+        raise AssertionError("unreachable")
+
+    async def _end_by_keeper(self, process: KeptProcess, running: LocalRunning) -> None:
+        await process.end_all()
+        if not process.fenced:
+            await self.sweep.end_marked(running.mark)
+
+    async def _end_by_mark(self, running: LocalRunning) -> None:
+        # a frozen process spends nothing more, and what it started can still be found as its child
+        running.signal_group("SIGSTOP")
+        try:
+            await self.sweep.end_marked(running.mark)
+        finally:
+            running.signal_group("SIGKILL")
 
     def _private_args(self, spec: LaunchSpec) -> list[str]:
         if self._keep is None:

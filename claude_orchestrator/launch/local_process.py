@@ -24,6 +24,8 @@ PIPE_BYTES = 256 * 1024  # what asyncio reads at most at once
 END_OF_STREAM_S = 2.0
 # the signal that follows the interrupt request (None: SIGKILL), and when, as a part of the grace
 LADDER = ((signal.SIGINT, 0.4), (signal.SIGTERM, 0.7), (None, 1.0))
+DEAF_S = 0.3  # without an answer to the interrupt request, SIGINT follows sooner
+_INTERRUPT = "stop"  # the request's id
 
 
 def _widen(pipe: asyncio.ReadTransport) -> None:
@@ -34,11 +36,11 @@ def _widen(pipe: asyncio.ReadTransport) -> None:
 
 
 class LocalRunning(asyncio.SubprocessProtocol):
-    """A process of this machine. `end_marked` ends everything that carries its mark."""
+    """A process of this machine. `end_all` ends it and everything that it started."""
 
-    def __init__(self, mark: str, end_marked: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, mark: str, end_all: Callable[[LocalRunning], Awaitable[None]]) -> None:
         self.mark = mark
-        self._end_marked = end_marked
+        self._end_all = end_all
         self._framer = LineFramer()
         self._batches: deque[Batch] = deque()
         self._unread_bytes = 0
@@ -47,6 +49,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
         self._stream_ended = asyncio.Event()
         self._exited = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._acknowledged = False
         self._stderr = bytearray()
         self._ladder: asyncio.Task[None] | None = None
         self._kill_at = float("inf")
@@ -64,7 +67,10 @@ class LocalRunning(asyncio.SubprocessProtocol):
             self._stderr += data
             del self._stderr[:-STDERR_TAIL_BYTES]
             return
-        self._batches.append(Batch(data, self._framer.feed(data)))
+        batch = Batch(data, self._framer.feed(data))
+        if self._ladder is not None and not self._acknowledged:
+            self._acknowledged = any(map(_acknowledges, batch.lines.split(b"\n")))
+        self._batches.append(batch)
         self._unread_bytes += len(data)
         self._arrived.set()
         if self._unread_bytes > READ_AHEAD_BYTES and not self._paused:
@@ -111,7 +117,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
     async def _end_of_process(self) -> None:
         """Once the process has ended, end what it left. That closes the pipe; if it does not, close it here."""
         await self._exited.wait()
-        await self._end_marked(self.mark)
+        await self._end_all(self)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stream_ended.wait(), END_OF_STREAM_S)
         self._transport.close()
@@ -132,7 +138,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
         self._kill_at = min(self._kill_at, loop.time() + grace_s)
         if self._ladder is None:
             if grace_s > 0:
-                self.send(control_request("stop", "interrupt"))  # at once: every ms costs tokens
+                self.send(control_request(_INTERRUPT, "interrupt"))  # at once: every ms costs tokens
             self._ladder = asyncio.ensure_future(self._run_ladder(grace_s))
         elif grace_s <= 0:
             self._hurry.set()
@@ -140,17 +146,19 @@ class LocalRunning(asyncio.SubprocessProtocol):
     async def _run_ladder(self, grace_s: float) -> None:
         if grace_s > 0:
             started = asyncio.get_running_loop().time()
-            for step, part in LADDER:
+            is_deaf = await self._is_deaf(started + min(DEAF_S, grace_s * LADDER[0][1]))
+            if is_deaf:
+                self._signal(LADDER[0][0])
+            for step, part in LADDER[is_deaf:]:
                 if await self._has_exited_by(started + grace_s * part):
                     return
                 if step is not None and not self._hurry.is_set():
                     self._signal(step)
-        # a frozen process spends nothing more, and what it started can still be found as its child
-        self._signal_group("SIGSTOP")
-        try:
-            await self._end_marked(self.mark)
-        finally:
-            self._signal_group("SIGKILL")
+        await self._end_all(self)
+
+    async def _is_deaf(self, deadline: float) -> bool:
+        """Whether the process is still there and has not answered the interrupt request."""
+        return not await self._has_exited_by(deadline) and not self._acknowledged and not self._hurry.is_set()
 
     async def _has_exited_by(self, deadline: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -168,7 +176,8 @@ class LocalRunning(asyncio.SubprocessProtocol):
             elif not self._exited.is_set():
                 self._transport.send_signal(number)
 
-    def _signal_group(self, name: str) -> None:
+    def signal_group(self, name: str) -> None:
+        """Send it to the group of a process that has not exited."""
         pid = self._transport.get_pid()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if sys.platform == "win32":
@@ -180,3 +189,8 @@ class LocalRunning(asyncio.SubprocessProtocol):
         await self._ended
         stderr = bytes(self._stderr).decode("utf-8", "replace")
         return Exit(self._transport.get_returncode(), stderr, self._framer.dropped)
+
+
+def _acknowledges(line: bytes) -> bool:
+    """Whether a line is the answer to the interrupt request."""
+    return b'"control_response"' in line and b'"request_id":"%s"' % _INTERRUPT.encode() in line

@@ -147,7 +147,7 @@ def _mark_in(environ: bytes, run_mark: bytes, end: bytes) -> str | None:
     return environ[start + len(_PREFIX) :].split(end, 1)[0].decode("ascii", "replace")
 
 
-class Guard:
+class MarkGuard:
     """A context in which a second process watches over this one: however this dies, a run's processes are ended.
 
     The guard sleeps on a pipe that only this process holds open. At an orderly end it is told to go; where the pipe
@@ -171,11 +171,15 @@ class Guard:
                 start_new_session=True,
             )
 
+    def revive(self) -> None:
+        """Start another guard in place of one that has ended. Raises OSError where that is not possible."""
+        self.start()
+
     def end_of_guard(self) -> IO[bytes] | None:
         """A pipe that becomes readable when the guard itself has ended; None where there is none."""
         return self._process.stdout if self._process is not None else None
 
-    def __enter__(self) -> Guard:
+    def __enter__(self) -> MarkGuard:
         self.start()
         return self
 

@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit
 from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
@@ -70,8 +70,8 @@ class TimedRunning(LocalRunning):
 class TimedLauncher(LocalLauncher):
     """A local launcher of timed instances."""
 
-    def running(self, spec: LaunchSpec) -> LocalRunning:
-        return TimedRunning(f"{self.run_id}/{spec.index}", self.sweep.end_marked)
+    def running(self, mark: str, end_all: Callable[[LocalRunning], Awaitable[None]]) -> LocalRunning:
+        return TimedRunning(mark, end_all)
 
 
 async def one_round(number: int, claude: Path) -> None:

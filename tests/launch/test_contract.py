@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sys
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Capabilities, Exit, Launcher, Running, control_request
+from claude_orchestrator.launch.fence.client import FenceGuard
 from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import FAKE, Workplace
@@ -22,7 +25,8 @@ from tests.scripted import Script
 
 TURN = {"type": "user", "message": {"role": "user", "content": "work"}}
 CAPABILITIES = {
-    "local": Capabilities(metering=True, isolation="process"),
+    "kept": Capabilities(metering=True, isolation="process", fence="subreaper"),
+    "local": Capabilities(metering=True, isolation="process", fence="mark"),
     "simulated": Capabilities(simulated=True, metering=True),
     "scripted": Capabilities(simulated=True),
 }
@@ -31,12 +35,17 @@ CAPABILITIES = {
 class Place:
     """A launcher of one kind, and the instances that it can launch."""
 
-    def __init__(self, kind: str, workplace: Workplace) -> None:
+    def __init__(self, kind: str, workplace: Workplace, fence: FenceGuard | None) -> None:
         self.kind = kind
         self._workplace = workplace
-        local = LocalLauncher(f"contract-{uuid.uuid4().hex[:8]}", workplace.env)
-        launchers: dict[str, Launcher] = {"local": local, "simulated": SimulatedLauncher(), "scripted": Script()}
-        self.launcher = launchers[kind]
+        mark = f"contract-{uuid.uuid4().hex[:8]}"
+        launchers: dict[str, Callable[[], Launcher]] = {
+            "kept": lambda: LocalLauncher(mark, workplace.env, fence=fence),
+            "local": lambda: LocalLauncher(mark, workplace.env),
+            "simulated": SimulatedLauncher,
+            "scripted": Script,
+        }
+        self.launcher = launchers[kind]()
 
     def spec(self, scenario: str = "ok", *, claude: Path = FAKE, seconds: float = 0.05) -> LaunchSpec:
         """An instance of one turn; the scenario is the stand-in's, `hang` works for long in all of them."""
@@ -48,9 +57,18 @@ class Place:
         return spec
 
 
-@pytest.fixture(params=list(CAPABILITIES))
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return Place(request.param, Workplace(tmp_path))
+LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="the fence is the Linux kernel's")
+
+
+@pytest.fixture(scope="module")
+def fence() -> Iterator[FenceGuard | None]:
+    with FenceGuard("contract") if sys.platform == "linux" else contextlib.nullcontext() as guard:
+        yield guard
+
+
+@pytest.fixture(params=[pytest.param("kept", marks=LINUX_ONLY), *list(CAPABILITIES)[1:]])
+def place(request: pytest.FixtureRequest, tmp_path: Path, fence: FenceGuard | None) -> Place:
+    return Place(request.param, Workplace(tmp_path), fence)
 
 
 def within(work: Callable[[], Awaitable[None]], limit_s: float = 30.0) -> None:
@@ -124,7 +142,9 @@ def test_a_stop_ends_it_however_often_it_is_asked_for(place: Place, graces: tupl
     within(work)
 
 
-@pytest.mark.parametrize("place", ["local", "scripted"], indirect=True)  # a simulated one can always be launched
+@pytest.mark.parametrize(
+    "place", [pytest.param("kept", marks=LINUX_ONLY), "local", "scripted"], indirect=True
+)  # a simulated one can always be launched
 def test_a_launch_that_is_not_possible_is_an_oserror(place: Place, tmp_path: Path) -> None:
     if isinstance(place.launcher, Script):
         place.launcher.fail = OSError("refused")

@@ -33,9 +33,16 @@ def end(number: int, output: int = 50) -> None:
     emit({"type": "stream_event", "event": event, "parent_tool_use_id": None})
 
 
+class Turns:
+    """How many results there were: an interrupt between turns has none."""
+
+    ended = 0
+
+
 def result(responses: int, tokens: int = 1000, **extra: object) -> None:
     model = {"inputTokens": tokens * responses, "outputTokens": 50 * responses, "costUSD": 0.01 * responses}
     base = {"type": "result", "subtype": "success", "is_error": False, "num_turns": responses, "result": "done"}
+    Turns.ended += 1
     emit({**base, "terminal_reason": "completed", "modelUsage": {"fake-model": model}, **extra})
 
 
@@ -109,10 +116,11 @@ def main() -> None:
             scenario = os.environ["FAKE_FAIL"]
         else:
             scenario = "ok"
-    turns = []
+    turns: list[str] = []
     for message in messages():
         if message["type"] == "control_request":
-            if message["request"]["subtype"] == "interrupt" and scenario not in ("stubborn", "hydra"):
+            interrupted = message["request"]["subtype"] == "interrupt" and scenario not in ("stubborn", "hydra")
+            if interrupted and len(turns) > Turns.ended:
                 result(0, is_error=True, subtype="error_during_execution", terminal_reason="aborted_streaming")
             continue
         if message["type"] == "control_response":
@@ -124,6 +132,10 @@ def main() -> None:
         note("turns.json", json.dumps(turns))
         note(f"turns-{os.getpid()}.json", json.dumps([sys.argv[1:], turns]))
         emit({"type": "system", "subtype": "init", "model": "fake-model", "slash_commands": []})
+        if scenario == "hangs-at-2" and len(turns) == 2:
+            start(2)
+            note("pids.json", json.dumps([os.getpid()]))
+            continue
         if scenario == "asks":
             start(1)
             emit({"type": "control_request", "request_id": "q1", "request": {"subtype": "can_use_tool"}})
@@ -190,6 +202,8 @@ def main() -> None:
             end(len(turns))
             time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
             result(len(turns), int(os.environ.get("FAKE_TOKENS", "1000")))
+            if scenario == "leaves-after-1":
+                break
 
 
 main()

@@ -9,7 +9,8 @@ from typing import Any
 
 from claude_orchestrator.claude.stream import Batch
 from claude_orchestrator.config.plan import LaunchSpec
-from claude_orchestrator.launch.base import Capabilities, Exit
+from claude_orchestrator.launch.base import Capabilities, Exit, Running
+from claude_orchestrator.launch.simulated import PassedCheck
 
 
 class Script:
@@ -22,6 +23,7 @@ class Script:
         self.fail = fail
         self.silent = silent
         self.log: list[str] = []
+        self.checks: list[tuple[int, str]] = []
         self.running = 0
         self.peak = 0
 
@@ -31,6 +33,23 @@ class Script:
         running = ScriptedRunning(self, spec)
         await asyncio.sleep(0)  # as a real launch does, let the others go on
         return running
+
+    async def check(self, spec: LaunchSpec, command: str, folder: str) -> Running:
+        self.log.append(f"check {spec.name} in {folder}")
+        return ScriptedCheck(*(self.checks.pop(0) if self.checks else (0, "")))
+
+
+class ScriptedCheck(PassedCheck):
+    """A check that ends with a code and a text of the script's."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self._code, self._text = code, text
+
+    async def output(self) -> AsyncIterator[Batch]:
+        yield Batch(self._text.encode(), b"")
+
+    async def wait(self) -> Exit:
+        return Exit(self._code)
 
 
 class ScriptedRunning:

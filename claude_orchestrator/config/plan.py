@@ -15,7 +15,7 @@ from claude_orchestrator.claude.argv import (
     resume_argv,
 )
 from claude_orchestrator.claude.failures import command_word
-from claude_orchestrator.config.config import Config, InstanceConfig, Rehearsal
+from claude_orchestrator.config.config import Check, Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
@@ -60,6 +60,7 @@ class LaunchSpec:
     json_schema: str | None = None
     depends_on: tuple[str, ...] = ()
     run_if: str = "success"
+    check: Check | None = None
     turns_before: int = 0
     resumed: bool = False
     forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
@@ -118,21 +119,26 @@ def make_plan(
 
 @dataclass(frozen=True, slots=True)
 class InterruptedSession:
-    """A session that was interrupted: its id, how many turns are done in it, and the folder that it worked in."""
+    """A session that was interrupted: its id, how many turns are done in it, and the folder that it worked in.
+
+    `fix` is the turn that answers a failed check, if that has not ended.
+    """
 
     id: str
     turns_done: int
     folder: str | None = None
+    fix: str | None = None
 
 
 def continued(spec: LaunchSpec, session: InterruptedSession) -> LaunchSpec:
     """What is left of an instance whose session was interrupted.
 
     If claude worked in a worktree, it continues there, where its work is, and makes no other one. The turn in progress
-    has its prompt in the session already, so it is asked to continue; `/clear` and `/compact` are sent again.
+    has its prompt in the session already, so it is asked to continue; `/clear` and `/compact` are sent again. Where all
+    turns are done, only the check is left, or the turn that answers its failure.
     """
-    turns_done = session.turns_done
-    first, *rest = spec.turns[turns_done:] or spec.turns[-1:]
+    turns_done = min(session.turns_done, len(spec.turns) - (spec.check is None))
+    first, *rest = spec.turns[turns_done:] or (session.fix,)
     argv, cwd = spec.argv, spec.cwd
     if session.folder and asks_for_worktree(argv):
         argv, cwd = argv_in_worktree(argv, cwd), session.folder
@@ -140,11 +146,16 @@ def continued(spec: LaunchSpec, session: InterruptedSession) -> LaunchSpec:
         spec,
         argv=resume_argv(argv, session.id),
         cwd=cwd,
-        turns=(first if first in ("/clear", "/compact") else CONTINUE_PROMPT, *rest),
+        turns=tuple(text for text in (_again(first, session.fix), *rest) if text is not None),
         session_id=session.id,
-        turns_before=min(turns_done, len(spec.turns) - 1),
+        turns_before=turns_done,
         resumed=True,
     )
+
+
+def _again(turn: str | None, fix: str | None) -> str | None:
+    """What is sent in the place of a turn that was interrupted; None if there is none."""
+    return turn if turn in ("/clear", "/compact", fix) else CONTINUE_PROMPT
 
 
 def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
@@ -239,6 +250,7 @@ class _Planner:
             item_index=instance.item_index,
             depends_on=instance.depends_on,
             run_if=instance.run_if,
+            check=instance.check,
         )
 
 

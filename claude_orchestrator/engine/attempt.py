@@ -22,6 +22,7 @@ from claude_orchestrator.claude.failures import INTERRUPTED, command_word, failu
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.usage_delta import AttemptCosts
+from claude_orchestrator.engine.verification import Verification
 from token_budget.models import Usage
 
 MAX_SESSIONS = 1_000
@@ -47,8 +48,10 @@ def cost_of(attempts: Iterable[AttemptTotals]) -> float | None:
 class AttemptStatus:
     """The session, turns and counts of one attempt. Times are seconds of the supervisor's clock."""
 
-    def __init__(self, spec: LaunchSpec) -> None:
+    def __init__(self, spec: LaunchSpec, verification: Verification | None = None) -> None:
         self.spec = spec
+        self.turns = list(spec.turns)
+        self.verification = verification
         self.session_id = spec.session_id
         self.folder = spec.cwd if spec.resumed else None  # where claude works, once it has named it
         self.sessions: dict[str, None] = {}  # every session that is counted here, in the order of their beginnings
@@ -83,7 +86,7 @@ class AttemptStatus:
     @property
     def all_sent(self) -> bool:
         """Whether every turn was sent."""
-        return self.turns_sent == len(self.spec.turns)
+        return self.turns_sent == len(self.turns)
 
     @property
     def idle(self) -> bool:
@@ -98,7 +101,12 @@ class AttemptStatus:
     @property
     def work_done(self) -> bool:
         """Whether the work is complete, so that only the process still has to end."""
-        return self.idle and self.turns_done > 0
+        return self.idle and self.turns_done > 0 and (self.turn_failed is not None or not self.check_pending)
+
+    @property
+    def check_pending(self) -> bool:
+        """Whether the instance has a check that has not passed yet, and can still pass."""
+        return self.verification is not None and self.verification.pending
 
     @property
     def turns_completed(self) -> int:
@@ -121,7 +129,7 @@ class AttemptStatus:
     @property
     def _lack(self) -> str | None:
         """What the answer of the last turn lacks, or None."""
-        if self.spec.json_schema is None or self._has_output or self.turns_done < len(self.spec.turns):
+        if self.spec.json_schema is None or self._has_output or self.turns_done < len(self.turns):
             return None
         return "no structured output: claude has not answered in the form of json_schema"
 
@@ -132,10 +140,19 @@ class AttemptStatus:
 
     def next_turn(self) -> str:
         """The text of the next turn, which counts as sent from now on."""
-        text = self.spec.turns[self.turns_sent]
+        text = self.turns[self.turns_sent]
         self.turns_sent += 1
         self._answers = 0
         return text
+
+    def add_turn(self, text: str) -> None:
+        """Another turn follows those of the plan."""
+        self.turns.append(text)
+
+    @property
+    def left_its_check(self) -> bool:
+        """Whether the process ended although only the check, or a turn that answers it, was left."""
+        return self.check_pending and self.turn_failed is None
 
     # -- totals --
 
@@ -203,6 +220,8 @@ class AttemptStatus:
             self._has_output = result.structured_output is not None
             # one that follows a background task does not replace the turn's own; answers are kept elsewhere
             self.last_result = result._replace(answer="", structured_output=None)
+        if ends_turn and self.verification is not None and self.turn_failed is None:
+            self.verification.turn_ended()
 
     def _ends_turn(self, result: Result) -> bool:
         """Whether the result belongs to the turn that was sent, not to one that the CLI began when a task ended.
@@ -222,7 +241,7 @@ class AttemptStatus:
 
         2.1.197 answers "Unknown command" to a command that it does not list; 2.1.330 sends it to the model as text.
         """
-        word = command_word(self.spec.turns[max(0, self.turns_sent - 1)]) if self.turn_running else None
+        word = command_word(self.turns[max(0, self.turns_sent - 1)]) if self.turn_running else None
         listed = word is not None and word.removeprefix("/") in init.slash_commands
         self._listed_command = word if listed else None
         unknown = word is not None and init.slash_commands and not listed and is_command_name(word)
@@ -257,16 +276,20 @@ class AttemptStatus:
 
     def judge(self, stderr: str) -> tuple[bool, str]:
         """Whether the attempt completed, and why or why not. Its results decide, not the exit code alone."""
+        if self.verification is not None and self.verification.verified:
+            return True, ""
         if self.last_result is None or self.turn_running:
             if not self.stopped and interruption(None, self.exit_code):
                 return False, INTERRUPTED
-            which = f" for turn {self.turns_done + 1} of {len(self.spec.turns)}" if len(self.spec.turns) > 1 else ""
+            which = f" for turn {self.turns_done + 1} of {len(self.turns)}" if len(self.turns) > 1 else ""
             tail = f": {stderr}" if stderr else ""
             return False, f"exited with code {self.exit_code} and without a result{which}{tail}"
         interrupted = None if self.stopped else interruption(self.last_result, self.exit_code)
         failed = interrupted or self.turn_failed
         if failed is not None:
             return False, failed
+        if self.check_pending:
+            return False, f"exited with code {self.exit_code} before its check had passed"
         return True, "a hook stopped it" if self.last_result.terminal_reason == "hook_stopped" else ""
 
 

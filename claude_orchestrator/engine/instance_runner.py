@@ -10,6 +10,7 @@ from typing import Any
 from claude_orchestrator.claude.events import ControlRequest, Event, Init, Result, Task, UsageAnswer
 from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.engine.check_runner import CheckRunner
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.metering import Metering
 from claude_orchestrator.engine.ports import Log, RunContext
@@ -55,31 +56,49 @@ class InstanceRunner:
         self._metering: Metering | None = None
         self._stop_grace_s: float | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        verification = status.verification
+        self._checks = CheckRunner(context, status, verification) if verification is not None else None
+        self._checking: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Launch, read to the end, judge."""
-        running = self._running = await self._launch()
-        if running is None:
-            self.status.finish(self._context.clock.monotonic(), None, "")
-            return
+        """Launch, read to the end, judge. A check that was interrupted comes before the launch."""
+        timeout_s = self.status.spec.timeout_s
+        if timeout_s is not None:
+            self._call_later("timeout", timeout_s, self.stop, State.TIMED_OUT, f"timed out after {timeout_s:g} s")
+        try:
+            if not self.status.attempt.turns:
+                await self._check()
+            running = self._running = None if self.status.verified else await self._launch()
+            if running is None:
+                self.status.finish(self._context.clock.monotonic(), None, "")
+            else:
+                await self._run(running)
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+
+    async def _run(self, running: Running) -> None:
         log = self._services.open_log(self.status.spec, self.status.attempts)
         self.status.log_to(log.path if log else None)
         beat = asyncio.ensure_future(self._poller.beat())
         try:
             self._begin(running)
             await self._read(running, log)
+            if self._checking is not None:
+                await self._checking
             self._call_later("exit", EXIT_S, self._end_process)
             exit = await running.wait()
             await self._leave_meter()
         except BaseException:
             running.stop(0.0)
+            if self._checking is not None:
+                self._checking.cancel()
+                await asyncio.wait([self._checking])
             await running.wait()
             raise
         finally:
             beat.cancel()
             self._poller.close()
-            for timer in self._timers.values():
-                timer.cancel()
             if log:
                 log.close()
         self._judge(exit)
@@ -102,9 +121,6 @@ class InstanceRunner:
             return None
 
     def _begin(self, running: Running) -> None:
-        timeout_s = self.status.spec.timeout_s
-        if timeout_s is not None:
-            self._call_later("timeout", timeout_s, self.stop, State.TIMED_OUT, f"timed out after {timeout_s:g} s")
         if self.status.tally.resumed:
             self._poller.ask()  # before the first turn: learn what earlier processes of this session had counted
         self._send_turn()
@@ -151,7 +167,8 @@ class InstanceRunner:
         if session != (status.session_id, status.attempt.folder):
             self._bus.publish(SessionNamed(status.name, status.session_id, status.attempt.folder))
         if isinstance(event, Result) and status.attempt.is_answer(event):
-            turn, of = status.attempt.turn_number, len(status.planned.turns)
+            of = len(status.planned.turns)
+            turn = min(status.attempt.turn_number, of)  # those that answer a check replace the last one
             self._bus.publish(Answered(status.name, turn, of, event.answer, event.structured_output))
         if status.attempt.turns_completed != turns:
             self._bus.publish(TurnEnded(status.name, status.attempt.turns_completed))
@@ -227,7 +244,7 @@ class InstanceRunner:
             self._running.send(message)
 
     def _send_turn(self) -> None:
-        if not self.status.ending:
+        if not self.status.ending and self._running is not None:
             self._send({"type": "user", "message": {"role": "user", "content": self.status.attempt.next_turn()}})
 
     def _turn_ended(self) -> None:
@@ -237,14 +254,56 @@ class InstanceRunner:
         if not status.ending and not status.attempt.all_sent and status.attempt.turn_failed is None:
             self._send_turn()
         elif status.ending or status.attempt.idle:
-            self._close_input()
+            self._end_work()
         elif "follow_up" not in self._timers:  # something works in the background; a server never ends
-            self._call_later("follow_up", BACKGROUND_S, self._close_input)
+            self._call_later("follow_up", BACKGROUND_S, self._end_work)
 
     def _close_after_follow_up(self) -> None:
         """A background subagent has ended. Wait for the turn in which the CLI reports that to the model."""
         if self.status.attempt.idle:
             self._call_later("follow_up", FOLLOW_UP_S, self._turn_ended)
+
+    def _end_work(self) -> None:
+        """No planned turn is left: run the check if there is one, else let the process exit."""
+        attempt = self.status.attempt
+        if self._is_checking:
+            return
+        if attempt.check_pending and attempt.turn_failed is None and not self.status.ending:
+            self._checking = asyncio.ensure_future(self._check())
+            self._checking.add_done_callback(self._check_ended)
+        else:
+            self._close_input()
+
+    async def _check(self) -> None:
+        """Run the check. Then the work is done, or another turn follows, or the instance fails."""
+        checks, verification = self._checks, self.status.verification
+        if checks is None or verification is None:
+            return
+        for name in ("idle", "follow_up"):
+            self._cancel_timer(name)
+        self._bus.publish(Changed())
+        if await checks.round() is None:
+            return
+        if verification.pending:
+            self.status.attempt.add_turn(verification.prompt)
+            self._send_turn()
+            self._checking = None
+            self._expect_output(None)
+            return
+        if not verification.verified:
+            self.status.decide_end(State.FAILED, verification.failure)
+        elif self._running is None:
+            self._bus.publish(WorkEnded(self.status.name))
+        self._close_input()
+
+    def _check_ended(self, checking: asyncio.Future[None]) -> None:
+        """After an error of the orchestrator itself nobody would close the input."""
+        if self._running is not None and (checking.cancelled() or checking.exception() is not None):
+            self._running.stop(0.0)
+
+    @property
+    def _is_checking(self) -> bool:
+        return self._checking is not None and not self._checking.done()
 
     def _close_input(self) -> None:
         """Send no further turn: the process exits, or is stopped once it has been silent for too long."""
@@ -272,10 +331,15 @@ class InstanceRunner:
             self._timers[name].cancel()
         self._timers[name] = asyncio.get_running_loop().call_later(delay_s, call, *args)
 
+    def _cancel_timer(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
     def _expect_output(self, batch: Batch | None) -> None:
         """Restart the idle time, unless the batch holds only answers to the runner's own requests."""
         idle_s = self._context.settings.idle_timeout_s
-        if idle_s is None or (batch is not None and _only_answers(batch)):
+        if idle_s is None or self._is_checking or (batch is not None and _only_answers(batch)):
             return
         due = asyncio.get_running_loop().time() + idle_s
         self._call_later("idle", idle_s, self._stalled, idle_s, due)
@@ -311,6 +375,8 @@ class InstanceRunner:
         if not self.status.attempt.work_done and self.status.decide_end(state, reason):
             self._bus.publish(Stopping(self.status.name, state, reason, budget))
         self._stop_grace_s = self._grace_s if grace_s is None else grace_s
+        if self._checks is not None:
+            self._checks.stop(self._stop_grace_s)
         if self._running is not None:
             self.status.attempt.note_stop()
             self._running.stop(self._stop_grace_s)

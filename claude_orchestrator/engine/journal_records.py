@@ -7,6 +7,7 @@ from typing import Any
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
     AttemptEnded,
+    Checked,
     Crossed,
     Decided,
     HoldChanged,
@@ -23,6 +24,7 @@ from claude_orchestrator.engine.run_events import (
     WorkEnded,
 )
 from claude_orchestrator.engine.state import InstanceStatus
+from claude_orchestrator.engine.verification import Verdict
 from token_budget.models import Action
 
 
@@ -37,6 +39,9 @@ def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return "session", {"instance": instance, "session": session_id, "folder": folder}
         case TurnEnded(instance, done):
             return "turn", {"instance": instance, "done": done}
+        case Checked(instance, round, verdict, _):
+            fields = {"instance": instance, "round": round, "passed": verdict.passed}
+            return "check", fields if verdict.passed else {**fields, **_fault(verdict)}
         case WorkEnded(instance):
             return "done", {"instance": instance}
         case UsageRecorded(status, _):
@@ -69,6 +74,10 @@ def _ending(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return "finish", {"exit_code": exit_code}
         case _:
             return None
+
+
+def _fault(verdict: Verdict) -> dict[str, Any]:
+    return {"reason": verdict.fault, "output": verdict.output, "hopeless": verdict.hopeless}
 
 
 def _attempt(status: InstanceStatus) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, Plan
 from claude_orchestrator.engine.attempt import AttemptTotals, cost_of
 from claude_orchestrator.engine.state import NOT_ENDED, InstanceStatus, State
+from claude_orchestrator.engine.verification import Verdict
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
 from token_budget.models import Usage, Weights
@@ -34,6 +35,9 @@ class EarlierInstance:
     worked: bool = False
     launched_at: float = 0.0
     done: Mapping[str, Any] = field(default_factory=dict)
+    check_rounds: int = 0
+    verdict: Verdict | None = None
+    fix_due: bool = False
 
     @property
     def usage(self) -> Usage:
@@ -120,7 +124,9 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
         case "session":
             instance.session_id, instance.folder = record["session"], _folder(record)
         case "turn":
-            instance.turns_done = record["done"]
+            instance.turns_done, instance.fix_due = record["done"], False
+        case "check":
+            _apply_check(instance, record)
         case "done":
             instance.state = State.COMPLETED
         case "usage":
@@ -131,6 +137,15 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
                 _count(instance, record, seconds=record["seconds"])
                 instance.session_id, instance.turns_done = record["session"], record["turns_done"]
                 instance.done = record["done"]
+
+
+def _apply_check(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
+    passed = bool(record["passed"])
+    instance.check_rounds, instance.fix_due = int(record["round"]), not passed
+    if passed:
+        instance.verdict, instance.state = Verdict(True), State.COMPLETED
+    else:
+        instance.verdict = Verdict(False, str(record["reason"]), str(record["output"]), bool(record["hopeless"]))
 
 
 def _folder(record: Mapping[str, Any]) -> str | None:
@@ -158,8 +173,10 @@ def _restore(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str) ->
         same = instance.turns_digest == turns_digest(spec, run_id)
         resumable = instance.worked and same
         session = None
+        if status.verification is not None and instance.verdict is not None:
+            status.verification.restore(instance.check_rounds, instance.verdict, fix_due=instance.fix_due)
         if instance.session_id and resumable:
-            session = InterruptedSession(instance.session_id, instance.turns_done, instance.folder)
+            session = InterruptedSession(instance.session_id, instance.turns_done, instance.folder, status.fix)
         status.restore(tuple(instance.attempts), session)
         if instance.done:
             status.restore_done(instance.done)

@@ -25,7 +25,7 @@ def passing_cause(status: InstanceStatus) -> str | None:
         return None
     if attempt.launch_errno is not None:
         return "not launched" if attempt.launch_errno in PASSING_ERRNO else None
-    if attempt.last_result is None or attempt.turn_running:
+    if attempt.last_result is None or attempt.turn_running or attempt.left_its_check:
         killed = attempt.exit_code is not None and attempt.exit_code < 0
         # a process that exits without a word was called wrongly
         return "no result" if attempt.began or killed else None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_delta import UsageDelta
+from claude_orchestrator.engine.verification import Verdict
 from token_budget.models import Action, Budget, Hold
 
 
@@ -71,6 +72,15 @@ class Answered(NamedTuple):
     turns: int
     text: str
     structured_output: object = None
+
+
+class Checked(NamedTuple):
+    """A round of an instance's check has ended. `simulated`: nothing was run."""
+
+    instance: str
+    round: int
+    verdict: Verdict
+    simulated: bool = False
 
 
 class WorkEnded(NamedTuple):
@@ -182,6 +192,7 @@ RunEvent = (
     | SessionNamed
     | TurnEnded
     | Answered
+    | Checked
     | WorkEnded
     | UsageRecorded
     | Decided

@@ -12,6 +12,7 @@ from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, continued
 from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
+from claude_orchestrator.engine.verification import Verification
 from token_budget.models import Usage
 
 MAX_TOOL_IDS = 100_000
@@ -59,7 +60,8 @@ class InstanceStatus:
 
     def __init__(self, spec: LaunchSpec) -> None:
         self.planned = spec
-        self.attempt = AttemptStatus(spec)
+        self.verification = Verification(spec.check) if spec.check is not None else None
+        self.attempt = AttemptStatus(spec, self.verification)
         self.earlier: tuple[AttemptTotals, ...] = ()
         self.state = State.PENDING
         self.reason = ""
@@ -86,7 +88,7 @@ class InstanceStatus:
         resumes = not afresh and (self.spec.resumed or self.tally.usage.total_tokens > 0)
         session = None
         if resumes and attempt.session_id:
-            session = InterruptedSession(attempt.session_id, attempt.turns_completed, attempt.folder)
+            session = InterruptedSession(attempt.session_id, attempt.turns_completed, attempt.folder, self.fix)
         self._models = self.models
         self.restore((*self.earlier, attempt.totals), session)
 
@@ -102,8 +104,26 @@ class InstanceStatus:
     def restore(self, earlier: tuple[AttemptTotals, ...], session: InterruptedSession | None) -> None:
         """Prepare the attempt after these, which resumes the session if there is one."""
         self.earlier = earlier
-        self.attempt = AttemptStatus(continued(self.planned, session) if session else self.planned)
+        if session is None and self.verification is not None:
+            self.verification.start_again()
+        spec = continued(self.planned, session) if session else self.planned
+        self.attempt = AttemptStatus(spec, self.verification)
         self._decided_end = None
+
+    @property
+    def fix(self) -> str | None:
+        """The turn that answers a failed check, if it is due."""
+        return self.verification.prompt if self.verification is not None and self.verification.fix_due else None
+
+    @property
+    def verified(self) -> bool | None:
+        """Whether the instance's check has passed; None if it has none, or if that has not run."""
+        return None if self.verification is None else self.verification.verified
+
+    @property
+    def check_rounds(self) -> int:
+        """How often the check has run."""
+        return 0 if self.verification is None else self.verification.rounds
 
     @property
     def spec(self) -> LaunchSpec:

@@ -69,6 +69,12 @@ class Launcher(Protocol):
     async def launch(self, spec: LaunchSpec) -> Running:
         """Start one instance. Raises OSError where that is not possible."""
 
+    async def check(self, spec: LaunchSpec, command: str, folder: str) -> Running:
+        """Start a shell command that checks an instance's work; its output has what it prints anywhere.
+
+        It ends with the run, but not with the instance's process. Raises OSError where that is not possible.
+        """
+
 
 def control_request(request_id: str, subtype: str, **more: object) -> dict[str, Any]:
     """A control request of the CLI's streaming input: `get_usage`, `interrupt`."""

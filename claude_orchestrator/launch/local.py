@@ -70,6 +70,13 @@ class LocalLauncher:
         """Start an instance. Raises OSError where that is not possible."""
         return await self.start((*spec.argv, *self._private_args(spec)), dict(spec.env), spec.cwd, str(spec.index))
 
+    async def check(self, spec: LaunchSpec, command: str, folder: str) -> LocalRunning:
+        """Start a shell command that checks an instance's work. Raises OSError where that is not possible."""
+        argv = ("/bin/sh", "-c", f"exec 2>&1\n{command}")
+        running = await self.start(argv, dict(spec.env), folder, f"{spec.index}.check")
+        running.close_input()
+        return running
+
     async def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, name: str) -> LocalRunning:
         """Start any process of the run; `env` is added to the environment. Raises OSError where that is not possible.
 

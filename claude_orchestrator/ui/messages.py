@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
+    Checked,
     Crossed,
     Decided,
     InstanceEnded,
@@ -34,6 +35,11 @@ def message_of(event: RunEvent) -> tuple[Level, str] | None:
             return Level.ERROR, f"stopping: {reason}"
         case RetryPlanned(status, attempt, _, _):
             return Level.WARNING, f"{status.name}: attempt {attempt} failed, {status.reason}"
+        case Checked(instance, round, verdict, simulated):
+            if simulated:
+                return Level.INFO, f"{instance}: check simulated as passed: its command was not run"
+            how = "passed" if verdict.passed else f"failed: {verdict.fault}"
+            return Level.INFO if verdict.passed else Level.WARNING, f"{instance}: check round {round} {how}"
         case InstanceEnded(_, True):
             return _ending(event)
         case InstanceEnded(status, _) if status.state is State.SKIPPED:

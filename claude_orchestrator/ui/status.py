@@ -152,6 +152,12 @@ def instance_table(view: RunView, now: float, options: RenderOptions, *, max_row
     return lines
 
 
+def _state(status: InstanceStatus) -> str:
+    if status.state is State.RUNNING and status.verification is not None and status.verification.running:
+        return "checking"
+    return "retrying" if status.attempt.retrying and status.state is State.RUNNING else str(status.state)
+
+
 def _row(
     manager: TokenBudgetManager,
     status: InstanceStatus,
@@ -165,7 +171,7 @@ def _row(
     tightest = _tightest(manager.budgets_for(command, name))
     values = {
         "INSTANCE": status.name,
-        "STATE": "retrying" if status.attempt.retrying and status.state is State.RUNNING else str(status.state),
+        "STATE": _state(status),
         "MODEL": _short_model(status.models[0]) if status.models else "-",
         "TIME": _duration(status.seconds(now)) if status.launched else "-",
         "INPUT": format_tokens(usage.input_tokens),

@@ -27,6 +27,7 @@ from claude_orchestrator.engine.ports import Clock, Services
 from claude_orchestrator.engine.resume import read_history
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.launch.base import Capabilities, Exit
+from claude_orchestrator.launch.simulated import PassedCheck
 from tests.harness import Watcher, make_supervisor
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
@@ -145,6 +146,9 @@ class Noise:
 
     def __init__(self, streams: list[bytes], codes: list[int]) -> None:
         self.streams, self.codes = streams, codes
+
+    async def check(self, spec: LaunchSpec, command: str, folder: str) -> PassedCheck:
+        return PassedCheck()
 
     async def launch(self, spec: LaunchSpec) -> NoiseRunning:
         await asyncio.sleep(0)

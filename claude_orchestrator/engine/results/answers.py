@@ -95,4 +95,6 @@ def result_row(run_id: str, status: InstanceStatus, answer: Answer) -> dict[str,
         "cost_usd": status.cost_usd,
         "duration_s": round(status.seconds(0.0), 3) if status.launched else None,
         "changes": None,
+        "verified": status.verified,
+        "check_rounds": status.check_rounds,
     }

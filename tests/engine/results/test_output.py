@@ -17,7 +17,8 @@ from tests.harness import Workplace
 ONE = {"name": "one", "command": "/test"}
 TWO = {"instances": [ONE, {"name": "two", "prompt": "Say hi", "env": {"FAKE_CLAUDE": "invalid_request"}}]}
 KEYS = (
-    "run_id name group item index status reason result structured_output session_id usage cost_usd duration_s changes"
+    "run_id name group item index status reason result structured_output session_id usage cost_usd duration_s changes "
+    "verified check_rounds"
 )
 
 

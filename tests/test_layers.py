@@ -40,8 +40,8 @@ PURE = """
     config.placeholders config.plan config.schedule config.settings config.shell_words gateway.admission
     gateway.bounds gateway.choice gateway.requests gateway.usage_reader engine.attempt engine.eligibility
     engine.journal_records engine.ledger_batch engine.rate_limits engine.redact engine.results.answers engine.resume
-    engine.retries engine.run_events engine.scheduler engine.state engine.usage_delta engine.verification ui.junit
-    ui.messages ui.report_json ui.status cli.dry_run errors
+    engine.retries engine.run_events engine.scheduler engine.state engine.usage_delta engine.verification ui.groups
+    ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
 """
 MOST_PARAMETERS = 6
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading", "sqlite3"}

@@ -6,7 +6,8 @@ from token_budget.models import Action, Amount, Budget, Decision, Hold, Scope, U
 
 MODES = ("warn", "block")
 WINDOW_SCOPES = (Scope.DAILY, Scope.WEEKLY, Scope.MONTHLY)
-_PLACES = [(unit, scope) for unit in Unit for scope in (Scope.OVERALL, *WINDOW_SCOPES, Scope.COMMAND, Scope.INSTANCE)]
+_SCOPES = (Scope.OVERALL, *WINDOW_SCOPES, Scope.COMMAND, Scope.GROUP, Scope.INSTANCE)
+_PLACES = [(unit, scope) for unit in Unit for scope in _SCOPES]
 _ORDER = {place: number for number, place in enumerate(_PLACES)}
 
 
@@ -23,6 +24,7 @@ class TokenBudgetManager:
         self.enforcement_mode = enforcement_mode
         self.total = Amount()
         self._budgets: dict[tuple[Unit, Scope, str], Budget] = {}
+        self._group_of: dict[str, str] = {}
         if overall_budget is not None:
             self.set_budget(Scope.OVERALL, overall_budget)
 
@@ -31,7 +33,7 @@ class TokenBudgetManager:
     def set_budget(self, scope: Scope, limit: int, key: str = "", unit: Unit = Unit.TOKENS) -> Budget:
         """Set a limit in tokens or nano-dollars; what the budget has used stays on the new limit.
 
-        `key` is the command or the instance that the budget is for. Raises ValueError.
+        `key` is the command, the group or the instance that the budget is for. Raises ValueError.
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or limit <= 0:
             raise ValueError(f"a token budget is a positive integer, got {limit!r}")
@@ -46,9 +48,13 @@ class TokenBudgetManager:
         """Limit a base command (e.g. "/test") to `limit` tokens; what it has used stays on the new limit."""
         self.set_budget(Scope.COMMAND, limit, command_name)
 
+    def join(self, instance: str, group: str) -> None:
+        """From now on the instance draws on the budgets of this group, too."""
+        self._group_of[instance] = group
+
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        """Every budget: those in tokens first; of each unit overall, windows, commands, instances."""
+        """Every budget: those in tokens first; of each unit overall, windows, commands, groups, instances."""
         return tuple(sorted(self._budgets.values(), key=lambda budget: _ORDER[budget.unit, budget.scope]))
 
     def budgets_of(self, scope: Scope, unit: Unit = Unit.TOKENS) -> dict[str, Budget]:
@@ -82,7 +88,8 @@ class TokenBudgetManager:
 
     def budgets_for(self, command_name: str | None, instance: str | None = None) -> tuple[Budget, ...]:
         """The budgets that an instance of this command draws on, in both units; of each unit the narrowest last."""
-        keys = {Scope.COMMAND: command_name, Scope.INSTANCE: instance}
+        group = None if instance is None else self._group_of.get(instance)
+        keys = {Scope.COMMAND: command_name, Scope.GROUP: group, Scope.INSTANCE: instance}
         found = (self._budgets.get((unit, scope, keys.get(scope, "") or "")) for unit, scope in _PLACES)
         return tuple(budget for budget in found if budget is not None)
 

@@ -134,6 +134,7 @@ class Scope(StrEnum):
     WEEKLY = "weekly"
     MONTHLY = "monthly"
     COMMAND = "command"
+    GROUP = "group"
     INSTANCE = "instance"
 
 
@@ -177,7 +178,7 @@ class Amount:
 class Budget:
     """One budget: its `limit`, what is `used` and what is `held`, all in its `unit`.
 
-    `key` is the command or instance that it limits. For a window's budget, `used` counts all runs in that
+    `key` is the command, group or instance that it limits. For a window's budget, `used` counts all runs in that
     window, and `held_elsewhere` is what other runs hold. Only a TokenBudgetManager changes a budget.
     """
 
@@ -216,8 +217,12 @@ class Budget:
 
     @property
     def label(self) -> str:
-        """The budget's name in messages: `overall`, `daily`, `/test command`, `instance runner`, `overall cost`."""
-        names = {Scope.COMMAND: f"{self.key} command", Scope.INSTANCE: f"instance {self.key}"}
+        """The budget's name in messages: `overall`, `/test command`, `group fix`, `instance runner`, `overall cost`."""
+        names = {
+            Scope.COMMAND: f"{self.key} command",
+            Scope.GROUP: f"group {self.key}",
+            Scope.INSTANCE: f"instance {self.key}",
+        }
         return names.get(self.scope, str(self.scope)) + (" cost" if self.unit is Unit.USD else "")
 
     def figures(self, quantity: int | None = None) -> str:

@@ -50,12 +50,15 @@ def _cells(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
 
 
-def fit(text: str, width: int, *, ellipsis: str = ELLIPSIS) -> str:
-    """`text` made printable, cut with an ellipsis or padded with spaces to exactly `width` cells."""
+def fit(text: str, width: int, *, ellipsis: str = ELLIPSIS, middle: bool = False) -> str:
+    """`text` made printable, cut with an ellipsis or padded with spaces to exactly `width` cells.
+
+    `middle`: it keeps its end as well as its beginning.
+    """
     text = printable(text)
     cells = display_width(text)
     if cells > width:
-        text, cells = _cut(text, width, ellipsis)
+        text, cells = (_cut_middle if middle else _cut)(text, width, ellipsis)
     return text + " " * (width - cells)
 
 
@@ -70,6 +73,19 @@ def _cut(text: str, width: int, ellipsis: str) -> tuple[str, int]:
             return text[:index] + ellipsis, taken + display_width(ellipsis)
         taken += cells
     return text, taken
+
+
+def _cut_middle(text: str, width: int, ellipsis: str) -> tuple[str, int]:
+    room = (width - display_width(ellipsis)) // 2
+    if room < 2:
+        return _cut(text, width, ellipsis)
+    end, cells = "", 0
+    for char in reversed(text):
+        if cells + _cells(char) > room:
+            break
+        end, cells = char + end, cells + _cells(char)
+    head, head_cells = _cut(text, width - cells, ellipsis)
+    return head + end, head_cells + cells
 
 
 def wrap(text: str, width: int, indent: str = "") -> list[str]:

@@ -11,6 +11,7 @@ from token_budget.text import ELLIPSIS, fit, format_tokens, format_usd
 GREEN, YELLOW, RED, RESET = "\033[32m", "\033[33m", "\033[31m", "\033[0m"
 PANEL_WIDTH = 77
 BAR_WIDTH = 20
+MAX_ROWS = 20  # of one kind of budget: then those with the most use are shown
 
 
 def budget_color(percentage: float) -> str:
@@ -46,12 +47,16 @@ def render_budget_panel(
     for title, budgets in (
         ("Budgets of All Runs:", [budget for budget in manager.windows if budget.unit is Unit.TOKENS]),
         ("Command Budgets:", list(manager.budgets_of(Scope.COMMAND).values())),
+        ("Group Budgets:", list(manager.budgets_of(Scope.GROUP).values())),
         ("Instance Budgets:", list(manager.budgets_of(Scope.INSTANCE).values())),
         ("Cost Budgets (estimates):", [budget for budget in manager.budgets if budget.unit is Unit.USD]),
     ):
         if budgets:
+            shown = budgets if len(budgets) <= MAX_ROWS else sorted(budgets, key=lambda one: -one.percentage)[:MAX_ROWS]
             rows.append(fit(title, inner))
-            rows.extend(_rows(budgets, 28, inner, color=color, ascii_only=ascii_only))
+            rows.extend(_rows(shown, 28, inner, color=color, ascii_only=ascii_only))
+            if len(shown) < len(budgets):
+                rows.append(fit(f"  ... and {len(budgets) - len(shown):,} with less use", inner))
     if manager.overall:
         rows[:0] = _rows([manager.overall], 8, inner, color=color, ascii_only=ascii_only)
     return boxed([fit("BUDGET STATUS", inner), *rows], inner=inner, ascii_only=ascii_only) if rows else []

@@ -71,7 +71,7 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlannedBudget:
-    """A limit on a command or an instance."""
+    """A limit on a command, a group or an instance."""
 
     scope: Scope
     key: str
@@ -101,7 +101,11 @@ def make_plan(
     claude_bin: str,
     forecast: ForecastFn = lambda base_command, instance, model, unit: None,
 ) -> Plan:
-    """The plan for a config: every instance's launch, every budget, and warnings of budgets that match nothing."""
+    """The plan for a config: every instance's launch, every budget, and warnings of budgets that match nothing.
+
+    The key of a limit is a command if it begins with `/`; else an instance, a group, or a command without its `/`, the
+    first that exists.
+    """
     planner = _Planner(config.rehearsal, settings, workspace, claude_bin, forecast)
     specs = tuple(planner.spec(index, instance) for index, instance in enumerate(config.instances))
     explicit, warnings = _explicit_budgets(settings.command_budgets, specs)
@@ -168,13 +172,17 @@ def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
                 manager.set_budget(scope, limit, unit=unit)
     for budget in plan.budgets:
         manager.set_budget(budget.scope, budget.limit, budget.key, budget.unit)
+    for spec in plan.specs:
+        if spec.group is not None:
+            manager.join(spec.name, spec.group)
     return manager
 
 
 def _explicit_budgets(
     budgets: Iterable[tuple[str, int]], specs: tuple[LaunchSpec, ...], unit: Unit = Unit.TOKENS
 ) -> tuple[list[PlannedBudget], list[str]]:
-    names = [spec.name for spec in specs]
+    names = {spec.name: spec.group for spec in specs}
+    groups = dict.fromkeys(spec.group for spec in specs if spec.group is not None)
     commands = list(dict.fromkeys(spec.base_command for spec in specs if spec.base_command is not None))
     found: dict[tuple[Scope, str], PlannedBudget] = {}
     warnings: list[str] = []
@@ -184,26 +192,29 @@ def _explicit_budgets(
         if not key.startswith("/"):
             if key in names:
                 scope = Scope.INSTANCE
+            elif key in groups:
+                scope = Scope.GROUP
             elif f"/{key}" in commands:
                 resolved = f"/{key}"
         found[scope, resolved] = PlannedBudget(scope, resolved, limit, unit=unit)
         if scope is Scope.COMMAND and resolved not in commands:
             faults += [_not_one_key(key)] if "=" in key or "," in key else []
             amount = format_usd(limit) if unit is Unit.USD else limit
-            warnings.append(f"the budget {key}={amount} matches nothing in the plan{_nearest(key, commands, names)}")
+            known = [*commands, *groups, *(name for name, group in names.items() if group is None or "[" in key)]
+            warnings.append(f"the budget {key}={amount} matches nothing in the plan{_nearest(key, known)}")
     if faults:
         raise UserError(*faults)
     return list(found.values()), warnings
 
 
 def _not_one_key(key: str) -> str:
-    return f"budget for {show_json(key)}: no command and no instance is called that: give each its own KEY=LIMIT"
+    return f"budget for {show_json(key)}: no command, group or instance is called that: give each its own KEY=LIMIT"
 
 
-def _nearest(key: str, commands: list[str], names: list[str]) -> str:
+def _nearest(key: str, known: Iterable[str]) -> str:
     import difflib
 
-    near = difflib.get_close_matches(key, [*commands, *names], n=3)
+    near = difflib.get_close_matches(key, known, n=3)
     return f"; nearest: {', '.join(near)}" if near else ""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from claude_orchestrator.config.plan import Plan
+from claude_orchestrator.config.plan import LaunchSpec, Plan
 from claude_orchestrator.engine.resume import EarlierInstance
 from claude_orchestrator.engine.run_events import HoldChanged, RateLimitsRead, RunEvent
 from claude_orchestrator.engine.state import InstanceStatus, State
@@ -84,6 +84,12 @@ def usage_fields(usage: Usage, *, exact: bool) -> dict[str, Any]:
         "total_tokens": usage.total_tokens,
         "exact": exact,
     }
+
+
+def place_fields(spec: LaunchSpec) -> dict[str, Any]:
+    """An instance's group and item as reports and results show them; without a group, its place in the config."""
+    index = spec.index if spec.item_index is None else spec.item_index
+    return {"group": spec.group, "item": spec.item, "index": index}
 
 
 def exit_code(instances: Iterable[InstanceStatus]) -> int:

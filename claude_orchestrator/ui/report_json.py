@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
-from claude_orchestrator.engine.run_view import RunView, usage_fields
+from claude_orchestrator.engine.run_view import RunView, place_fields, usage_fields
 from claude_orchestrator.engine.state import InstanceStatus
+from claude_orchestrator.ui.groups import groups_of
 from claude_orchestrator.ui.status import resume_hint
 from token_budget.models import Budget, Scope, Unit
 from token_budget.text import decimal_usd
@@ -39,6 +40,7 @@ def json_report(view: RunView, ended_at: datetime, code: int, answer_of: AnswerO
             "overall": _budget(manager.overall) if manager.overall else None,
             "windows": {str(budget.scope): _budget(budget) for budget in manager.windows if budget.unit is Unit.TOKENS},
             "commands": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.COMMAND).items()},
+            "groups": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.GROUP).items()},
             "instances": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.INSTANCE).items()},
             "costs": [_cost_budget(budget) for budget in manager.budgets if budget.unit is Unit.USD],
             # for readers of earlier reports of this schema
@@ -47,6 +49,7 @@ def json_report(view: RunView, ended_at: datetime, code: int, answer_of: AnswerO
         "instances": [
             {**_instance(status, rehearsal=view.rehearsal), **answer_of(status.name)} for status in view.instances
         ],
+        "groups": [group.fields() for group in groups_of(view.instances, view.clock_at_start)],
         "removed_instances": [
             {
                 "name": past.name,
@@ -89,6 +92,7 @@ def _cost_budget(budget: Budget) -> dict[str, Any]:
 def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
     return {
         "name": status.name,
+        **place_fields(status.spec),
         "description": status.spec.description,
         "command": status.spec.command,
         "base_command": status.spec.base_command,

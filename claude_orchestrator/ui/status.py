@@ -11,12 +11,16 @@ from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_events import HoldChanged
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.ui.groups import GroupStatus, groups_of
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Budget
 from token_budget.text import RenderOptions, display_width, fit, format_tokens, printable
 from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color, render_budget_panel
 
 HOLD_CHANGES_SHOWN = 10
+PROBLEMS_SHOWN = 50
+MEMBERS_SHOWN = 10  # of a larger group, the table has only those that run or did not complete
+ROWS_SHOWN = 50  # if there are large groups
 STATE_COLORS = {
     State.COMPLETED: GREEN,
     State.RUNNING: "\033[36m",
@@ -36,9 +40,13 @@ def status_report(view: RunView, now: float, options: RenderOptions, *, max_rows
         f"{title} after {_duration(now - view.clock_at_start)}: {counts} of {len(view.instances)}; "
         f"{_at_least(exact)}{format_tokens(usage.total_tokens)} tokens"
     )
+    groups = groups_of(view.instances, now)
     lines = [
-        fit(head, options.width, ellipsis=_dots(options)).rstrip(),
-        *instance_table(view, now, options, max_rows=max_rows),
+        *(
+            fit(line, options.width, ellipsis=_dots(options)).rstrip()
+            for line in (head, *_group_lines(groups, options))
+        ),
+        *instance_table(view, now, options, max_rows=None if max_rows is None else max_rows - len(groups)),
     ]
     waiting = [status for status in view.instances if status.state is State.WAITING and status.failed_before]
     lines += [fit(f"{status.name}: {status.reason}", options.width, ellipsis=_dots(options)) for status in waiting[:5]]
@@ -48,21 +56,20 @@ def status_report(view: RunView, now: float, options: RenderOptions, *, max_rows
     return lines
 
 
+def _group_lines(groups: Sequence[GroupStatus], options: RenderOptions) -> list[str]:
+    """A line for each group, with aligned figures."""
+    width = min(_NAME_WIDTH, max((display_width(printable(group.name)) for group in groups), default=0))
+    return [f"{fit(group.name, width, ellipsis=_dots(options), middle=True)}  {group.figures()}" for group in groups]
+
+
 def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]:
     """The final summary: the table, what went wrong and how to continue, the totals, and the place of the logs."""
     usage, exact = view.total_usage()
     lines = status_report(view, now, options)
-    for status in view.instances:
-        if status.state is not State.COMPLETED:
-            lines.append(f"{printable(status.name)}: {status.state}: {printable(status.reason)}")
-            how = resume_hint(status)
-            if how and not view.rehearsal:
-                lines.append(f"  continue its session: {printable(how)}")
-        if status.permission_denials:
-            denied = ", ".join(f"{name} x{n}" for name, n in Counter(status.permission_denials).items())
-            lines.append(f"{printable(status.name)}: permission denied for {printable(denied)}")
-        if status.bad_lines:
-            lines.append(f"{printable(status.name)}: {status.bad_lines} broken lines in its stream were skipped")
+    problems = [found for status in view.instances if (found := _problems(status, rehearsal=view.rehearsal))]
+    lines += [line for found in problems[:PROBLEMS_SHOWN] for line in found]
+    if len(problems) > PROBLEMS_SHOWN:
+        lines.append(f"... and {len(problems) - PROBLEMS_SHOWN:,} more instances with problems (in the JSON report)")
     lines += [
         f"{printable(past.name)}: no longer in the config; {_at_least(past.exact)}{past.usage.total_tokens:,} tokens"
         for past in view.removed
@@ -80,6 +87,22 @@ def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]
     )
     if view.directory:
         lines.append(f"Logs: {printable(view.directory)}")
+    return lines
+
+
+def _problems(status: InstanceStatus, *, rehearsal: bool) -> list[str]:
+    """What went wrong with an instance, and how to continue it."""
+    lines = []
+    if status.state is not State.COMPLETED:
+        lines.append(f"{printable(status.name)}: {status.state}: {printable(status.reason)}")
+        how = resume_hint(status)
+        if how and not rehearsal:
+            lines.append(f"  continue its session: {printable(how)}")
+    if status.permission_denials:
+        denied = ", ".join(f"{name} x{n}" for name, n in Counter(status.permission_denials).items())
+        lines.append(f"{printable(status.name)}: permission denied for {printable(denied)}")
+    if status.bad_lines:
+        lines.append(f"{printable(status.name)}: {status.bad_lines} broken lines in its stream were skipped")
     return lines
 
 
@@ -134,21 +157,21 @@ _NAME_WIDTH = 32
 
 
 def instance_table(view: RunView, now: float, options: RenderOptions, *, max_rows: int | None = None) -> list[str]:
-    """A row for each instance. With `max_rows`, those at work come first, and the rest is a count."""
+    """A row for each instance. With `max_rows`, those at work come first, and the rest is a count.
+
+    Those of a large group that are pending or completed have no row, because the group has a line.
+    """
     columns = list(_COLUMNS)
     while sum(column.width + 1 for column in columns) - 1 > options.width and len(columns) > 2:
         columns.remove(min(columns, key=lambda column: column.keep))
-    names = max((display_width(printable(status.name)) for status in view.instances), default=0)
+    shown, hidden = _rows(view.instances, max_rows)
+    names = max((display_width(printable(status.name)) for status in shown), default=0)
     spare = options.width - sum(column.width + 1 for column in columns) + 1
     name_width = max(4, columns[0].width + min(spare, max(0, min(names, _NAME_WIDTH) - columns[0].width)))
-    shown = list(view.instances)
-    if max_rows is not None and len(shown) > max_rows:
-        order = {State.RUNNING: 0, State.WAITING: 1, State.FAILED: 2, State.STOPPED: 2, State.BLOCKED: 2}
-        shown = sorted(shown, key=lambda status: order.get(status.state, 3))[: max(1, max_rows - 1)]
     lines = [_cells([column.title for column in columns], columns, name_width, options)]
     lines += [_row(view.manager, status, now, columns, name_width, options) for status in shown]
-    if len(shown) < len(view.instances):
-        lines.append(f"... and {len(view.instances) - len(shown)} more")
+    if hidden:
+        lines.append(f"... and {hidden:,} more")
     return lines
 
 
@@ -156,6 +179,22 @@ def _state(status: InstanceStatus) -> str:
     if status.state is State.RUNNING and status.verification is not None and status.verification.running:
         return "checking"
     return "retrying" if status.attempt.retrying and status.state is State.RUNNING else str(status.state)
+
+
+def _rows(instances: Sequence[InstanceStatus], max_rows: int | None) -> tuple[list[InstanceStatus], int]:
+    """The instances that have a row, and how many others would have one."""
+    sizes = Counter(status.planned.group for status in instances)
+    large = {group for group, size in sizes.items() if group is not None and size > MEMBERS_SHOWN}
+    shown = list(instances)
+    if large:
+        in_line = (State.PENDING, State.COMPLETED)
+        shown = [status for status in shown if status.planned.group not in large or status.state not in in_line]
+        max_rows = ROWS_SHOWN if max_rows is None else max_rows
+    if max_rows is None or len(shown) <= max_rows:
+        return shown, 0
+    order = {State.RUNNING: 0, State.WAITING: 1, State.FAILED: 2, State.STOPPED: 2, State.BLOCKED: 2}
+    most = max(1, max_rows - 1)
+    return sorted(shown, key=lambda status: order.get(status.state, 3))[:most], len(shown) - most
 
 
 def _row(
@@ -198,7 +237,7 @@ def _cells(
     cells = []
     for value, column in zip(values, columns, strict=True):
         width = name_width if column.title == "INSTANCE" else column.width
-        cell = fit(value, width, ellipsis=_dots(options))
+        cell = fit(value, width, ellipsis=_dots(options), middle=column.title == "INSTANCE")
         if not column.left:
             cell = cell.strip().rjust(width)
         color = (colors or {}).get(column.title) if options.color else None

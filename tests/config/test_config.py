@@ -13,6 +13,7 @@ import pytest
 
 from claude_orchestrator.config import reference
 from claude_orchestrator.config.config import InstanceConfig, Rehearsal, load_config, parse_config
+from claude_orchestrator.config.expansion import Selection, expand_config
 from claude_orchestrator.config.fields import INSTANCE, REHEARSAL, RUN, SETTINGS
 from claude_orchestrator.config.given import Given, parse_limit
 from claude_orchestrator.config.kinds import DURATION, PERCENT
@@ -223,6 +224,41 @@ def test_which_budget_a_key_means() -> None:
     assert [budget.limit for budget in manager.budgets_for("/test", "runner")] == [1, 3]
 
 
+def test_a_group_has_a_budget_for_all_its_instances() -> None:
+    config = parse_config(
+        {
+            "instances": [
+                {"name": "fix", "prompt": "{{item}}", "for_each": ["a", "b"], "max_tokens_per_command": 9},
+                {"name": "n-{{index}}", "command": "/test {{item}}", "for_each": ["a"]},
+                {"name": "n", "command": "/fix"},
+            ]
+        },
+        "x",
+    )
+    limits = (("fix", 1), ("fix[b]", 2), ("/fix", 3), ("n", 4), ("/test", 5), ("fix[c]", 6), ("fixx", 7))
+    settings = Settings(command_budgets=limits, command_cost_budgets=(("fix", 8),))
+    expanded = expand_config(config, lambda source: source.items, Selection())  # type: ignore[union-attr]
+    plan = make_plan(expanded, settings, workspace="/w", claude_bin="claude")
+    assert [(str(budget.scope), budget.key, budget.limit) for budget in plan.budgets] == [
+        ("group", "fix", 1),
+        ("instance", "fix[b]", 2),
+        ("command", "/fix", 3),
+        ("instance", "n", 4),
+        ("command", "/test", 5),
+        ("command", "fix[c]", 6),
+        ("command", "fixx", 7),
+        ("instance", "fix[a]", 9),
+        ("group", "fix", 8),
+    ]
+    assert plan.warnings == (
+        "the budget fix[c]=6 matches nothing in the plan; nearest: fix[b], fix[a], fix",
+        "the budget fixx=7 matches nothing in the plan; nearest: fix, /fix",
+    )
+    manager = make_manager(plan, settings)
+    labels = [budget.label for budget in manager.budgets_for(None, "fix[b]")]
+    assert labels == ["group fix", "instance fix[b]", "group fix cost"]
+
+
 def test_worktrees_and_defaults() -> None:
     plan = plan_of(
         Settings(timeout_s=9), {"prompt": "x", "worktree": True}, {"prompt": "y", "cwd": "/abs", "timeout_s": 1}
@@ -317,7 +353,7 @@ def test_suggestions_are_near_or_none() -> None:
 
 def test_a_key_that_holds_two_is_refused() -> None:
     settings = merge({"command_budgets": Given(("/a=5,/b=6",), "option")}, {}, "x")
-    with pytest.raises(UserError, match='budget for "/a=5,/b": no command and no instance is called that'):
+    with pytest.raises(UserError, match='budget for "/a=5,/b": no command, group or instance is called that'):
         plan_of(settings, {"command": "/a"})
     named = plan_of(Settings(command_budgets=(("a=b", 6),)), {"name": "a=b", "prompt": "x"})
     assert named.budgets[0].scope is Scope.INSTANCE

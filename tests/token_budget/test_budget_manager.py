@@ -100,21 +100,48 @@ def test_bad_mode_and_negative_usage() -> None:
         TokenBudgetManager().record_usage("/x", -1)
 
 
+def test_a_group_shares_a_budget() -> None:
+    manager = TokenBudgetManager(enforcement_mode="block")
+    manager.set_budget(Scope.GROUP, 100, "fix")
+    manager.join("fix[a]", "fix")
+    manager.join("fix[b]", "fix")
+    assert manager.reserve("/x", Amount(60), "fix[a]").action is Action.ALLOW
+    decision = manager.reserve("/x", Amount(60), "fix[b]")
+    assert decision.action is Action.WAIT
+    assert decision.reason == "group fix budget: used 0 + held by others 60 + estimate 60 > limit 100 tokens"
+    assert manager.reserve("/x", Amount(60), "fix").action is Action.ALLOW  # an instance of another group
+    assert [budget.label for budget in manager.record_usage("/x", 101, "fix[a]")] == ["group fix"]
+    assert "Group Budgets:" in render_budget_panel(manager)[2]
+
+
+def test_the_panel_shows_the_fullest_of_many_budgets() -> None:
+    manager = TokenBudgetManager()
+    for number in range(1_000):
+        manager.set_budget(Scope.INSTANCE, 100, f"i{number}")
+    manager.record_usage("/x", 50, "i777")
+    panel = render_budget_panel(manager)
+    assert len(panel) == 25 and "i777" in panel[3] and "... and 980 with less use" in panel[-2]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["/a", "/b"]), st.integers(1, 60), st.integers(0, 60), st.booleans())))
 def test_admission_never_passes_a_limit_and_deltas_sum_up(steps: list[tuple[str, int, int, bool]]) -> None:
     manager = TokenBudgetManager(100, "block")
     manager.set_command_budget("/a", 70)
+    manager.set_budget(Scope.GROUP, 50, "b")
+    manager.join("b[x]", "b")
+    instances = {"/a": "a", "/b": "b[x]"}
     holds, spent = [], 0
     for command, estimate, tokens, ends in steps:
-        decision = manager.reserve(command, Amount(estimate))
+        decision = manager.reserve(command, Amount(estimate), instances[command])
         if decision.action is Action.ALLOW:
             assert decision.hold is not None
             holds.append((command, decision.hold))
             # what is admitted fits, with all that is used and held
-            assert all(budget.used + budget.held <= budget.limit for budget in manager.budgets_for(command))
+            drawn_on = manager.budgets_for(command, instances[command])
+            assert all(budget.used + budget.held <= budget.limit for budget in drawn_on)
         if holds:
             first_command, hold = holds[0]
-            manager.record_usage(first_command, tokens, hold=hold)
+            manager.record_usage(first_command, tokens, instances[first_command], hold)
             spent += tokens
             if ends:
                 manager.release(holds.pop(0)[1])

@@ -104,6 +104,8 @@ class _Reader:
 
 def _draws(attempt: AttemptRecord, budget: Budget) -> bool:
     keys = {Scope.OVERALL: "", Scope.COMMAND: attempt.base_command, Scope.INSTANCE: attempt.instance}
+    if budget.scope is Scope.GROUP:  # the ledger knows its instances by their names
+        return attempt.instance.startswith(f"{budget.key}[")
     return budget.scope in keys and keys[budget.scope] == budget.key
 
 

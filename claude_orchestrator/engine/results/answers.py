@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from claude_orchestrator.engine.run_view import usage_fields
+from claude_orchestrator.engine.run_view import place_fields, usage_fields
 from claude_orchestrator.engine.state import InstanceStatus
 
 MAX_REPORTED_BYTES = 64 * 1024
@@ -79,13 +79,11 @@ def printed(answers: Iterable[tuple[str, str | None]], *, with_names: bool) -> s
 
 
 def result_row(run_id: str, status: InstanceStatus, answer: Answer) -> dict[str, Any]:
-    """One line of `--results`. What a later version fills is null: `group`, `item` and `changes`."""
+    """One line of `--results`. `changes` is null until a later version fills it."""
     return {
         "run_id": run_id,
         "name": status.name,
-        "group": None,
-        "item": None,
-        "index": status.spec.index,
+        **place_fields(status.spec),
         "status": str(status.state),
         "reason": status.reason,
         "result": answer.text,

@@ -31,17 +31,55 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     f"{CO}.engine": (*BUDGETS, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch", f"{CO}.gateway"),
 }
 ALLOWED[f"{CO}.ui"] = (*ALLOWED[f"{CO}.engine"], f"{CO}.engine")
-ALLOWED[f"{CO}.cli"] = (*ALLOWED[f"{CO}.ui"], f"{CO}.ui")
+ALLOWED[f"{CO}.api"] = ALLOWED[f"{CO}.cli"] = (*ALLOWED[f"{CO}.ui"], f"{CO}.ui")
 ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
-ALLOWED[CO] = ()
+ALLOWED[CO] = (f"{CO}.api",)
 PURE = """
-    claude.argv claude.events claude.stream claude.tally config.config config.expansion config.fields
-    config.for_each config.given config.globs config.graph config.item_sources config.items config.kinds
-    config.placeholders config.plan config.schedule config.settings config.shell_words gateway.admission
-    gateway.bounds gateway.choice gateway.requests gateway.usage_reader engine.attempt engine.eligibility
-    engine.journal_records engine.ledger_batch engine.rate_limits engine.redact engine.results.answers engine.resume
-    engine.retries engine.run_events engine.scheduler engine.state engine.usage_delta engine.verification ui.groups
-    ui.junit ui.messages ui.report_json ui.status cli.dry_run errors
+    claude.argv
+    claude.events
+    claude.stream
+    claude.tally
+    cli.dry_run
+    config.config
+    config.expansion
+    config.fields
+    config.for_each
+    config.given
+    config.globs
+    config.graph
+    config.item_sources
+    config.items
+    config.kinds
+    config.placeholders
+    config.plan
+    config.schedule
+    config.settings
+    config.shell_words
+    engine.attempt
+    engine.eligibility
+    engine.groups
+    engine.journal_records
+    engine.ledger_batch
+    engine.rate_limits
+    engine.redact
+    engine.results.answers
+    engine.results.report_json
+    engine.resume
+    engine.retries
+    engine.run_events
+    engine.scheduler
+    engine.state
+    engine.usage_delta
+    engine.verification
+    errors
+    gateway.admission
+    gateway.bounds
+    gateway.choice
+    gateway.requests
+    gateway.usage_reader
+    ui.junit
+    ui.messages
+    ui.status
 """
 MOST_PARAMETERS = 6
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading", "sqlite3"}

@@ -54,6 +54,13 @@ claude-orchestrator --list-commands --overall-token-budget 10000
 claude-instance-orchestrator --overall-token-budget 10000 --disable-budget-visuals --quiet
 eval "$(_CLAUDE_ORCHESTRATOR_COMPLETE=bash_source claude-orchestrator)"
 """.strip().splitlines()
+# a block of Python, which may await as a cell of a notebook does
+CELL = """
+import ast, asyncio, sys
+result = eval(compile(sys.argv[1], "block", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), globals())
+if result is not None:
+    asyncio.run(result)
+"""
 
 
 @pytest.fixture
@@ -104,9 +111,11 @@ def test_documented_command(command: str, shell: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_documented_python_and_json(page: Path) -> None:
+def test_documented_python_and_json(page: Path, shell: dict[str, str]) -> None:
     for block in blocks(page, "python"):
-        subprocess.run([sys.executable, "-c", block], check=True, capture_output=True, cwd=ROOT)
+        subprocess.run(
+            [sys.executable, "-c", CELL, block], check=True, capture_output=True, cwd=shell["HOME"], env=shell
+        )
     for block in blocks(page, "json"):
         json.loads(block)
 

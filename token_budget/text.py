@@ -159,3 +159,10 @@ def format_tokens(tokens: int) -> str:
         if tokens >= size - size // 20_000 and tokens >= 1_000:
             return f"{tokens / size:.1f}{unit}"
     return str(tokens)
+
+
+def countdown(seconds: float) -> str:
+    """`1:02:05`, always with minutes."""
+    whole = max(0, int(seconds + 0.999))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

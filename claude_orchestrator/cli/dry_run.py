@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claude_orchestrator.config.plan import LaunchSpec
-from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.gateway.choice import Meter
+from claude_orchestrator.config.settings import Meter, Settings
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Hold, Unit
 from token_budget.text import RenderOptions, format_usd, printable

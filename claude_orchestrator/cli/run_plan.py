@@ -12,11 +12,11 @@ from claude_orchestrator.engine import controller
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.results.answers import printed, report_fields
+from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_events import Level, Message
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.ui.display import Display, MessagePrinter
 from claude_orchestrator.ui.report_files import Reports, json_bytes
-from claude_orchestrator.ui.report_json import AnswerOf, no_answers
 from token_budget.text import printable
 
 
@@ -78,7 +78,13 @@ class _Output:
             self._bus.attach(ResultLines(view.run_id, files.answer, writer))
         text = f"run {view.run_id}: logs in {view.directory}, answers in {files.folder}"
         self._bus.publish(Message(Level.INFO, text))
-        return Display(self._reports.terminal, self._settings, view)
+        settings = self._settings
+        return Display(
+            self._reports.terminal,
+            view,
+            interval_s=settings.status_report_interval_s,
+            visuals=not settings.disable_budget_visuals,
+        )
 
     def report(self, result: controller.RunResult) -> int:
         """Write the reports; returns the exit code."""

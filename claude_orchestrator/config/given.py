@@ -11,14 +11,14 @@ from claude_orchestrator.config.kinds import collect
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, show_json
 
-ENVIRONMENT = "environment"
+ENVIRONMENT, ARGUMENT = "environment", "argument"
 OPTIONS = {setting.param: setting for setting in SETTINGS if setting.option}
 SINGLE_OPTIONS = tuple(param for param, setting in OPTIONS.items() if setting.group == SINGLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value as it was typed, and where: `option`, `environment`, or an earlier run."""
+    """A value as it was typed, and where: `option`, `environment`, `argument` of the Python API, or an earlier run."""
 
     value: Any
     origin: str
@@ -57,7 +57,7 @@ class Options:
 
 def read_given(setting: Setting, given: Given) -> Any:
     """The value that was typed. Raises UserError with every fault, after the option or variable that it came by."""
-    label = setting.variable if given.origin == ENVIRONMENT else f"--{setting.option}"
+    label = {ENVIRONMENT: setting.variable, ARGUMENT: setting.param}.get(given.origin, f"--{setting.option}")
     try:
         element = setting.kind.element
         if element is None:

@@ -43,10 +43,3 @@ def _time_of_day(
     if hour > 23 or int(minute or 0) > 59 or int(second or 0) > 59:
         return None
     return now.replace(hour=hour, minute=int(minute or 0), second=int(second or 0), microsecond=0)
-
-
-def countdown(seconds: float) -> str:
-    """`1:02:05`, always with minutes."""
-    whole = max(0, int(seconds + 0.999))
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

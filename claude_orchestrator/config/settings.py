@@ -72,6 +72,17 @@ class Settings:
                 yield name, setting.kind.element.show(limit), self.origins[name]
 
 
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """`api` or `stream`, and why it is not the other one."""
+
+    kind: str
+    reason: str = ""
+
+
+STREAM = Meter("stream", "as asked for")
+
+
 class _Merged:
     """Values by name. Later ones replace earlier ones; limits by command are merged key by key."""
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.plan import Plan, make_manager
-from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine import guard_watch, journal
 from claude_orchestrator.engine.alerting import AlertDelivery, Alerting
 from claude_orchestrator.engine.bus import Bus, Observer
-from claude_orchestrator.engine.interrupts import Interrupts
+from claude_orchestrator.engine.interrupts import Interrupts, StopSwitch
 from claude_orchestrator.engine.journal import Journal
 from claude_orchestrator.engine.ledger_sync import LedgerSync, this_machine
 from claude_orchestrator.engine.ports import ApiMeter, RunContext, Services
@@ -38,7 +38,6 @@ from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.gateway.choice import Meter
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.fence.client import FenceGuard
 from claude_orchestrator.launch.guards import Guard, fence_of
@@ -58,7 +57,10 @@ KEEP_EVERY_S = 1.0  # ledger and alerts
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What to run and how. `header` tells the journal how the run was started."""
+    """What to run and how. `header` tells the journal how the run was started.
+
+    `switch` stops the run; without one, the signals of this process do.
+    """
 
     plan: Plan
     settings: Settings
@@ -66,6 +68,7 @@ class RunRequest:
     header: Mapping[str, Any]
     rehearse: bool = False
     start_in_s: float = 0.0
+    switch: StopSwitch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def run(
     launcher = _simulated() if request.rehearse else _local(mark, files, place, fence)
     bus.attach(files.journal, sync=files.journal.sync)
     with contextlib.ExitStack() as stack:
+        stack.callback(files.journal.close)
         delivery = stack.enter_context(AlertDelivery(accounting.alert_command, accounting.alert_webhook, bus))
         bus.attach(delivery, optional=True)
         try:
@@ -239,7 +243,7 @@ class _Run:
         if history is not None:
             for level, text in resume_messages(view.plan, history, view.run_id):
                 self._bus.publish(Message(Level(level), text))
-        self._interrupts.catch()
+        self._interrupts.catch(self._request.switch)
         if guard is not None:
             guard_watch.watch(guard, self._bus)
         await self._wait_for_start()
@@ -309,7 +313,7 @@ class _Run:
 
     async def _wait_for_start(self) -> None:
         start_at = time.monotonic() + self._request.start_in_s
-        while (left_s := start_at - time.monotonic()) > 0 and self._interrupts.signal is None:
+        while (left_s := start_at - time.monotonic()) > 0 and not self._interrupts.came:
             self._bus.publish(StartsIn(left_s))
             await self._interrupts.sleep(min(left_s, 1.0))
 

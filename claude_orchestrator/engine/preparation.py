@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,19 +19,18 @@ if TYPE_CHECKING:
     from claude_orchestrator.config.config import Config
     from claude_orchestrator.config.item_sources import ForEach
     from claude_orchestrator.config.plan import Plan
-    from claude_orchestrator.config.settings import Settings
+    from claude_orchestrator.config.settings import Meter, Settings
     from claude_orchestrator.engine.controller import Accounting, RunPlace, RunRequest
     from claude_orchestrator.engine.resume import JournalHistory
     from claude_orchestrator.engine.run_dir import EarlierRun
-    from claude_orchestrator.gateway.choice import Meter
     from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
 
 Warn = Callable[[str], None]
 DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
 # a config's source where it is no file
-FROM_PROMPT, FROM_NOWHERE, FROM_PYTHON = "PROMPT", "built-in default", "Python"
-NO_FILES = (FROM_PROMPT, FROM_NOWHERE, FROM_PYTHON)
+FROM_PROMPT, FROM_NOWHERE, FROM_DATA = "PROMPT", "built-in default", "config"
+NO_FILES = (FROM_PROMPT, FROM_NOWHERE, FROM_DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,8 @@ class Checked:
 # -- load: options, an earlier run, config, profile --
 
 
-def load(options: Options, warn: Warn, config: Config | None = None) -> Loaded:
-    """Read everything that the options name. `config` takes the place of a config file. Raises UserError."""
+def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) -> Loaded:
+    """Read everything that the options name. `data` takes the place of a config file. Raises UserError."""
     from claude_orchestrator.config.settings import merge
     from claude_orchestrator.engine import checks, run_inputs
 
@@ -88,7 +87,7 @@ def load(options: Options, warn: Warn, config: Config | None = None) -> Loaded:
     workspace = options["workspace"].absolute()
     checks.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
-    config = _expanded(config or _config(options, workspace), options, workspace)
+    config = _expanded(_config(options, workspace, data), options, workspace)
     config = checks.with_schemas(config, workspace)
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
@@ -148,9 +147,9 @@ def _start_in(start_at: str | None) -> float:
         raise UserError(f"--start-at: {error}") from None
 
 
-def _config(options: Options, workspace: Path) -> Config:
-    """PROMPT, else --config, else the workspace's own config, else the built-in instance."""
-    from claude_orchestrator.config.config import Config, InstanceConfig, load_config, unnamed
+def _config(options: Options, workspace: Path, data: Mapping[str, Any] | None) -> Config:
+    """PROMPT, else data, else --config, else the workspace's own config, else the built-in instance."""
+    from claude_orchestrator.config.config import Config, InstanceConfig, load_config, parse_config, unnamed
 
     prompt, single = options.prompt, {param: options[param] for param in SINGLE_OPTIONS if options[param]}
     keys: dict[str, Any] = {
@@ -172,16 +171,18 @@ def _config(options: Options, workspace: Path) -> Config:
         return Config(FROM_PROMPT, (InstanceConfig(**{"name": unnamed(prompt), "command": prompt, **keys}),))
     if options["for_each"] is not None:
         raise UserError("--for-each: only with a PROMPT; in a config it is the key for_each of an instance")
-    found = options["config"] or (workspace / CONFIG_NAME if (workspace / CONFIG_NAME).exists() else None)
-    if found is None and single:
+    found: Path | None = None
+    if data is None:
+        found = options["config"] or (workspace / CONFIG_NAME if (workspace / CONFIG_NAME).exists() else None)
+    if found is None and data is None and single:
         named = ", ".join(f"--{OPTIONS[param].option}" for param in single)
         raise UserError(f"{named}: only with a PROMPT or a config")
-    if found is None:
+    if found is None and data is None:
         return Config(FROM_NOWHERE, (InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan"),))
     own = [f"--{OPTIONS[param].option}" for param in ("instance_name", "session_id") if param in single]
     if own:
         raise UserError(f"{', '.join(own)}: only with a PROMPT; in a config they are keys of an instance")
-    return load_config(found, keys)
+    return load_config(found, keys) if found is not None else parse_config(data, FROM_DATA, keys)
 
 
 def _for_each(text: str) -> ForEach:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from claude_orchestrator.config.plan import LaunchSpec, Plan
+from claude_orchestrator.config.settings import STREAM, Meter
 from claude_orchestrator.engine.resume import EarlierInstance
 from claude_orchestrator.engine.run_events import HoldChanged, RateLimitsRead, RunEvent
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.gateway.choice import STREAM, Meter
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Usage
 
@@ -90,6 +91,14 @@ def place_fields(spec: LaunchSpec) -> dict[str, Any]:
     """An instance's group and item as reports and results show them; without a group, its place in the config."""
     index = spec.index if spec.item_index is None else spec.item_index
     return {"group": spec.group, "item": spec.item, "index": index}
+
+
+def resume_hint(status: InstanceStatus) -> str | None:
+    """The command that continues the session of an instance that was launched and did not complete; else None."""
+    ended_early = status.state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED, State.FAILED)
+    if not ended_early or status.session_id is None or not status.launched:
+        return None
+    return f"claude --resume {shlex.quote(status.session_id)}"
 
 
 def exit_code(instances: Iterable[InstanceStatus]) -> int:

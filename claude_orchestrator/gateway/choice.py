@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from claude_orchestrator.config.plan import Plan
+from claude_orchestrator.config.settings import STREAM, Meter
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.address import ApiAddress
 
@@ -24,17 +24,6 @@ CLOUDS = {
     "CLAUDE_CODE_ENABLE_PROXY_AUTH_HELPER": "a helper for its proxy's authentication",
 }
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")  # claude sends these to whatever base URL it is given
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """`api` or `stream`, and why it is not the other one."""
-
-    kind: str
-    reason: str = ""
-
-
-STREAM = Meter("stream", "as asked for")
 
 
 def choose_meter(asked: str, plan: Plan, environ: Mapping[str, str], *, rehearse: bool) -> Meter:

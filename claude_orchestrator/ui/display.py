@@ -6,13 +6,12 @@ import asyncio
 import time
 from functools import partial
 
-from claude_orchestrator.config.schedule import countdown
-from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.run_events import Launched, Level, RunEnded, RunEvent, RunStarted, StartsIn
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.ui import status
 from claude_orchestrator.ui.messages import message_of
 from claude_orchestrator.ui.terminal import Terminal
+from token_budget.text import countdown
 
 REDRAW_EVERY_S = 0.25
 LIVE_REPORT_EVERY_S = 1.0  # without any event: times still change
@@ -35,11 +34,11 @@ class MessagePrinter:
 class Display:
     """An observer that keeps a status report on a live terminal, or prints one at intervals elsewhere."""
 
-    def __init__(self, terminal: Terminal, settings: Settings, view: RunView) -> None:
+    def __init__(self, terminal: Terminal, view: RunView, *, interval_s: float, visuals: bool) -> None:
         self._terminal = terminal
         self._view = view
-        self._visuals = not settings.disable_budget_visuals
-        self._interval_s = 0.0 if terminal.quiet else settings.status_report_interval_s
+        self._visuals = visuals
+        self._interval_s = 0.0 if terminal.quiet else interval_s
         self._reports: asyncio.Task[None] | None = None
         self._redraw_due: asyncio.TimerHandle | None = None
         self._drawn_at = 0.0

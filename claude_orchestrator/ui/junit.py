@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from xml.etree import ElementTree
 
+from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import State
-from claude_orchestrator.ui.report_json import AnswerOf, no_answers
 from token_budget.text import printable
 
 _TAGS = {State.FAILED: "failure", State.BLOCKED: "skipped", State.SKIPPED: "skipped"}

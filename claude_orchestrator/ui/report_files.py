@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_orchestrator.engine.controller import RunResult
+from claude_orchestrator.engine.results.report_json import AnswerOf, json_report, no_answers
 from claude_orchestrator.engine.run_events import Level
 from claude_orchestrator.engine.run_view import exit_code
 from claude_orchestrator.ui import status
-from claude_orchestrator.ui.report_json import AnswerOf, json_report, no_answers
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.files import write_atomically
 from token_budget.text import printable

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from claude_orchestrator.engine.groups import GroupStatus, groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_events import HoldChanged
-from claude_orchestrator.engine.run_view import RunView
+from claude_orchestrator.engine.run_view import RunView, resume_hint
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.ui.groups import GroupStatus, groups_of
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Budget
 from token_budget.text import RenderOptions, display_width, fit, format_tokens, printable
@@ -122,14 +121,6 @@ def _hold_changes(changes: Sequence[HoldChanged]) -> list[str]:
     lines = [f"Adjusted: {printable(text)}" for text in texts[:HOLD_CHANGES_SHOWN]]
     left = len(texts) - len(lines)
     return [*lines, f"... and {left} more adjustments (in the JSON report)"] if left else lines
-
-
-def resume_hint(status: InstanceStatus) -> str | None:
-    """The command that continues the session of an instance that was launched and did not complete; else None."""
-    ended_early = status.state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED, State.FAILED)
-    if not ended_early or status.session_id is None or not status.launched:
-        return None
-    return f"claude --resume {shlex.quote(status.session_id)}"
 
 
 @dataclass(frozen=True, slots=True)

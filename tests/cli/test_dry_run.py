@@ -11,8 +11,7 @@ from claude_orchestrator.cli.dry_run import DryRun, describe
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.given import Given
 from claude_orchestrator.config.plan import make_manager, make_plan
-from claude_orchestrator.config.settings import merge
-from claude_orchestrator.gateway.choice import STREAM, Meter
+from claude_orchestrator.config.settings import STREAM, Meter, merge
 from token_budget.forecast import Forecast
 from token_budget.models import Unit
 from token_budget.text import RenderOptions

@@ -6,7 +6,8 @@ from datetime import datetime
 
 import pytest
 
-from claude_orchestrator.config.schedule import countdown, seconds_until
+from claude_orchestrator.config.schedule import seconds_until
+from token_budget.text import countdown
 
 NOW = datetime(2026, 11, 23, 13, 30, 15)
 

@@ -22,12 +22,12 @@ from xml.etree import ElementTree
 import pytest
 
 from claude_orchestrator.engine import journal
+from claude_orchestrator.engine.results.report_json import json_report
 from claude_orchestrator.engine.resume import read_history
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from claude_orchestrator.ui.junit import junit_report
-from claude_orchestrator.ui.report_json import json_report
 from tests.faults.test_journal import small_plan
 from tests.harness import ROOT, Workplace, content_of, run_config, sleeping
 from tests.scripted import Script

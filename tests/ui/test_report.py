@@ -22,11 +22,11 @@ from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine.results.report_json import json_report
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.ui import status
 from claude_orchestrator.ui.junit import junit_report
-from claude_orchestrator.ui.report_json import json_report
 from claude_orchestrator.ui.terminal import Terminal
 from tests.claude.test_tally import INIT, final, result, start
 from token_budget.text import RenderOptions, display_width

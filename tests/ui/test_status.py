@@ -10,9 +10,9 @@ from claude_orchestrator.claude.events import Retry
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.resume import EarlierInstance
 from claude_orchestrator.engine.run_events import HoldChanged
-from claude_orchestrator.engine.run_view import RunChanges
+from claude_orchestrator.engine.run_view import RunChanges, resume_hint
 from claude_orchestrator.engine.state import PlannedRetry, State
-from claude_orchestrator.ui.status import final_report, instance_table, resume_hint, status_report
+from claude_orchestrator.ui.status import final_report, instance_table, status_report
 from tests.claude.test_tally import INIT, line
 from tests.engine.test_state import a_result, an_instance, feed
 from tests.ui.test_report import a_run

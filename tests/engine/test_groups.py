@@ -10,11 +10,11 @@ from claude_orchestrator.config.item_sources import ForEach, Listed
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.results.answers import Answer, result_row
+from claude_orchestrator.engine.results.report_json import json_report
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.ui.groups import groups_of
-from claude_orchestrator.ui.report_json import json_report
 from claude_orchestrator.ui.status import final_report, status_report
 from tests.ui.test_report import NOW
 from token_budget.text import RenderOptions, fit

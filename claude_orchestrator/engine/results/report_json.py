@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
-from claude_orchestrator.engine.run_view import RunView, place_fields, usage_fields
+from claude_orchestrator.engine.run_view import RunView, place_fields, resume_hint, usage_fields
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.ui.groups import groups_of
-from claude_orchestrator.ui.status import resume_hint
 from token_budget.models import Budget, Scope, Unit
 from token_budget.text import decimal_usd
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from claude_orchestrator.ui.report_json import json_report
+from claude_orchestrator.engine.results.report_json import json_report
 from tests.ui.test_report import NOW, a_run
 from token_budget.models import Scope, Unit
 

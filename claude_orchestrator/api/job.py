@@ -1,0 +1,119 @@
+"""A run in a thread of its own, and its events for the thread that called it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from claude_orchestrator.api.inputs import ConfigLike, RunOptions, data_of, options_of
+from claude_orchestrator.api.outcome import Run, run_of
+from claude_orchestrator.config.given import Options
+from claude_orchestrator.engine import controller, preparation
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.interrupts import StopSwitch
+from claude_orchestrator.engine.results.answer_files import AnswerFiles
+from claude_orchestrator.engine.run_events import Changed, Level, Message, RunEvent
+from claude_orchestrator.engine.run_view import RunView
+
+MAX_EVENTS = 10_000  # that wait for a slow caller
+
+
+class Job:
+    """A run in a thread of its own. `changed` is set when there are events, or when it has ended."""
+
+    def __init__(
+        self, config: ConfigLike, options: RunOptions, *, wants_events: bool, notify: Callable[[], None] = lambda: None
+    ) -> None:
+        self.changed = threading.Event()
+        self.events: deque[RunEvent] = deque(maxlen=MAX_EVENTS)
+        self.ended = False
+        self._dropped = 0
+        self._wants_events = wants_events
+        self._notify = notify
+        self._switch = StopSwitch()
+        self._result: Run | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, args=(config, options), name="claude-orchestrator")
+        self._thread.start()
+
+    def observe(self, event: RunEvent) -> None:
+        """Keep an event for the caller. Of too many, the oldest are dropped."""
+        if not self._wants_events or isinstance(event, Changed):
+            return
+        self._dropped += len(self.events) == self.events.maxlen
+        self.events.append(event)
+        self._tell()
+
+    def take(self) -> list[RunEvent]:
+        """The events since the last call."""
+        self.changed.clear()
+        taken: list[RunEvent] = []
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            taken.append(Message(Level.WARNING, f"{dropped} events were dropped, because on_event is too slow"))
+        while self.events:
+            taken.append(self.events.popleft())
+        return taken
+
+    def stop_because_of(self, error: BaseException, *, again: bool) -> None:
+        """Stop the run, because the caller cannot go on with it."""
+        self._switch.stop(f"cancelled by the caller: {type(error).__name__}", at_once=again)
+
+    def outcome(self, error: BaseException | None) -> Run:
+        """The run that has ended. Raises what ended it, or the error of the caller."""
+        self._thread.join()
+        if error is not None:
+            raise error
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self._notify()
+
+    def _work(self, config: ConfigLike, options: RunOptions) -> None:
+        try:
+            self._result = _execute(data_of(config), options_of(config, options), self._switch, self)
+        except BaseException as error:
+            self._error = error
+        self.ended = True
+        self._tell()
+
+
+def _execute(data: Mapping[str, Any] | None, options: Options, switch: StopSwitch, job: Job) -> Run:
+    warnings: list[str] = []
+    with contextlib.ExitStack() as opened:
+        loaded = preparation.load(options, warnings.append, data)
+        if loaded.earlier is not None:
+            opened.callback(loaded.earlier.journal.close)
+        planned = preparation.plan(loaded, warnings.append)
+        if planned.ledger is not None:
+            opened.callback(planned.ledger.close)
+        checked = preparation.check(loaded, planned)
+        bus = Bus()
+        bus.attach(job)
+        for text in (*warnings, *checked.warnings):
+            bus.warn(text)
+        request, place, accounting = preparation.run_parts(loaded, planned, checked)
+        runs: list[Run] = []
+        answers: list[AnswerFiles] = []
+
+        def attach(view: RunView) -> AnswerFiles:
+            assert view.directory is not None
+            turns = {spec.name: len(spec.turns) for spec in view.plan.specs}
+            answers.append(AnswerFiles(Path(view.directory), turns, bus.warn))
+            return answers[0]
+
+        def collect(result: controller.RunResult) -> int:
+            runs.append(run_of(result, answers[0]))
+            return result.exit_code
+
+        controller.run(replace(request, switch=switch), place, accounting, bus, attach, collect)
+        return runs[0]

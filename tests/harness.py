@@ -17,11 +17,14 @@ from typing import Any
 
 from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.expansion import Selection, expand_config
 from claude_orchestrator.config.given import Given
+from claude_orchestrator.config.item_reading import ItemReader
 from claude_orchestrator.config.plan import Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings, merge
 from claude_orchestrator.engine.bus import Bus
-from claude_orchestrator.engine.ports import RunContext, Services
+from claude_orchestrator.engine.ports import NoAnswers, RunContext, Services
+from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.resume import restore
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.engine.state import InstanceStatus
@@ -80,11 +83,15 @@ def run_config(
     on_event: Callable[[RunEvent], None] = lambda event: None,
     at_start: Callable[[Supervisor], None] = lambda supervisor: None,
     price: Price | None = None,
+    answers: AnswerFiles | None = None,
     time_limit_s: float = 60.0,
     **options: Any,
 ) -> Outcome:
-    """Run a config to its end; `options` are Settings as options. With `meter="api"` through a gateway."""
-    parsed = parse_config(config, "test")
+    """Run a config to its end; `options` are Settings as options. With `meter="api"` through a gateway.
+
+    `answers` keeps what the instances answer.
+    """
+    parsed = expand_config(parse_config(config, "test"), ItemReader(workspace).read, Selection())
     settings = merge({name: Given(value, "option") for name, value in options.items()}, parsed.budget, "test")
     plan = make_plan(parsed, settings, workspace=str(workspace), claude_bin=claude)
     manager = make_manager(plan, settings)
@@ -97,7 +104,8 @@ def run_config(
                 assert isinstance(launcher, LocalLauncher)
                 gateway = Gateway(manager, settings.token_weights, environ=launcher._environ)
                 meter = await stack.enter_async_context(gateway)
-            context = RunContext(settings, launcher, manager, bus, Services(price=price, meter=meter))
+            services = Services(price=price, meter=meter, answers=answers or NoAnswers())
+            context = RunContext(settings, launcher, manager, bus, services)
             supervisor = Supervisor(restore(plan, None, ""), context)
 
             def see(event: RunEvent) -> None:
@@ -106,6 +114,9 @@ def run_config(
 
             watcher.on_event = see
             bus.attach(watcher)
+            if answers is not None:
+                answers.add({spec.name: len(spec.turns) for spec in plan.specs})
+                bus.attach(answers)
             at_start(supervisor)
             await supervisor.run()
         return supervisor

@@ -18,8 +18,16 @@ class Script:
 
     capabilities = Capabilities(simulated=True)
 
-    def __init__(self, tokens: int = 1000, *, fail: OSError | None = None, silent: bool = False) -> None:
+    def __init__(
+        self,
+        tokens: int = 1000,
+        *,
+        fail: OSError | None = None,
+        silent: bool = False,
+        answers: Mapping[str, object] | None = None,
+    ) -> None:
         self.tokens = tokens
+        self.answers = answers or {}  # by instance: a text, or structured output
         self.fail = fail
         self.silent = silent
         self.log: list[str] = []
@@ -88,7 +96,11 @@ class ScriptedRunning:
         usage = {"inputTokens": self.script.tokens * self.turns, "outputTokens": self.turns}
         subtype = "error_during_execution" if is_error else "success"
         base = {"type": "result", "subtype": subtype, "is_error": is_error, "num_turns": 1}
-        self.emit({**base, "modelUsage": {"m": usage}})
+        self.emit({**base, "modelUsage": {"m": usage}, **({} if is_error else self.answer())})
+
+    def answer(self) -> dict[str, object]:
+        answer = self.script.answers.get(self.spec.name, f"{self.spec.name} answers")
+        return {"result": answer} if isinstance(answer, str) else {"result": "{}", "structured_output": answer}
 
     def close_input(self) -> None:
         self.queue.put_nowait(None)

@@ -10,7 +10,6 @@ from pathlib import Path
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import controller
 from claude_orchestrator.engine.bus import Bus
-from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.results.answers import printed, report_fields
 from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_events import Level, Message
@@ -64,12 +63,10 @@ class _Output:
 
     def attach(self, view: RunView) -> Display:
         """Attach what observes the run, and make the display."""
-        assert view.directory is not None
-        turns = {spec.name: len(spec.turns) for spec in view.plan.specs}
-        files = AnswerFiles(Path(view.directory), turns, self._bus.warn)
+        assert view.directory is not None and view.answers is not None
+        files = view.answers
         self._text_of = lambda name: files.answer(name).text
         self._answer_of = lambda name: report_fields(files.answer(name))
-        self._bus.attach(files)
         if self._handover.results is not None:
             from claude_orchestrator.engine.results.line_writer import LineWriter, ResultLines
 

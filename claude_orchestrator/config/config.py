@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +122,13 @@ def parse_config(data: object, source: str, override: Mapping[str, Any] | None =
 
 
 def _checked_graph(config: Config) -> Config:
-    """The config with the texts marked that wait for results. Raises UserError with every fault of its dependencies."""
-    if not any(map(_may_depend, config.instances)):
-        return config
-    from claude_orchestrator.config.graph import graph_faults, with_templates  # not needed by most configs
+    """The same config. Raises UserError with every fault of its dependencies."""
+    if any(map(_may_depend, config.instances)):
+        from claude_orchestrator.config.graph import graph_faults  # not needed by most configs
 
-    if faults := graph_faults(config.instances):
-        raise UserError(*(f"{config.source}: {path.lstrip('.')}: {why}" for path, why in faults))
-    return replace(config, instances=tuple(map(with_templates, config.instances)))
+        if faults := graph_faults(config.instances):
+            raise UserError(*(f"{config.source}: {path.lstrip('.')}: {why}" for path, why in faults))
+    return config
 
 
 def _may_depend(entry: InstanceConfig) -> bool:

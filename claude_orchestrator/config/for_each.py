@@ -153,6 +153,11 @@ def fill_texts(instance: InstanceConfig, value_of: ValueOf, *, at_launch: bool =
     return replace(instance, **changes) if changes else instance
 
 
+def has_templates(instance: InstanceConfig) -> bool:
+    """Whether texts of the instance are filled at its launch."""
+    return any(isinstance(text, Template) for name in TEXTS for text in _strings(getattr(instance, name)))
+
+
 def item_values(instance: InstanceConfig) -> ValueOf:
     """What the item placeholders of an instance stand for; every other placeholder is unknown."""
     item, index = instance.item, instance.item_index

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.for_each import EARLY, group_name, template_placeholders
-from claude_orchestrator.config.placeholders import LATE, Placeholder, Template, is_late
+from claude_orchestrator.config.placeholders import LATE, Placeholder
 from token_budget.fields import show_json
 
 if TYPE_CHECKING:
@@ -32,30 +32,18 @@ def graph_faults(entries: Sequence[InstanceConfig]) -> list[Fault]:
         for index, entry in enumerate(entries)
         for place, why in _entry_faults(entry, known)
     ]
+    names = Counter(map(node_name, entries))
+    faults += [
+        (f".instances[{index}].name", f"another entry has the name {show_json(entry.name)}, too: rename one of them")
+        for index, entry in enumerate(entries)
+        if names[node_name(entry)] > 1
+    ]
     return faults or _cycle_faults(entries)
 
 
 def node_name(entry: InstanceConfig) -> str:
     """The name by which others depend on an entry: its own, or that of its group."""
     return entry.name if entry.for_each is None else group_name(entry)
-
-
-def with_templates(entry: InstanceConfig) -> InstanceConfig:
-    """The entry with the texts marked that are filled at its launch. Those of a group are marked when it expands."""
-    if entry.for_each is not None or not entry.depends_on:
-        return entry
-    system = entry.append_system_prompt
-    return replace(
-        entry,
-        command=_marked(entry.command),
-        pre_commands=tuple(map(_marked, entry.pre_commands)),
-        append_system_prompt=None if system is None else _marked(system),
-        env=tuple((name, _marked(value)) for name, value in entry.env),
-    )
-
-
-def _marked(text: str) -> str:
-    return Template(text) if "{{" in text and is_late(text) else text
 
 
 def _entry_faults(entry: InstanceConfig, known: dict[str, InstanceConfig]) -> Iterator[Fault]:

@@ -16,6 +16,7 @@ from claude_orchestrator.claude.argv import (
 )
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.config import Check, Config, InstanceConfig, Rehearsal
+from claude_orchestrator.config.for_each import has_templates
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
@@ -37,6 +38,7 @@ CONTINUE_PROMPT = "You were interrupted. Continue where you left off."
 class LaunchSpec:
     """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session.
 
+    `late` is the instance itself, if some of its texts are only filled at its launch.
     `private` has the options that are passed in files, because everybody on the machine can read a process's arguments.
     `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done. `group`, `item` and
     `item_index` say which item of which `for_each` the instance was made for.
@@ -61,6 +63,7 @@ class LaunchSpec:
     depends_on: tuple[str, ...] = ()
     run_if: str = "success"
     check: Check | None = None
+    late: InstanceConfig | None = None
     turns_before: int = 0
     resumed: bool = False
     forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
@@ -108,6 +111,7 @@ def make_plan(
     """
     planner = _Planner(config.rehearsal, settings, workspace, claude_bin, forecast)
     specs = tuple(planner.spec(index, instance) for index, instance in enumerate(config.instances))
+    _check_needs(specs)
     explicit, warnings = _explicit_budgets(settings.command_budgets, specs)
     named = {(budget.scope, budget.key) for budget in explicit}
     own = [
@@ -207,6 +211,19 @@ def _explicit_budgets(
     return list(found.values()), warnings
 
 
+def _check_needs(specs: tuple[LaunchSpec, ...]) -> None:
+    """Refuse dependencies on instances of a group that it does not have."""
+    known = {spec.name for spec in specs} | {spec.group for spec in specs}
+    faults = [
+        f"{spec.name}: depends_on: there is no instance {show_json(need)}: depend on its whole group"
+        for spec in specs
+        for need in spec.depends_on
+        if need not in known
+    ]
+    if faults:
+        raise UserError(*faults[:20])
+
+
 def _not_one_key(key: str) -> str:
     return f"budget for {show_json(key)}: no command, group or instance is called that: give each its own KEY=LIMIT"
 
@@ -246,7 +263,7 @@ class _Planner:
             base_command=command,
             argv=launch_argv(self.claude_bin, instance),
             private=private_options(instance),
-            turns=_turns(instance),
+            turns=turns_of(instance),
             cwd=str(PurePath(self.workspace, instance.cwd or "")),
             env=instance.env,
             estimate=Amount(tokens, expected.get(Unit.USD, 0)),
@@ -262,10 +279,12 @@ class _Planner:
             depends_on=instance.depends_on,
             run_if=instance.run_if,
             check=instance.check,
+            late=instance if instance.depends_on and has_templates(instance) else None,
         )
 
 
-def _turns(instance: InstanceConfig) -> tuple[str, ...]:
+def turns_of(instance: InstanceConfig) -> tuple[str, ...]:
+    """The prompts of an instance, in order."""
     clear = ("/clear",) if instance.clear_history else ()
     compact = ("/compact",) if instance.compact_history else ()
     return (*clear, *compact, *instance.pre_commands, instance.command)

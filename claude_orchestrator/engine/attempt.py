@@ -49,7 +49,7 @@ class AttemptStatus:
     """The session, turns and counts of one attempt. Times are seconds of the supervisor's clock."""
 
     def __init__(self, spec: LaunchSpec, verification: Verification | None = None) -> None:
-        self.spec = spec
+        self.spec = self._unfilled = spec
         self.turns = list(spec.turns)
         self.verification = verification
         self.session_id = spec.session_id
@@ -75,6 +75,16 @@ class AttemptStatus:
         self._background: set[str] = set()  # shell commands at work
         self._answers = 0
         self._has_output = False  # of the last turn that ended
+
+    def fill(self, spec: LaunchSpec) -> None:
+        """The spec with the results of others in its texts, for as long as the attempt runs."""
+        self._unfilled, self.spec = self.spec, spec
+        self.turns[: len(spec.turns)] = spec.turns
+
+    def unfill(self) -> None:
+        """The texts are not needed any more: they may be long."""
+        self.spec = self._unfilled
+        self.turns[: len(self.spec.turns)] = self.spec.turns
 
     # -- turns --
 

@@ -42,7 +42,8 @@ class CheckRunner:
         return verdict
 
     async def _verdict(self) -> Verdict | None:
-        check, spec = self._verification.check, self._status.spec
+        spec = self._status.spec
+        check = spec.check or self._verification.check
         folder = self._status.attempt.folder or spec.cwd
         try:
             running = await self._context.launcher.check(spec, check.command, folder)

@@ -23,6 +23,7 @@ from claude_orchestrator.engine.journal import Journal
 from claude_orchestrator.engine.ledger_sync import LedgerSync, this_machine
 from claude_orchestrator.engine.ports import ApiMeter, RunContext, Services
 from claude_orchestrator.engine.redact import redact, secrets_of
+from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.resume import (
     JournalHistory,
     carry_over,
@@ -207,6 +208,8 @@ class _Run:
         manager = make_manager(plan, settings)
         if history is not None:
             carry_over(manager, history, settings.token_weights)
+        turns = {spec.name: len(spec.turns) for spec in plan.specs}
+        self._answers = AnswerFiles(files.directory.path, turns, bus.warn)
         self._view = RunView(
             run_id=files.run_id,
             plan=plan,
@@ -218,6 +221,7 @@ class _Run:
             directory=str(files.directory.path),
             meter=request.meter,
             removed=removed(plan, history) if history is not None else (),
+            answers=self._answers,
         )
         budgets = write_budgets(manager.budgets, settings.token_weights)
         entry = RunRecord(
@@ -233,6 +237,7 @@ class _Run:
         self._interrupts = Interrupts(bus)
         bus.attach(self._ledger, sync=self._ledger.sync)
         bus.attach(self._view.changes)
+        bus.attach(self._answers)
         if display is not None:
             bus.attach(display(self._view))
 
@@ -291,6 +296,7 @@ class _Run:
             price=price_with(self._accounting.prices, self._bus.warn),
             meter=meter,
             shared=self._ledger,
+            answers=self._answers,
         )
         return RunContext(self._request.settings, launcher, self._view.manager, self._bus, services)
 

@@ -12,6 +12,7 @@ from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.results.answers import Answer
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.launch.base import Launcher
 from token_budget.budget_manager import TokenBudgetManager
@@ -74,6 +75,28 @@ class ApiMeter(Protocol):
         """Budgets have more room: let waiting requests proceed."""
 
 
+class Answers(Protocol):
+    """What instances have answered."""
+
+    def answer(self, name: str) -> Answer:
+        """The answer of an instance."""
+
+    def keep_list(self, group: str, text: str) -> str:
+        """Keep the results of a group in a file; returns its path. Raises OSError."""
+
+
+class NoAnswers:
+    """Nothing is kept."""
+
+    def answer(self, name: str) -> Answer:
+        """There is none."""
+        return Answer()
+
+    def keep_list(self, group: str, text: str) -> str:
+        """There is no place for a file."""
+        raise OSError("no answers are kept")
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """A run's clocks: monotonic and wall-clock seconds, and a random number from 0 to 1 for jitter."""
@@ -92,6 +115,7 @@ class Services:
     - `redact` hides secrets in the last lines of an instance.
     - `price` computes costs that the CLI does not state.
     - `meter`, if there is one, is the way to the API.
+    - `answers` has what earlier instances answered.
     """
 
     open_log: Callable[[LaunchSpec, int], Log | None] = lambda spec, attempt: None
@@ -100,6 +124,7 @@ class Services:
     price: Price | None = None
     meter: ApiMeter | None = None
     shared: SharedLimits = field(default_factory=NoSharedLimits)
+    answers: Answers = field(default_factory=NoAnswers)
 
 
 @dataclass(frozen=True, slots=True)

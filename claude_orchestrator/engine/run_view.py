@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.plan import LaunchSpec, Plan
 from claude_orchestrator.config.settings import STREAM, Meter
@@ -15,6 +15,9 @@ from claude_orchestrator.engine.run_events import HoldChanged, RateLimitsRead, R
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Usage
+
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.results.answer_files import AnswerFiles
 
 MAX_HOLD_CHANGES = 1_000
 
@@ -42,7 +45,7 @@ class RunView:
     """A run as displays and reports read it at any time.
 
     `clock_at_start` is the monotonic clock at `started_at`. `removed` has the instances of earlier starts that are no
-    longer in the plan.
+    longer in the plan. `answers` has what the instances answered.
     """
 
     run_id: str
@@ -56,6 +59,7 @@ class RunView:
     meter: Meter = STREAM
     removed: Sequence[EarlierInstance] = ()
     changes: RunChanges = field(default_factory=RunChanges)
+    answers: AnswerFiles | None = None
 
     @property
     def parts(self) -> tuple[InstanceStatus | EarlierInstance, ...]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
+from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.eligibility import Eligible, Moment, NotYet, Queued, eligibility
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.instance_runner import InstanceRunner
+from claude_orchestrator.engine.instances import Instances
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.retries import plan_retry
@@ -24,19 +27,13 @@ from claude_orchestrator.engine.run_events import (
     RunEvent,
     RunStopping,
 )
-from claude_orchestrator.engine.scheduler import Node, Scheduler
 from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.launch.threads import run_in_thread
 from token_budget.budget_manager import WINDOW_SCOPES
+from token_budget.fields import BadValue
 from token_budget.models import Action, Budget, Decision, Hold, Scope
 
 SHARED_BY_ALL = frozenset({Scope.OVERALL, *WINDOW_SCOPES})  # budgets that every instance draws on
-FAILURES = {
-    State.FAILED: "failed",
-    State.TIMED_OUT: "timed out",
-    State.BLOCKED: "was blocked",
-    State.STOPPED: "was stopped",
-    State.CANCELLED: "was cancelled",
-}
 
 
 class Supervisor:
@@ -54,9 +51,7 @@ class Supervisor:
         self._bus = context.bus
         self._holds = HoldPolicy(context)
         self._runners: dict[str, InstanceRunner] = {}
-        self._by_name = {status.name: status for status in instances}
-        self._scheduler = Scheduler(map(_node, instances))
-        self._undecided = {status.name for status in instances}
+        self._graph = Instances(instances)
         self._wake = asyncio.Event()
         self._next_launch_at = 0.0
         self._syncing: asyncio.Task[None] | None = None
@@ -70,7 +65,7 @@ class Supervisor:
             while True:
                 self._wake.clear()
                 pause_s = await self._launch_eligible(tasks)
-                if not self._scheduler.active:
+                if not self._graph.active:
                     break
                 try:
                     await asyncio.wait_for(self._wake.wait(), pause_s)
@@ -108,10 +103,9 @@ class Supervisor:
         """
         reserved: set[Budget] = set()
         pauses_s: list[float] = []
-        passed: list[str] = []
-        while (name := self._scheduler.pop()) is not None:
-            status = self._by_name[name]
-            passed.append(name)
+        passed: list[InstanceStatus] = []
+        while (status := self._graph.take()) is not None:
+            passed.append(status)
             match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved)):
                 case NotYet(pause_s, for_all):
                     pauses_s += [] if pause_s is None else [pause_s]
@@ -121,14 +115,12 @@ class Supervisor:
                     self._wait(status, Decision(Action.WAIT, reason))
                 case Eligible():
                     decision = await self._decide(status)
-                    self._act(tasks, status, decision)
+                    await self._act(tasks, status, decision)
                     if decision.action is Action.WAIT and decision.budget is not None:
                         reserved.add(decision.budget)
-            if any(budget.scope in SHARED_BY_ALL for budget in reserved) and not self._undecided:
+            if any(budget.scope in SHARED_BY_ALL for budget in reserved) and not self._graph.undecided:
                 break  # every other one is queued already
-        for name in passed:
-            if self._by_name[name].state in (State.PENDING, State.WAITING):
-                self._scheduler.push(name)
+        self._graph.put_back(passed)
         return min(pauses_s, default=None)
 
     def _moment(self, reserved: set[Budget]) -> Moment:
@@ -154,21 +146,41 @@ class Supervisor:
             return replace(shared, hold=None)
         return shared if shared.action is Action.WARN else decision
 
-    def _act(self, tasks: asyncio.TaskGroup, status: InstanceStatus, decision: Decision) -> None:
-        if status.ended or self.cancelled:  # it was stopped while the shared limits were checked
+    async def _act(self, tasks: asyncio.TaskGroup, status: InstanceStatus, decision: Decision) -> None:
+        spec = None
+        if decision.hold is not None:
+            spec = await self._filled(status)
+        if status.ended or self.cancelled:  # it was stopped meanwhile, or its texts cannot be filled
             self._context.release(decision.hold)
         elif decision.action is Action.BLOCK:
             self._block(status, decision)
-        elif decision.hold is None:
+        elif decision.hold is None or spec is None:
             self._wait(status, decision)
         else:
             if decision.action is Action.WARN:
                 self._bus.publish(Decided(status.name, Action.WARN, decision.reason, decision.budget))
+            status.attempt.fill(spec)
             self._launch(tasks, status, decision.hold)
+
+    async def _filled(self, status: InstanceStatus) -> LaunchSpec | None:
+        """What to launch, with the results of others in its texts. If they do not fit in, the instance fails."""
+        if status.spec.late is None:
+            return status.spec
+        try:
+            work = partial(self._graph.filled, status.spec, self._context.services.answers)
+            return await run_in_thread(work)
+        except BadValue as error:
+            why = "; ".join(f"{place.lstrip('.')}: {text}" if place else text for place, text in error.faults)
+        except OSError as error:
+            why = f"the results cannot be kept in a file: {error.strerror or error}"
+        if not (status.ended or self.cancelled):
+            self._skip(status, State.FAILED, f"cannot be launched: {why}")
+            self._fail_fast(status)
+        return None
 
     def _wait(self, status: InstanceStatus, decision: Decision) -> None:
         is_new = status.state is State.PENDING
-        self._undecided.discard(status.name)
+        self._graph.undecided.discard(status.name)
         status.wait(decision.reason)
         self._bus.publish(Decided(status.name, Action.WAIT, decision.reason) if is_new else Changed())
 
@@ -187,11 +199,9 @@ class Supervisor:
 
     def _ended(self, status: InstanceStatus) -> None:
         """Nothing more will happen to an instance: others are ready now, or are skipped."""
-        self._undecided.discard(status.name)
-        skips = self._scheduler.end(status.name, FAILURES.get(status.state, ""))
-        for name, reason, unneeded in () if self.cancelled else skips:
-            if not self._by_name[name].ended:
-                self._skip(self._by_name[name], State.SKIPPED, reason, unneeded=unneeded)
+        for skipped, reason, unneeded in tuple(self._graph.end(status)):
+            if not self.cancelled:
+                self._skip(skipped, State.SKIPPED, reason, unneeded=unneeded)
         self._wake.set()
 
     # -- one attempt --
@@ -200,7 +210,7 @@ class Supervisor:
         now = self._context.clock.monotonic()
         self._next_launch_at = now + self._settings.startup_delay_s
         status.begin(now)
-        self._undecided.discard(status.name)
+        self._graph.undecided.discard(status.name)
         runner = InstanceRunner(self._context, status, hold, self._holds)
         self._runners[status.name] = runner
         self._bus.publish(Launched(status, hold))
@@ -220,9 +230,13 @@ class Supervisor:
             return
         await self._bus.sync()
         self._bus.publish(InstanceEnded(status, launched=True))
+        status.attempt.unfill()
+        self._fail_fast(status)
+        self._ended(status)
+
+    def _fail_fast(self, status: InstanceStatus) -> None:
         if status.state in (State.FAILED, State.TIMED_OUT) and self._settings.fail_fast:
             self.cancel(f"cancelled because {status.name} failed")
-        self._ended(status)
 
     def _plan_retry(self, status: InstanceStatus) -> bool:
         """Prepare another attempt if one should follow; returns whether one does."""
@@ -231,7 +245,7 @@ class Supervisor:
             return False
         attempt = status.attempts
         status.retry_later(retry)
-        self._scheduler.push(status.name)
+        self._graph.put_back([status])
         self._bus.publish(RetryPlanned(status, attempt, retry.cause, retry.wait_s))
         self._wake.set()
         return True
@@ -269,8 +283,3 @@ class Supervisor:
             runner.stop(running, reason, grace_s=grace_s)
         self._wake.set()
         self._bus.publish(Changed())
-
-
-def _node(status: InstanceStatus) -> Node:
-    spec = status.planned
-    return Node(spec.name, spec.depends_on, spec.run_if, max(1, spec.estimate.tokens), spec.index)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.expansion import Selection, expand_config
 from claude_orchestrator.config.graph import result_of
 from claude_orchestrator.config.placeholders import Template
 from claude_orchestrator.errors import UserError
@@ -82,9 +83,10 @@ def test_a_long_chain_is_no_cycle_and_no_recursion() -> None:
 
 
 def test_only_texts_with_results_wait() -> None:
-    texts = {"pre_commands": ["{{results.plan}}", "y"], "env": {"A": "{{results.plan.x}}", "B": "{{b}}"}}
+    texts = {"pre_commands": ["{{results.plan}}", "y"], "env": {"A": "{{results.plan.x}}", "B": "{{ .b }}"}}
     entry = step("b", "plan", prompt=r"\{{results.plan}}", append_system_prompt="{{results.plan.file}}", **texts)
-    instance = parse_config({"instances": [PLAN, entry]}, "x").instances[1]
+    config = parse_config({"instances": [PLAN, entry]}, "x")
+    instance = expand_config(config, lambda source: [], Selection()).instances[1]
     marked = [instance.command, *instance.pre_commands, instance.append_system_prompt, *dict(instance.env).values()]
     assert [isinstance(text, Template) for text in marked] == [False, True, False, True, True, False]
 

@@ -19,15 +19,20 @@ class AnswerFiles:
 
     The results of earlier turns are in `results/turns/`. A file is there before the journal says that the work is
     done, so a run that is killed and resumed still has it. What cannot be written is kept in memory, cut.
-    `turns` has the number of turns of each instance by its name.
+    `turns` has the number of turns of each instance by its name; `add` takes more.
     """
 
     def __init__(self, directory: Path, turns: Mapping[str, int], complain: Callable[[str], None]) -> None:
         self.folder = directory / FOLDER
-        self._stems = file_stems(turns)
-        self._turns = turns
+        self._stems = dict(file_stems(turns))
+        self._turns = dict(turns)
         self._complain: Callable[[str], None] | None = complain
         self._unwritten: dict[str, dict[int, Answered]] = {}
+
+    def add(self, turns: Mapping[str, int]) -> None:
+        """There are more instances now. Their names have characters that no file name has, so they clash with none."""
+        self._stems.update(file_stems(turns))
+        self._turns.update(turns)
 
     def observe(self, event: RunEvent) -> None:
         """Keep an answer."""
@@ -67,11 +72,18 @@ class AnswerFiles:
         text = _read(path)
         if text is None:
             return Answer(earlier=earlier)
-        structured = _read(path.with_name(f"{self._stems[name]}.json"))
-        output = None
+        structured = path.with_name(f"{self._stems[name]}.json")
+        json_text, output = _read(structured), None
         with contextlib.suppress(ValueError, RecursionError):
-            output = None if structured is None else json.loads(structured)
-        return Answer(text, output, earlier, str(path))
+            output = None if json_text is None else json.loads(json_text)
+        return Answer(text, output, earlier, str(path), None if output is None else str(structured))
+
+    def keep_list(self, group: str, text: str) -> str:
+        """Keep the results of a group in a file; returns its path. Raises OSError."""
+        path = self.folder / f"{file_stems([group])[group]}.json"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(path, text + "\n")
+        return str(path)
 
     def _earlier(self, name: str, kept: dict[int, Answered]) -> tuple[str, ...]:
         """The results of the turns before the last; those without text, such as /clear, are left out."""

@@ -23,13 +23,15 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names of devi
 class Answer:
     """What an instance answered. `text` is the result of its last turn, `earlier` are those of the turns before.
 
-    `file` holds the whole text; None where there is no answer, or where it could not be written.
+    `file` holds the whole text; None where there is no answer, or where it could not be written. `structured_file`
+    is that of the structured output.
     """
 
     text: str | None = None
     structured_output: Any = None
     earlier: tuple[str, ...] = ()
     file: str | None = None
+    structured_file: str | None = None
 
 
 def file_stems(names: Iterable[str]) -> Mapping[str, str]:

@@ -1,0 +1,79 @@
+"""The instances of a run: by name, by group, and in the order in which they may start. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.engine.ports import Answers
+from claude_orchestrator.engine.results.upstream import Group, Upstream, fill
+from claude_orchestrator.engine.scheduler import Node, Scheduler
+from claude_orchestrator.engine.state import InstanceStatus, State
+
+FAILURES = {
+    State.FAILED: "failed",
+    State.TIMED_OUT: "timed out",
+    State.BLOCKED: "was blocked",
+    State.STOPPED: "was stopped",
+    State.CANCELLED: "was cancelled",
+}
+
+
+class Instances:
+    """What is ready, what each instance's end makes of the others, and what they get of each other's results.
+
+    `all` has every instance, in the order of the plan. It is shared with whatever shows the run.
+    """
+
+    def __init__(self, statuses: list[InstanceStatus]) -> None:
+        self.all = statuses
+        self.undecided = {status.name for status in statuses}  # those without any decision on their launch
+        self._by_name = {status.name: status for status in statuses}
+        self._groups: dict[str, list[InstanceStatus]] = {}
+        for status in statuses:
+            if status.planned.group is not None:
+                self._groups.setdefault(status.planned.group, []).append(status)
+        relays = (Node(name, tuple(one.name for one in group), relay=True) for name, group in self._groups.items())
+        self._scheduler = Scheduler([*map(_node, statuses), *relays])
+
+    @property
+    def active(self) -> bool:
+        """Whether an instance has not ended yet."""
+        return self._scheduler.active
+
+    def take(self) -> InstanceStatus | None:
+        """Take out the first instance that is ready, or None."""
+        name = self._scheduler.pop()
+        return None if name is None else self._by_name[name]
+
+    def put_back(self, statuses: Iterable[InstanceStatus]) -> None:
+        """These are still ready, or ready again, unless they run or have ended."""
+        for status in statuses:
+            if status.state in (State.PENDING, State.WAITING):
+                self._scheduler.push(status.name)
+
+    def end(self, status: InstanceStatus) -> Iterator[tuple[InstanceStatus, str, bool]]:
+        """An instance has ended. Yields what is skipped because of it, why, and whether it is not needed."""
+        self.undecided.discard(status.name)
+        for name, reason, unneeded in self._scheduler.end(status.name, FAILURES.get(status.state, "")):
+            if not self._by_name[name].ended:
+                yield self._by_name[name], reason, unneeded
+
+    def filled(self, spec: LaunchSpec, answers: Answers) -> LaunchSpec:
+        """What is launched of an instance whose upstream has ended. Raises BadValue where a text cannot be filled."""
+        return fill(spec, partial(self._upstream, answers))
+
+    def _upstream(self, answers: Answers, name: str) -> Upstream | Group:
+        def of(status: InstanceStatus) -> Upstream:
+            answer = answers.answer(status.name)
+            return Upstream(status.name, str(status.state), status.reason, answer, status.planned.item)
+
+        if name in self._groups and name not in self._by_name:
+            return Group([of(status) for status in self._groups[name]], partial(answers.keep_list, name))
+        return of(self._by_name[name])
+
+
+def _node(status: InstanceStatus) -> Node:
+    spec = status.planned
+    return Node(spec.name, spec.depends_on, spec.run_if, max(1, spec.estimate.tokens), spec.index)

@@ -61,7 +61,7 @@ class ScriptedCheck(PassedCheck):
 
 
 class ScriptedRunning:
-    """One response for each turn; a turn called `wait` does not end."""
+    """One response for each turn; a turn called `wait` does not end, and one called `mute` shows nothing."""
 
     def __init__(self, script: Script, spec: LaunchSpec) -> None:
         self.script, self.spec = script, spec
@@ -81,6 +81,8 @@ class ScriptedRunning:
         self.turns += 1
         text = message["message"]["content"]
         self.script.log.append(f"{self.spec.name}: {text}")
+        if text == "mute":
+            return
         self.emit({"type": "system", "subtype": "init", "model": "m"})
         usage = {"input_tokens": self.script.tokens, "output_tokens": 1}
         start = {"type": "message_start", "message": {"id": f"{self.spec.name}{self.turns}", "usage": usage}}

@@ -245,6 +245,15 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="TIME",
     ),
     Setting(
+        "startup_timeout_s",
+        DURATION,
+        "Fail an instance that has printed nothing at all for this time after its start.",
+        120.0,
+        option="startup-timeout",
+        group=HOW,
+        metavar="TIME",
+    ),
+    Setting(
         "grace_s",
         DELAY,
         "How long an instance may take to end before it is killed.",

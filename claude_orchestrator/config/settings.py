@@ -33,6 +33,7 @@ class Settings:
     startup_delay_s: float = _D["startup_delay_s"]
     timeout_s: float | None = _D["timeout_s"]
     idle_timeout_s: float | None = _D["idle_timeout_s"]
+    startup_timeout_s: float = _D["startup_timeout_s"]
     grace_s: float = _D["grace_s"]
     fail_fast: bool = _D["fail_fast"]
     meter: str = _D["meter"]

@@ -128,6 +128,7 @@ class InstanceRunner:
             running.stop(self._stop_grace_s)
         self.stop_if_over()
         self._expect_output(None)
+        self._expect_start()
 
     async def _read(self, running: Running, log: Log | None) -> None:
         """Take everything that the instance prints, until its stream ends."""
@@ -137,6 +138,8 @@ class InstanceRunner:
             if "linger" in self._timers:
                 self._close_input()
             self._expect_output(batch)
+            if "startup" in self._timers:
+                self._timers.pop("startup").cancel()
             for event in parse(batch.lines):
                 self._take(event)
             self._bus.publish(Changed())
@@ -344,10 +347,19 @@ class InstanceRunner:
         due = asyncio.get_running_loop().time() + idle_s
         self._call_later("idle", idle_s, self._stalled, idle_s, due)
 
+    def _expect_start(self) -> None:
+        limit_s = self._context.settings.startup_timeout_s
+        due = asyncio.get_running_loop().time() + limit_s
+        self._call_later("startup", limit_s, self._never_started, limit_s, due)
+
+    def _never_started(self, limit_s: float, due: float) -> None:
+        if _is_late(due):
+            self._expect_start()
+        else:
+            self.stop(State.FAILED, f"printed nothing within {limit_s:g} s of its start")
+
     def _stalled(self, idle_s: float, due: float) -> None:
-        paused = (
-            asyncio.get_running_loop().time() - due > LATE_S
-        )  # the orchestrator was paused, so output may wait to be read
+        paused = _is_late(due)
         if paused or (self._metering is not None and self._metering.waits):
             self._expect_output(None)
             return
@@ -382,6 +394,11 @@ class InstanceRunner:
             self._running.stop(self._stop_grace_s)
             self._poller.ask()
         self._bus.publish(Changed())
+
+
+def _is_late(due: float) -> bool:
+    """Whether a timer comes so late that the orchestrator was paused. Output may wait to be read then."""
+    return asyncio.get_running_loop().time() - due > LATE_S
 
 
 def _only_answers(batch: Batch) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.engine.state import State
-from tests.harness import Workplace, alive, content_of, run_real
+from tests.harness import Workplace, alive, content_of, run_config, run_real
+from tests.scripted import Script
 from tests.stand_in import StandIn, Text
 
 
@@ -31,6 +32,14 @@ def test_an_instance_that_never_says_anything_is_stopped_too(place: Workplace) -
     setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": "never-speaks"}}]}
     place.run("--config", place.config(setup), "--idle-timeout", "1", "--report", "report.json")
     assert place.report()["instances"][0]["reason"] == "stalled: nothing printed for 1 s"
+
+
+def test_an_instance_that_never_prints_anything_has_failed(tmp_path: Path) -> None:
+    """One that has spoken may be silent for longer."""
+    instances = [{"name": "a", "prompt": "mute"}, {"name": "b", "prompt": "wait", "timeout_s": 0.5}]
+    outcome = run_config({"instances": instances}, Script(), workspace=tmp_path, startup_timeout_s=0.1)
+    assert [status.state for status in outcome.instances] == [State.FAILED, State.TIMED_OUT]
+    assert outcome.instances[0].reason == "printed nothing within 0.1 s of its start"
 
 
 def test_a_paused_orchestrator_does_not_take_its_own_pause_for_a_stall(place: Workplace) -> None:

@@ -19,6 +19,7 @@ from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Capabilities, Exit, Launcher, Running, control_request
 from claude_orchestrator.launch.fence.client import FenceGuard
 from claude_orchestrator.launch.local import LocalLauncher
+from claude_orchestrator.launch.local_process import DEAF_S
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import FAKE, Workplace
 from tests.scripted import Script
@@ -152,5 +153,70 @@ def test_a_launch_that_is_not_possible_is_an_oserror(place: Place, tmp_path: Pat
     async def work() -> None:
         with pytest.raises(OSError):
             await place.launcher.launch(place.spec(claude=tmp_path / "not-there"))
+
+    within(work)
+
+
+LOCAL = pytest.mark.parametrize("place", [pytest.param("kept", marks=LINUX_ONLY), "local"], indirect=True)
+
+
+@LOCAL
+@pytest.mark.parametrize(("answer", "code"), [("", 7), ('{"type":"control_response","request_id":"stop"}', -9)])
+def test_sigint_follows_soon_if_the_interrupt_is_not_answered(place: Place, answer: str, code: int) -> None:
+    """One that answers keeps its time: here it is killed before its SIGINT is due."""
+    script = f"trap 'exit 7' INT; echo ready; read line; echo '{answer}'; while :; do sleep 0.01; done"
+
+    async def work() -> None:
+        assert isinstance(place.launcher, LocalLauncher)
+        running = await place.launcher.start(["/bin/sh", "-c", script], {}, None, "0")
+        async for _ in running.output():
+            break
+        running.stop(60.0)
+        if answer:
+            async for batch in running.output():
+                if b"control_response" in batch.lines:
+                    break
+            asyncio.get_running_loop().call_later(2 * DEAF_S, running.stop, 0.0)
+        assert (await running.wait()).code == code
+
+    within(work)
+
+
+@LOCAL
+def test_any_process_can_be_started_and_its_exit_is_exact(place: Place, tmp_path: Path) -> None:
+    async def work() -> None:
+        assert isinstance(place.launcher, LocalLauncher)
+        start = place.launcher.start
+        for code in (0, 7, 255):
+            running = await start(
+                ["sh", "-c", 'echo "$GREETING $PWD"; exit "$0"', str(code)], {"GREETING": "hi"}, "/", "c"
+            )
+            assert [batch.lines async for batch in running.output() if batch.lines] == [b"hi /\n"]
+            assert await running.wait() == Exit(code)
+        running = await start(["sh", "-c", "kill -TERM $$"], {}, None, "c")
+        assert await running.wait() == Exit(-15)
+        for argv, cwd in ((["not-there"], "/"), (["/bin/sh"], str(tmp_path / "gone"))):
+            with pytest.raises(FileNotFoundError) as caught:
+                await start(argv, {}, cwd, "c")
+            assert caught.value.filename == (argv[0] if cwd == "/" else cwd)
+        with pytest.raises(PermissionError):
+            await start(["/etc/passwd"], {}, "/", "c")
+        for argv, env in ((["sh", "\0"], {}), (["sh"], {"A=B": "c"})):
+            with pytest.raises(ValueError):
+                await start(argv, env, "/", "c")
+
+    within(work)
+
+
+@LOCAL
+def test_signals_that_were_ignored_are_not_ignored_by_what_it_starts(place: Place) -> None:
+    """The guard ignores Ctrl-C. Its instances must not, and they get no descriptor but their own three."""
+
+    async def work() -> None:
+        assert isinstance(place.launcher, LocalLauncher)
+        script = "grep SigIgn /proc/$$/status; ls /proc/$$/fd"
+        running = await place.launcher.start(["/bin/sh", "-c", script], {}, None, "0")
+        lines = b"".join([batch.lines async for batch in running.output()]).split()
+        assert int(lines[1], 16) == 0 and lines[2:] == [b"0", b"1", b"2"]
 
     within(work)

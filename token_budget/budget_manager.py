@@ -24,6 +24,7 @@ class TokenBudgetManager:
         self.enforcement_mode = enforcement_mode
         self.total = Amount()
         self._budgets: dict[tuple[Unit, Scope, str], Budget] = {}
+        self._places: list[tuple[Unit, Scope]] = []  # that have a budget
         self._group_of: dict[str, str] = {}
         if overall_budget is not None:
             self.set_budget(Scope.OVERALL, overall_budget)
@@ -42,6 +43,7 @@ class TokenBudgetManager:
             self._budgets[place].limit = limit
         else:
             self._budgets[place] = Budget(limit, scope=scope, key=key, unit=unit)
+            self._places = [one for one in _PLACES if one in {(unit, scope), *self._places}]
         return self._budgets[place]
 
     def set_command_budget(self, command_name: str, limit: int) -> None:
@@ -90,7 +92,7 @@ class TokenBudgetManager:
         """The budgets that an instance of this command draws on, in both units; of each unit the narrowest last."""
         group = None if instance is None else self._group_of.get(instance)
         keys = {Scope.COMMAND: command_name, Scope.GROUP: group, Scope.INSTANCE: instance}
-        found = (self._budgets.get((unit, scope, keys.get(scope, "") or "")) for unit, scope in _PLACES)
+        found = [self._budgets.get((unit, scope, keys.get(scope, "") or "")) for unit, scope in self._places]
         return tuple(budget for budget in found if budget is not None)
 
     # -- decisions --

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil, exp, log
+from math import ceil, exp, log, sqrt
 from operator import attrgetter
 from random import Random
+from statistics import NormalDist, fmean, pvariance
 
 from token_budget.models import Unit
 from token_budget.text import format_tokens, format_usd
@@ -22,6 +23,7 @@ SHRINK_RUNS = 6.0
 SPREAD = (0.1, 1.0)  # bounds of the tail's spread, so that neither equal nor wildly mixed runs make it absurd
 SCORED = (0.5, 0.9, 0.95)
 FIXED_TOKENS = 1000  # the estimate where there is no forecast
+MANY = 100  # instances whose sum is normally distributed
 _EPSILON = 1e-9
 
 _Point = tuple[float, float, bool]  # tokens, weight, censored
@@ -244,8 +246,26 @@ def chance_that_all_fit(
 
 
 def chance_that_sum_is_under(forecasts: Sequence[Forecast], limit_tokens: int, *, samples: int = 2000) -> float | None:
-    """The chance that independent instances use at most `limit_tokens` together; None when a forecast is unknown."""
+    """The chance that independent instances use at most `limit_tokens` together; None when a forecast is unknown.
+
+    The sum of many is normally distributed, so that each different forecast is sampled only once.
+    """
+    if len(forecasts) > MANY:
+        return _chance_of_many(forecasts, limit_tokens, samples)
     return chance_that_all_fit(forecasts, [(limit_tokens, range(len(forecasts)))], samples=samples)
+
+
+def _chance_of_many(forecasts: Sequence[Forecast], limit_tokens: int, samples: int) -> float | None:
+    counts = Counter(map(id, forecasts))
+    mean = variance = 0.0
+    random = Random(0)
+    for one in {id(one): one for one in forecasts}.values():
+        if not one.known:
+            return None
+        drawn = [one.quantile(random.random() or 0.5) or 0 for _ in range(samples)]
+        mean += counts[id(one)] * fmean(drawn)
+        variance += counts[id(one)] * pvariance(drawn)
+    return NormalDist(mean, max(1.0, sqrt(variance))).cdf(limit_tokens)
 
 
 @dataclass(frozen=True, slots=True)

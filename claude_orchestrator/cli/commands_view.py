@@ -7,10 +7,13 @@ from pathlib import Path
 
 from claude_orchestrator.claude import commands
 from claude_orchestrator.claude.commands import CommandInfo, Scope
+from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.text import RenderOptions, display_width, fit, printable
 from token_budget.visualization import render_budget_panel
+
+MOST_FOLDERS = 200  # that are searched for commands
 
 
 def render_commands(
@@ -32,10 +35,31 @@ def render_commands(
     return lines
 
 
-def warn_of_unknown(command: str, instance: str, folder: Path) -> list[str]:
-    """A warning of a slash command that neither the folder nor the user has; built-in ones differ by version."""
-    warning = commands.warning_for(command, commands.discover_here(folder))
-    return [f"{instance}: {warning}"] if warning else []
+def warn_of_unknown(specs: Iterable[LaunchSpec]) -> list[str]:
+    """A warning of each slash command that neither its folder nor the user has; built-in ones differ by version.
+
+    Each folder is searched once, and a command gets one warning for all instances of a group.
+    """
+    known: dict[str, tuple[CommandInfo, ...]] = {}
+    found: dict[tuple[str, str], str | None] = {}
+    warnings: dict[str, None] = {}
+    unsearched = 0
+    for spec in specs:
+        if spec.base_command is None:
+            continue
+        if spec.cwd not in known:
+            if len(known) == MOST_FOLDERS:
+                unsearched += 1
+                continue
+            known[spec.cwd] = commands.discover_here(Path(spec.cwd))
+        key = spec.cwd, spec.base_command
+        if key not in found:
+            found[key] = commands.warning_for(spec.base_command, known[spec.cwd])
+        if found[key] is not None:
+            warnings[f"{spec.group or spec.name}: {found[key]}"] = None
+    if unsearched:
+        warnings[f"{unsearched:,} instances run in further folders, whose commands were not searched"] = None
+    return list(warnings)
 
 
 def render_list(commands: Iterable[CommandInfo], width: int) -> list[str]:

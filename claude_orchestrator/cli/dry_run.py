@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Meter, Settings
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Action, Hold, Unit
+from token_budget.models import Action, Budget, Decision, Hold, Unit
 from token_budget.text import RenderOptions, format_usd, printable
 from token_budget.visualization import render_budget_panel
 
+if TYPE_CHECKING:
+    from token_budget.trials import Trial
+
+MEMBERS_IN_FULL, MEMBERS_SHOWN = 5, 3  # a larger group shows its first instances
 _ADMISSION = {
     Action.ALLOW: "would start",
     Action.WARN: "would start with a warning",
@@ -23,7 +30,11 @@ _ADMISSION = {
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would do. Each instance carries the state in which an earlier run ended it, if it is not run again."""
+    """What a run would do. Each instance carries the state in which an earlier run ended it, if it is not run again.
+
+    `groups` has the number of items of each group, also where fewer were selected; `trials` has their latest runs.
+    `in_full`: every instance of a group is shown, not only the first ones.
+    """
 
     instances: Sequence[tuple[LaunchSpec, str | None]]
     manager: TokenBudgetManager
@@ -31,6 +42,9 @@ class DryRun:
     meter: Meter
     source: str
     warnings: Sequence[str] = ()
+    groups: Mapping[str, int] = field(default_factory=dict)
+    trials: Mapping[str, Trial] = field(default_factory=dict)
+    in_full: bool = False
 
 
 def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
@@ -43,11 +57,11 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
     lines = [f"DRY RUN: {len(instances)} instances from {dry_run.source}; nothing is launched"]
     lines += [f"WARNING: {warning}" for warning in dry_run.warnings]
     holds: list[Hold] = []
-    for spec, ended in instances:
-        if ended is not None:
-            lines += ["", f"{spec.index + 1}. {spec.name}: {ended} in an earlier run, is not run again"]
+    for group, members in groupby(instances, lambda instance: instance[0].group):
+        if group is None:
+            lines += [line for spec, ended in members for line in _instance(spec, ended, manager, holds)]
         else:
-            lines += ["", *_instance(spec, manager, holds)]
+            lines += _group(group, list(members), dry_run, holds)
     for hold in holds:
         manager.release(hold)
     lines += [
@@ -79,11 +93,15 @@ def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
 def _chances(to_run: Sequence[LaunchSpec], manager: TokenBudgetManager) -> list[str]:
     """The chance that the whole plan fits each budget, as far as it is known."""
     lines = []
-    for budget in manager.budgets:
-        drawing = [spec for spec in to_run if budget in manager.budgets_for(spec.base_command, spec.name)]
+    draws: dict[Budget, list[LaunchSpec]] = {}
+    for spec in to_run if any(spec.forecasts for spec in to_run) else ():
+        for budget in manager.budgets_for(spec.base_command, spec.name):
+            draws.setdefault(budget, []).append(spec)
+    for budget in (one for one in manager.budgets if one in draws):
+        drawing = draws[budget]
         found = [spec.forecasts.get(budget.unit) for spec in drawing]
         forecasts = [forecast for forecast in found if forecast is not None and forecast.known]
-        if not drawing or len(forecasts) < len(drawing):
+        if len(forecasts) < len(drawing):
             continue
         from token_budget.forecast import chance_that_sum_is_under
 
@@ -94,12 +112,39 @@ def _chances(to_run: Sequence[LaunchSpec], manager: TokenBudgetManager) -> list[
     return lines
 
 
-def _instance(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
-    budgets = manager.budgets_for(spec.base_command, spec.name)
+def _group(group: str, members: list[tuple[LaunchSpec, str | None]], dry_run: DryRun, holds: list[Hold]) -> list[str]:
+    """A group: how many instances it has, the first ones as they are, and what would happen to the others."""
+    manager, items = dry_run.manager, dry_run.groups.get(group, 0)
+    of_all = f" of {items:,} items" if items > len(members) else ""
+    lines = ["", f"Group {group}: {len(members):,} instances{of_all}"]
+    shown = len(members) if dry_run.in_full or len(members) <= MEMBERS_IN_FULL else MEMBERS_SHOWN
+    for spec, ended in members[:shown]:
+        lines += _instance(spec, ended, manager, holds)
+    others: Counter[str] = Counter()
+    for spec, ended in members[shown:]:
+        others[f"{ended} in an earlier run" if ended else _ADMISSION[_decide(spec, manager, holds).action]] += 1
+    if others:
+        what = ", ".join(f"{number:,} {words}" for words, number in others.items())
+        lines += ["", f"... and {others.total():,} more like these: {what} (--log-level debug shows all)"]
+    to_run = sum(ended is None for _, ended in members)
+    if group in dry_run.trials and to_run:
+        lines += ["", f"Forecast of {group}: {dry_run.trials[group].describe(to_run)}"]
+    return lines
+
+
+def _decide(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) -> Decision:
     decision = manager.reserve(spec.base_command, spec.estimate, spec.name)
     if decision.hold is not None:
         holds.append(decision.hold)
-    lines = [f"{spec.index + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
+    return decision
+
+
+def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
+    if ended is not None:
+        return ["", f"{spec.index + 1}. {spec.name}: {ended} in an earlier run, is not run again"]
+    budgets = manager.budgets_for(spec.base_command, spec.name)
+    decision = _decide(spec, manager, holds)
+    lines = ["", f"{spec.index + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
     lines.append(f"   argv:      {shlex.join(spec.argv)}")
     lines += [f"   by file:   --{option} ({len(text)} characters)" for option, text in spec.private]
     lines += [f"   turn {number}:    {turn!r}" for number, turn in enumerate(spec.turns, 1)]

@@ -77,9 +77,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
 
     settings, specs = loaded.settings, planned.plan.specs
     warnings = list(checked.warnings)
-    for spec in specs:
-        if spec.base_command is not None:
-            warnings += warn_of_unknown(spec.base_command, spec.name, Path(spec.cwd))
+    warnings += warn_of_unknown(specs)
     manager = make_manager(planned.plan, settings)
     instances: list[tuple[LaunchSpec, str | None]] = [(spec, None) for spec in specs]
     if loaded.earlier:
@@ -94,7 +92,18 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
         from claude_orchestrator.engine.ledger_sync import read_shared
 
         read_shared(planned.ledger, manager, settings.token_weights)
-    dry_run = DryRun(instances, manager, settings, checked.meter, loaded.config.source, warnings)
+    groups = loaded.config.groups
+    dry_run = DryRun(
+        instances,
+        manager,
+        settings,
+        checked.meter,
+        loaded.config.source,
+        warnings,
+        groups,
+        run_inputs.trials_of(planned.ledger, groups, settings.token_weights),
+        in_full=loaded.options["log_level"] == "debug",
+    )
     terminal.print(describe(dry_run, _shown(loaded, terminal)))
     return 0
 

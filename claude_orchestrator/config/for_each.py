@@ -79,13 +79,13 @@ def expand(template: InstanceConfig, items: Sequence[Item]) -> tuple[InstanceCon
     """
     if template.session_id is not None:
         raise BadValue((".session_id", "several instances cannot continue one session: leave it out with for_each"))
-    group = group_name(template)
+    group, names = group_name(template), _names_to_fill(template)
     faults: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], str] = {}
     made: dict[str, InstanceConfig] = {}
     for index, item in enumerate(items):
         try:
-            one = _instance(template, group, item, index)
+            one = _instance(template, names, group, item, index)
             if one.name in made:
                 other = made[one.name].item_index
                 raise BadValue(_same_name(template, one.name, f"item {other}"))
@@ -113,7 +113,7 @@ def group_name(template: InstanceConfig) -> str:
     return re.sub(r"[\s\[\](){}.,:;/_-]+$|^[\s\[\](){}.,:;_-]+", "", literal) or "items"
 
 
-def _instance(template: InstanceConfig, group: str, item: Item, index: int) -> InstanceConfig:
+def _instance(template: InstanceConfig, names: Sequence[str], group: str, item: Item, index: int) -> InstanceConfig:
     def value_of(placeholder: Placeholder) -> str:
         return item_value(placeholder, item, index)
 
@@ -128,8 +128,8 @@ def _instance(template: InstanceConfig, group: str, item: Item, index: int) -> I
             raise BadValue(*((".name", why) for _, why in error.faults)) from None
     else:
         name = f"{template.name}[{label_of(item)}]"
-    named = replace(template, name=name, for_each=None, group=group, item=item, item_index=index)
-    return fill_texts(named, value_of)
+    changes = _filled_fields(template, names, value_of, at_launch=False)
+    return replace(template, name=name, for_each=None, group=group, item=item, item_index=index, **changes)
 
 
 def fill_texts(instance: InstanceConfig, value_of: ValueOf, *, at_launch: bool = False) -> InstanceConfig:
@@ -138,19 +138,28 @@ def fill_texts(instance: InstanceConfig, value_of: ValueOf, *, at_launch: bool =
     `value_of` raises BadValue for a placeholder that it does not know.
     Raises BadValue with every fault and its place in the instance.
     """
+    changes = _filled_fields(instance, _names_to_fill(instance), value_of, at_launch=at_launch)
+    return replace(instance, **changes) if changes else instance
+
+
+def _names_to_fill(instance: InstanceConfig) -> list[str]:
+    """The fields with braces in a text."""
+    return [name for name in TEXTS if any("{{" in text for text in _strings(getattr(instance, name)))]
+
+
+def _filled_fields(
+    instance: InstanceConfig, names: Sequence[str], value_of: ValueOf, *, at_launch: bool
+) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     faults: list[tuple[str, str]] = []
-    for name, text in TEXTS.items():
-        value = getattr(instance, name)
-        if not _any_braces(value):
-            continue
+    for name in names:
         try:
-            changes[name] = _fill_value(name, value, text.values(value_of), at_launch)
+            changes[name] = _fill_value(name, getattr(instance, name), TEXTS[name].values(value_of), at_launch)
         except BadValue as error:
             faults += [(f".{name}{place}", why) for place, why in error.faults]
     if faults:
         raise BadValue(*faults)
-    return replace(instance, **changes) if changes else instance
+    return changes
 
 
 def has_templates(instance: InstanceConfig) -> bool:
@@ -233,10 +242,6 @@ def _is_late(text: str) -> bool:
 
 def _has_placeholder(text: str) -> bool:
     return "{{" in text and any(isinstance(piece, Placeholder) for piece in _pieces(text))
-
-
-def _any_braces(value: Any) -> bool:
-    return any("{{" in text for text in _strings(value))
 
 
 def _strings(value: Any) -> list[str]:

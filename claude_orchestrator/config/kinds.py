@@ -20,6 +20,7 @@ _UNIT_S = (86_400, 3_600, 60, 1)
 # one line of text that is not empty: no control characters, no line ends
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 _LINE_PATTERN = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
+_UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")
 _UUID = r"^\s*[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\s*$"
 
 # -- switches and numbers --
@@ -102,7 +103,7 @@ PERCENT = Kind(_read_percent, {"type": "number", "exclusiveMinimum": 0, "maximum
 def _read_text(value: object) -> str:
     if not isinstance(value, str):
         raise expected("a string", value)
-    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+    if _UNSENDABLE.search(value):
         raise BadValue(("", f"a NUL or half a surrogate pair cannot be passed to claude, got {show_json(value)}"))
     return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -248,10 +249,11 @@ class _Planner:
     def spec(self, index: int, instance: InstanceConfig) -> LaunchSpec:
         """The launch of one instance."""
         settings, command = self.settings, base_command(instance.command)
+        subject = instance.name if instance.group is None else f"{instance.group}[]"  # a group has one forecast
         forecasts = {
             unit: found
             for unit in (Unit.TOKENS, *([Unit.USD] if settings.in_money else []))
-            if (found := self.forecast(command, instance.name, instance.model, unit)) is not None
+            if (found := self.forecast(command, subject, instance.model, unit)) is not None
         }
         expected = {unit: found.p50 or 0 for unit, found in forecasts.items()}
         tokens = instance.max_tokens_per_command or expected.get(Unit.TOKENS) or DEFAULT_ESTIMATE_TOKENS
@@ -264,7 +266,7 @@ class _Planner:
             argv=launch_argv(self.claude_bin, instance),
             private=private_options(instance),
             turns=turns_of(instance),
-            cwd=str(PurePath(self.workspace, instance.cwd or "")),
+            cwd=_folder(self.workspace, instance.cwd or ""),
             env=instance.env,
             estimate=Amount(tokens, expected.get(Unit.USD, 0)),
             forecasts=forecasts,
@@ -281,6 +283,11 @@ class _Planner:
             check=instance.check,
             late=instance if instance.depends_on and has_templates(instance) else None,
         )
+
+
+@lru_cache(maxsize=1024)
+def _folder(workspace: str, cwd: str) -> str:
+    return str(PurePath(workspace, cwd))
 
 
 def turns_of(instance: InstanceConfig) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from claude_orchestrator.claude.argv import is_json
@@ -16,6 +17,7 @@ from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue
 
+MAX_FAULTS = 20
 MAX_MCP_BYTES = MAX_SCHEMA_BYTES = 1024 * 1024
 
 
@@ -29,13 +31,22 @@ def check_workspace(workspace: Path) -> None:
 
 def check_plan(plan: Plan, config: Config) -> None:
     """Refuse what claude would refuse at its start: folders and MCP configs that are missing. All of them at once."""
-    faults = [
-        f"{config.source}: instances[{spec.index}].{fault}"
-        for spec, instance in zip(plan.specs, config.instances, strict=True)
-        for fault in _faults(spec.cwd, instance.mcp_config)
-    ]
+    faults: list[str] = []
+    known: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # a fan-out has many instances in one folder
+    for spec, instance in zip(plan.specs, config.instances, strict=True):
+        key = spec.cwd, instance.mcp_config
+        if key not in known:
+            known[key] = list(_faults(*key))
+        faults += [f"{config.source}: {_place(config, spec.index)}.{fault}" for fault in known[key]]
+    if len(faults) > MAX_FAULTS:
+        faults[MAX_FAULTS:] = [f"{config.source}: {len(faults) - MAX_FAULTS:,} more faults like these"]
     if faults:
         raise UserError(*faults)
+
+
+def _place(config: Config, index: int) -> str:
+    """An instance's place in the config; that of a group's instance is its name."""
+    return f"instances[{index}]" if not config.groups else f"instance {config.instances[index].name}"
 
 
 def _faults(cwd: str, mcp_config: tuple[str, ...]) -> Iterator[str]:
@@ -65,15 +76,19 @@ def with_schemas(config: Config, workspace: Path) -> Config:
     """The config with each schema's file replaced by what it holds. Raises UserError with all that is wrong."""
     faults: list[str] = []
     instances = []
+    read = lru_cache(maxsize=100)(_schema_in)
     for index, instance in enumerate(config.instances):
         schema = instance.json_schema
-        if schema is not None and not is_json(schema):
-            try:
-                schema = _schema_in(workspace / (instance.cwd or "") / schema)
-            except BadValue as error:
-                place = f"{config.source}: instances[{index}].json_schema: {schema}: "
-                faults += [f"{place}{path.lstrip('.') + ': ' if path else ''}{why}" for path, why in error.faults]
-        instances.append(replace(instance, json_schema=schema))
+        if schema is None or is_json(schema):
+            instances.append(instance)
+            continue
+        try:
+            instances.append(replace(instance, json_schema=read(workspace / (instance.cwd or "") / schema)))
+        except BadValue as error:
+            place = f"{config.source}: {_place(config, index)}.json_schema: {schema}: "
+            faults += [f"{place}{path.lstrip('.') + ': ' if path else ''}{why}" for path, why in error.faults]
+            if len(faults) > MAX_FAULTS:
+                break
     if faults:
         raise UserError(*faults)
     return replace(config, instances=tuple(instances))
@@ -95,12 +110,12 @@ def doubts(plan: Plan, config: Config, environ: Mapping[str, str]) -> Iterator[s
     """Warnings of what claude refuses at its start on most machines."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     for spec, instance in zip(plan.specs, config.instances, strict=True):
-        cwd = Path(spec.cwd)
+        cwd, name = Path(spec.cwd), spec.group or spec.name
         if instance.worktree and not any(os.path.lexists(folder / ".git") for folder in (cwd, *cwd.parents)):
-            yield f"{spec.name}: worktree: {cwd} is in no git repository: claude refuses that, unless a hook makes one"
-        sandbox = {**environ, **dict(spec.env)}.get("IS_SANDBOX")
-        if root and instance.permission_mode == "bypassPermissions" and not sandbox:
-            yield f"{spec.name}: claude refuses permission_mode bypassPermissions as root, unless IS_SANDBOX=1 is set"
+            yield f"{name}: worktree: {cwd} is in no git repository: claude refuses that, unless a hook makes one"
+        bypasses = root and instance.permission_mode == "bypassPermissions"
+        if bypasses and not {**environ, **dict(spec.env)}.get("IS_SANDBOX"):
+            yield f"{name}: claude refuses permission_mode bypassPermissions as root, unless IS_SANDBOX=1 is set"
 
 
 def check_output_dir(path: Path) -> None:

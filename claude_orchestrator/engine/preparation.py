@@ -293,7 +293,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
     lacks = None if options["rehearse"] else versions.check_version(planned.claude)
     doubts = () if options["rehearse"] else checks.doubts(planned.plan, loaded.config, os.environ)
-    warnings = [*planned.plan.warnings, *([lacks] if lacks else []), *doubts]
+    warnings = [*planned.plan.warnings, *([lacks] if lacks else []), *dict.fromkeys(doubts)]
     if settings.in_money and planned.prices is None:
         warnings.append(f"budgets in money without {EXTRA}: what claude states no cost for is not counted")
     return Checked(meter, warnings, private=lacks is None)

@@ -5,7 +5,7 @@ Each part is imported only when it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from token_budget.ledger.samples import SampleReader
     from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
+    from token_budget.trials import Trial
     from token_budget.usage.profiles import Profile
 
 
@@ -82,6 +83,17 @@ class Forecasts:
             samples = self._reader.of(base_command, instance, unit)
             self._known[key] = forecast(samples, subject, model or "", time.time())
         return self._known[key]
+
+
+def trials_of(ledger: LedgerStore | None, groups: Iterable[str], weights: Weights) -> dict[str, Trial]:
+    """The latest run of each group that has one in the ledger. Raises LedgerError."""
+    names = tuple(groups)
+    if ledger is None or not names:
+        return {}
+    from token_budget.ledger.samples import SampleReader
+
+    reader = SampleReader(ledger, weights)
+    return {name: trial for name in names if (trial := reader.trial(name)) is not None}
 
 
 def find_profile(name: str | None, workspace: Path) -> Profile | None:

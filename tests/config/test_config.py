@@ -230,12 +230,12 @@ def test_a_group_has_a_budget_for_all_its_instances() -> None:
             "instances": [
                 {"name": "fix", "prompt": "{{item}}", "for_each": ["a", "b"], "max_tokens_per_command": 9},
                 {"name": "n-{{index}}", "command": "/test {{item}}", "for_each": ["a"]},
-                {"name": "n", "command": "/fix"},
+                {"name": "other", "command": "/fix"},
             ]
         },
         "x",
     )
-    limits = (("fix", 1), ("fix[b]", 2), ("/fix", 3), ("n", 4), ("/test", 5), ("fix[c]", 6), ("fixx", 7))
+    limits = (("fix", 1), ("fix[b]", 2), ("/fix", 3), ("other", 4), ("/test", 5), ("fix[c]", 6), ("fixx", 7))
     settings = Settings(command_budgets=limits, command_cost_budgets=(("fix", 8),))
     expanded = expand_config(config, lambda source: source.items, Selection())  # type: ignore[union-attr]
     plan = make_plan(expanded, settings, workspace="/w", claude_bin="claude")
@@ -243,7 +243,7 @@ def test_a_group_has_a_budget_for_all_its_instances() -> None:
         ("group", "fix", 1),
         ("instance", "fix[b]", 2),
         ("command", "/fix", 3),
-        ("instance", "n", 4),
+        ("instance", "other", 4),
         ("command", "/test", 5),
         ("command", "fix[c]", 6),
         ("command", "fixx", 7),

@@ -12,6 +12,7 @@ from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
 from token_budget.ledger.samples import SampleReader, subject_of
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Unit, Usage, Weights
+from token_budget.trials import Trial
 
 
 @pytest.fixture
@@ -66,3 +67,28 @@ def test_samples_count_in_weighted_tokens_or_money_and_leave_out_what_was_never_
     assert [(one.tokens, one.censored) for one in reader.of("/a", "")] == [(500, False), (250, True)]
     assert [one.tokens for one in reader.of("/a", "", Unit.USD)] == [1_000, 500]
     assert len(reader.all()) == 2
+
+
+def test_the_instances_of_a_group_are_samples_of_its_prompt(ledger: SqliteLedger) -> None:
+    for number in range(6):
+        add(ledger, f"fix[file{number}.py]", None, 100)
+    add(ledger, "fixed", None, 9_000)
+    add(ledger, "fix[slash]", "/fix", 9_000)
+    reader = SampleReader(ledger)
+    for name in ("fix[new.py]", "fix[]", "fix"):
+        assert forecast(reader.of(None, name), subject_of(None, name), "opus").n == 6
+    assert reader.subjects() == [("/fix", ""), (None, "fix"), (None, "fixed")]
+
+
+def test_a_trial_is_the_latest_run_of_a_group(ledger: SqliteLedger) -> None:
+    for run, tokens, outcome in (("r1", 100, "completed"), ("r2", 300, "completed"), ("r3", 5, "failed")):
+        at = int(run[1])
+        names = [f"fix[{number}]" for number in range(3)]
+        attempts = [
+            AttemptRecord(run, name, 1, at, None, None, None, "opus", at + number, outcome)
+            for number, name in enumerate(names)
+        ]
+        used = [UsageRecord(run + name, run, name, 1, at, "opus", Usage(tokens)) for name in names]
+        ledger.write(runs=[RunRecord(run, "m", at)], attempts=attempts, records=used)
+    assert SampleReader(ledger).trial("fix") == Trial((300, 300, 300))
+    assert SampleReader(ledger).trial("fi") is None

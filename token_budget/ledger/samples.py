@@ -6,6 +6,7 @@ from token_budget.forecast import Sample
 from token_budget.ledger.records import AttemptRecord
 from token_budget.ledger.store import LedgerStore
 from token_budget.models import Unit, Usage, Weights
+from token_budget.trials import Trial, trial_of
 
 FLAT = Weights()
 LATEST = 1_000  # attempts of one subject; older ones weigh next to nothing
@@ -13,8 +14,17 @@ POOL = 1_000  # attempts of all subjects
 
 
 def subject_of(base_command: str | None, instance: str) -> str:
-    """What an instance's use is a sample of: its base command, or its own plain prompt, which its name stands for."""
-    return base_command or f"prompt {instance}"  # no base command has a space
+    """What an instance's use is a sample of: its base command, or its own plain prompt, which its name stands for.
+
+    The instances of a group, named `GROUP[item]`, have the prompt of the group.
+    """
+    return base_command or f"prompt {family_of(instance)}"  # no base command has a space
+
+
+def family_of(instance: str) -> str:
+    """The group in the name of an instance such as `fix[a.py]`, else the name itself."""
+    group = instance.partition("[")[0]
+    return group if group and instance.endswith("]") else instance
 
 
 class SampleReader:
@@ -37,13 +47,26 @@ class SampleReader:
         if base_command is not None:
             own = self._ledger.attempts(base_command=base_command, latest=LATEST, imported=False)
         else:
-            named = self._ledger.attempts(instance=instance, latest=LATEST, imported=False)
+            family = family_of(instance)
+            named = self._ledger.attempts(instance=family, latest=LATEST, imported=False)
+            named += self._ledger.attempts_of_group(family, latest=LATEST)
             own = [attempt for attempt in named if attempt.base_command is None]
         subject = subject_of(base_command, instance)
         if unit not in self._pools:
             self._pools[unit] = self._samples(self._pool(), unit)
         others = [sample for sample in self._pools[unit] if sample.subject != subject]
         return [*others, *self._samples(own, unit)]
+
+    def trial(self, group: str) -> Trial | None:
+        """The latest run of a group's instances, if they were named `GROUP[item]`. Raises LedgerError."""
+        attempts = self._ledger.attempts_of_group(group, latest=LATEST)
+        instances: dict[tuple[str, str], list[AttemptRecord]] = {}
+        for attempt in attempts:
+            if attempt.ended_ms is not None:
+                instances.setdefault((attempt.run, attempt.instance), []).append(attempt)
+        ended = sorted(instances.items(), key=lambda item: max(one.ended_ms or 0 for one in item[1]))
+        samples = [(run, _sample(parts, Unit.TOKENS, self._weights)) for (run, _), parts in ended]
+        return trial_of([(run, one.tokens, not one.censored) for run, one in samples])
 
     def all(self) -> list[Sample]:
         """Every sample of the ledger, in tokens, by their ends. Raises LedgerError."""
@@ -56,7 +79,7 @@ class SampleReader:
         """
         ended = [attempt for attempt in self._pool() if attempt.ended_ms is not None and attempt.usage.total_tokens]
         commands = {attempt.base_command for attempt in ended if attempt.base_command is not None}
-        prompts = {attempt.instance for attempt in ended if attempt.base_command is None}
+        prompts = {family_of(attempt.instance) for attempt in ended if attempt.base_command is None}
         return [*((command, "") for command in sorted(commands)), *((None, name) for name in sorted(prompts))]
 
     def _pool(self) -> list[AttemptRecord]:

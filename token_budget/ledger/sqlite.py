@@ -7,7 +7,7 @@ keeps sums by attempt and by quarters of an hour: years of records are added up 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,6 +222,16 @@ class SqliteLedger:
             "outcome IS NOT ?": None if imported else IMPORTED,
         }
         asked = {condition: value for condition, value in wanted.items() if value is not None}
+        return self._attempts(asked, latest)
+
+    def attempts_of_group(self, group: str, *, latest: int = -1) -> list[AttemptRecord]:
+        """Attempts of the instances named `GROUP[…]` that an orchestrator ran."""
+        after = chr(ord("[") + 1)
+        return self._attempts(
+            {"instance >= ?": f"{group}[", "instance < ?": f"{group}{after}", "outcome IS NOT ?": IMPORTED}, latest
+        )
+
+    def _attempts(self, asked: Mapping[str, str | int], latest: int) -> list[AttemptRecord]:
         found = self._file.rows(
             "SELECT run, instance, attempt, started_ms, session, command, base_command, model, ended_ms, outcome,"
             f" exact, input, output, cache_write, cache_read, cost_nano, other_sessions, workspace FROM attempts"

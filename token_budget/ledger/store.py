@@ -116,6 +116,9 @@ class LedgerStore(Protocol):
         """Attempts by their start, at most the `latest` of those that ended last; without `imported`, only those that
         an orchestrator ran."""
 
+    def attempts_of_group(self, group: str, *, latest: int = -1) -> list[AttemptRecord]:
+        """Attempts of the instances named `GROUP[…]` that an orchestrator ran, as `attempts` has them."""
+
     def instances(self, *, since_ms: int = 0, until_ms: int = FOREVER_MS) -> list[InstanceRecord]:
         """The instances that orchestrators ran, by the moment at which each ended, from a moment up to another."""
 

@@ -39,7 +39,8 @@ def find_subject(ledger: LedgerStore, asked: str, option: str = "COMMAND") -> tu
     for name in (word, f"/{word}"):
         if ledger.attempts(base_command=name, latest=1):
             return name, ""
-    if any(attempt.base_command is None for attempt in ledger.attempts(instance=asked, imported=False)):
+    named = [*ledger.attempts(instance=asked, imported=False), *ledger.attempts_of_group(asked)]
+    if any(attempt.base_command is None for attempt in named):
         return None, asked
     raise ValueError(f"{option}: expected a command of the ledger, got '{printable(asked)}'; {_hint(ledger, asked)}")
 

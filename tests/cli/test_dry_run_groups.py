@@ -1,0 +1,53 @@
+"""What `--dry-run` says about groups."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from claude_orchestrator.cli.dry_run import DryRun, describe
+from claude_orchestrator.config.settings import STREAM, Settings
+from tests.engine.test_groups import a_run
+from token_budget.models import Scope
+from token_budget.text import RenderOptions
+from token_budget.trials import Trial
+
+PLAIN = RenderOptions(visuals=False)
+
+
+def dry_run(size: int) -> DryRun:
+    view = a_run(size)
+    view.manager.enforcement_mode = "block"
+    settings = Settings(origins=dict.fromkeys(Settings.__dataclass_fields__, "default"))
+    return DryRun([(spec, None) for spec in view.plan.specs], view.manager, settings, STREAM, "runs.json")
+
+
+def test_a_large_group_shows_its_first_instances() -> None:
+    run = dry_run(10_000)
+    run.manager.set_budget(Scope.GROUP, 7_000, "fix")
+    lines = describe(replace(run, groups={"fix": 20_000}, trials={"fix": Trial((100,) * 5)}), PLAIN)
+    assert "Group fix: 10,000 instances of 20,000 items" in lines
+    assert [line for line in lines if ". " in line][:4] == [
+        "1. plan",
+        "2. fix[src/file0.py]",
+        "3. fix[src/file1.py]",
+        "4. fix[src/file2.py]",
+    ]
+    more = "... and 9,997 more like these: 4 would start, 9,993 would wait (--log-level debug shows all)"
+    assert more in lines and len(lines) < 80
+    assert "Forecast of fix: a trial of 5 cost 500 tokens; 10,000 would need about 1M, 90 % under 1M" in lines
+    assert all(budget.held == 0 for budget in run.manager.budgets)
+
+
+def test_a_small_group_and_one_in_full_are_shown_whole() -> None:
+    for run in (dry_run(5), replace(dry_run(60), in_full=True)):
+        lines = describe(run, PLAIN)
+        assert not any("more like these" in line for line in lines)
+        assert f"{len(run.instances)}. fix[src/file{len(run.instances) - 2}.py]" in lines
+
+
+def test_what_an_earlier_run_has_ended_is_counted() -> None:
+    run = dry_run(100)
+    ended = [(spec, "completed" if spec.index > 10 else None) for spec, _ in run.instances]
+    lines = describe(replace(run, instances=ended, trials={"fix": Trial((100,) * 5)}), PLAIN)
+    assert any("... and 97 more like these: 7 would start, 90 completed in an earlier run" in line for line in lines)
+    assert any("; 10 would need about 1K" in line for line in lines)

@@ -166,6 +166,8 @@ def _continue_command(options: Options, run_id: str) -> str:
     words = [PROGRAM, "--resume", run_id]
     if "output_dir" in options.given and options.given["output_dir"].origin == "option":
         words += ["--output-dir", str(options["output_dir"].absolute())]
+    if options["for_each"] in ("-", "@-"):
+        return f"{shlex.join([*words, options.prompt or ''])}  (with the same items on standard input)"
     if options.prompt is None:
         return shlex.join(words)
     if len(options.prompt) > MAX_REPEATED_CHARS or not options.prompt.isprintable():

@@ -275,7 +275,12 @@ class _Run:
     def _header(self) -> dict[str, Any]:
         run_id = self._view.run_id
         instances = [
-            {"name": spec.name, "base_command": spec.base_command, "turns": turns_digest(spec, run_id)}
+            {
+                "name": spec.name,
+                "base_command": spec.base_command,
+                "turns": turns_digest(spec, run_id),
+                **({} if spec.group is None else {"group": spec.group}),
+            }
             for spec in self._view.plan.specs
         ]
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from token_budget.ledger.records import AttemptRecord
 from token_budget.models import Usage, Weights
 from token_budget.text import NANO
 
+NAMES_SHOWN = 10
 MAX_ATTEMPTS = 1_000_000
 
 
@@ -25,6 +26,7 @@ class EarlierInstance:
 
     name: str
     base_command: str | None = None
+    group: str | None = None
     turns_digest: str = ""
     state: State = State.PENDING
     reason: str = ""
@@ -109,6 +111,7 @@ def _begin(history: JournalHistory, record: Mapping[str, Any]) -> None:
     for entry in record["instances"]:
         instance = history.instances.setdefault(entry["name"], EarlierInstance(entry["name"]))
         instance.base_command, instance.turns_digest = entry["base_command"], entry["turns"]
+        instance.group = entry.get("group")
 
 
 def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
@@ -188,6 +191,8 @@ def _restore(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str) ->
 def carry_over(manager: TokenBudgetManager, history: JournalHistory, weights: Weights) -> None:
     """Charge the budgets what earlier starts of the run have used."""
     for instance in history.instances.values():
+        if instance.group is not None:
+            manager.join(instance.name, instance.group)
         for attempt in instance.attempts:
             manager.record_usage(instance.base_command, weights.draw(attempt.usage), instance.name)
 
@@ -203,15 +208,23 @@ def resume_messages(plan: Plan, history: JournalHistory, run_id: str) -> list[tu
     messages = [("INFO", text)]
     if history.damaged_lines:
         messages.append(("WARNING", f"{history.damaged_lines} lines of the run's journal are damaged or missing"))
-    messages += [
-        ("WARNING", f"{instance.name} had completed and is not run again, although its turns have changed since")
-        for instance in done
-        if turns_digest(specs[instance.name], run_id) != instance.turns_digest
-    ]
+    changed = [one.name for one in done if turns_digest(specs[one.name], run_id) != one.turns_digest]
+    if changed:
+        text = f"{_named(changed)}: had completed, and not run again, although the turns have changed since"
+        messages.append(("WARNING", text))
     gone = [instance.name for instance in removed(plan, history)]
     if gone:
-        messages.append(("WARNING", f"{', '.join(gone)}: no longer in the config; what they used still counts"))
+        messages.append(("WARNING", f"{_named(gone)}: no longer in the config; what they used still counts"))
+    new = [name for name in specs if name not in history.instances]
+    if new:
+        messages.append(("INFO", f"{_named(new)}: new in the config"))
     return messages
+
+
+def _named(names: Sequence[str]) -> str:
+    """The names, or the first ones of many."""
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return f"{', '.join(names[:NAMES_SHOWN])}{more}"
 
 
 def removed(plan: Plan, history: JournalHistory) -> tuple[EarlierInstance, ...]:

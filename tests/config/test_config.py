@@ -16,6 +16,7 @@ from claude_orchestrator.config.config import InstanceConfig, Rehearsal, load_co
 from claude_orchestrator.config.expansion import Selection, expand_config
 from claude_orchestrator.config.fields import INSTANCE, REHEARSAL, RUN, SETTINGS
 from claude_orchestrator.config.given import Given, parse_limit
+from claude_orchestrator.config.item_reading import ItemReader
 from claude_orchestrator.config.kinds import DURATION, PERCENT
 from claude_orchestrator.config.plan import base_command, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings, merge
@@ -132,7 +133,8 @@ def test_every_shipped_config_is_valid(path: Path) -> None:
     data = json.loads(path.read_text())
     jsonschema.validate(data, SCHEMA)
     assert (path.parent / data["$schema"]).resolve() == ROOT / "claude_orchestrator" / "config" / "config.schema.json"
-    assert make_plan(config, merge({}, config.budget, "x"), workspace="/", claude_bin="claude").warnings == ()
+    expanded = expand_config(config, ItemReader(ROOT).read, Selection())
+    assert make_plan(expanded, merge({}, config.budget, "x"), workspace="/", claude_bin="claude").warnings == ()
 
 
 # what a schema cannot say

@@ -226,8 +226,9 @@ def test_messages_about_a_resumed_run() -> None:
     assert resume_messages(a_plan(one="/changed", new="/c"), journal.history, RUN) == [
         ("INFO", f"resuming run {RUN}: 1 of 2 instances had completed, 700 tokens were used"),
         ("WARNING", "1 lines of the run's journal are damaged or missing"),
-        ("WARNING", "one had completed and is not run again, although its turns have changed since"),
+        ("WARNING", "one: had completed, and not run again, although the turns have changed since"),
         ("WARNING", "gone: no longer in the config; what they used still counts"),
+        ("INFO", "new: new in the config"),
     ]
     assert len(resume_messages(a_plan(one="/a", gone="/b"), two_attempts().history, RUN)) == 1
 

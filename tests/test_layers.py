@@ -57,6 +57,7 @@ PURE = """
     config.shell_words
     engine.attempt
     engine.eligibility
+    engine.file_names
     engine.groups
     engine.journal_records
     engine.ledger_batch
@@ -71,6 +72,7 @@ PURE = """
     engine.state
     engine.usage_delta
     engine.verification
+    engine.worktrees.changes
     errors
     gateway.admission
     gateway.bounds

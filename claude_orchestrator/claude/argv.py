@@ -37,8 +37,6 @@ class ClaudeOptions(Protocol):
     @property
     def mcp_config(self) -> tuple[str, ...]: ...
     @property
-    def worktree(self) -> str | bool: ...
-    @property
     def json_schema(self) -> str | None: ...
     @property
     def extra_args(self) -> tuple[str, ...]: ...
@@ -59,10 +57,6 @@ def launch_argv(claude_bin: str, options: ClaudeOptions) -> tuple[str, ...]:
     }
     args = [f"--{option}={value}" for option, value in single.items() if value is not None]
     args += [f"--mcp-config={config}" for config in options.mcp_config if not is_json(config)]
-    if options.worktree is True:
-        args.append("--worktree")
-    elif options.worktree:
-        args.append(f"--worktree={options.worktree}")
     return (claude_bin, *STREAM_ARGS, *args, *options.extra_args)
 
 

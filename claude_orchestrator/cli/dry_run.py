@@ -149,6 +149,11 @@ def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, 
     lines += [f"   by file:   --{option} ({len(text)} characters)" for option, text in spec.private]
     lines += [f"   turn {number}:    {turn!r}" for number, turn in enumerate(spec.turns, 1)]
     lines.append(f"   folder:    {spec.cwd}")
+    if spec.worktree:
+        own = spec.worktree if isinstance(spec.worktree, str) else spec.name
+        lines.append(f"   worktree:  {own}, which begins with {spec.base or 'HEAD'}")
+    if spec.check is not None:
+        lines.append(f"   check:     {spec.check.command!r}, at most {spec.check.rounds} rounds")
     if spec.env:
         lines.append(f"   env:       {', '.join(name for name, _ in spec.env)} (values not shown)")
     if spec.timeout_s is not None:

@@ -264,6 +264,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("fail_fast", FLAG, "Stop all instances when one fails.", False, option="fail-fast", group=HOW),
     Setting(
+        "keep_worktrees",
+        FLAG,
+        "Keep worktrees in which nothing was changed, too.",
+        False,
+        option="keep-worktrees",
+        group=HOW,
+    ),
+    Setting(
         "retries",
         whole_number(0, MAX_RETRIES),
         "How often to retry after a temporary failure, such as an overloaded API or a lost connection.",

@@ -41,6 +41,7 @@ class LaunchSpec:
 
     `late` is the instance itself, if some of its texts are only filled at its launch.
     `private` has the options that are passed in files, because everybody on the machine can read a process's arguments.
+    `origin` is the folder that it would work in if it had no `worktree`, once it works in that.
     `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done. `group`, `item` and
     `item_index` say which item of which `for_each` the instance was made for.
     """
@@ -65,6 +66,9 @@ class LaunchSpec:
     run_if: str = "success"
     check: Check | None = None
     late: InstanceConfig | None = None
+    worktree: str | bool = False
+    base: str | None = None
+    origin: str = ""
     turns_before: int = 0
     resumed: bool = False
     forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
@@ -160,6 +164,13 @@ def continued(spec: LaunchSpec, session: InterruptedSession) -> LaunchSpec:
         turns_before=turns_done,
         resumed=True,
     )
+
+
+def in_worktree(spec: LaunchSpec, folder: str) -> LaunchSpec:
+    """The same instance in a folder of its worktree; the files that its arguments name stay where they are."""
+    if spec.origin:
+        return replace(spec, cwd=folder)
+    return replace(spec, argv=argv_in_worktree(spec.argv, spec.cwd), cwd=folder, origin=spec.cwd)
 
 
 def _again(turn: str | None, fix: str | None) -> str | None:
@@ -282,6 +293,8 @@ class _Planner:
             run_if=instance.run_if,
             check=instance.check,
             late=instance if instance.depends_on and has_templates(instance) else None,
+            worktree=instance.worktree,
+            base=instance.base,
         )
 
 

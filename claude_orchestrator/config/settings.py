@@ -36,6 +36,7 @@ class Settings:
     startup_timeout_s: float = _D["startup_timeout_s"]
     grace_s: float = _D["grace_s"]
     fail_fast: bool = _D["fail_fast"]
+    keep_worktrees: bool = _D["keep_worktrees"]
     meter: str = _D["meter"]
     retries: int = _D["retries"]
     wait_for_reset: bool = _D["wait_for_reset"]

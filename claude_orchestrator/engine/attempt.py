@@ -20,7 +20,7 @@ from claude_orchestrator.claude.events import (
 )
 from claude_orchestrator.claude.failures import INTERRUPTED, command_word, failure, interruption, is_command_name
 from claude_orchestrator.claude.tally import UsageTally
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.plan import LaunchSpec, in_worktree
 from claude_orchestrator.engine.usage_delta import AttemptCosts
 from claude_orchestrator.engine.verification import Verification
 from token_budget.models import Usage
@@ -258,6 +258,11 @@ class AttemptStatus:
         self.unknown_command = word if unknown else None
 
     # -- launch and end --
+
+    def work_in(self, folder: str) -> None:
+        """The attempt works in this folder of its worktree."""
+        self.spec, self._unfilled = in_worktree(self.spec, folder), in_worktree(self._unfilled, folder)
+        self.folder = spec.cwd if spec.resumed else None
 
     def begin(self, now: float) -> None:
         """The process is being launched."""

@@ -110,9 +110,7 @@ def doubts(plan: Plan, config: Config, environ: Mapping[str, str]) -> Iterator[s
     """Warnings of what claude refuses at its start on most machines."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     for spec, instance in zip(plan.specs, config.instances, strict=True):
-        cwd, name = Path(spec.cwd), spec.group or spec.name
-        if instance.worktree and not any(os.path.lexists(folder / ".git") for folder in (cwd, *cwd.parents)):
-            yield f"{name}: worktree: {cwd} is in no git repository: claude refuses that, unless a hook makes one"
+        name = spec.group or spec.name
         bypasses = root and instance.permission_mode == "bypassPermissions"
         if bypasses and not {**environ, **dict(spec.env)}.get("IS_SANDBOX"):
             yield f"{name}: claude refuses permission_mode bypassPermissions as root, unless IS_SANDBOX=1 is set"

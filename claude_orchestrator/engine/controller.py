@@ -38,6 +38,7 @@ from claude_orchestrator.engine.run_events import Level, Message, RunEnded, RunS
 from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.engine.supervisor import Supervisor
+from claude_orchestrator.engine.worktrees.keeper import Worktrees
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.fence.client import FenceGuard
@@ -300,10 +301,15 @@ class _Run:
             redact=partial(redact, secrets=secrets_of(os.environ, given)),
             price=price_with(self._accounting.prices, self._bus.warn),
             meter=meter,
+            worktrees=None if self._request.rehearse else self._worktrees(),
             shared=self._ledger,
             answers=self._answers,
         )
         return RunContext(self._request.settings, launcher, self._view.manager, self._bus, services)
+
+    def _worktrees(self) -> Worktrees:
+        keep_clean = self._request.settings.keep_worktrees
+        return Worktrees(self._files.directory.path, self._bus.warn, keep_clean=keep_clean)
 
     @contextlib.asynccontextmanager
     async def _instances_api(self) -> AsyncIterator[tuple[Launcher, ApiMeter | None]]:

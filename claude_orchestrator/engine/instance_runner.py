@@ -66,7 +66,8 @@ class InstanceRunner:
         if timeout_s is not None:
             self._call_later("timeout", timeout_s, self.stop, State.TIMED_OUT, f"timed out after {timeout_s:g} s")
         try:
-            if not self.status.attempt.turns:
+            await self._enter_worktree()
+            if not self.status.attempt.turns and not self.status.ending:
                 await self._check()
             running = self._running = None if self.status.verified else await self._launch()
             if running is None:
@@ -102,6 +103,16 @@ class InstanceRunner:
             if log:
                 log.close()
         self._judge(exit)
+
+    async def _enter_worktree(self) -> None:
+        """Work in a worktree, if the instance asks for one; without it the instance cannot be launched."""
+        worktrees, spec = self._services.worktrees, self.status.spec
+        if worktrees is None or not spec.worktree:
+            return
+        try:
+            self.status.work_in(await worktrees.open(spec))
+        except OSError as error:
+            self.status.cannot_launch(None, f"worktree: {error.strerror or error}")
 
     async def _launch(self) -> Running | None:
         """Start the process; None if it cannot be started, or if its end is decided already."""

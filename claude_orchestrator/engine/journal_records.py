@@ -7,6 +7,7 @@ from typing import Any
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
     AttemptEnded,
+    ChangesKept,
     Checked,
     Crossed,
     Decided,
@@ -42,6 +43,8 @@ def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
         case Checked(instance, round, verdict, _):
             fields = {"instance": instance, "round": round, "passed": verdict.passed}
             return "check", fields if verdict.passed else {**fields, **_fault(verdict)}
+        case ChangesKept(instance, changes):
+            return "changes", {"instance": instance, "changes": None if changes is None else changes._asdict()}
         case WorkEnded(instance):
             return "done", {"instance": instance}
         case UsageRecorded(status, _):

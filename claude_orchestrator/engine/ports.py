@@ -13,6 +13,7 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.results.answers import Answer
+from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.launch.base import Launcher
 from token_budget.budget_manager import TokenBudgetManager
@@ -97,6 +98,19 @@ class NoAnswers:
         raise OSError("no answers are kept")
 
 
+class InstanceWorktrees(Protocol):
+    """Where instances that ask for it work in a worktree of their own."""
+
+    async def open(self, spec: LaunchSpec) -> Worktree:
+        """The worktree of an instance, made if there is none yet. Raises OSError where that is not possible."""
+
+    async def find(self, spec: LaunchSpec) -> Worktree | None:
+        """The worktree that an earlier start of the run has made for an instance, if it did."""
+
+    async def close(self, spec: LaunchSpec, worktree: Worktree) -> Changes | None:
+        """Keep what the instance has changed; None if that is nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """A run's clocks: monotonic and wall-clock seconds, and a random number from 0 to 1 for jitter."""
@@ -114,6 +128,7 @@ class Services:
     - `knows_command` is whether a folder has a slash command that a session does not list (an alias).
     - `redact` hides secrets in the last lines of an instance.
     - `price` computes costs that the CLI does not state.
+    - `worktrees`, if there are some, are where instances work that ask for it.
     - `meter`, if there is one, is the way to the API.
     - `answers` has what earlier instances answered.
     """
@@ -123,6 +138,7 @@ class Services:
     redact: Callable[[str], str] = str
     price: Price | None = None
     meter: ApiMeter | None = None
+    worktrees: InstanceWorktrees | None = None
     shared: SharedLimits = field(default_factory=NoSharedLimits)
     answers: Answers = field(default_factory=NoAnswers)
 

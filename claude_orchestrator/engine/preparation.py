@@ -277,6 +277,15 @@ def _ledger_option(options: Options) -> str | None:
 # -- check: what has to be there before anything starts --
 
 
+def _folder_warnings(loaded: Loaded, planned: Planned) -> list[str]:
+    """Refuse worktrees that git would refuse, with UserError; returns what deserves a warning about folders."""
+    from claude_orchestrator.engine.worktrees import start_checks
+
+    specs, at_once = planned.plan.specs, loaded.settings.max_parallel
+    shared = start_checks.shared_folders(specs, loaded.config.instances, at_once)
+    return [*shared, *start_checks.check_worktrees(specs, loaded.output_dir, os.environ, at_once)]
+
+
 def check(loaded: Loaded, planned: Planned) -> Checked:
     """Refuse what cannot work, with UserError; collect what deserves a warning."""
     from claude_orchestrator.claude import versions
@@ -294,6 +303,8 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     lacks = None if options["rehearse"] else versions.check_version(planned.claude)
     doubts = () if options["rehearse"] else checks.doubts(planned.plan, loaded.config, os.environ)
     warnings = [*planned.plan.warnings, *([lacks] if lacks else []), *dict.fromkeys(doubts)]
+    if not options["rehearse"]:
+        warnings += _folder_warnings(loaded, planned)
     if settings.in_money and planned.prices is None:
         warnings.append(f"budgets in money without {EXTRA}: what claude states no cost for is not counted")
     return Checked(meter, warnings, private=lacks is None)

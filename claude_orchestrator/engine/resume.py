@@ -11,6 +11,7 @@ from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, Plan
 from claude_orchestrator.engine.attempt import AttemptTotals, cost_of
 from claude_orchestrator.engine.state import NOT_ENDED, InstanceStatus, State
 from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.worktrees.changes import Changes, changes_from
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
 from token_budget.models import Usage, Weights
@@ -40,6 +41,8 @@ class EarlierInstance:
     check_rounds: int = 0
     verdict: Verdict | None = None
     fix_due: bool = False
+    changes: Changes | None = None
+    changes_known: bool = False
 
     @property
     def usage(self) -> Usage:
@@ -119,7 +122,7 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
         raise ValueError("not a number of attempts")
     match record["kind"]:
         case "launch":
-            instance.state, instance.reason = State.RUNNING, ""
+            instance.state, instance.reason, instance.changes_known = State.RUNNING, "", False
             instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
             instance.session_id, instance.turns_done = record["session"], record["turns_done"]
             instance.folder = _folder(record)
@@ -130,6 +133,8 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
             instance.turns_done, instance.fix_due = record["done"], False
         case "check":
             _apply_check(instance, record)
+        case "changes":
+            instance.changes, instance.changes_known = changes_from(record["changes"]), True
         case "done":
             instance.state = State.COMPLETED
         case "usage":
@@ -183,6 +188,8 @@ def _restore(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str) ->
         status.restore(tuple(instance.attempts), session)
         if instance.done:
             status.restore_done(instance.done)
+        if instance.changes_known:
+            status.keep_changes(instance.changes)
         if instance.state is State.COMPLETED:
             status.take_over(instance.state, instance.reason)
     return status

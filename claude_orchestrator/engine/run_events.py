@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_delta import UsageDelta
 from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.worktrees.changes import Changes
 from token_budget.models import Action, Budget, Hold
 
 
@@ -81,6 +82,13 @@ class Checked(NamedTuple):
     round: int
     verdict: Verdict
     simulated: bool = False
+
+
+class ChangesKept(NamedTuple):
+    """An attempt at an instance has ended, and what it changed in its worktree is kept; None if that is nothing."""
+
+    instance: str
+    changes: Changes | None
 
 
 class WorkEnded(NamedTuple):
@@ -193,6 +201,7 @@ RunEvent = (
     | TurnEnded
     | Answered
     | Checked
+    | ChangesKept
     | WorkEnded
     | UsageRecorded
     | Decided

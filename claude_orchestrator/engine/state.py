@@ -10,9 +10,10 @@ from typing import Any
 
 from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
 from claude_orchestrator.claude.tally import UsageTally
-from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, continued
+from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, continued, in_worktree
 from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
 from claude_orchestrator.engine.verification import Verification
+from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from token_budget.models import Usage
 
 MAX_TOOL_IDS = 100_000
@@ -76,6 +77,9 @@ class InstanceStatus:
         self.permission_denials: list[str] = []
         self.log: str | None = None
         self.bad_lines = 0
+        self.worktree: Worktree | None = None
+        self.changes: Changes | None = None
+        self.changes_known = False
         self._models: tuple[str, ...] = ()
         self._tool_ids: set[str] = set()
         self._decided_end: tuple[State, str] | None = None
@@ -124,6 +128,16 @@ class InstanceStatus:
     def check_rounds(self) -> int:
         """How often the check has run."""
         return 0 if self.verification is None else self.verification.rounds
+
+    def work_in(self, worktree: Worktree) -> None:
+        """The instance works in this worktree, in this attempt and all later ones."""
+        self.worktree = worktree
+        self.planned = in_worktree(self.planned, worktree.cwd)
+        self.attempt.work_in(worktree.cwd)
+
+    def keep_changes(self, changes: Changes | None) -> None:
+        """What the instance has changed in its worktree so far; None if that is nothing."""
+        self.changes, self.changes_known = changes, True
 
     @property
     def spec(self) -> LaunchSpec:

@@ -17,6 +17,7 @@ from claude_orchestrator.engine.retries import plan_retry
 from claude_orchestrator.engine.run_events import (
     AttemptEnded,
     Changed,
+    ChangesKept,
     Crossed,
     Decided,
     InstanceEnded,
@@ -59,6 +60,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run every instance to its end."""
+        await self._keep_earlier_changes()
         for status in [status for status in self.instances if status.ended]:  # in an earlier start
             self._ended(status)
         async with asyncio.TaskGroup() as tasks:
@@ -226,6 +228,7 @@ class Supervisor:
             self._context.release(runner.hold)
             self._wake.set()
         self._bus.publish(AttemptEnded(status))
+        await self._keep_changes(status)
         if self._plan_retry(status):
             return
         await self._bus.sync()
@@ -237,6 +240,24 @@ class Supervisor:
     def _fail_fast(self, status: InstanceStatus) -> None:
         if status.state in (State.FAILED, State.TIMED_OUT) and self._settings.fail_fast:
             self.cancel(f"cancelled because {status.name} failed")
+
+    async def _keep_changes(self, status: InstanceStatus) -> None:
+        """Keep what the instance has changed in its worktree, if it has one."""
+        worktrees = self._context.services.worktrees
+        if worktrees is not None and status.worktree is not None:
+            status.keep_changes(await worktrees.close(status.spec, status.worktree))
+            self._bus.publish(ChangesKept(status.name, status.changes))
+
+    async def _keep_earlier_changes(self) -> None:
+        """Keep what instances had changed when an earlier start was killed just after they completed."""
+        worktrees = self._context.services.worktrees
+        for status in self.instances if worktrees is not None else ():
+            assert worktrees is not None
+            if status.ended and status.planned.worktree and not status.changes_known:
+                found = await worktrees.find(status.planned)
+                if found is not None:
+                    status.work_in(found)
+                    await self._keep_changes(status)
 
     def _plan_retry(self, status: InstanceStatus) -> bool:
         """Prepare another attempt if one should follow; returns whether one does."""

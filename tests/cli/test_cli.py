@@ -469,13 +469,6 @@ def test_mcp_files_are_looked_for_where_claude_looks(place: Workplace) -> None:
     assert "instances[2].mcp_config: bad.json: expected an object with mcpServers" in done.stderr
 
 
-def test_a_worktree_without_a_repository_is_a_doubt(place: Workplace) -> None:
-    setup = place.config({"instances": [{"name": "one", "prompt": "x", "worktree": True}]})
-    assert "WARNING: one: worktree: " in place.run("--config", setup, "--dry-run").stdout
-    (place.workspace / ".git").mkdir()
-    assert "worktree: " not in place.run("--config", setup, "--dry-run").stdout
-
-
 @pytest.mark.parametrize("script", ["claude-orchestrator", "claude-instance-orchestrator", "co"])
 def test_completion_works_by_every_name_and_never_runs(place: Workplace, script: str) -> None:
     path = place.root / script

@@ -265,7 +265,7 @@ def test_worktrees_and_defaults() -> None:
     plan = plan_of(
         Settings(timeout_s=9), {"prompt": "x", "worktree": True}, {"prompt": "y", "cwd": "/abs", "timeout_s": 1}
     )
-    assert plan.specs[0].argv[-1] == "--worktree" and plan.specs[0].timeout_s == 9 and plan.specs[0].cwd == "/w"
+    assert plan.specs[0].worktree is True and plan.specs[0].timeout_s == 9 and plan.specs[0].cwd == "/w"
     assert plan.specs[1].cwd == "/abs" and plan.specs[1].timeout_s == 1 and plan.specs[1].estimate == Amount(1000)
     assert not any("permission" in arg for arg in plan.specs[0].argv)
 

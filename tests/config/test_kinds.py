@@ -106,8 +106,7 @@ def argv_of(**fields: Any) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("fields", "args"),
     [
-        ({"worktree": True}, ["--worktree"]),
-        ({"worktree": "feature"}, ["--worktree=feature"]),
+        ({"worktree": True, "base": "main"}, []),  # git makes it
         ({"mcp_config": ["a.json", "b.json"]}, ["--mcp-config=a.json", "--mcp-config=b.json"]),
         ({"mcp_config": SERVERS}, []),  # it may hold secrets, and goes by file
         ({"allowed_tools": ["Read", "Edit"], "extra_args": ["-x"]}, ["--allowedTools=Read,Edit", "-x"]),

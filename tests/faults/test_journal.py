@@ -173,7 +173,7 @@ def test_resume_goes_on_in_the_session_that_was_broken_off(place: Workplace) -> 
 
 
 def test_resume_continues_in_the_worktree_that_has_the_work() -> None:
-    config = parse_config({"instances": [{"name": "one", "prompt": "x", "worktree": True}]}, "test")
+    config = parse_config({"instances": [{"name": "one", "prompt": "x", "extra_args": ["--worktree"]}]}, "test")
     plan = make_plan(config, Settings(), workspace="/work", claude_bin="claude")
     kind, named = record_of(SessionNamed("one", "s", "/work/tree")) or ("", {})
     digest = turns_digest(plan.specs[0], "r")

@@ -318,10 +318,10 @@ class InWorktrees(Failing):
         return running
 
 
-@pytest.mark.parametrize("worktree", [True, "mine"])
-def test_a_retry_continues_in_the_worktree_that_has_the_work(worktree: bool | str) -> None:
+@pytest.mark.parametrize("asked", ["--worktree", "--worktree=mine"])
+def test_a_retry_continues_in_the_worktree_that_has_the_work(asked: str) -> None:
     script = InWorktrees(("overloaded", 529), ("overloaded", 529))
-    instance = {"worktree": worktree, "mcp_config": "servers.json", "extra_args": ["--add-dir", "x"]}
+    instance = {"mcp_config": "servers.json", "extra_args": [asked, "--add-dir", "x"]}
     outcome = go(script, retries=2, instance=instance)
     assert outcome.only.state is State.COMPLETED
     first, second, third = script.specs
@@ -344,7 +344,7 @@ def test_where_the_worktree_is_gone_it_starts_afresh() -> None:
             return await super().launch(spec)
 
     script = Gone(("overloaded", 529))
-    outcome = go(script, retries=1, instance={"worktree": True})
+    outcome = go(script, retries=1, instance={"extra_args": ["--worktree"]})
     assert outcome.only.state is State.COMPLETED and asks_for_worktree(script.specs[-1].argv)
     assert any("its session is lost" in message for message in outcome.messages)
 

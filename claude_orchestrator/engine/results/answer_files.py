@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from claude_orchestrator.engine.results.answers import Answer, clipped, file_stems
+from claude_orchestrator.engine.file_names import file_stems
+from claude_orchestrator.engine.results.answers import Answer, clipped
 from claude_orchestrator.engine.run_events import Answered, RunEvent
 from token_budget.files import write_atomically
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +10,6 @@ from claude_orchestrator.engine.run_view import place_fields, usage_fields
 from claude_orchestrator.engine.state import InstanceStatus
 
 MAX_REPORTED_BYTES = 64 * 1024
-MAX_STEM_CHARS = 80
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_MARKED = re.compile(r".*-[0-9a-f]{8}")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names of devices on Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +25,6 @@ class Answer:
     earlier: tuple[str, ...] = ()
     file: str | None = None
     structured_file: str | None = None
-
-
-def file_stems(names: Iterable[str]) -> Mapping[str, str]:
-    """A file name without extension for each instance, the same for the same name in every start of a run.
-
-    A name that is no safe file name, or that a file system without capital letters takes for another one, gets a
-    hash of it at the end.
-    """
-    names = tuple(names)
-    folded = Counter(name.casefold() for name in names)
-    return {name: _stem(name, is_alone=folded[name.casefold()] == 1) for name in names}
-
-
-def _stem(name: str, *, is_alone: bool) -> str:
-    clean = _UNSAFE.sub("-", name).strip("-.")[:MAX_STEM_CHARS] or "instance"
-    ambiguous = _MARKED.fullmatch(name) or _RESERVED.fullmatch(name.casefold())
-    if clean == name and is_alone and not ambiguous:
-        return name
-    return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def clipped(text: str, limit_bytes: int = MAX_REPORTED_BYTES) -> tuple[str, bool]:
@@ -81,7 +55,7 @@ def printed(answers: Iterable[tuple[str, str | None]], *, with_names: bool) -> s
 
 
 def result_row(run_id: str, status: InstanceStatus, answer: Answer) -> dict[str, Any]:
-    """One line of `--results`. `changes` is null until a later version fills it."""
+    """One line of `--results`."""
     return {
         "run_id": run_id,
         "name": status.name,
@@ -94,7 +68,7 @@ def result_row(run_id: str, status: InstanceStatus, answer: Answer) -> dict[str,
         "usage": usage_fields(status.usage, exact=status.exact),
         "cost_usd": status.cost_usd,
         "duration_s": round(status.seconds(0.0), 3) if status.launched else None,
-        "changes": None,
+        "changes": None if status.changes is None else status.changes.fields,
         "verified": status.verified,
         "check_rounds": status.check_rounds,
     }

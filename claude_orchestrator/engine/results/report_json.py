@@ -111,6 +111,7 @@ def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
         "permission_denials": list(status.permission_denials),
         "broken_lines": status.bad_lines,
         "exit_code": status.attempt.exit_code,
+        "changes": None if status.changes is None else status.changes.fields,
         "verified": status.verified,
         "check_rounds": status.check_rounds,
         "log": status.log,

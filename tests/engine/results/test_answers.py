@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_orchestrator.engine.file_names import file_stems
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
-from claude_orchestrator.engine.results.answers import Answer, clipped, file_stems, printed, report_fields, result_row
+from claude_orchestrator.engine.results.answers import Answer, clipped, printed, report_fields, result_row
 from claude_orchestrator.engine.run_events import Answered
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import an_instance, feed

@@ -1,0 +1,32 @@
+"""The names of files that belong to instances. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+MAX_STEM_CHARS = 80
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_MARKED = re.compile(r".*-[0-9a-f]{8}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names of devices on Windows
+
+
+def file_stems(names: Iterable[str]) -> Mapping[str, str]:
+    """A file name without extension for each instance, the same for the same name in every start of a run.
+
+    A name that is no safe file name, or that a file system without capital letters takes for another one, gets a
+    hash of it at the end.
+    """
+    names = tuple(names)
+    folded = Counter(name.casefold() for name in names)
+    return {name: _stem(name, is_alone=folded[name.casefold()] == 1) for name in names}
+
+
+def _stem(name: str, *, is_alone: bool) -> str:
+    clean = _UNSAFE.sub("-", name).strip("-.")[:MAX_STEM_CHARS] or "instance"
+    ambiguous = _MARKED.fullmatch(name) or _RESERVED.fullmatch(name.casefold())
+    if clean == name and is_alone and not ambiguous:
+        return name
+    return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -1,0 +1,1 @@
+"""Git worktrees of instances: made at their launch, their changes kept at their end."""

@@ -1,0 +1,87 @@
+"""Runs git without the user's hooks, pagers, filters of text and prompts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+# what would change what git writes or reads, and what would run programs
+_CONFIG = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "core.autocrlf": "false",
+    "core.safecrlf": "false",
+    "core.quotePath": "true",
+    "commit.gpgSign": "false",
+    "submodule.recurse": "false",
+    "advice.addEmbeddedRepo": "false",
+    "apply.whitespace": "nowarn",
+    "apply.ignoreWhitespace": "no",
+    "gc.auto": "0",
+    "user.name": "claude-orchestrator",
+    "user.email": "claude-orchestrator@localhost",
+    "user.useConfigOnly": "false",
+}
+# set where git itself runs the orchestrator, in a hook; they name another repository
+LEADING_ASTRAY = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX",
+    "GIT_NAMESPACE", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_EXTERNAL_DIFF", "GIT_CONFIG_PARAMETERS",
+)  # fmt: skip
+
+
+class GitError(OSError):
+    """Git could not do it. The text is one line, in git's own words."""
+
+
+def git(
+    folder: str | Path,
+    *args: str | Path,
+    index: Path | None = None,
+    stdin: bytes | None = None,
+    stdout: IO[bytes] | None = None,
+    keep: tuple[str, ...] = (),
+) -> bytes:
+    """What git prints in that folder. Raises GitError.
+
+    `index` is used in the place of the folder's own. `keep` names settings of ours that must not apply.
+    """
+    config = [word for name, value in _CONFIG.items() if name not in keep for word in ("-c", f"{name}={value}")]
+    environ = {name: value for name, value in os.environ.items() if name not in LEADING_ASTRAY}
+    environ |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+    if index is not None:
+        environ["GIT_INDEX_FILE"] = str(index)
+    try:
+        done = subprocess.run(
+            ["git", *config, "-C", str(folder), *map(str, args)],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE,
+            env=environ,
+            check=False,
+            start_new_session=sys.platform != "win32",  # Ctrl-C must not keep changes from being saved
+        )
+    except FileNotFoundError as error:
+        why = "git is not installed" if error.filename == "git" else f"{folder}: no such folder"
+        raise GitError(why) from None
+    if done.returncode != 0:
+        raise GitError(_reason(done.stderr) or f"git {args[0]} ended with exit code {done.returncode}")
+    return done.stdout or b""
+
+
+def line(folder: str | Path, *args: str | Path, index: Path | None = None) -> str:
+    """What git prints, as one line of text. Raises GitError."""
+    return os.fsdecode(git(folder, *args, index=index)).rstrip("\n")
+
+
+def _reason(stderr: bytes) -> str:
+    """The line of git's messages that names the cause: the first fatal one, else the first error, else the last."""
+    lines = [text.strip() for text in stderr.decode("utf-8", "replace").splitlines() if text.strip()]
+    for mark in ("No space left", "fatal: ", "error: "):
+        for text in lines:
+            if mark in text:
+                return text.removeprefix("fatal: ").removeprefix("error: ")
+    return lines[-1] if lines else ""

@@ -1,0 +1,215 @@
+"""One worktree on the disk: made, found again, compared with the commit that it began with, and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from claude_orchestrator.engine.worktrees.changes import BRANCHES, Changes, Worktree, figures_of
+from claude_orchestrator.engine.worktrees.git import GitError, git, line
+from token_budget.files import locked, write_atomically
+
+LOCK_TIMEOUT_S = 600.0
+SAVED = f"refs/{BRANCHES}"  # the commits that hold all changes: `refs/orchestrator/RUN/NAME`
+_DIFF = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
+
+
+class Place(NamedTuple):
+    """Where a worktree belongs: the folder that the instance would work in, the worktree's folder, and its branch."""
+
+    folder: str
+    path: Path
+    branch: str
+
+    @property
+    def record(self) -> Path:
+        """The file that says how the worktree began; it exists once the worktree is complete."""
+        return self.path.with_name(f"{self.path.name}.json")
+
+    @property
+    def own_index(self) -> Path:
+        """An index of ours, so that the worktree's own stays as it is."""
+        return self.path.with_name(f".{self.path.name}.index")
+
+    @property
+    def saved(self) -> str:
+        """The ref of the commit that holds all changes."""
+        return f"{SAVED}/{self.branch.partition('/')[2]}"
+
+
+def make(place: Place, base: str | None) -> Worktree:
+    """Make the worktree, or find the one that an earlier start of the run has made. Raises OSError."""
+    common = line(place.folder, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    with locked(Path(common), LOCK_TIMEOUT_S):
+        known = read_record(place)
+        if known is None:
+            known = _add(place, resolve(place.folder, base))
+        elif not _is_worktree(known.path):
+            _add_again(place, known)
+    Path(known.cwd).mkdir(parents=True, exist_ok=True)  # git keeps no empty folders
+    return known
+
+
+def resolve(folder: str, base: str | None) -> str:
+    """The commit that a base means. A branch of ours means everything that its instance has done. Raises GitError."""
+    name = base or "HEAD"
+    if name.startswith(f"{BRANCHES}/"):
+        with contextlib.suppress(GitError):
+            return _commit(folder, f"refs/{name}")
+    try:
+        return _commit(folder, name)
+    except GitError:
+        if base is None:
+            raise GitError("the repository has no commit yet: commit something first") from None
+        raise GitError(f"base: {base}: no such commit or branch") from None
+
+
+def _commit(folder: str, name: str) -> str:
+    return line(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+
+
+def read_record(place: Place) -> Worktree | None:
+    """How the worktree began; None if it was never complete."""
+    try:
+        return Worktree(**json.loads(place.record.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _add(place: Place, base: str) -> Worktree:
+    """Make a new worktree. What a killed start has left of one is removed: no instance has worked in it."""
+    prefix = line(place.folder, "rev-parse", "--show-prefix")
+    worktree = Worktree(place.branch, base, str(place.path), str(place.path / prefix))
+    _discard(place)
+    place.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        git(place.folder, "worktree", "add", "--quiet", "--no-track", "-b", place.branch, place.path, base)
+        write_atomically(place.record, [json.dumps(worktree._asdict()).encode()], mode=0o600)
+    except OSError:
+        with contextlib.suppress(OSError):
+            _discard(place)
+        raise
+    return worktree
+
+
+def _add_again(place: Place, known: Worktree) -> None:
+    """Make a worktree that somebody has removed again, from what is saved of it."""
+    ref = f"refs/heads/{place.branch}"
+    with contextlib.suppress(GitError):
+        git(place.folder, "worktree", "prune")
+    try:
+        _commit(place.folder, ref)
+    except GitError:
+        start = next((found for name in (place.saved,) if (found := _try_commit(place.folder, name))), known.base)
+        git(place.folder, "update-ref", ref, start)
+    git(place.folder, "worktree", "add", "--quiet", "--force", place.path, place.branch)
+
+
+def _try_commit(folder: str, name: str) -> str | None:
+    try:
+        return _commit(folder, name)
+    except GitError:
+        return None
+
+
+def _discard(place: Place) -> None:
+    """Remove an incomplete worktree and its branch, which has no commit of its own."""
+    if place.path.exists():
+        with contextlib.suppress(GitError):
+            git(place.folder, "worktree", "remove", "--force", "--force", place.path)
+        shutil.rmtree(place.path, ignore_errors=True)
+        with contextlib.suppress(GitError):
+            git(place.folder, "worktree", "prune")
+        with contextlib.suppress(GitError):
+            git(place.folder, "update-ref", "-d", f"refs/heads/{place.branch}")
+
+
+def _is_worktree(path: str) -> bool:
+    return (Path(path) / ".git").exists()
+
+
+def save(place: Place, known: Worktree, patch: Path, *, keep_clean: bool) -> tuple[Changes | None, str]:
+    """Keep what was changed: as a commit with a ref, and as a patch. A clean worktree is removed.
+
+    Returns the changes, None if there are none; and what could not be kept as it should be, empty if all was.
+    Raises OSError if nothing could be saved; the worktree then stays as it is.
+    """
+    if not _is_worktree(known.path):
+        return _of_removed(place, known, patch)
+    try:
+        tree, doubt = _tree(place, known)
+    finally:
+        place.own_index.unlink(missing_ok=True)
+    head = _try_commit(known.path, "HEAD") or known.base
+    if (head, line(known.path, "rev-parse", f"{known.base}^{{tree}}")) == (known.base, tree) and not doubt:
+        if not keep_clean:
+            _remove_clean(place, known)
+        return None, ""
+    message = f"The work of {place.path.name}"
+    commit = head
+    if line(known.path, "rev-parse", f"{head}^{{tree}}") != tree:
+        commit = line(known.path, "commit-tree", tree, "-p", head, "-m", message)
+    git(known.path, "update-ref", place.saved, commit)
+    changes, more = _of_commit(place, known, commit, patch)
+    return changes, doubt or more
+
+
+def _tree(place: Place, known: Worktree) -> tuple[str, str]:
+    """The tree of everything in the worktree that is not ignored, and what could not be read."""
+    index, doubt = place.own_index, ""
+    with contextlib.suppress(OSError):
+        shutil.copyfile(line(known.path, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
+    if not index.exists():
+        git(known.path, "read-tree", "HEAD", index=index)
+    try:
+        git(known.path, "add", "--all", "--ignore-errors", ".", index=index)
+    except GitError as error:
+        doubt = str(error)
+    return line(known.path, "write-tree", index=index), doubt
+
+
+def _of_removed(place: Place, known: Worktree, patch: Path) -> tuple[Changes | None, str]:
+    """The changes of an instance that has removed its worktree: what it committed before."""
+    doubt = "its worktree has lost its repository" if Path(known.path).exists() else ""
+    commits = [_try_commit(place.folder, name) for name in (f"refs/heads/{known.branch}", place.saved)]
+    commit = next((found for found in commits if found not in (None, known.base)), None)
+    if commit is None:
+        return (None, "") if not doubt else (Changes(*known[:2], known.base, known.path, 0, 0, 0, None), doubt)
+    changes, more = _of_commit(place, known, commit, patch)
+    return changes, doubt or more
+
+
+def _of_commit(place: Place, known: Worktree, commit: str, patch: Path) -> tuple[Changes, str]:
+    folder, doubt = place.folder, ""
+    figures = figures_of(git(folder, *_DIFF, "--numstat", "-z", known.base, commit))
+    written: str | None = str(patch)
+    try:
+        _write_patch(folder, known.base, commit, patch)
+    except OSError as error:
+        written, doubt = None, f"its patch cannot be written: {error.strerror or error}"
+    path = known.path if _is_worktree(known.path) else None
+    return Changes(known.branch, known.base, commit, path, *figures, written), doubt
+
+
+def _write_patch(folder: str, base: str, commit: str, patch: Path) -> None:
+    patch.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = patch.with_name(f".{patch.name}.new")
+    try:
+        with temporary.open("wb") as file:
+            temporary.chmod(0o600)
+            git(folder, *_DIFF, "-p", "--binary", "--full-index", "--src-prefix=a/", "--dst-prefix=b/", base, commit,
+                stdout=file)  # fmt: skip
+        temporary.replace(patch)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove_clean(place: Place, known: Worktree) -> None:
+    """Remove a worktree without changes, and its branch. Git refuses where it finds changes; then both stay."""
+    with contextlib.suppress(OSError):
+        git(place.folder, "worktree", "remove", known.path)
+        git(place.folder, "update-ref", "-d", f"refs/heads/{known.branch}", known.base)

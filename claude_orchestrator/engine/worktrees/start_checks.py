@@ -1,0 +1,137 @@
+"""What worktrees need before a run starts: a repository with a commit, free branch names, and space on the disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from claude_orchestrator.claude.argv import asks_for_worktree
+from claude_orchestrator.config.config import InstanceConfig
+from claude_orchestrator.config.placeholders import Template
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.engine.worktrees.changes import BRANCHES
+from claude_orchestrator.engine.worktrees.git import LEADING_ASTRAY, GitError, git, line
+from claude_orchestrator.engine.worktrees.repository import resolve
+from claude_orchestrator.errors import UserError
+
+WRITING_MODES = ("acceptEdits", "bypassPermissions")
+WRITING_TOOLS = ("Edit", "MultiEdit", "NotebookEdit", "Write")
+NAMED = 3  # of the instances in a warning
+
+
+def check_worktrees(
+    specs: Sequence[LaunchSpec], output_dir: Path, environ: Mapping[str, str], at_once: int
+) -> list[str]:
+    """Refuse what git would refuse, with UserError and every fault; returns what deserves a warning.
+
+    At most `at_once` worktrees are needed at the same time, and all of them if all instances change something.
+    """
+    asking = [spec for spec in specs if spec.worktree]
+    if not asking:
+        return []
+    astray = [name for name in LEADING_ASTRAY[:5] if name in environ]
+    if astray:
+        raise UserError(f"worktree: {astray[0]} is set, and would lead git to another repository: unset it")
+    faults = [*_name_faults(asking)]
+    bases: dict[tuple[str, str | None], list[str]] = {}
+    for spec in asking:
+        base = None if isinstance(spec.base, Template) or (spec.base or "").startswith(f"{BRANCHES}/") else spec.base
+        bases.setdefault((spec.cwd, base), []).append(spec.name)
+    commits: dict[tuple[str, str | None], str] = {}
+    for (folder, base), names in bases.items():
+        try:
+            commits[folder, base] = _commit(folder, base)
+        except OSError as error:
+            faults.append(f"{_some(names)}: worktree: {folder}: {error.strerror or error}")
+    if faults:
+        raise UserError(*faults)
+    needed = {key: (len(bases[key]), _bytes_of(key[0], commit)) for key, commit in commits.items()}
+    return [*_space(needed.values(), output_dir, at_once), *_dirty(dict.fromkeys(folder for folder, _ in bases))]
+
+
+def _name_faults(asking: Iterable[LaunchSpec]) -> Iterator[str]:
+    owners: dict[str, str] = {}
+    for spec in asking:
+        name = spec.worktree if isinstance(spec.worktree, str) else spec.name
+        owner = owners.setdefault(name, spec.name)
+        if owner != spec.name:
+            yield f"{spec.name}: worktree: {name} is that of {owner}, too: give each instance its own name"
+        if asks_for_worktree(spec.argv) and not spec.origin:
+            yield f"{spec.name}: worktree: --worktree in extra_args makes another one: leave one of them out"
+
+
+def _commit(folder: str, base: str | None) -> str:
+    """The commit that worktrees of a folder begin with. Raises OSError."""
+    line(folder, "rev-parse", "--show-toplevel")  # not in a repository, or in one without files
+    commit = resolve(folder, base)
+    try:
+        line(folder, "show-ref", "--verify", "--quiet", f"refs/heads/{BRANCHES}")
+    except GitError:
+        return commit
+    raise GitError(f"a branch has the name {BRANCHES}, so none can be called {BRANCHES}/RUN/NAME: rename it")
+
+
+def _bytes_of(folder: str, commit: str) -> int:
+    """How much the files of a commit take; 0 if that is not known."""
+    try:
+        listing = git(folder, "ls-tree", "-r", "-l", "--full-tree", commit)
+    except GitError:
+        return 0
+    sizes = (entry.split(None, 4)[3] for entry in listing.splitlines())
+    return sum(int(size) for size in sizes if size.isdigit())
+
+
+def _space(needed: Iterable[tuple[int, int]], output_dir: Path, at_once: int) -> Iterator[str]:
+    counted = sorted(needed, key=lambda pair: pair[1], reverse=True)
+    existing = next(folder for folder in (output_dir.absolute(), *output_dir.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    every, first, left = sum(number * size for number, size in counted), 0, at_once
+    for number, size in counted:
+        first += min(left, number) * size
+        left -= min(left, number)
+    figures = f"{sum(number for number, _ in counted)} worktrees"
+    where = f"{_mib(free)} are free in {existing}"
+    if first > free:
+        raise UserError(f"worktree: {figures} need {_mib(every)}, {_mib(first)} of it at once, and {where}")
+    if every > free:
+        yield f"{figures} need up to {_mib(every)}, and {where}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _dirty(folders: Iterable[str]) -> Iterator[str]:
+    for folder in folders:
+        try:
+            changed = git(folder, "status", "--porcelain", keep=("core.autocrlf", "core.safecrlf"))
+        except GitError:
+            continue
+        if changed:
+            count = changed.count(b"\n")
+            yield f"{folder}: worktrees begin without what is not committed ({count} file{'s' if count > 1 else ''})"
+
+
+def shared_folders(specs: Sequence[LaunchSpec], instances: Sequence[InstanceConfig], at_once: int) -> Iterator[str]:
+    """Warnings of instances that may write into the same folder at the same time."""
+    writing: dict[str, list[str]] = {}
+    for spec, instance in zip(specs, instances, strict=True):
+        own = spec.worktree or asks_for_worktree(spec.argv)
+        if not own and not spec.depends_on and may_write(instance):
+            writing.setdefault(spec.cwd, []).append(spec.name)
+    for folder, names in writing.items():
+        if len(names) > 1 and at_once > 1:
+            yield f"{_some(names)} can change files in {folder} at the same time: worktree gives each its own"
+
+
+def may_write(instance: InstanceConfig) -> bool:
+    """Whether an instance may change files without asking."""
+    tools = {tool.partition("(")[0].strip() for tool in instance.allowed_tools}
+    return instance.permission_mode in WRITING_MODES or not tools.isdisjoint(WRITING_TOOLS)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

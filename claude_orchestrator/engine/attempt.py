@@ -262,7 +262,7 @@ class AttemptStatus:
     def work_in(self, folder: str) -> None:
         """The attempt works in this folder of its worktree."""
         self.spec, self._unfilled = in_worktree(self.spec, folder), in_worktree(self._unfilled, folder)
-        self.folder = spec.cwd if spec.resumed else None
+        self.folder = self.spec.cwd if self.spec.resumed else None
 
     def begin(self, now: float) -> None:
         """The process is being launched."""

@@ -59,12 +59,10 @@ class FenceGuard:
 
     def revive(self) -> None:
         """Start another guard if this one has ended. Keepers outlive it. Raises OSError where that is not possible."""
-        if self._process is not None and self._requests is not None:
-            with contextlib.suppress(BlockingIOError):
-                if not self._requests.recv(1, socket.MSG_PEEK):
-                    self._process.wait()
-                    self._requests = None
-                    self.start()
+        if self._process is not None and self._requests is not None and _has_ended(self._requests):
+            self._process.wait()
+            self._requests = None
+            self.start()
 
     async def request(self, fds: Sequence[int]) -> None:
         """Have a keeper forked that takes these descriptors. Raises GuardGone if there is no guard."""
@@ -88,6 +86,16 @@ class FenceGuard:
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
+
+
+def _has_ended(peer: socket.socket) -> bool:
+    """Whether the other end of a socket is closed."""
+    try:
+        return not peer.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:  # it has left something unread
+        return True
 
 
 class _Pipe(asyncio.Protocol):
@@ -145,7 +153,8 @@ class KeptProcess(asyncio.SubprocessTransport):
             for fd in theirs:
                 os.close(fd)
         try:
-            await self._loop.sock_sendall(self._control, _launch(argv, env, cwd))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the answer has the reason
+                await self._loop.sock_sendall(self._control, _launch(argv, env, cwd))
             await self._read_start(argv[0], cwd)
         except BaseException:
             self._abandon()
@@ -166,7 +175,9 @@ class KeptProcess(asyncio.SubprocessTransport):
 
     async def _read_start(self, program: str, cwd: str | None) -> None:
         while b"\n" not in self._answers:
-            data = await self._loop.sock_recv(self._control, 256)
+            data = b""
+            with contextlib.suppress(ConnectionResetError):
+                data = await self._loop.sock_recv(self._control, 256)
             if not data:
                 raise GuardGone
             self._answers += data

@@ -68,7 +68,12 @@ def children() -> list[int]:
         with open(f"/proc/self/task/{own}/children", "rb", 0) as file:  # noqa: PTH123
             return [int(pid) for pid in file.read().split()]
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return [int(name) for name in posix.listdir("/proc") if name.isdigit() and parent_of(name) == own]
+        return children_by_search(own)
+
+
+def children_by_search(own: int) -> list[int]:
+    """The same from all processes that are there."""
+    return [int(name) for name in posix.listdir("/proc") if name.isdigit() and parent_of(name) == own]
 
 
 def parent_of(pid: str) -> int:
@@ -117,9 +122,13 @@ class Keeper:
             return  # the orchestrator is gone, and the end of the control socket follows
 
     def read_launch(self) -> tuple[list[bytes], list[bytes], list[tuple[bytes, bytes]], bytes]:
-        """Programs to try in order, arguments, environment and directory. Raises EOFError if nobody sends them."""
+        """Programs to try in order, arguments, environment and directory. Raises EOFError if nobody waits for it."""
         size = int.from_bytes(self.receive(4), "little")
         launch: tuple[list[bytes], list[bytes], list[tuple[bytes, bytes]], bytes] = marshal.loads(self.receive(size))
+        poll = select.poll()
+        poll.register(self.control.fileno(), 0)
+        if poll.poll(0):  # the other end is closed: the orchestrator has died, or has given up this launch
+            raise EOFError
         return launch
 
     def receive(self, size: int) -> bytes:

@@ -12,8 +12,10 @@ from claude_orchestrator.ui import status
 from claude_orchestrator.ui.messages import message_of
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.text import countdown
+from token_budget.visualization import render_budget_panel
 
 REDRAW_EVERY_S = 0.25
+LEAST_PAUSE = 20  # times what the last drawing took: a run of thousands has better work
 LIVE_REPORT_EVERY_S = 1.0  # without any event: times still change
 COUNTDOWN_MESSAGE_S = 60
 
@@ -41,7 +43,7 @@ class Display:
         self._interval_s = 0.0 if terminal.quiet else interval_s
         self._reports: asyncio.Task[None] | None = None
         self._redraw_due: asyncio.TimerHandle | None = None
-        self._drawn_at = 0.0
+        self._drawn_at = self._took_s = 0.0
         self._announced_s = float("inf")
 
     def observe(self, event: RunEvent) -> None:
@@ -75,20 +77,23 @@ class Display:
 
     def _lines(self) -> list[str]:
         options = self._terminal.render_options(visuals=self._visuals)
-        panel_rows = len(self._view.manager.budgets) + 5 if options.visuals else 0
+        panel_rows = len(render_budget_panel(self._view.manager)) if options.visuals else 0
         rows = max(3, self._terminal.height() - panel_rows - 4)
         return status.status_report(self._view, time.monotonic(), options, max_rows=rows)
 
     def _redraw_soon(self) -> None:
         """Redraw soon, at most a few times a second."""
         if self._terminal.live and self._redraw_due is None and self._reports is not None:
-            due = max(0.0, self._drawn_at + REDRAW_EVERY_S - time.monotonic())
+            pause_s = max(REDRAW_EVERY_S, self._took_s * LEAST_PAUSE)
+            due = max(0.0, self._drawn_at + pause_s - time.monotonic())
             self._redraw_due = asyncio.get_running_loop().call_later(due, self._redraw)
 
     def _redraw(self) -> None:
         self._redraw_due = None
-        self._drawn_at = time.monotonic()
+        begun_at = time.monotonic()
         self._terminal.redraw()
+        self._drawn_at = time.monotonic()
+        self._took_s = self._drawn_at - begun_at
 
     async def _report_at_intervals(self) -> None:
         while self._interval_s > 0:

@@ -18,7 +18,8 @@ from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color, 
 
 HOLD_CHANGES_SHOWN = 10
 PROBLEMS_SHOWN = 50
-MEMBERS_SHOWN = 10  # of a larger group, the table has only those that run or did not complete
+ALIKE = 3  # more instances of a group that ended alike share a line
+MEMBERS_SHOWN = 10  # of a larger group, the final table has only those that did not complete
 ROWS_SHOWN = 50  # if there are large groups
 STATE_COLORS = {
     State.COMPLETED: GREEN,
@@ -65,7 +66,14 @@ def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]
     """The final summary: the table, what went wrong and how to continue, the totals, and the place of the logs."""
     usage, exact = view.total_usage()
     lines = status_report(view, now, options)
-    problems = [found for status in view.instances if (found := _problems(status, rehearsal=view.rehearsal))]
+    alike = Counter(map(_cause, view.instances))
+    common = {cause: count for cause, count in alike.items() if cause is not None and count > ALIKE}
+    lines += [
+        f"{printable(group)}: {count:,} instances {state}: {printable(reason)}"
+        for (group, state, reason), count in common.items()
+    ]
+    single = [status for status in view.instances if _cause(status) not in common]
+    problems = [found for status in single if (found := _problems(status, rehearsal=view.rehearsal))]
     lines += [line for found in problems[:PROBLEMS_SHOWN] for line in found]
     if len(problems) > PROBLEMS_SHOWN:
         lines.append(f"... and {len(problems) - PROBLEMS_SHOWN:,} more instances with problems (in the JSON report)")
@@ -87,6 +95,14 @@ def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]
     if view.directory:
         lines.append(f"Logs: {printable(view.directory)}")
     return lines
+
+
+def _cause(status: InstanceStatus) -> tuple[str, State, str] | None:
+    """How an instance of a group ended without completing, if that is all there is to say."""
+    group, state = status.planned.group, status.state
+    if group is None or state is State.COMPLETED or status.permission_denials or status.bad_lines:
+        return None
+    return group, state, status.reason
 
 
 def _problems(status: InstanceStatus, *, rehearsal: bool) -> list[str]:
@@ -150,7 +166,8 @@ _NAME_WIDTH = 32
 def instance_table(view: RunView, now: float, options: RenderOptions, *, max_rows: int | None = None) -> list[str]:
     """A row for each instance. With `max_rows`, those at work come first, and the rest is a count.
 
-    Those of a large group that are pending or completed have no row, because the group has a line.
+    Those of a group that are pending or completed have no row, because the group has a line. Without `max_rows` that
+    concerns large groups only.
     """
     columns = list(_COLUMNS)
     while sum(column.width + 1 for column in columns) - 1 > options.width and len(columns) > 2:
@@ -175,7 +192,8 @@ def _state(status: InstanceStatus) -> str:
 def _rows(instances: Sequence[InstanceStatus], max_rows: int | None) -> tuple[list[InstanceStatus], int]:
     """The instances that have a row, and how many others would have one."""
     sizes = Counter(status.planned.group for status in instances)
-    large = {group for group, size in sizes.items() if group is not None and size > MEMBERS_SHOWN}
+    members = MEMBERS_SHOWN if max_rows is None else 0
+    large = {group for group, size in sizes.items() if group is not None and size > members}
     shown = list(instances)
     if large:
         in_line = (State.PENDING, State.COMPLETED)

@@ -62,7 +62,7 @@ def test_a_group_has_a_line() -> None:
     assert lines[1:3] == ["fix   312/10,000 done  3 failed  8 running  ~41 min left", "docs  0/2 done"]
     rows = [line.split()[:2] for line in lines[4:]]
     assert rows[:8] == [[f"fix[src/file{number}.py]", "running"] for number in range(315, 323)]
-    assert rows[8] == ["fix[src/file312.py]", "failed"] and lines[-1] == "... and 5 more" and len(lines) == 4 + 10
+    assert rows[8] == ["fix[src/file312.py]", "failed"] and lines[-1] == "... and 3 more" and len(lines) == 4 + 10
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,11 @@ def test_figures(states: dict[State, int], figures: str) -> None:
 def test_the_final_report_is_short() -> None:
     view = a_run(1_000)
     end(view, {State.COMPLETED: 900, State.FAILED: 100})
+    for number, status in enumerate(view.instances[901:981]):
+        status.reason = f"reason {number}"
     lines = final_report(view, 180.0, PLAIN)
-    assert len(lines) < 120 and "... and 51 more instances with problems (in the JSON report)" in lines
+    assert "fix: 20 instances failed: a reason" in lines and "fix[src/file900.py]: failed: reason 0" in lines
+    assert len(lines) < 120 and "... and 31 more instances with problems (in the JSON report)" in lines
     assert sum("completed" in line.split()[1:2] for line in lines[3:]) == 0
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from claude_orchestrator.config.item_reading import ItemReader
 from claude_orchestrator.config.plan import Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings, merge
 from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.ports import NoAnswers, RunContext, Services
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.resume import restore
@@ -105,6 +106,9 @@ def run_config(
                 gateway = Gateway(manager, settings.token_weights, environ=launcher._environ)
                 meter = await stack.enter_async_context(gateway)
             services = Services(price=price, meter=meter, answers=answers or NoAnswers())
+            if answers is not None:
+                enter = Growth(plan, "", None, manager, answers, []).enter
+                services = replace(services, enter=enter)
             context = RunContext(settings, launcher, manager, bus, services)
             supervisor = Supervisor(restore(plan, None, ""), context)
 

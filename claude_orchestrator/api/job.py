@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.api.inputs import ConfigLike, RunOptions, data_of, options_of
@@ -16,9 +15,7 @@ from claude_orchestrator.config.given import Options
 from claude_orchestrator.engine import controller, preparation
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.interrupts import StopSwitch
-from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.run_events import Changed, Level, Message, RunEvent
-from claude_orchestrator.engine.run_view import RunView
 
 MAX_EVENTS = 10_000  # that wait for a slow caller
 
@@ -103,17 +100,10 @@ def _execute(data: Mapping[str, Any] | None, options: Options, switch: StopSwitc
             bus.warn(text)
         request, place, accounting = preparation.run_parts(loaded, planned, checked)
         runs: list[Run] = []
-        answers: list[AnswerFiles] = []
-
-        def attach(view: RunView) -> AnswerFiles:
-            assert view.directory is not None
-            turns = {spec.name: len(spec.turns) for spec in view.plan.specs}
-            answers.append(AnswerFiles(Path(view.directory), turns, bus.warn))
-            return answers[0]
 
         def collect(result: controller.RunResult) -> int:
-            runs.append(run_of(result, answers[0]))
+            runs.append(run_of(result))
             return result.exit_code
 
-        controller.run(replace(request, switch=switch), place, accounting, bus, attach, collect)
+        controller.run(replace(request, switch=switch), place, accounting, bus, report=collect)
         return runs[0]

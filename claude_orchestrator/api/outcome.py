@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.engine.controller import RunResult
-from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.results.answers import report_fields
 from claude_orchestrator.engine.results.report_json import json_report
 from token_budget.models import Usage
@@ -67,8 +66,10 @@ class Run:
         return self.instances[0].result
 
 
-def run_of(result: RunResult, files: AnswerFiles) -> Run:
+def run_of(result: RunResult) -> Run:
     """The run and its answers."""
+    files = result.view.answers
+    assert files is not None
     view = result.view
     found = {status.name: files.answer(status.name) for status in view.instances}
     report = json_report(view, result.ended_at, result.exit_code, lambda name: report_fields(found[name]))

@@ -134,7 +134,7 @@ def _checked_graph(config: Config) -> Config:
 def _may_depend(entry: InstanceConfig) -> bool:
     """Whether an entry depends on others, or has what may be a placeholder for their results."""
     texts = (entry.command, entry.append_system_prompt or "", *entry.pre_commands, *(text for _, text in entry.env))
-    return bool(entry.depends_on) or entry.run_if != "success" or any("{{" in text for text in texts)
+    return bool(entry.depends_on or entry.for_each) or entry.run_if != "success" or any("{{" in text for text in texts)
 
 
 def _missing(data: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from random import Random
 
 from claude_orchestrator.config.config import Config, InstanceConfig
 from claude_orchestrator.config.for_each import expand, fill_texts, group_name, item_values
-from claude_orchestrator.config.item_sources import ForEach
+from claude_orchestrator.config.item_sources import ForEach, ResultOf
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue
@@ -45,6 +45,11 @@ def expand_config(config: Config, read_items: ReadItems, selection: Selection) -
             group = group_name(template)
             if group in groups:
                 raise BadValue((".name", f"another for_each has the name {printable(group)}, too: choose another name"))
+            if isinstance(template.for_each, ResultOf):  # it expands when its upstream has ended
+                later = replace(template.for_each, limit=selection.limit, shuffle=selection.shuffle)
+                instances.append(replace(template, for_each=later))
+                groups[group] = 0
+                continue
             made = expand(template, _items(read_items, template.for_each))
             groups[group] = len(made)
             instances += selection.of(made)

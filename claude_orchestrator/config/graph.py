@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.for_each import EARLY, group_name, template_placeholders
+from claude_orchestrator.config.item_sources import ResultOf
 from claude_orchestrator.config.placeholders import LATE, Placeholder
 from token_budget.fields import show_json
 
@@ -33,10 +34,11 @@ def graph_faults(entries: Sequence[InstanceConfig]) -> list[Fault]:
         for place, why in _entry_faults(entry, known)
     ]
     names = Counter(map(node_name, entries))
+    meant = {need for entry in entries for need in needs_of(entry)}
     faults += [
-        (f".instances[{index}].name", f"another entry has the name {show_json(entry.name)}, too: rename one of them")
-        for index, entry in enumerate(entries)
-        if names[node_name(entry)] > 1
+        (f".instances[{index}].name", f"another entry has the name {show_json(name)}, too: rename one of them")
+        for index, (name, entry) in enumerate((node_name(entry), entry) for entry in entries)
+        if names[name] > 1 and (name in meant or isinstance(entry.for_each, ResultOf))
     ]
     return faults or _cycle_faults(entries)
 
@@ -46,6 +48,12 @@ def node_name(entry: InstanceConfig) -> str:
     return entry.name if entry.for_each is None else group_name(entry)
 
 
+def needs_of(entry: InstanceConfig) -> tuple[str, ...]:
+    """What an entry depends on, with the one that gives its items."""
+    source = (entry.for_each.name,) if isinstance(entry.for_each, ResultOf) else ()
+    return tuple(dict.fromkeys((*entry.depends_on, *source)))
+
+
 def _entry_faults(entry: InstanceConfig, known: dict[str, InstanceConfig]) -> Iterator[Fault]:
     own = node_name(entry)
     for number, name in enumerate(entry.depends_on):
@@ -53,13 +61,26 @@ def _entry_faults(entry: InstanceConfig, known: dict[str, InstanceConfig]) -> It
             yield f".depends_on[{number}]", f"{show_json(name)} would wait for itself"
         elif name not in known and not _is_member(name, known):
             yield f".depends_on[{number}]", f"no instance and no group is called {show_json(name)}{near(name, known)}"
-    if entry.run_if != "success" and not entry.depends_on:
+    if isinstance(entry.for_each, ResultOf):
+        yield from _source_faults(entry.for_each, own, known)
+    if entry.run_if != "success" and not needs_of(entry):
         yield ".run_if", "it depends on nothing: add depends_on, or leave run_if out"
     for field, found in template_placeholders(entry).items():
         for placeholder in found:
             if placeholder.root in LATE:
                 why = _placeholder_fault(entry, field, placeholder, known)
                 yield from [(f".{field}", f"{placeholder.text}: {why}")] if why else []
+
+
+def _source_faults(source: ResultOf, own: str, known: dict[str, InstanceConfig]) -> Iterator[Fault]:
+    upstream = known.get(source.name)
+    place = ".for_each.result_of"
+    if source.name == own:
+        yield place, f"{show_json(own)} would wait for itself"
+    elif upstream is None:
+        yield place, f"no instance and no group is called {show_json(source.name)}{near(source.name, known)}"
+    elif upstream.json_schema is None and upstream.for_each is None:
+        yield place, f"{source.name} has no json_schema, so its result is a text and no list"
 
 
 def _is_member(name: str, known: dict[str, InstanceConfig]) -> bool:
@@ -75,7 +96,7 @@ def _placeholder_fault(
         return "this is needed before results are known"
     if not placeholder.path:
         return "of which instance? Write {{results.NAME}}"
-    meant = result_of(placeholder.path, entry.depends_on)
+    meant = result_of(placeholder.path, needs_of(entry))
     if meant is None:
         named = result_of(placeholder.path, known)
         if named is not None:
@@ -94,7 +115,7 @@ def _cycle_faults(entries: Sequence[InstanceConfig]) -> list[Fault]:
     """The first cycle, as the way from an instance back to itself."""
     known = {node_name(entry) for entry in entries}
     needs = {
-        node_name(entry): [name if name in known else name.partition("[")[0] for name in entry.depends_on]
+        node_name(entry): [name if name in known else name.partition("[")[0] for name in needs_of(entry)]
         for entry in entries
     }
     index = {node_name(entry): number for number, entry in enumerate(entries)}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from claude_orchestrator.config.globs import matcher
-from claude_orchestrator.config.item_sources import ForEach, Glob, ItemFile, Listed, check_count
+from claude_orchestrator.config.item_sources import ForEach, Glob, ItemFile, Listed, ResultOf, check_count
 from claude_orchestrator.config.items import MAX_ITEM_CHARS, Item, read_item
 from token_budget.fields import BadValue, show_json
 
@@ -40,6 +40,8 @@ class ItemReader:
                 return self._matching(source)
             case ItemFile():
                 return self._from_file(source)
+            case ResultOf():
+                raise ValueError("the items exist only when the upstream has ended")
 
     # -- patterns --
 

@@ -39,7 +39,20 @@ class ItemFile:
     path: str
 
 
-ForEach = Listed | Glob | ItemFile
+@dataclass(frozen=True, slots=True)
+class ResultOf:
+    """A list in the result of an instance, or of a group: it exists once that has ended.
+
+    `limit` and `shuffle` select items as they do for the other sources.
+    """
+
+    name: str
+    path: str = ""
+    limit: int | None = None
+    shuffle: int | None = None
+
+
+ForEach = Listed | Glob | ItemFile | ResultOf
 
 
 def _read_listed(value: list[object]) -> Listed:
@@ -88,14 +101,18 @@ def _read(value: object) -> ForEach:
     if isinstance(value, list):
         return _read_listed(value)
     if not isinstance(value, dict):
-        raise expected("a list of items, or an object with glob, lines, jsonl, csv or matrix", value)
+        raise expected("a list of items, or an object with glob, lines, jsonl, csv, matrix or result_of", value)
     values = read_object(value, _KINDS)
-    sources = [key for key in values if key != "exclude"]
+    sources = [key for key in values if key not in _ADDITIONS]
     if len(sources) != 1:
         raise BadValue(("", f"expected one of {', '.join(_SOURCES)}, got {' and '.join(sources) or 'none'}"))
     source = sources[0]
     if "exclude" in values and source != "glob":
         raise BadValue((".exclude", "only with glob"))
+    if "path" in values and source != "result_of":
+        raise BadValue((".path", "only with result_of"))
+    if source == "result_of":
+        return ResultOf(values["result_of"], values.get("path", ""))
     if source == "glob":
         return Glob(values["glob"], values.get("exclude", ()))
     if source == "matrix":
@@ -118,12 +135,16 @@ _KINDS: Mapping[str, Kind] = {
     "exclude": _PATTERNS,
     **dict.fromkeys(FORMATS, LINE),
     "matrix": _MATRIX,
+    "result_of": LINE,
+    "path": LINE,
 }
-_SOURCES = tuple(key for key in _KINDS if key != "exclude")
+_ADDITIONS = {"exclude": "glob", "path": "result_of"}  # the source that each goes with
+_SOURCES = tuple(key for key in _KINDS if key not in _ADDITIONS)
 
 
 def _source_schema(key: str) -> dict[str, Any]:
-    properties = {key: _KINDS[key].schema, **({"exclude": _PATTERNS.schema} if key == "glob" else {})}
+    more = {name: _KINDS[name].schema for name, source in _ADDITIONS.items() if source == key}
+    properties = {key: _KINDS[key].schema, **more}
     return {
         "type": "object",
         "required": [key],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ from claude_orchestrator.claude.argv import (
 )
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.config import Check, Config, InstanceConfig, Rehearsal
-from claude_orchestrator.config.for_each import has_templates
+from claude_orchestrator.config.for_each import group_name, has_templates
+from claude_orchestrator.config.graph import needs_of
+from claude_orchestrator.config.item_sources import ResultOf
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 DEFAULT_ESTIMATE_TOKENS = 1_000
 # what a base command, or the plain prompt of the instance with this name, will use with a model, in a unit
 ForecastFn = Callable[[str | None, str, str | None, Unit], "Forecast | None"]
+# from the spec of a group, its instances and the first free index to their launches and budgets
+Grow = Callable[
+    ["LaunchSpec", "Sequence[InstanceConfig]", int], "tuple[tuple[LaunchSpec, ...], tuple[PlannedBudget, ...]]"
+]
 CONTINUE_PROMPT = "You were interrupted. Continue where you left off."
 
 
@@ -39,7 +45,8 @@ CONTINUE_PROMPT = "You were interrupted. Continue where you left off."
 class LaunchSpec:
     """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session.
 
-    `late` is the instance itself, if some of its texts are only filled at its launch.
+    `late` is the instance itself, if some of its texts are only filled at its launch. With `grows` it stands for the
+    group that a result of another instance makes of it.
     `private` has the options that are passed in files, because everybody on the machine can read a process's arguments.
     `origin` is the folder that it would work in if it had no `worktree`, once it works in that.
     `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done. `group`, `item` and
@@ -69,6 +76,7 @@ class LaunchSpec:
     worktree: str | bool = False
     base: str | None = None
     origin: str = ""
+    grows: ResultOf | None = None
     turns_before: int = 0
     resumed: bool = False
     forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
@@ -89,11 +97,15 @@ class PlannedBudget:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a run will do, before it does anything."""
+    """Everything a run will do, before it does anything.
+
+    `grow` makes the launches of a group's instances, and their budgets, once they are known.
+    """
 
     specs: tuple[LaunchSpec, ...]
     budgets: tuple[PlannedBudget, ...]
     warnings: tuple[str, ...]
+    grow: Grow | None = None
 
 
 def base_command(command: str) -> str | None:
@@ -123,11 +135,14 @@ def make_plan(
         PlannedBudget(Scope.INSTANCE, spec.name, instance.max_tokens_per_command)
         for spec, instance in zip(specs, config.instances, strict=True)
         if instance.max_tokens_per_command is not None
+        and spec.grows is None
         and (Scope.INSTANCE, spec.name) not in named
         and (Scope.COMMAND, spec.base_command) not in named
     ]
     costs, more = _explicit_budgets(settings.command_cost_budgets, specs, Unit.USD)
-    return Plan(specs, (*explicit, *own, *costs), (*config.warnings, *warnings, *more))
+    limited = {budget.key for budget in explicit if budget.scope is Scope.COMMAND}
+    planned = (*explicit, *own, *costs), (*config.warnings, *warnings, *more)
+    return Plan(specs, *planned, grow=partial(planner.members, limited))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +204,7 @@ def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
     for budget in plan.budgets:
         manager.set_budget(budget.scope, budget.limit, budget.key, budget.unit)
     for spec in plan.specs:
-        if spec.group is not None:
+        if spec.group is not None and spec.grows is None:
             manager.join(spec.name, spec.group)
     return manager
 
@@ -197,7 +212,7 @@ def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
 def _explicit_budgets(
     budgets: Iterable[tuple[str, int]], specs: tuple[LaunchSpec, ...], unit: Unit = Unit.TOKENS
 ) -> tuple[list[PlannedBudget], list[str]]:
-    names = {spec.name: spec.group for spec in specs}
+    names = {spec.name: spec.group for spec in specs if spec.grows is None}
     groups = dict.fromkeys(spec.group for spec in specs if spec.group is not None)
     commands = list(dict.fromkeys(spec.base_command for spec in specs if spec.base_command is not None))
     found: dict[tuple[Scope, str], PlannedBudget] = {}
@@ -261,6 +276,7 @@ class _Planner:
         """The launch of one instance."""
         settings, command = self.settings, base_command(instance.command)
         subject = instance.name if instance.group is None else f"{instance.group}[]"  # a group has one forecast
+        later = instance.for_each if isinstance(instance.for_each, ResultOf) else None
         forecasts = {
             unit: found
             for unit in (Unit.TOKENS, *([Unit.USD] if settings.in_money else []))
@@ -270,7 +286,7 @@ class _Planner:
         tokens = instance.max_tokens_per_command or expected.get(Unit.TOKENS) or DEFAULT_ESTIMATE_TOKENS
         return LaunchSpec(
             index=index,
-            name=instance.name,
+            name=instance.name if later is None else group_name(instance),
             description=instance.description,
             command=instance.command,
             base_command=command,
@@ -286,16 +302,33 @@ class _Planner:
             session_id=instance.session_id,
             rehearsal=instance.rehearsal or self.rehearsal,
             json_schema=instance.json_schema,
-            group=instance.group,
+            group=instance.group if later is None else group_name(instance),
             item=instance.item,
             item_index=instance.item_index,
-            depends_on=instance.depends_on,
+            depends_on=instance.depends_on if later is None else needs_of(instance),
             run_if=instance.run_if,
             check=instance.check,
-            late=instance if instance.depends_on and has_templates(instance) else None,
             worktree=instance.worktree,
             base=instance.base,
+            late=instance if later or (instance.depends_on and has_templates(instance)) else None,
+            grows=later,
         )
+
+    def members(
+        self, limited: Collection[str], group: LaunchSpec, instances: Sequence[InstanceConfig], first_index: int
+    ) -> tuple[tuple[LaunchSpec, ...], tuple[PlannedBudget, ...]]:
+        """The launches of the instances that a group has grown, and their budgets.
+
+        Commands in `limited` have budgets of their own. Forecasts are those of the group.
+        """
+        planner = replace(self, forecast=lambda command, name, model, unit: group.forecasts.get(unit))
+        specs = tuple(planner.spec(first_index + number, instance) for number, instance in enumerate(instances))
+        budgets = tuple(
+            PlannedBudget(Scope.INSTANCE, spec.name, instance.max_tokens_per_command)
+            for spec, instance in zip(specs, instances, strict=True)
+            if instance.max_tokens_per_command is not None and spec.base_command not in limited
+        )
+        return specs, budgets
 
 
 @lru_cache(maxsize=1024)

@@ -34,6 +34,8 @@ def check_plan(plan: Plan, config: Config) -> None:
     faults: list[str] = []
     known: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # a fan-out has many instances in one folder
     for spec, instance in zip(plan.specs, config.instances, strict=True):
+        if spec.grows is not None:  # its folder may depend on its items
+            continue
         key = spec.cwd, instance.mcp_config
         if key not in known:
             known[key] = list(_faults(*key))

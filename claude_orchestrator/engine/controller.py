@@ -18,6 +18,7 @@ from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine import guard_watch, journal
 from claude_orchestrator.engine.alerting import AlertDelivery, Alerting
 from claude_orchestrator.engine.bus import Bus, Observer
+from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.interrupts import Interrupts, StopSwitch
 from claude_orchestrator.engine.journal import Journal
 from claude_orchestrator.engine.ledger_sync import LedgerSync, this_machine
@@ -221,7 +222,7 @@ class _Run:
             rehearsal=request.rehearse,
             directory=str(files.directory.path),
             meter=request.meter,
-            removed=removed(plan, history) if history is not None else (),
+            removed=removed(plan, history) if history is not None else [],
             answers=self._answers,
         )
         budgets = write_budgets(manager.budgets, settings.token_weights)
@@ -239,6 +240,8 @@ class _Run:
         bus.attach(self._ledger, sync=self._ledger.sync)
         bus.attach(self._view.changes)
         bus.attach(self._answers)
+        self._growth = Growth(plan, files.run_id, history, manager, self._answers, self._view.removed)
+        bus.attach(self._growth)
         if display is not None:
             bus.attach(display(self._view))
 
@@ -304,6 +307,7 @@ class _Run:
             worktrees=None if self._request.rehearse else self._worktrees(),
             shared=self._ledger,
             answers=self._answers,
+            enter=self._growth.enter,
         )
         return RunContext(self._request.settings, launcher, self._view.manager, self._bus, services)
 

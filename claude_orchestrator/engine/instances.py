@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 
+from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.ports import Answers
 from claude_orchestrator.engine.results.upstream import Group, Upstream, fill
+from claude_orchestrator.engine.results.upstream_list import grown
 from claude_orchestrator.engine.scheduler import Node, Scheduler
 from claude_orchestrator.engine.state import InstanceStatus, State
 
@@ -32,9 +34,14 @@ class Instances:
         self._by_name = {status.name: status for status in statuses}
         self._groups: dict[str, list[InstanceStatus]] = {}
         for status in statuses:
-            if status.planned.group is not None:
+            if status.planned.group is not None and status.planned.grows is None:
                 self._groups.setdefault(status.planned.group, []).append(status)
-        relays = (Node(name, tuple(one.name for one in group), relay=True) for name, group in self._groups.items())
+        needed = {need for status in statuses for need in status.planned.depends_on}
+        relays = (
+            Node(name, tuple(one.name for one in group), relay=True)
+            for name, group in self._groups.items()
+            if name in needed
+        )
         self._scheduler = Scheduler([*map(_node, statuses), *relays])
 
     @property
@@ -63,6 +70,23 @@ class Instances:
     def filled(self, spec: LaunchSpec, answers: Answers) -> LaunchSpec:
         """What is launched of an instance whose upstream has ended. Raises BadValue where a text cannot be filled."""
         return fill(spec, partial(self._upstream, answers))
+
+    def members(self, group: LaunchSpec, answers: Answers) -> tuple[tuple[InstanceConfig, ...], int]:
+        """The instances that a group has, now that its upstream has ended, and the number of items that were twice
+        there. Raises BadValue where the result is no list of items."""
+        assert group.grows is not None
+        return grown(group, self._upstream(answers, group.grows.name))
+
+    def grow(self, group: InstanceStatus, members: list[InstanceStatus]) -> None:
+        """These take the place of their group."""
+        place = self.all.index(group)
+        self.all[place : place + 1] = members
+        del self._by_name[group.name]
+        self.undecided.discard(group.name)
+        self.undecided.update(status.name for status in members)
+        self._by_name.update((status.name, status) for status in members)
+        self._groups[group.name] = members
+        self._scheduler.grow(group.name, [_node(status)._replace(needs=()) for status in members])
 
     def _upstream(self, answers: Answers, name: str) -> Upstream | Group:
         def of(status: InstanceStatus) -> Upstream:

@@ -11,6 +11,7 @@ from claude_orchestrator.engine.run_events import (
     Checked,
     Crossed,
     Decided,
+    Expanded,
     HoldChanged,
     InstanceEnded,
     Launched,
@@ -34,6 +35,8 @@ def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
     match event:
         case RunStarted(header):
             return "run", dict(header)
+        case Expanded(group, members):
+            return "expand", {"group": group, "instances": [member._asdict() for member in members]}
         case Launched(status, hold):
             return "launch", {**_attempt(status), "hold": hold.remaining.tokens, **_launch(status)}
         case SessionNamed(instance, session_id, folder):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from claude_orchestrator.claude.events import Price
+from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.results.answers import Answer
+from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.launch.base import Launcher
@@ -86,6 +88,13 @@ class Answers(Protocol):
         """Keep the results of a group in a file; returns its path. Raises OSError."""
 
 
+class Enter(Protocol):
+    """Enters the instances of a group into a run. Raises BadValue."""
+
+    def __call__(self, group: LaunchSpec, instances: Sequence[InstanceConfig], bus: Bus, /) -> list[InstanceStatus]:
+        """The instances as the run has them."""
+
+
 class NoAnswers:
     """Nothing is kept."""
 
@@ -131,6 +140,7 @@ class Services:
     - `worktrees`, if there are some, are where instances work that ask for it.
     - `meter`, if there is one, is the way to the API.
     - `answers` has what earlier instances answered.
+    - `enter` makes the instances of a group that has grown a part of the run.
     """
 
     open_log: Callable[[LaunchSpec, int], Log | None] = lambda spec, attempt: None
@@ -141,6 +151,7 @@ class Services:
     worktrees: InstanceWorktrees | None = None
     shared: SharedLimits = field(default_factory=NoSharedLimits)
     answers: Answers = field(default_factory=NoAnswers)
+    enter: Enter = lambda group, instances, bus: []
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from claude_orchestrator.config.items import as_text
 from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, Plan
 from claude_orchestrator.engine.attempt import AttemptTotals, cost_of
 from claude_orchestrator.engine.state import NOT_ENDED, InstanceStatus, State
@@ -82,7 +83,8 @@ class JournalHistory:
 
 def turns_digest(spec: LaunchSpec, run_id: str) -> str:
     """A digest by which a later start knows whether an instance's turns have changed; it does not reveal them."""
-    return hashlib.sha256("\0".join((run_id, *spec.turns)).encode()).hexdigest()[:16]
+    late = (as_text(spec.item),) if spec.late is not None and spec.item is not None else ()  # not in the turns yet
+    return hashlib.sha256("\0".join((run_id, *spec.turns, *late)).encode()).hexdigest()[:16]
 
 
 def read_history(records: Iterable[Mapping[str, Any] | None]) -> JournalHistory:
@@ -98,6 +100,8 @@ def read_history(records: Iterable[Mapping[str, Any] | None]) -> JournalHistory:
             n_read, history.last_number = n_read + 1, record["n"]
             if record["kind"] == "run":
                 _begin(history, record)
+            elif record["kind"] == "expand":
+                _enter(history, record["instances"])
             elif record.get("instance") in history.instances:
                 _apply_record(history.instances[record["instance"]], record)
         except (KeyError, TypeError, ValueError):
@@ -111,7 +115,11 @@ def _begin(history: JournalHistory, record: Mapping[str, Any]) -> None:
     budgets = [*before.get("command_budgets", ()), *now.get("command_budgets", ())]  # the last one for a key counts
     history.header = {**record, "settings": {**before, **now, **({"command_budgets": budgets} if budgets else {})}}
     history.runs = record["number"]
-    for entry in record["instances"]:
+    _enter(history, record["instances"])
+
+
+def _enter(history: JournalHistory, entries: Iterable[Mapping[str, Any]]) -> None:
+    for entry in entries:
         instance = history.instances.setdefault(entry["name"], EarlierInstance(entry["name"]))
         instance.base_command, instance.turns_digest = entry["base_command"], entry["turns"]
         instance.group = entry.get("group")
@@ -172,10 +180,11 @@ def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: flo
 
 def restore(plan: Plan, history: JournalHistory | None, run_id: str) -> list[InstanceStatus]:
     """The plan's instances as the run's journal left them: completed ones stay completed, the others continue."""
-    return [_restore(spec, history.instances.get(spec.name) if history else None, run_id) for spec in plan.specs]
+    return [restore_one(spec, history.instances.get(spec.name) if history else None, run_id) for spec in plan.specs]
 
 
-def _restore(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str) -> InstanceStatus:
+def restore_one(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str) -> InstanceStatus:
+    """An instance as the run's journal left it."""
     status = InstanceStatus(spec)
     if instance is not None:
         same = instance.turns_digest == turns_digest(spec, run_id)
@@ -206,16 +215,21 @@ def carry_over(manager: TokenBudgetManager, history: JournalHistory, weights: We
 
 def resume_messages(plan: Plan, history: JournalHistory, run_id: str) -> list[tuple[str, str]]:
     """The messages about a resumed run, each with its level."""
-    specs = {spec.name: spec for spec in plan.specs}
-    done = [one for one in history.instances.values() if one.state is State.COMPLETED and one.name in specs]
+    specs, growing = {spec.name: spec for spec in plan.specs}, _growing(plan)
+    members = [one for one in history.instances.values() if one.group in growing and one.name not in specs]
+    known = [*members, *(one for one in history.instances.values() if one.name in specs)]
+    done = [one for one in known if one.state is State.COMPLETED]
+    count = len(specs) + len(members) - len({one.group for one in members})
     text = (
-        f"resuming run {run_id}: {len(done)} of {len(specs)} instances had completed, "
+        f"resuming run {run_id}: {len(done)} of {count} instances had completed, "
         f"{history.usage.total_tokens:,} tokens were used"
     )
     messages = [("INFO", text)]
     if history.damaged_lines:
         messages.append(("WARNING", f"{history.damaged_lines} lines of the run's journal are damaged or missing"))
-    changed = [one.name for one in done if turns_digest(specs[one.name], run_id) != one.turns_digest]
+    changed = [
+        one.name for one in done if one.name in specs and turns_digest(specs[one.name], run_id) != one.turns_digest
+    ]
     if changed:
         text = f"{_named(changed)}: had completed, and not run again, although the turns have changed since"
         messages.append(("WARNING", text))
@@ -234,10 +248,16 @@ def _named(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMES_SHOWN])}{more}"
 
 
-def removed(plan: Plan, history: JournalHistory) -> tuple[EarlierInstance, ...]:
+def removed(plan: Plan, history: JournalHistory) -> list[EarlierInstance]:
     """The instances that were launched by an earlier start and are no longer in the plan."""
-    names = {spec.name for spec in plan.specs}
-    return tuple(one for one in history.instances.values() if one.attempts and one.name not in names)
+    names, growing = {spec.name for spec in plan.specs}, _growing(plan)
+    gone = (one for one in history.instances.values() if one.name not in names and one.group not in growing)
+    return [one for one in gone if one.attempts]
+
+
+def _growing(plan: Plan) -> set[str]:
+    """The groups whose instances are not known yet."""
+    return {spec.name for spec in plan.specs if spec.grows is not None}
 
 
 def earlier_attempts(history: JournalHistory, run_id: str) -> list[AttemptRecord]:

@@ -43,6 +43,22 @@ class StartsIn(NamedTuple):
     seconds: float
 
 
+class Member(NamedTuple):
+    """An instance of a group that has grown; `turns` is the digest of its prompts."""
+
+    name: str
+    base_command: str | None
+    turns: str
+    group: str
+
+
+class Expanded(NamedTuple):
+    """A group has its instances now, because the instance that gives its items has ended."""
+
+    group: str
+    members: tuple[Member, ...]
+
+
 class Launched(NamedTuple):
     """An attempt at an instance begins."""
 
@@ -196,6 +212,7 @@ RunEvent = (
     Message
     | RunStarted
     | StartsIn
+    | Expanded
     | Launched
     | SessionNamed
     | TurnEnded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ class RunView:
     rehearsal: bool = False
     directory: str | None = None
     meter: Meter = STREAM
-    removed: Sequence[EarlierInstance] = ()
+    removed: list[EarlierInstance] = field(default_factory=list)
     changes: RunChanges = field(default_factory=RunChanges)
     answers: AnswerFiles | None = None
 

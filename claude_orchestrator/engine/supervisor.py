@@ -13,6 +13,7 @@ from claude_orchestrator.engine.instance_runner import InstanceRunner
 from claude_orchestrator.engine.instances import Instances
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
+from claude_orchestrator.engine.results.upstream import reasons
 from claude_orchestrator.engine.retries import plan_retry
 from claude_orchestrator.engine.run_events import (
     AttemptEnded,
@@ -22,6 +23,8 @@ from claude_orchestrator.engine.run_events import (
     Decided,
     InstanceEnded,
     Launched,
+    Level,
+    Message,
     RateLimitsRead,
     RetryPlanned,
     RoomChanged,
@@ -107,6 +110,9 @@ class Supervisor:
         pauses_s: list[float] = []
         passed: list[InstanceStatus] = []
         while (status := self._graph.take()) is not None:
+            if status.planned.grows is not None:
+                await self._grow(status)
+                continue
             passed.append(status)
             match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved)):
                 case NotYet(pause_s, for_all):
@@ -164,6 +170,27 @@ class Supervisor:
             status.attempt.fill(spec)
             self._launch(tasks, status, decision.hold)
 
+    async def _grow(self, group: InstanceStatus) -> None:
+        """Its upstream has ended: a group becomes its instances. If that is not possible, it fails."""
+        try:
+            work = partial(self._graph.members, group.planned, self._context.services.answers)
+            instances, repeated = await run_in_thread(work)
+            if group.ended or self.cancelled:
+                return
+            members = self._context.services.enter(group.planned, instances, self._bus)
+        except BadValue as error:
+            if not (group.ended or self.cancelled):
+                self._fail(group, f"cannot be expanded: {reasons(error)}")
+            return
+        if repeated:
+            self._bus.warn(f"{group.name}: {repeated} items are there twice: each is one instance")
+        if not members:
+            self._bus.publish(Message(Level.INFO, f"{group.name}: the list is empty: there is nothing to do"))
+        self._graph.grow(group, members)
+        for status in members:
+            if status.ended:  # in an earlier start
+                self._ended(status)
+
     async def _filled(self, status: InstanceStatus) -> LaunchSpec | None:
         """What to launch, with the results of others in its texts. If they do not fit in, the instance fails."""
         if status.spec.late is None:
@@ -172,13 +199,18 @@ class Supervisor:
             work = partial(self._graph.filled, status.spec, self._context.services.answers)
             return await run_in_thread(work)
         except BadValue as error:
-            why = "; ".join(f"{place.lstrip('.')}: {text}" if place else text for place, text in error.faults)
+            why = reasons(error)
         except OSError as error:
             why = f"the results cannot be kept in a file: {error.strerror or error}"
         if not (status.ended or self.cancelled):
-            self._skip(status, State.FAILED, f"cannot be launched: {why}")
-            self._fail_fast(status)
+            self._fail(status, f"cannot be launched: {why}")
         return None
+
+    def _fail(self, status: InstanceStatus, reason: str) -> None:
+        """It fails without a launch."""
+        self._skip(status, State.FAILED, reason)
+        self._bus.publish(Message(Level.ERROR, f"{status.name}: failed: {reason}"))
+        self._fail_fast(status)
 
     def _wait(self, status: InstanceStatus, decision: Decision) -> None:
         is_new = status.state is State.PENDING

@@ -13,12 +13,12 @@ MAX_ITEMS = 100
 
 
 def sample_of(schema_text: str) -> Any:
-    """A value for a schema. Patterns, formats and conditions are not heeded."""
+    """A value for a schema; texts in a list differ. Patterns, formats and conditions are not heeded."""
     root = json.loads(schema_text)
-    return _sample({"type": "object", **root}, root, MAX_DEPTH)
+    return _sample({"type": "object", **root}, root, MAX_DEPTH, "")
 
 
-def _sample(schema: object, root: Mapping[str, Any], depth: int) -> Any:
+def _sample(schema: object, root: Mapping[str, Any], depth: int, mark: str) -> Any:
     if not isinstance(schema, dict) or depth == 0:
         return None
     for key in ("const", "default"):
@@ -28,25 +28,25 @@ def _sample(schema: object, root: Mapping[str, Any], depth: int) -> Any:
         if schema.get(key):
             return schema[key][0]
     if "$ref" in schema:
-        return _sample(resolve(schema["$ref"], root), root, depth - 1)
+        return _sample(resolve(schema["$ref"], root), root, depth - 1, mark)
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema and "properties" not in schema:
-            return _sample(schema[key][0], root, depth - 1)
-    return _of_type(schema, root, depth)
+            return _sample(schema[key][0], root, depth - 1, mark)
+    return _of_type(schema, root, depth, mark)
 
 
-def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
+def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int, mark: str) -> Any:
     kind = schema.get("type", "object" if "properties" in schema else "string")
     match kind[0] if isinstance(kind, list) else kind:
         case "object":
             names = dict.fromkeys((*schema.get("properties", {}), *schema.get("required", ())))
             parts = schema.get("properties", {})
-            return {name: _sample(parts.get(name, {}), root, depth - 1) for name in names}
+            return {name: _sample(parts.get(name, {}), root, depth - 1, mark) for name in names}
         case "array":
             count = min(MAX_ITEMS, max(schema.get("minItems", 0), min(2, schema.get("maxItems", 2))))
             items = schema.get("items", {})
             each = items if isinstance(items, list) else [items] * count
-            return [_sample(item, root, depth - 1) for item in each]
+            return [_sample(item, root, depth - 1, f"{mark}-{place}") for place, item in enumerate(each, 1)]
         case "integer" | "number":
             return _number(schema)
         case "boolean":
@@ -54,7 +54,9 @@ def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> 
         case "null":
             return None
         case _:
-            return "rehearsed".ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]
+            most = schema.get("maxLength")
+            word = "rehearsed" if most is None else "rehearsed"[: max(0, most - len(mark))]
+            return f"{word}{mark}".ljust(schema.get("minLength", 0), ".")[:most]
 
 
 def _number(schema: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from claude_orchestrator.engine.results import upstream
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.run_view import exit_code
 from claude_orchestrator.engine.state import State
+from claude_orchestrator.errors import UserError
 from tests.harness import Outcome, run_config
 from tests.scripted import Script
 
@@ -276,3 +278,91 @@ def test_a_group_whose_upstream_failed_is_skipped_whole(tmp_path: Path) -> None:
     outcome = run(Script(), tmp_path, step("plan", prompt="broken"), fix, step("end", "fix"))
     assert list(states(outcome).values()) == [FAILED, SKIPPED, SKIPPED, SKIPPED]
     assert outcome.instances[3].reason == "fix[a] was skipped: plan failed"
+
+
+# -- groups whose items are a result --
+
+MAP = {"result_of": "plan", "path": "files"}
+
+
+def test_a_list_in_a_result_becomes_instances(tmp_path: Path) -> None:
+    fix = step("fix", prompt="Fix {{item}}, {{index}}: {{results.plan.n}}", for_each=MAP, max_tokens_per_command=5_000)
+    end = step("end", "fix", prompt="All: {{results.fix}}")
+    script = Script(answers={"plan": {"files": ["a", "b {{index}}", "a", 7], "n": 3}})
+    outcome = run(script, tmp_path, end, fix, step("plan", json_schema=SCHEMA), command_budgets=("fix=50000",))
+    assert states(outcome) == dict.fromkeys(["end", "fix[a]", "fix[b {{index}}]", "fix[7]", "plan"], DONE)
+    assert told(script, "fix[b {{index}}]") == ["Fix b {{index}}, 1: 3"]
+    assert [row["item"] for row in json.loads(told(script, "end")[0].removeprefix("All: "))] == [
+        "a",
+        "b {{index}}",
+        "7",
+    ]
+    assert "WARNING: fix: 1 items are there twice: each is one instance" in outcome.messages
+    used = {budget.label: budget.used for budget in outcome.manager.budgets}
+    assert used == {"group fix": 3003, **dict.fromkeys([f"instance fix[{i}]" for i in ("a", "b {{index}}", "7")], 1001)}
+    assert [status.planned.index for status in outcome.instances] == [0, 3, 4, 5, 2]
+
+
+def test_objects_of_a_group_in_a_group(tmp_path: Path) -> None:
+    find = step("find", prompt="{{item}}", for_each=["x", "y"], json_schema=SCHEMA)
+    fix = step("fix {{item.item}}", prompt="{{item.result.id}}", for_each={"result_of": "find"})
+    script = Script(answers={"find[x]": {"id": 1}, "find[y]": {"id": 2}})
+    outcome = run(script, tmp_path, find, fix, step("end", "fix"))
+    assert told(script, "fix x") == ["1"] and told(script, "fix y") == ["2"] and states(outcome)["end"] is DONE
+
+
+def test_an_empty_list_leaves_nothing_to_do(tmp_path: Path) -> None:
+    fix, end = step("fix", prompt="{{item}}", for_each=MAP), step("end", "fix", prompt="x {{results.fix}}")
+    script = Script(answers={"plan": {"files": []}})
+    outcome = run(script, tmp_path, step("plan", json_schema=SCHEMA), fix, end)
+    assert states(outcome) == {"plan": DONE, "end": DONE} and told(script, "end") == ["x []"]
+    assert "INFO: fix: the list is empty: there is nothing to do" in outcome.messages
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ({"files": "a.py"}, 'the result of plan at files is no list but "a.py"'),
+        ({"filez": []}, 'the result of plan has no files; did you mean "filez"?'),
+        ({"files": ["a", None]}, "the result of plan at files: item 1: expected a text or an object, got null"),
+        ({"files": ["a\0"]}, "the result of plan at files: item 0: a NUL or half a surrogate pair cannot be passed"),
+        ({"files": [{"id": 1, "x": 1}, {"id": 1}]}, "name: the name fix[1] is that of item 0, too"),
+        ("only text", "plan has no structured output"),
+    ],
+)
+def test_a_result_that_is_no_list_fails_the_group(output: object, why: str, tmp_path: Path) -> None:
+    fix, end = step("fix", prompt="{{item}}", for_each=MAP), step("end", "fix")
+    tell = step("tell", "fix", run_if="failure", prompt="x {{results.fix}}")
+    plan = step("plan", json_schema=SCHEMA)
+    script = Script(answers={"plan": output})
+    outcome = run(script, tmp_path, plan, fix, end, tell)
+    if isinstance(output, str):  # then it has failed already
+        assert states(outcome) == {"plan": FAILED, "fix": SKIPPED, "end": SKIPPED, "tell": DONE}
+        return
+    assert states(outcome) == {"plan": DONE, "fix": FAILED, "end": SKIPPED, "tell": DONE}
+    assert outcome.instances[1].reason.startswith(f"cannot be expanded: {why}")
+    assert outcome.instances[2].reason == "fix failed"
+    assert told(script, "tell")[0].startswith("x failed: cannot be expanded")
+
+
+def test_a_group_whose_source_failed_is_skipped(tmp_path: Path) -> None:
+    plan = step("plan", prompt="broken", json_schema=SCHEMA)
+    outcome = run(Script(), tmp_path, plan, step("fix", prompt="{{item}}", for_each=MAP), step("end", "fix"))
+    assert states(outcome) == {"plan": FAILED, "fix": SKIPPED, "end": SKIPPED}
+    assert outcome.instances[1].reason == "plan failed" and exit_code(outcome.instances) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ({"result_of": "plam"}, 'for_each.result_of: no instance and no group is called "plam"; did you mean "plan"?'),
+        ({"result_of": "fix"}, 'for_each.result_of: "fix" would wait for itself'),
+        ({"result_of": "say"}, "for_each.result_of: say has no json_schema, so its result is a text and no list"),
+        ({"result_of": "plan", "exclude": "x"}, "for_each.exclude: only with glob"),
+        ({"glob": "x", "path": "x"}, "for_each.path: only with result_of"),
+    ],
+)
+def test_faults_of_result_of(source: dict[str, str], why: str, tmp_path: Path) -> None:
+    fix = step("fix", prompt="{{item}}", for_each=source)
+    with pytest.raises(UserError, match=re.escape(why)):
+        run(Script(), tmp_path, step("plan", json_schema=SCHEMA), step("say"), fix)

@@ -96,7 +96,7 @@ class _Values:
     def _value(self, name: str, path: str) -> str:
         upstream = self._upstream_of(name)
         if isinstance(upstream, Group):
-            rows = [_row(member) for member in upstream.members]
+            rows = list_of(upstream)
             if path != FILE:
                 return as_text(part_of(name, rows, path))
             return self._named(upstream.keep(json.dumps(rows, ensure_ascii=False, indent=1)))
@@ -156,7 +156,19 @@ def _what_is_there(value: Any, key: str) -> str:
     return f"; there is a list of {len(value)}" if isinstance(value, list) else f"; there is {show_json(value)}"
 
 
-def _row(member: Upstream) -> dict[str, Any]:
-    answer = member.answer
-    result = answer.text if answer.structured_output is None else answer.structured_output
-    return {"item": member.item, "status": member.state, "result": result}
+def list_of(group: Group) -> list[dict[str, Any]]:
+    """What `results` of a group stands for: the item, state and result of each instance."""
+    return [
+        {
+            "item": member.item,
+            "status": member.state,
+            "result": answer.text if answer.structured_output is None else answer.structured_output,
+        }
+        for member in group.members
+        for answer in (member.answer,)
+    ]
+
+
+def reasons(error: BadValue) -> str:
+    """Why a text cannot be filled, or a group cannot grow, in one line."""
+    return "; ".join(f"{place.lstrip('.')}: {why}" if place else why for place, why in error.faults[:3])

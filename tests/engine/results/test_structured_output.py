@@ -58,7 +58,7 @@ def test_a_schema_is_passed_on_without_its_draft() -> None:
 
 
 def test_a_sample_has_the_form() -> None:
-    assert sample_of(json.dumps(FILES)) == {"files": ["rehearsed", "rehearsed"], "count": 3}
+    assert sample_of(json.dumps(FILES)) == {"files": ["rehearsed-1", "rehearsed-2"], "count": 3}
     parts = {"a": {"enum": ["x"]}, "b": {"anyOf": [{"type": "boolean"}]}, "c": {"type": "null"}, "d": True}
     numbers = {"e": {"type": "number", "exclusiveMinimum": 4}, "f": {"type": "string", "maxLength": 3}}
     sample = sample_of(json.dumps({"properties": {**parts, **numbers}}))
@@ -83,7 +83,7 @@ def test_rehearsed_structured_output(place: Workplace) -> None:
     done = place.run("--config", place.config(config), "--rehearse", "--report", "-")
     a, b, c = json.loads(done.stdout)["instances"]
     assert a["result"] == "Rehearsed: Say hi" and a["turn_results"] == ["Rehearsed: before"]
-    assert b["structured_output"] == c["structured_output"] == {"files": ["rehearsed", "rehearsed"], "count": 3}
+    assert b["structured_output"] == c["structured_output"] == {"files": ["rehearsed-1", "rehearsed-2"], "count": 3}
     assert json.loads(Path(c["result_file"]).with_suffix(".json").read_text()) == c["structured_output"]
 
 

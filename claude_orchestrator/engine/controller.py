@@ -42,7 +42,7 @@ from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.engine.worktrees.keeper import Worktrees
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.base import Launcher
-from claude_orchestrator.launch.fence.client import FenceGuard
+from claude_orchestrator.launch.fence.guard import FenceGuard
 from claude_orchestrator.launch.guards import Guard, fence_of
 from claude_orchestrator.launch.local import LocalLauncher, raise_file_limit, use_pidfd_watcher
 from claude_orchestrator.launch.processes import MarkGuard, end_run

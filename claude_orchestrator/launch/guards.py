@@ -8,7 +8,7 @@ import sys
 from types import TracebackType
 from typing import IO, Protocol
 
-from claude_orchestrator.launch.fence.client import FenceGuard
+from claude_orchestrator.launch.fence.guard import FenceGuard
 
 FENCE_VARIABLE = "CLAUDE_ORCHESTRATOR_FENCE"  # `mark` switches the fence off
 

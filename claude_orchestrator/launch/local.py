@@ -11,7 +11,8 @@ from functools import partial
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities
-from claude_orchestrator.launch.fence.client import FenceGuard, GuardGone, KeptProcess
+from claude_orchestrator.launch.fence.guard import FenceGuard, GuardGone
+from claude_orchestrator.launch.fence.kept_process import KeptProcess
 from claude_orchestrator.launch.local_process import LocalRunning
 from claude_orchestrator.launch.processes import MARK_VARIABLE
 from claude_orchestrator.launch.sweep import Sweep

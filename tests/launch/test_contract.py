@@ -17,7 +17,7 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Capabilities, Exit, Launcher, Running, control_request
-from claude_orchestrator.launch.fence.client import FenceGuard
+from claude_orchestrator.launch.fence.guard import FenceGuard
 from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.launch.local_process import DEAF_S
 from claude_orchestrator.launch.simulated import SimulatedLauncher

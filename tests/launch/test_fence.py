@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.launch.base import Exit
-from claude_orchestrator.launch.fence.client import FenceGuard, KeptProcess
+from claude_orchestrator.launch.fence.guard import FenceGuard
+from claude_orchestrator.launch.fence.kept_process import KeptProcess
 from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.launch.local_process import LocalRunning
 from tests.harness import alive
@@ -147,7 +148,7 @@ def test_an_orchestrator_inside_an_instance_is_ended_with_its_instances() -> Non
     """The inner guard's instance has another mark, and no environment that shows one."""
     inner = """
 import asyncio, sys
-from claude_orchestrator.launch.fence.client import FenceGuard
+from claude_orchestrator.launch.fence.guard import FenceGuard
 from claude_orchestrator.launch.local import LocalLauncher
 async def main():
     with FenceGuard("inner") as guard:

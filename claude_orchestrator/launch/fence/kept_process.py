@@ -1,101 +1,15 @@
-"""The orchestrator's side of the fence: starts the guard, and has its keepers start processes."""
+"""A process that a keeper of the fence started."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import marshal
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-START = "import sys;sys.path.insert(0,sys.argv[1]);import guard_program;guard_program.main()"
-FULL_S = 0.002  # before the next try, while the guard has many requests to read
-
-
-class GuardGone(OSError):
-    """The guard, or the keeper, was killed during a launch. Another try can succeed."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.ESRCH, "the guard process has ended")
-
-
-class FenceGuard:
-    """A context in which a second process forks keepers. However this process dies, they end what they keep."""
-
-    def __init__(self, mark: str) -> None:
-        self._mark = mark
-        self._process: subprocess.Popen[bytes] | None = None
-        self._requests: socket.socket | None = None
-
-    def start(self) -> None:
-        """Start the second process, without waiting until it is ready. Raises OSError where that is not possible."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    # the mark is for people who look at the list of processes
-                    [sys.executable, "-I", "-S", "-c", START, str(Path(__file__).parent), self._mark],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env={},
-                    cwd="/",
-                    start_new_session=True,
-                )
-            except BaseException:
-                ours.close()
-                raise
-        ours.setblocking(False)
-        self._requests = ours
-
-    def end_of_guard(self) -> socket.socket | None:
-        """A socket that becomes readable when the guard itself has ended."""
-        return self._requests
-
-    def revive(self) -> None:
-        """Start another guard if this one has ended. Keepers outlive it. Raises OSError where that is not possible."""
-        if self._process is not None and self._requests is not None and _has_ended(self._requests):
-            self._process.wait()
-            self._requests = None
-            self.start()
-
-    async def request(self, fds: Sequence[int]) -> None:
-        """Have a keeper forked that takes these descriptors. Raises GuardGone if there is no guard."""
-        while self._requests is not None:
-            try:
-                socket.send_fds(self._requests, [b"k"], list(fds))
-                return
-            except BlockingIOError:
-                await asyncio.sleep(FULL_S)
-            except (BrokenPipeError, ConnectionResetError):
-                break
-        raise GuardGone
-
-    def __enter__(self) -> FenceGuard:
-        self.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._requests is not None:
-            self._requests.close()
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=5)
-
-
-def _has_ended(peer: socket.socket) -> bool:
-    """Whether the other end of a socket is closed."""
-    try:
-        return not peer.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except ConnectionResetError:  # it has left something unread
-        return True
+from claude_orchestrator.launch.fence.guard import FenceGuard, GuardGone
 
 
 class _Pipe(asyncio.Protocol):

@@ -26,7 +26,7 @@ GUIDES = [
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in "budgets profiles alerts retries stopping report forecasts money ledger config".split()
+        for name in "budgets profiles alerts retries stopping report forecasts money ledger config fan-out".split()
     ),
 ]
 # .ci/run runs these, each in an environment of its own
@@ -76,6 +76,9 @@ def shell(tmp_path: Path) -> dict[str, str]:
         (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {args} "$@"\n')
         (tools / name).chmod(0o755)
     (tmp_path / "runs.json").write_text(blocks(ROOT / "README.md", "json")[0])
+    (tmp_path / "fan-out.json").write_text(blocks(ROOT / "docs" / "fan-out.md", "json")[0])
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "app.py").write_text("")
     (tmp_path / "claude-orchestrator-profiles.json").write_text(blocks(ROOT / "docs" / "profiles.md", "json")[0])
     app = tmp_path / ".config" / "claude-orchestrator"
     app.mkdir(parents=True)

@@ -201,7 +201,8 @@ def main() -> None:
             start(len(turns), int(os.environ.get("FAKE_TOKENS", "1000")))
             end(len(turns))
             time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
-            result(len(turns), int(os.environ.get("FAKE_TOKENS", "1000")))
+            denied = [{"tool_name": "Bash"}] * int(os.environ.get("FAKE_DENIED", "0"))
+            result(len(turns), int(os.environ.get("FAKE_TOKENS", "1000")), permission_denials=denied)
             if scenario == "leaves-after-1":
                 break
 

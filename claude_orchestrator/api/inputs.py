@@ -51,6 +51,8 @@ class RunOptions(TypedDict, total=False):
     idle_timeout: float | str
     grace: float | str
     fail_fast: bool
+    fail_on_denied: bool
+    keep_worktrees: bool
     retries: int
     wait_for_reset: bool
     claude_bin: str

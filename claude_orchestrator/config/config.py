@@ -62,6 +62,7 @@ class InstanceConfig:
     worktree: str | bool = False
     base: str | None = None
     check: Check | None = None
+    fail_on_denied: bool | None = None
     json_schema: str | None = None
     depends_on: tuple[str, ...] = ()
     run_if: str = "success"

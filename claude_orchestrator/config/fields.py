@@ -264,6 +264,15 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("fail_fast", FLAG, "Stop all instances when one fails.", False, option="fail-fast", group=HOW),
     Setting(
+        "fail_on_denied",
+        FLAG,
+        "Fail an instance that was denied a tool.",
+        option="fail-on-denied",
+        group=HOW,
+        default_text="on if CI is set",
+        instance="fail_on_denied",
+    ),
+    Setting(
         "keep_worktrees",
         FLAG,
         "Keep worktrees in which nothing was changed, too.",

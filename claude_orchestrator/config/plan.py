@@ -75,6 +75,7 @@ class LaunchSpec:
     late: InstanceConfig | None = None
     worktree: str | bool = False
     base: str | None = None
+    fail_on_denied: bool = False
     origin: str = ""
     grows: ResultOf | None = None
     turns_before: int = 0
@@ -179,6 +180,11 @@ def continued(spec: LaunchSpec, session: InterruptedSession) -> LaunchSpec:
         turns_before=turns_done,
         resumed=True,
     )
+
+
+def _first(own: bool | None, of_run: bool | None) -> bool | None:
+    """What an instance says itself, else what the run says."""
+    return of_run if own is None else own
 
 
 def in_worktree(spec: LaunchSpec, folder: str) -> LaunchSpec:
@@ -312,6 +318,7 @@ class _Planner:
             base=instance.base,
             late=instance if later or (instance.depends_on and has_templates(instance)) else None,
             grows=later,
+            fail_on_denied=bool(_first(instance.fail_on_denied, settings.fail_on_denied)),
         )
 
     def members(

@@ -36,6 +36,7 @@ class Settings:
     startup_timeout_s: float = _D["startup_timeout_s"]
     grace_s: float = _D["grace_s"]
     fail_fast: bool = _D["fail_fast"]
+    fail_on_denied: bool | None = _D["fail_on_denied"]
     keep_worktrees: bool = _D["keep_worktrees"]
     meter: str = _D["meter"]
     retries: int = _D["retries"]

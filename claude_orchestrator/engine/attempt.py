@@ -60,6 +60,7 @@ class AttemptStatus:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.turns_sent = 0
+        self.denials = 0  # of tool calls
         self.turns_done = 0
         self.last_result: Result | None = None
         self.exit_code: int | None = None
@@ -162,7 +163,12 @@ class AttemptStatus:
     @property
     def left_its_check(self) -> bool:
         """Whether the process ended although only the check, or a turn that answers it, was left."""
-        return self.check_pending and self.turn_failed is None
+        return self.check_pending and self.turn_failed is None and not self.denied
+
+    @property
+    def denied(self) -> bool:
+        """Whether a tool call was denied, which fails this instance."""
+        return self.spec.fail_on_denied and self.denials > 0
 
     # -- totals --
 
@@ -224,6 +230,7 @@ class AttemptStatus:
 
     def _take_result(self, result: Result) -> None:
         self.session_id = result.session_id or self.session_id
+        self.denials += len(result.permission_denials)
         ends_turn = self.turn_running and self._ends_turn(result)
         self.turns_done += ends_turn
         if ends_turn or not result.follows_task or self.last_result is None:
@@ -303,6 +310,8 @@ class AttemptStatus:
         failed = interrupted or self.turn_failed
         if failed is not None:
             return False, failed
+        if self.denied:
+            return False, f"{self.denials} tool call{'s were' if self.denials > 1 else ' was'} denied"
         if self.check_pending:
             return False, f"exited with code {self.exit_code} before its check had passed"
         return True, "a hook stopped it" if self.last_result.terminal_reason == "hook_stopped" else ""

@@ -282,7 +282,7 @@ class InstanceRunner:
         attempt = self.status.attempt
         if self._is_checking:
             return
-        if attempt.check_pending and attempt.turn_failed is None and not self.status.ending:
+        if attempt.check_pending and not (attempt.turn_failed or attempt.denied or self.status.ending):
             self._checking = asyncio.ensure_future(self._check())
             self._checking.add_done_callback(self._check_ended)
         else:
@@ -324,7 +324,11 @@ class InstanceRunner:
         if self._running is None:
             return
         status, is_first = self.status, "linger" not in self._timers
-        if is_first and status.attempt.work_done and not status.ending and status.attempt.turn_failed is None:
+        if (
+            is_first
+            and status.attempt.work_done
+            and not (status.ending or status.attempt.turn_failed or status.attempt.denied)
+        ):
             self._bus.publish(WorkEnded(status.name))
         self._running.close_input()
         self._call_later("linger", LINGER_S, self._end_process)

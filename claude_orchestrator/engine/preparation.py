@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,8 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
     config = checks.with_schemas(config, workspace)
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
+    if settings.fail_on_denied is None and os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        settings = replace(settings, fail_on_denied=True, origins={**settings.origins, "fail_on_denied": "CI is set"})
     sinks = run_inputs.check_sinks(options["alert_command"], options["alert_webhook"])
     return Loaded(options, earlier, output_dir, workspace, start_in_s, config, settings, *sinks)
 

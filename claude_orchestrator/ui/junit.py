@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import State
+from claude_orchestrator.ui.status import state_text
 from token_budget.text import printable
 
 _TAGS = {State.FAILED: "failure", State.BLOCKED: "skipped", State.SKIPPED: "skipped"}
@@ -40,6 +41,8 @@ def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers)
             problem = ElementTree.SubElement(case, tag, message=_xml(f"{status.state}: {status.reason}"))
             problem.text = _xml_lines(status.reason)
         tokens = f"{status.total_tokens} tokens{'' if status.exact else ' or more'}"
+        if status.permission_denials:
+            tokens = f"{state_text(status)}\n{tokens}"
         answer = answer_of(status.name).get("result")
         out = tokens if answer is None else f"{tokens}\n\n{_xml_lines(answer)}"
         ElementTree.SubElement(case, "system-out").text = out

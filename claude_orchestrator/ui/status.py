@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from claude_orchestrator.engine.groups import GroupStatus, groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
@@ -169,10 +169,11 @@ def instance_table(view: RunView, now: float, options: RenderOptions, *, max_row
     Those of a group that are pending or completed have no row, because the group has a line. Without `max_rows` that
     concerns large groups only.
     """
+    shown, hidden = _rows(view.instances, max_rows)
     columns = list(_COLUMNS)
+    columns[1] = replace(columns[1], width=max(columns[1].width, *(len(state_text(status)) for status in shown), 0))
     while sum(column.width + 1 for column in columns) - 1 > options.width and len(columns) > 2:
         columns.remove(min(columns, key=lambda column: column.keep))
-    shown, hidden = _rows(view.instances, max_rows)
     names = max((display_width(printable(status.name)) for status in shown), default=0)
     spare = options.width - sum(column.width + 1 for column in columns) + 1
     name_width = max(4, columns[0].width + min(spare, max(0, min(names, _NAME_WIDTH) - columns[0].width)))
@@ -183,7 +184,10 @@ def instance_table(view: RunView, now: float, options: RenderOptions, *, max_row
     return lines
 
 
-def _state(status: InstanceStatus) -> str:
+def state_text(status: InstanceStatus) -> str:
+    """What an instance is doing, or how it ended, with the tool calls that it was denied."""
+    if status.state is State.COMPLETED and status.permission_denials:
+        return f"completed ({len(status.permission_denials)} denied)"
     if status.state is State.RUNNING and status.verification is not None and status.verification.running:
         return "checking"
     return "retrying" if status.attempt.retrying and status.state is State.RUNNING else str(status.state)
@@ -219,7 +223,7 @@ def _row(
     tightest = _tightest(manager.budgets_for(command, name))
     values = {
         "INSTANCE": status.name,
-        "STATE": _state(status),
+        "STATE": state_text(status),
         "MODEL": _short_model(status.models[0]) if status.models else "-",
         "TIME": _duration(status.seconds(now)) if status.launched else "-",
         "INPUT": format_tokens(usage.input_tokens),

@@ -497,3 +497,37 @@ def test_a_budget_by_an_instances_name_is_an_instances_everywhere(place: Workpla
     budgets = place.report()["budgets"]
     assert set(budgets["instances"]) == {"one"} and set(budgets["commands"]) == {"/test"}
     assert done.returncode == 0
+
+
+# -- tool calls that were denied --
+
+
+def denied(place: Workplace, *args: str, own: object = None, **env: str) -> tuple[int, str, str]:
+    """The exit code, what is printed, and the JUnit report of an instance that was denied two tool calls."""
+    check = {"command": 'touch "$FAKE_DIR/checked"'}
+    config = place.config({"instances": [{"name": "one", "prompt": "x", "fail_on_denied": own, "check": check}]})
+    done = place.run("--config", config, "--junit", "junit.xml", *args, FAKE_DENIED="2", **env)
+    return done.returncode, done.stdout, (place.root / "junit.xml").read_text()
+
+
+def test_denied_tool_calls_are_shown(place: Workplace) -> None:
+    code, table, junit = denied(place)
+    assert code == 0 and "completed (2 denied)" in table and "completed (2 denied)\n" in junit
+    assert (place.root / "checked").exists()
+
+
+@pytest.mark.parametrize("how", ["option", "key", "CI"])
+def test_denied_tool_calls_can_fail_an_instance(place: Workplace, how: str) -> None:
+    env = {"CI": "true"} if how == "CI" else {}
+    args = ("--fail-on-denied",) if how == "option" else ()
+    code, table, junit = denied(place, *args, own=True if how == "key" else None, **env)
+    assert code == 1 and "one: failed: 2 tool calls were denied" in table and "<failure" in junit
+    assert not (place.root / "checked").exists()  # nothing is verified that cannot count
+    run = place.run("--resume", "last", *args, **env)
+    assert run.returncode == 0, run.stdout  # another attempt, in which nothing was denied
+
+
+def test_an_instance_has_the_last_word_on_denied_tool_calls(place: Workplace) -> None:
+    assert denied(place, own=False, CI="true")[0] == 0 and denied(place, CI="false")[0] == 0
+    text = place.run("/test", "--dry-run", CI="1").stdout
+    assert "fail_on_denied" in text and "(CI is set)" in text

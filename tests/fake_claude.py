@@ -120,6 +120,9 @@ def main() -> None:
     for message in messages():
         if message["type"] == "control_request":
             interrupted = message["request"]["subtype"] == "interrupt" and scenario not in ("stubborn", "hydra")
+            if message["request"]["subtype"] == "initialize":
+                response = {"subtype": "error", "request_id": message["request_id"], "error": "not supported"}
+                emit({"type": "control_response", "response": response})
             if interrupted and len(turns) > Turns.ended:
                 result(0, is_error=True, subtype="error_during_execution", terminal_reason="aborted_streaming")
             continue

@@ -49,6 +49,7 @@ class RunOptions(TypedDict, total=False):
     startup_delay: float | str
     timeout: float | str
     idle_timeout: float | str
+    startup_timeout: float | str
     grace: float | str
     fail_fast: bool
     fail_on_denied: bool
@@ -57,6 +58,7 @@ class RunOptions(TypedDict, total=False):
     wait_for_reset: bool
     claude_bin: str
     instance_name: str
+    instance_description: str
     session_id: str
     clear_history: bool
     compact_history: bool
@@ -64,8 +66,10 @@ class RunOptions(TypedDict, total=False):
     allowed_tools: list[str]
     disallowed_tools: list[str]
     model: str
+    unknown_command: str
     json_schema: str | Mapping[str, Any]
     output_dir: str | PathLike[str]
+    keep_worktrees: bool
 
 
 def data_of(config: ConfigLike) -> Mapping[str, Any] | None:

@@ -29,6 +29,8 @@ class ClaudeOptions(Protocol):
     @property
     def session_id(self) -> str | None: ...
     @property
+    def new_session_id(self) -> str | None: ...
+    @property
     def allowed_tools(self) -> tuple[str, ...]: ...
     @property
     def disallowed_tools(self) -> tuple[str, ...]: ...
@@ -51,6 +53,7 @@ def launch_argv(claude_bin: str, options: ClaudeOptions) -> tuple[str, ...]:
         "permission-mode": options.permission_mode,
         "model": options.model,
         "resume": options.session_id,
+        "session-id": options.new_session_id,
         "allowedTools": ",".join(options.allowed_tools) or None,
         "disallowedTools": ",".join(options.disallowed_tools) or None,
         "json-schema": options.json_schema,
@@ -69,7 +72,7 @@ def private_options(options: ClaudeOptions) -> tuple[tuple[str, str], ...]:
 
 def resume_argv(argv: tuple[str, ...], session_id: str) -> tuple[str, ...]:
     """The same arguments, but with this session resumed."""
-    args = [arg for arg in argv if not arg.startswith("--resume=")]
+    args = [arg for arg in argv if not arg.startswith(("--resume=", "--session-id="))]
     args.insert(1 + len(STREAM_ARGS), f"--resume={session_id}")
     return tuple(args)
 

@@ -169,6 +169,15 @@ class UsageAnswer(NamedTuple):
     rate_limits: dict[str, Any] | None = None
 
 
+COMMANDS_REQUEST = "commands"  # the id of an `initialize` request
+
+
+class CommandsAnswer(NamedTuple):
+    """The answer to an `initialize` request: the names and aliases of the session's slash commands."""
+
+    names: frozenset[str]
+
+
 # model, usage, cache writes for an hour: nano-dollars, None where there is no price
 Price = Callable[[str, Usage, int], int | None]
 
@@ -232,6 +241,7 @@ Event = (
     | RateLimit
     | Result
     | UsageAnswer
+    | CommandsAnswer
     | ApiUsage
     | ControlRequest
     | BadLine

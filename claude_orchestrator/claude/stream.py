@@ -7,12 +7,15 @@ from versions 2.1.197 and 2.1.330. How events become a token count is in `tally.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from claude_orchestrator.claude.events import (
+    COMMANDS_REQUEST,
     Assistant,
     BadLine,
+    CommandsAnswer,
     ControlRequest,
     Event,
     Init,
@@ -258,6 +261,8 @@ def _result(data: Json) -> Event | None:
 def _control_response(data: Json) -> Event | None:
     response = _object(data.get("response"))
     request_id = _text(response.get("request_id"))
+    if request_id == COMMANDS_REQUEST:
+        return CommandsAnswer(frozenset(_command_names(_object(response.get("response")).get("commands"))))
     session = _object(_object(response.get("response")).get("session"))
     if isinstance(session.get("model_usage"), dict):
         limits = _object(response.get("response")).get("rate_limits")
@@ -267,6 +272,14 @@ def _control_response(data: Json) -> Event | None:
             limits if isinstance(limits, dict) else None,
         )
     return None
+
+
+def _command_names(commands: object) -> Iterator[str]:
+    for command in commands if isinstance(commands, list) else ():
+        aliases = _object(command).get("aliases")
+        for name in (_object(command).get("name"), *(aliases if isinstance(aliases, list) else ())):
+            if isinstance(name, str):
+                yield name
 
 
 def _control_request(data: Json) -> Event | None:

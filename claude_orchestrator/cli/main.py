@@ -14,9 +14,10 @@ import click
 
 from claude_orchestrator import __version__
 from claude_orchestrator.cli.options import make_command
-from claude_orchestrator.config.fields import PROGRAM
+from claude_orchestrator.config.fields import CONFIG_NAME, PROGRAM
 from claude_orchestrator.config.given import Options
 from claude_orchestrator.errors import UserError
+from token_budget import places
 from token_budget.text import printable
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def run(options: Options) -> int:
     from claude_orchestrator.engine import preparation
     from claude_orchestrator.ui.terminal import Terminal
 
-    terminal = Terminal(quiet=options["quiet"], level=options["log_level"])
+    terminal = Terminal(quiet=options["quiet"], level=_level(options))
+    if options["init"]:
+        return write_first_config(options, terminal)
     prompt = _standard_input() if options.prompt == "-" else options.prompt
     loaded = preparation.load(replace(options, prompt=prompt), terminal.warn)
     planned = preparation.plan(loaded, terminal.warn)
@@ -47,6 +50,10 @@ def run(options: Options) -> int:
     return start(loaded, planned, checked, terminal, prints)
 
 
+def _level(options: Options) -> str:
+    return "debug" if options["verbose"] else str(options["log_level"])
+
+
 def _standard_input() -> str:
     try:
         return sys.stdin.buffer.read().decode()
@@ -54,7 +61,38 @@ def _standard_input() -> str:
         raise UserError(f"PROMPT: standard input is not UTF-8 text (byte {error.start})") from None
 
 
-# -- show, or run --
+# -- write a first config, show, or run --
+
+
+def write_first_config(options: Options, terminal: Terminal) -> int:
+    """Write a config for the workspace, unless it has one. Raises UserError."""
+    from claude_orchestrator.claude.commands import discover_here
+    from claude_orchestrator.cli.first_config import first_config, is_of_project
+    from claude_orchestrator.engine import checks, run_inputs
+    from token_budget.models import Unit, Weights
+
+    workspace = options["workspace"].absolute()
+    checks.check_workspace(workspace)
+    path = Path(options["ledger"] or places.ledger_file(terminal.warn, move=False))
+    ledger = run_inputs.open_ledger(path, terminal.warn) if path.is_file() else None
+    forecasts = run_inputs.Forecasts(ledger, Weights())
+
+    def usual_tokens(command: str) -> int | None:
+        found = forecasts.of(command, "", None, Unit.TOKENS)
+        return found.p90 if found is not None else None
+
+    commands = [info for info in discover_here(workspace) if is_of_project(info)]
+    text, tokens = first_config(commands, usual_tokens)
+    target = workspace / CONFIG_NAME
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"--init: {target} exists already, and stays as it is") from None
+    except OSError as error:
+        raise UserError(f"--init: {target}: cannot be written: {error.strerror or error}") from None
+    terminal.print([f"Wrote {target}, with a limit of {tokens:,} tokens. Check it: {PROGRAM} --dry-run"])
+    return 0
 
 
 def show_commands(loaded: Loaded, planned: Planned, terminal: Terminal) -> int:
@@ -73,11 +111,10 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     from claude_orchestrator.cli.commands_view import warn_of_unknown
     from claude_orchestrator.cli.dry_run import DryRun, describe
     from claude_orchestrator.config.plan import make_manager
-    from claude_orchestrator.engine import run_inputs
+    from claude_orchestrator.engine import checks, run_inputs
 
     settings, specs = loaded.settings, planned.plan.specs
-    warnings = list(checked.warnings)
-    warnings += warn_of_unknown(specs)
+    warnings = [*checked.warnings, *checks.without_permissions(loaded.config), *warn_of_unknown(specs)]
     manager = make_manager(planned.plan, settings)
     instances: list[tuple[LaunchSpec, str | None]] = [(spec, None) for spec in specs]
     if loaded.earlier:
@@ -122,7 +159,7 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
     options = loaded.options
     handover = Handover(options["results"], append=loaded.earlier is not None, prints=prints)
     if prints or _is_stdout(options["results"]):  # then messages and tables go to standard error
-        terminal = Terminal(out=sys.stderr, quiet=options["quiet"], level=options["log_level"])
+        terminal = Terminal(out=sys.stderr, quiet=options["quiet"], level=_level(options))
     for warning in checked.warnings:
         terminal.warn(warning)
     reports = Reports(

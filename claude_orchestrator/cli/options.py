@@ -39,6 +39,8 @@ class _Command(click.Command):
                 setting = OPTIONS.get(param.name or "")
                 groups.setdefault(setting.group if setting else "Other", []).append(record)
         for title, records in groups.items():
+            if not records:
+                continue
             with formatter.section(title):
                 formatter.write_dl(records)
 
@@ -89,6 +91,7 @@ def _option(setting: Setting) -> click.Option:
         help=_help(setting),
         envvar=[setting.variable, *(f"{ENV_PREFIX}_{name.upper()}" for name in older)] if older else None,
         shell_complete=_completion(kind.choices) if kind.choices else None,
+        hidden=bool(setting.no_effect),
     )
 
 

@@ -49,6 +49,8 @@ class InstanceConfig:
     permission_mode: str | None = None
     model: str | None = None
     session_id: str | None = None
+    new_session_id: str | None = None
+    unknown_command: str = "fail"
     clear_history: bool = False
     compact_history: bool = False
     pre_commands: tuple[str, ...] = ()
@@ -118,8 +120,13 @@ def parse_config(data: object, source: str, override: Mapping[str, Any] | None =
         for index, entry in enumerate(data["instances"])
         if entry.get("command") is not None and entry.get("prompt") is not None
     ]
+    without_effect = [
+        f"{source}: budget.{setting.budget} has no effect: {setting.no_effect}"
+        for setting in BUDGET
+        if setting.no_effect and values.get("budget", {}).pop(setting.name, None) is not None
+    ]
     instances = _with_defaults(values.pop("instances"), {**values.pop("defaults", {}), **(override or {})})
-    return _checked_graph(Config(source, instances, warnings=tuple(both), **values))
+    return _checked_graph(Config(source, instances, warnings=(*both, *without_effect), **values))
 
 
 def _checked_graph(config: Config) -> Config:

@@ -44,6 +44,7 @@ WINDOWS = ("daily", "weekly", "monthly")
 HOLD_POLICIES = ("off", "pool", "fair")
 METERS = ("auto", "api", "stream")
 RUN_IF = ("success", "always", "failure")
+UNKNOWN_COMMANDS = ("fail", "prompt")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 WHAT = "What to run"
@@ -54,6 +55,7 @@ HOW = "How to run it"
 SINGLE = "An instance (with PROMPT), or the defaults of a config"
 OUTPUT = "Output"
 COMMANDS = "Commands of the workspace"
+MOVED = "Options of Zen, which have no effect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Setting:
     """One setting. `name` is its name in code; each other name is empty if that place cannot give the setting.
 
     `run`: it is a part of Settings, so journals store it. `aliases` are older names of the option and of its keys.
+    `no_effect` says why it is accepted without an effect.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Setting:
     profile: bool = False
     instance: str = ""
     aliases: tuple[str, ...] = ()
+    no_effect: str = ""
 
     @property
     def param(self) -> str:
@@ -120,14 +124,21 @@ def _only_option(option: str, kind: Kind, text: str, group: str, metavar: str = 
     return Setting(option.replace("-", "_"), kind, text, option=option, group=group, metavar=metavar, run=False, **rest)
 
 
-def _any_case(kind: Kind) -> Kind:
-    """A choice that may be typed in capitals, too."""
+def _no_effect(option: str, kind: Kind, why: str, budget: str = "") -> Setting:
+    """An option that is accepted for those who come from Zen."""
+    return _only_option(option, kind, "", MOVED, budget=budget, no_effect=why)
 
-    def read(value: object) -> Any:
-        lower = value.lower() if isinstance(value, str) else value
-        return kind.read(lower if lower in kind.choices else value)
 
-    return replace(kind, read=read)
+def _read_level(value: object) -> Any:
+    """A level, which may be typed in capitals, or as Zen calls it."""
+    lower = value.lower() if isinstance(value, str) else value
+    return _LEVELS.read(_ZEN_LEVELS.get(lower, lower if lower in LOG_LEVELS else value))
+
+
+COUNT = whole_number(0, 10**6)
+_LEVELS = choice(*LOG_LEVELS)
+_ZEN_LEVELS: dict[object, str] = {"silent": "error", "concise": "info", "detailed": "debug"}
+LOG_LEVEL = replace(_LEVELS, read=_read_level)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -144,6 +155,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _only_option("limit", whole_number(1, 10**6), "Use only so many items of each for_each, as a trial.", WHAT, "N"),
     _only_option("shuffle", SEED, "Put the items in random order; the same seed gives the same order.", WHAT, "SEED"),
+    _only_option("init", FLAG, f"Write a first {CONFIG_NAME} for the workspace, then exit.", WHAT),
     _only_option("resume", RAW, "Continue an earlier run; completed instances are not run again.", WHAT, "RUN_ID|last"),
     _only_option("rehearse", FLAG, "Run with simulated instances: this costs nothing and needs no claude.", WHAT),
     _only_option("dry-run", FLAG, "Check everything, show what a run would do, launch nothing.", WHAT),
@@ -309,7 +321,24 @@ SETTINGS: tuple[Setting, ...] = (
         run=False,
         instance="name",
     ),
-    _only_option("session-id", SESSION, "Resume this session.", SINGLE, "UUID", instance="session_id"),
+    Setting(
+        "description",
+        TEXT,
+        "A description for people.",
+        option="instance-description",
+        group=SINGLE,
+        metavar="TEXT",
+        run=False,
+        instance="description",
+    ),
+    _only_option(
+        "session-id",
+        SESSION,
+        "Continue this session: its id, or a name that begins one in the first run.",
+        SINGLE,
+        "ID|NAME",
+        instance="session_id",
+    ),
     _only_option("clear-history", FLAG, "Send /clear first.", SINGLE, instance="clear_history"),
     _only_option("compact-history", FLAG, "Send /compact first, after /clear.", SINGLE, instance="compact_history"),
     _only_option(
@@ -335,6 +364,14 @@ SETTINGS: tuple[Setting, ...] = (
         "FILE",
         instance="json_schema",
     ),
+    _only_option(
+        "unknown-command",
+        choice(*UNKNOWN_COMMANDS),
+        "What to do if Claude has no such slash command: fail before anything is spent, or send it as text.",
+        SINGLE,
+        instance="unknown_command",
+        default_text="fail",
+    ),
     Setting(
         "status_report_interval_s",
         DELAY,
@@ -345,7 +382,8 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="TIME",
     ),
     _only_option("quiet", FLAG, "Show only errors and the final summary.", OUTPUT),
-    _only_option("log-level", _any_case(choice(*LOG_LEVELS)), "Which messages to show.", OUTPUT, default="info"),
+    _only_option("log-level", LOG_LEVEL, "Which messages to show.", OUTPUT, default="info"),
+    _only_option("verbose", FLAG, "The same as --log-level debug.", OUTPUT),
     _only_option("print-results", FLAG, "Print each answer under its name; messages go to standard error.", OUTPUT),
     _only_option(
         "results", FILE, "Write each result as a line of JSON when its instance ends; - prints.", OUTPUT, "FILE|-"
@@ -362,6 +400,15 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _only_option("list-commands", FLAG, "List slash commands and skills, then exit.", COMMANDS),
     _only_option("inspect-command", RAW, "Show one of them, then exit.", COMMANDS, "NAME"),
+    _no_effect("max-console-lines", COUNT, "the raw output of instances is in their logs"),
+    _no_effect("max-line-length", COUNT, "lines are as long as the terminal is wide"),
+    _no_effect("output-format", choice("json", "stream-json"), "instances always print stream-json"),
+    _no_effect(
+        "budget-parameter-type",
+        choice("tokens", "cost", "mixed"),
+        "limits in tokens and in money apply together",
+        budget="budget_type",
+    ),
 )
 
 
@@ -388,7 +435,6 @@ INSTANCE: tuple[Setting, ...] = (
     *(setting for setting in SETTINGS if setting.name == "name"),
     _COMMAND,
     _key("prompt", WORDS, "Another name for `command`, which wins if both are given."),
-    _key("description", TEXT, "A description for people."),
     *(setting for setting in SETTINGS if setting.instance and setting.name != "name"),
     _key("pre_commands", list_of(WORDS), "Prompts to send before the command, in the same session."),
     _key(

@@ -140,11 +140,9 @@ def _read_command_line(value: object) -> str:
     return text
 
 
-def _read_session(value: object) -> str:
-    text = _read_line(value).strip()
-    if re.match(_UUID, text) is None:
-        raise expected("a session's id, which is a UUID (claude --resume lists them)", value)
-    return text
+def is_session_id(text: str) -> bool:
+    """Whether it is the id of a session of Claude, and not a name for one."""
+    return re.fullmatch(_UUID, text) is not None
 
 
 def _read_tool(value: object) -> str:
@@ -171,7 +169,7 @@ def _read_file(value: object) -> Path:
 RAW = Kind(lambda value: value, {"type": "string"})  # a later step reads and checks it
 FILE = Kind(_read_file, {"type": "string", "minLength": 1})
 TOOL = Kind(_read_tool, {"type": "string", "pattern": r"^\s*[^\s(,][^(]*(\(.*[^\s()].*\).*)?$"})
-SESSION = Kind(_read_session, {"type": "string", "pattern": _UUID})
+SESSION = Kind(lambda value: _read_line(value).strip(), {"type": "string", "pattern": _LINE_PATTERN})
 
 # -- lists and objects --
 

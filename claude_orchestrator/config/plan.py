@@ -69,6 +69,7 @@ class LaunchSpec:
     session_id: str | None
     rehearsal: Rehearsal
     json_schema: str | None = None
+    unknown_command: str = "fail"
     depends_on: tuple[str, ...] = ()
     run_if: str = "success"
     check: Check | None = None
@@ -308,6 +309,7 @@ class _Planner:
             session_id=instance.session_id,
             rehearsal=instance.rehearsal or self.rehearsal,
             json_schema=instance.json_schema,
+            unknown_command=instance.unknown_command,
             group=instance.group if later is None else group_name(instance),
             item=instance.item,
             item_index=instance.item_index,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from claude_orchestrator.config.config import TOP
-from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL, SETTINGS, Setting, by_key
+from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, MOVED, REHEARSAL, SETTINGS, Setting, by_key
 from claude_orchestrator.config.kinds import FLAG
 
 _REHEARSAL = "How simulated instances behave (--rehearse). An instance's own values win over the config's."
@@ -74,6 +74,8 @@ def _properties(settings: tuple[Setting, ...], place: str) -> dict[str, Any]:
 
 def _description(setting: Setting, key: str, place: str) -> str:
     key_now = getattr(setting, place)
+    if setting.no_effect:
+        return f"Has no effect: {setting.no_effect}."
     return setting.help if key == key_now else f"The older name of {key_now}."
 
 
@@ -115,11 +117,15 @@ def options_page() -> str:
     lines = [_INTRODUCTION]
     groups = dict.fromkeys(setting.group for setting in SETTINGS)
     for group in groups:
+        if group == MOVED:
+            continue
         head = ("| option | meaning | default | in a config or profile |", "| --- | --- | --- | --- |")
         lines += [f"## {group}", "", *head]
         lines += [_option_row(setting) for setting in SETTINGS if setting.group == group]
         lines.append("")
-    lines += ["## Keys of an instance", "", *_key_table(INSTANCE)]
+    lines += [f"## {MOVED}", "", "| option | why |", "| --- | --- |"]
+    lines += [_row(f"`--{setting.option}`", setting.no_effect) for setting in SETTINGS if setting.no_effect]
+    lines += ["", "## Keys of an instance", "", *_key_table(INSTANCE)]
     lines += [_row("`check`", _CHECK), _row("`rehearsal`", _REHEARSAL), ""]
     lines += ["## Keys of a check", "", *_key_table(CHECK), ""]
     lines += ["## Keys of a rehearsal", "", *_key_table(REHEARSAL)]

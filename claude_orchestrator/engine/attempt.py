@@ -261,7 +261,8 @@ class AttemptStatus:
         word = command_word(self.turns[max(0, self.turns_sent - 1)]) if self.turn_running else None
         listed = word is not None and word.removeprefix("/") in init.slash_commands
         self._listed_command = word if listed else None
-        unknown = word is not None and init.slash_commands and not listed and is_command_name(word)
+        may_fail = word is not None and is_command_name(word) and self.spec.unknown_command == "fail"
+        unknown = may_fail and init.slash_commands and not listed
         self.unknown_command = word if unknown else None
 
     # -- launch and end --

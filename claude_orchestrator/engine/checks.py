@@ -118,6 +118,17 @@ def doubts(plan: Plan, config: Config, environ: Mapping[str, str]) -> Iterator[s
             yield f"{name}: claude refuses permission_mode bypassPermissions as root, unless IS_SANDBOX=1 is set"
 
 
+def without_permissions(config: Config) -> Iterator[str]:
+    """A warning for the instances that name neither a permission mode nor tools."""
+    names = [entry.name for entry in config.instances if not entry.permission_mode and not entry.allowed_tools]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        yield (
+            f"no permission_mode and no allowed_tools: {', '.join(names[:3])}{more}: Claude denies every tool that "
+            "its settings do not allow"
+        )
+
+
 def check_output_dir(path: Path) -> None:
     """Refuse a folder that cannot be created or written to. Creates nothing."""
     fault = fault_of_place(path)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from claude_orchestrator.claude.events import ControlRequest, Event, Init, Result, Task, UsageAnswer
+from claude_orchestrator.claude.events import CommandsAnswer, ControlRequest, Event, Init, Result, Task, UsageAnswer
 from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.check_runner import CheckRunner
+from claude_orchestrator.engine.command_check import ANSWER_S, CommandCheck
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.metering import Metering
 from claude_orchestrator.engine.ports import Log, RunContext
@@ -52,6 +53,7 @@ class InstanceRunner:
         self._services = context.services
         self._grace_s = context.settings.grace_s
         self._poller = UsagePoller(status, self._send)
+        self._commands = CommandCheck(status.spec, context.services.knows_command)
         self._running: Running | None = None
         self._metering: Metering | None = None
         self._stop_grace_s: float | None = None
@@ -134,7 +136,12 @@ class InstanceRunner:
     def _begin(self, running: Running) -> None:
         if self.status.tally.resumed:
             self._poller.ask()  # before the first turn: learn what earlier processes of this session had counted
-        self._send_turn()
+        request = self._commands.request()
+        if request is None:
+            self._send_turn()
+        else:
+            self._send(request)
+            self._call_later("commands", ANSWER_S, self._begin_turns, frozenset())
         if self._stop_grace_s is not None:  # a stop arrived while the process was starting
             running.stop(self._stop_grace_s)
         self.stop_if_over()
@@ -197,6 +204,8 @@ class InstanceRunner:
                 command = status.attempt.unknown_command
                 if command is not None and not self._services.knows_command(status.spec.cwd, command):
                     self.stop(State.FAILED, f"Unknown command: {command}")
+            case CommandsAnswer(names):
+                self._begin_turns(names)
             case Result():
                 self._ask_for_limits()
                 self._turn_ended()
@@ -259,7 +268,17 @@ class InstanceRunner:
 
     def _send_turn(self) -> None:
         if not self.status.ending and self._running is not None:
-            self._send({"type": "user", "message": {"role": "user", "content": self.status.attempt.next_turn()}})
+            turn = self._commands.text_of(self.status.attempt.next_turn())
+            self._send({"type": "user", "message": {"role": "user", "content": turn}})
+
+    def _begin_turns(self, listed: frozenset[str]) -> None:
+        """Send the first turn, unless the session lacks a command. `listed` is empty if it did not say."""
+        if not self.status.attempt.turns_sent:
+            self._timers["commands"].cancel()
+            failure = self._commands.failure(listed)
+            if failure is not None:
+                self.stop(State.FAILED, failure)
+            self._send_turn()
 
     def _turn_ended(self) -> None:
         status = self.status

@@ -144,7 +144,7 @@ class Services:
     """
 
     open_log: Callable[[LaunchSpec, int], Log | None] = lambda spec, attempt: None
-    knows_command: Callable[[str, str], bool] = lambda folder, command: False
+    knows_command: Callable[[str, str], bool] = lambda folder, command: True
     redact: Callable[[str], str] = str
     price: Price | None = None
     meter: ApiMeter | None = None

@@ -79,7 +79,11 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
     """Read everything that the options name. `data` takes the place of a config file. Raises UserError."""
     from claude_orchestrator.config.settings import merge
     from claude_orchestrator.engine import checks, run_inputs
+    from claude_orchestrator.engine.sessions import with_sessions
 
+    for param in options.given:
+        if OPTIONS[param].no_effect:
+            warn(f"--{OPTIONS[param].option} has no effect: {OPTIONS[param].no_effect}")
     output_dir = options["output_dir"] or places.runs_dir(warn, move=options.may_write)
     earlier = _earlier(options, output_dir, warn)
     if earlier is not None:
@@ -88,7 +92,7 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
     checks.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
     config = _expanded(_config(options, workspace, data), options, workspace)
-    config = checks.with_schemas(config, workspace)
+    config = with_sessions(checks.with_schemas(config, workspace), workspace, os.environ)
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
     if settings.fail_on_denied is None and os.environ.get("CI", "").lower() not in ("", "0", "false"):
@@ -164,6 +168,8 @@ def _config(options: Options, workspace: Path, data: Mapping[str, Any] | None) -
         prompt = prompt.strip()
         if not prompt:
             raise UserError("PROMPT: is empty: expected a slash command or a prompt")
+        if prompt.endswith(".json") and len(prompt.split()) == 1:
+            raise UserError(f"PROMPT: {prompt} looks like a config: run it with --config {prompt}")
         if options["for_each"] is not None:
             keys["for_each"] = _for_each(options["for_each"])
         elif "{{item" in prompt:
@@ -180,10 +186,12 @@ def _config(options: Options, workspace: Path, data: Mapping[str, Any] | None) -
         named = ", ".join(f"--{OPTIONS[param].option}" for param in single)
         raise UserError(f"{named}: only with a PROMPT or a config")
     if found is None and data is None:
-        return Config(FROM_NOWHERE, (InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan"),))
-    own = [f"--{OPTIONS[param].option}" for param in ("instance_name", "session_id") if param in single]
-    if own:
-        raise UserError(f"{', '.join(own)}: only with a PROMPT; in a config they are keys of an instance")
+        own = InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan")
+        why = f"no PROMPT and no {CONFIG_NAME}: one instance summarises this repository and changes nothing"
+        return Config(FROM_NOWHERE, (own,), warnings=(why,))
+    of_one = ("instance_name", "instance_description", "session_id")
+    if named := ", ".join(f"--{OPTIONS[param].option}" for param in of_one if param in single):
+        raise UserError(f"{named}: only with a PROMPT; in a config they are keys of an instance")
     return load_config(found, keys) if found is not None else parse_config(data, FROM_DATA, keys)
 
 

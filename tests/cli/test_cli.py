@@ -443,7 +443,7 @@ def test_values_as_people_write_them_in_options_and_environment(place: Workplace
 
 
 def test_all_faults_of_the_command_line_at_once(place: Workplace) -> None:
-    args = ("--overall-token-budget", "0.5", "--session-id", "label", "--retries", "101")
+    args = ("--overall-token-budget", "0.5", "--session-id", "", "--retries", "101")
     done = place.run("hello", *args, CLAUDE_ORCHESTRATOR_MAX_PARALLEL="many")
     assert done.returncode == 2
     assert sorted(line.split(": ")[1] for line in done.stderr.splitlines()) == [

@@ -68,7 +68,7 @@ def test_accepted(kind: Kind, given: object, value: object) -> None:
         (kinds.LINE, "a\nb", "expected one line of text without"),
         (kinds.WORDS, "  ", "is empty: expected a slash command or a prompt"),
         (kinds.FILE, "", "is empty: expected a path"),
-        (kinds.SESSION, "5", "expected a session's id, which is a UUID"),
+        (kinds.SESSION, " ", "expected one line of text, not empty"),
         (kinds.TOOL, "Bash()", "expected a tool such as Read"),
         (kinds.TOOL, "(x)", "expected a tool such as Read"),
         (kinds.list_of(kinds.LINE), "a", "expected a list of strings"),

@@ -1,0 +1,54 @@
+"""Sessions that a config names instead of giving their ids: the first run begins them, later runs continue them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from claude_orchestrator.config.config import Config, InstanceConfig
+from claude_orchestrator.config.kinds import is_session_id
+from claude_orchestrator.errors import UserError
+from token_budget.fields import show_json
+
+
+def with_sessions(config: Config, workspace: Path, environ: Mapping[str, str]) -> Config:
+    """The config with the id of each session that it names. Raises UserError if two instances name the same one."""
+    if all(entry.session_id is None or is_session_id(entry.session_id) for entry in config.instances):
+        return config
+    faults = list(_shared(config))
+    if faults:
+        raise UserError(*faults)
+    instances, warnings = [], list(config.warnings)
+    for entry in config.instances:
+        named = _named(entry, workspace, environ)
+        if named.new_session_id is not None:
+            warnings.append(
+                f"{entry.name}: the session {show_json(entry.session_id)} does not exist yet: this run begins it as "
+                f"{named.new_session_id}"
+            )
+        instances.append(named)
+    return replace(config, instances=tuple(instances), warnings=tuple(warnings))
+
+
+def _shared(config: Config) -> Iterator[str]:
+    first: dict[str, int] = {}
+    for index, entry in enumerate(config.instances):
+        name = entry.session_id
+        if name is not None and first.setdefault(name, index) != index:
+            place = f"{config.source}: instances[{index}].session_id"
+            yield f"{place}: instances[{first[name]}] uses the session {show_json(name)} too: give it another name"
+
+
+def _named(entry: InstanceConfig, workspace: Path, environ: Mapping[str, str]) -> InstanceConfig:
+    """Claude keeps a session in `projects/FOLDER/ID.jsonl` of its own folder, and refuses to begin one that it has."""
+    if entry.session_id is None or is_session_id(entry.session_id):
+        return entry
+    folder = workspace / (entry.cwd or "")
+    session_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{folder}\0{entry.session_id}"))
+    own = {**environ, **dict(entry.env)}
+    place = Path(own.get("CLAUDE_CONFIG_DIR") or Path(own.get("HOME") or Path.home(), ".claude"))
+    if any(place.glob(f"projects/*/{session_id}.jsonl")):
+        return replace(entry, session_id=session_id)
+    return replace(entry, session_id=None, new_session_id=session_id)

@@ -47,6 +47,10 @@ PURE = """
     config.given
     config.globs
     config.graph
+    cli.graph_view
+    engine.instances
+    engine.results.upstream
+    engine.results.upstream_list
     config.item_sources
     config.items
     config.kinds

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from claude_orchestrator.cli.graph_view import describe_graph
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Meter, Settings
 from token_budget.budget_manager import TokenBudgetManager
@@ -64,6 +65,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
             lines += _group(group, list(members), dry_run, holds)
     for hold in holds:
         manager.release(hold)
+    lines += describe_graph([spec for spec, _ in instances], ascii_only=options.ascii_only)
     lines += [
         "",
         f"Meter: {_meter(meter, manager)}",

@@ -45,6 +45,8 @@ def run(options: Options) -> int:
         return show_commands(loaded, planned, terminal)
     prints = _printed(options, loaded.config.source)
     checked = preparation.check(loaded, planned)
+    if options["graph"] is not None:
+        write_graph(options["graph"], planned)
     if options["dry_run"]:
         return show_plan(loaded, planned, checked, terminal)
     return start(loaded, planned, checked, terminal, prints)
@@ -143,6 +145,20 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     )
     terminal.print(describe(dry_run, _shown(loaded, terminal)))
     return 0
+
+
+def write_graph(path: Path, planned: Planned) -> None:
+    """Write the graph of the plan in the format that the file's name asks for. Raises UserError."""
+    from claude_orchestrator.cli.graph_view import as_mermaid, as_svg, graph_of
+    from token_budget.files import write_atomically
+
+    formats = {".mmd": as_mermaid, ".svg": as_svg}
+    if path.suffix not in formats:
+        raise UserError(f"--graph: {path}: expected a file that ends in .mmd or .svg")
+    try:
+        write_atomically(path, [formats[path.suffix](graph_of(planned.plan.specs)).encode("utf-8", "replace")])
+    except OSError as error:
+        raise UserError(f"--graph: {path}: cannot be written: {error.strerror or error}") from None
 
 
 def _shown(loaded: Loaded, terminal: Terminal) -> RenderOptions:

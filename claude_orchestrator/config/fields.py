@@ -159,6 +159,7 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option("resume", RAW, "Continue an earlier run; completed instances are not run again.", WHAT, "RUN_ID|last"),
     _only_option("rehearse", FLAG, "Run with simulated instances: this costs nothing and needs no claude.", WHAT),
     _only_option("dry-run", FLAG, "Check everything, show what a run would do, launch nothing.", WHAT),
+    _only_option("graph", FILE, "Write the plan's graph as Mermaid (.mmd) or SVG (.svg).", WHAT, "FILE"),
     _only_option("start-at", RAW, "Wait until then: 30m, 2h, 14:30, 1am.", WHAT, "WHEN"),
     _budget("overall_budget", BUDGETS, "TOKENS", option="overall-token-budget"),
     _budget("command_budgets", BUDGETS, "/CMD=TOKENS", option="command-budget", name="command_budgets"),

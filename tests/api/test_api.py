@@ -24,7 +24,7 @@ from tests.harness import FAKE, ROOT, Workplace, alive, content_of
 NOT_IN_THE_API = {
     *("config", "dry_run", "disable_budget_visuals", "status_report_interval", "quiet", "log_level"),
     *("verbose", "max_console_lines", "max_line_length", "output_format", "budget_parameter_type"),
-    *("init", "print_results", "results", "report", "junit", "list_commands", "inspect_command"),
+    *("init", "graph", "print_results", "results", "report", "junit", "list_commands", "inspect_command"),
 }
 
 

@@ -44,10 +44,12 @@ def commands(folder: Path) -> dict[str, list[str]]:
     fake = folder / "claude"
     fake.write_text(FAKE_CLAUDE)
     fake.chmod(0o755)
+    (folder / ".claude" / "commands").mkdir(parents=True)
+    (folder / ".claude" / "commands" / "test.md").write_text("Run the tests")
     config = folder / "runs.json"
     config.write_text(json.dumps({"instances": [{"name": f"i{n}", "command": f"/test {n}"} for n in range(5)]}))
     module = [sys.executable, "-m", "claude_orchestrator"]
-    with_claude = [*module, "--claude-bin", str(fake)]
+    with_claude = [*module, "--claude-bin", str(fake), "--workspace", str(folder)]
     return {
         "import_click": [sys.executable, "-c", "import click"],
         "help": [*module, "--help"],

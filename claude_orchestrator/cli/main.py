@@ -38,6 +38,8 @@ def run(options: Options) -> int:
     terminal = Terminal(quiet=options["quiet"], level=_level(options))
     if options["init"]:
         return write_first_config(options, terminal)
+    if options.prompt == "-" and options["for_each"] in ("-", "@-"):
+        raise UserError("PROMPT and --for-each cannot both read standard input: give one of them another way")
     prompt = _standard_input() if options.prompt == "-" else options.prompt
     loaded = preparation.load(replace(options, prompt=prompt), terminal.warn)
     planned = preparation.plan(loaded, terminal.warn)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from claude_orchestrator.config.config import Config, InstanceConfig
-from claude_orchestrator.config.for_each import expand, fill_texts, group_name, item_values
+from claude_orchestrator.config.for_each import expand, fill_texts, group_name, item_values, misplaced_placeholders
 from claude_orchestrator.config.item_sources import ForEach, ResultOf
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.errors import UserError
@@ -39,6 +39,8 @@ def expand_config(config: Config, read_items: ReadItems, selection: Selection) -
     groups: dict[str, int] = {}
     for place, template in enumerate(config.instances):
         try:
+            if misplaced := misplaced_placeholders(template):
+                raise BadValue(*misplaced)
             if template.for_each is None:
                 instances.append(fill_texts(template, item_values(template)))
                 continue

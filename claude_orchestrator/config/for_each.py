@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from claude_orchestrator.config.items import Item, item_value, label_of, name_part, unknown_placeholder
 from claude_orchestrator.config.kinds import LINE, TEXT, WORDS
-from claude_orchestrator.config.placeholders import Placeholder, Template, is_late, parse
+from claude_orchestrator.config.placeholders import LATE, Placeholder, Template, is_late, parse
 from token_budget.fields import BadValue, Kind
 from token_budget.text import printable
 
@@ -68,6 +68,7 @@ TEXTS: Mapping[str, Text] = {
     "base": Text(LINE),
     "check": Text(TEXT, _quoted),
 }
+ROOTS = frozenset({"item", "index", *LATE})
 EARLY = ("description", "cwd")  # these cannot wait for results
 MAX_ENV_CHARS = 100_000  # a process takes at most 128 KiB in one variable
 
@@ -140,6 +141,22 @@ def fill_texts(instance: InstanceConfig, value_of: ValueOf, *, at_launch: bool =
     """
     changes = _filled_fields(instance, _names_to_fill(instance), value_of, at_launch=at_launch)
     return replace(instance, **changes) if changes else instance
+
+
+def misplaced_placeholders(instance: InstanceConfig) -> list[tuple[str, str]]:
+    """A fault for each placeholder in a field that has none, so that it would be passed on as it stands."""
+    faults = []
+    for field in fields(instance):
+        value = getattr(instance, field.name)
+        if field.name in ("name", "item", "group", "for_each", *TEXTS) and field.name != "env":
+            continue
+        texts = [name for name, _ in value] if field.name == "env" else _strings(value)
+        for text in (text for text in texts if "{{" in text):
+            for piece in _pieces(text):
+                if isinstance(piece, Placeholder) and piece.root in ROOTS:
+                    where = "name, prompt, " + ", ".join(TEXTS)
+                    faults.append((f".{field.name}", f"{piece.text} has no meaning here; it has in {where}"))
+    return faults
 
 
 def _names_to_fill(instance: InstanceConfig) -> list[str]:

@@ -93,7 +93,10 @@ class ItemReader:
         if self._input_used:
             raise ValueError("only one for_each can read it")
         self._input_used = True
-        return sys.stdin.buffer.read(MAX_FILE_BYTES).decode("utf-8-sig")
+        raw = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            raise ValueError(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
+        return raw.decode("utf-8-sig")
 
 
 def _text_of(path: Path) -> str:

@@ -232,7 +232,7 @@ BAD_CONFIGS: dict[str, tuple[Any, str]] = {
     "no item": ({"instances": [{"prompt": "y", "for_each": []}]}, "instances[0].for_each: expected at least one item"),
     "two sources": (
         {"instances": [{"prompt": "y", "for_each": {"glob": "*", "lines": "x"}}]},
-        "instances[0].for_each: expected one of glob, lines, jsonl, csv, matrix, got glob and lines",
+        "instances[0].for_each: expected one of glob, lines, jsonl, csv, matrix, result_of, got glob and lines",
     ),
     "unknown source": (
         {"instances": [{"prompt": "y", "for_each": {"globs": "*"}}]},
@@ -316,6 +316,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "items of a device": (["x", "--for-each", "@/dev/zero"], "--for-each: /dev/zero: is not a regular file"),
     "no items": (["x", "--for-each", "@/dev/null"], "--for-each: /dev/null: is not a regular file"),
     "no items on standard input": (["x", "--for-each", "-"], "--for-each: standard input: has no items"),
+    "standard input twice": (["-", "--for-each", "-"], "PROMPT and --for-each cannot both read standard input"),
     "bad seed": (["x", "--for-each", "-", "--shuffle", "x"], "--shuffle: expected a whole number"),
     "bad limit": (["x", "--for-each", "-", "--limit", "0"], "--limit: expected a positive whole number"),
     "nan": (["--timeout", "nan"], "--timeout"),

@@ -67,6 +67,14 @@ def test_a_selection_keeps_names_and_indexes() -> None:
                 r"x.json: instances[1].cwd: {{index}}: there are no items: add for_each",
             ],
         ),
+        (
+            [{"prompt": "x", "model": "{{item}}", "allowed_tools": ["Read({{item}})"], "env": {"{{index}}": "y"}}],
+            [
+                "x.json: instances[0].allowed_tools: {{item}} has no meaning here; it has in name, prompt, command",
+                "x.json: instances[0].model: {{item}} has no meaning here; it has in name, prompt, command",
+                "x.json: instances[0].env: {{index}} has no meaning here; it has in name, prompt, command",
+            ],
+        ),
         ([{"prompt": "x", "for_each": {"glob": "*"}}], ["x.json: instances[0].for_each.glob: no file matches"]),
         (
             [{"prompt": "x", "name": f"n-{end}", "for_each": ["a"]} for end in ("{{item}}", "{{index}}")],

@@ -69,7 +69,6 @@ class RunOptions(TypedDict, total=False):
     unknown_command: str
     json_schema: str | Mapping[str, Any]
     output_dir: str | PathLike[str]
-    keep_worktrees: bool
 
 
 def data_of(config: ConfigLike) -> Mapping[str, Any] | None:

@@ -40,6 +40,12 @@ def run(options: Options) -> int:
         return write_first_config(options, terminal)
     if options.prompt == "-" and options["for_each"] in ("-", "@-"):
         raise UserError("PROMPT and --for-each cannot both read standard input: give one of them another way")
+    if options["apply"] is not None:
+        from claude_orchestrator.cli.apply import apply
+
+        return apply(options, terminal)
+    if options["only"] is not None:
+        raise UserError("--only: chooses the instances of --apply, which is not given")
     prompt = _standard_input() if options.prompt == "-" else options.prompt
     loaded = preparation.load(replace(options, prompt=prompt), terminal.warn)
     planned = preparation.plan(loaded, terminal.warn)

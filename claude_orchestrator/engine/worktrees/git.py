@@ -33,7 +33,9 @@ LEADING_ASTRAY = (
 
 
 class GitError(OSError):
-    """Git could not do it. The text is one line, in git's own words."""
+    """Git could not do it. The text is one line, in git's own words; `detail` has all of them."""
+
+    detail = ""
 
 
 def git(
@@ -68,7 +70,9 @@ def git(
         why = "git is not installed" if error.filename == "git" else f"{folder}: no such folder"
         raise GitError(why) from None
     if done.returncode != 0:
-        raise GitError(_reason(done.stderr) or f"git {args[0]} ended with exit code {done.returncode}")
+        fault = GitError(_reason(done.stderr) or f"git {args[0]} ended with exit code {done.returncode}")
+        fault.detail = done.stderr.decode("utf-8", "replace")
+        raise fault
     return done.stdout or b""
 
 

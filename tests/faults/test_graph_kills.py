@@ -1,0 +1,38 @@
+"""A graph is killed and resumed until it is done: every step works once, and nothing is counted twice."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.faults.graph_kills import FILES, NAMES, figures, run_killed, script
+from tests.stand_in import StandIn
+
+STEP_CLAUDE = Path(__file__).with_name("step_claude.py")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_step_works_once(tmp_path: Path, seed: int) -> None:
+    with StandIn() as api:  # nobody calls it
+        data, _ = run_killed(str(STEP_CLAUDE), tmp_path, api, random.Random(seed), most_kills=3)
+    assert data["exit_code"] == 0 and {one["status"] for one in data["instances"]} == {"completed"}
+    assert Counter((tmp_path / "work.log").read_text().split()) == Counter(NAMES)
+    billed = sum(map(int, (tmp_path / "billed.log").read_text().split()))
+    assert len(NAMES) * 1000 <= data["totals"]["input_tokens"] <= billed
+
+
+@pytest.mark.real_cli
+def test_map_and_reduce_with_a_kill(claude: str, tmp_path: Path) -> None:
+    """Over structured output, in one file, with the real CLI."""
+    with StandIn(script(tmp_path / "work.log")) as api:
+        data, killed = run_killed(claude, tmp_path, api, random.Random(3), most_kills=1)
+        row = figures(data, api, tmp_path / "work.log", killed)
+    assert row["completed"] == row["steps_done_once"] == len(NAMES) and row["exit_code"] == 0
+    assert row["tokens"] == row["billed"] or row["cut_responses"]
+    asked = "".join(path.read_text() for path in (tmp_path / "home").glob(".claude/projects/*/*.jsonl"))
+    for name in FILES:
+        assert rf"{{\"item\":\"{name}\",\"status\":\"completed\",\"result\":\"fix-{name} is done\"}}" in asked
+    assert "STEP-end join is done docs is done" in asked

@@ -77,6 +77,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
         (tools / name).chmod(0o755)
     (tmp_path / "runs.json").write_text(blocks(ROOT / "README.md", "json")[0])
     (tmp_path / "fan-out.json").write_text(blocks(ROOT / "docs" / "fan-out.md", "json")[0])
+    (tmp_path / "graph.json").write_text(blocks(ROOT / "docs" / "graphs.md", "json")[0])
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "app.py").write_text("")
     (tmp_path / "claude-orchestrator-profiles.json").write_text(blocks(ROOT / "docs" / "profiles.md", "json")[0])

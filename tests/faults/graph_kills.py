@@ -2,7 +2,8 @@
 
     python -m tests.faults.graph_kills --claude PATH --kills 20
 
-Each step has a tool write its name into a file, and then answers. A line of JSON for each run has the figures: how often each step worked, and the run's tokens beside those that the API has billed.
+Each step has a tool write its name into a file, and then answers. One line of JSON for each run has the figures: how
+often each step worked, and the run's tokens beside those that the API has billed.
 """
 
 from __future__ import annotations

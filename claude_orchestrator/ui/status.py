@@ -166,7 +166,7 @@ _NAME_WIDTH = 32
 def instance_table(view: RunView, now: float, options: RenderOptions, *, max_rows: int | None = None) -> list[str]:
     """A row for each instance. With `max_rows`, those at work come first, and the rest is a count.
 
-    Those of a group that are pending or completed have no row, because the group has a line. Without `max_rows` that
+    Those of a group that completed or did not run have no row, because the group has a line. Without `max_rows` that
     concerns large groups only.
     """
     shown, hidden = _rows(view.instances, max_rows)
@@ -200,7 +200,7 @@ def _rows(instances: Sequence[InstanceStatus], max_rows: int | None) -> tuple[li
     large = {group for group, size in sizes.items() if group is not None and size > members}
     shown = list(instances)
     if large:
-        in_line = (State.PENDING, State.COMPLETED)
+        in_line = (State.PENDING, State.COMPLETED, State.BLOCKED, State.SKIPPED)
         shown = [status for status in shown if status.planned.group not in large or status.state not in in_line]
         max_rows = ROWS_SHOWN if max_rows is None else max_rows
     if max_rows is None or len(shown) <= max_rows:

@@ -56,6 +56,7 @@ PURE = """
     config.kinds
     config.placeholders
     config.plan
+    config.racing
     config.schedule
     config.settings
     config.shell_words

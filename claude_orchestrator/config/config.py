@@ -65,6 +65,8 @@ class InstanceConfig:
     base: str | None = None
     check: Check | None = None
     fail_on_denied: bool | None = None
+    race: int = 1
+    race_of: str | None = None
     json_schema: str | None = None
     depends_on: tuple[str, ...] = ()
     run_if: str = "success"

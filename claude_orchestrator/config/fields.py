@@ -457,6 +457,7 @@ INSTANCE: tuple[Setting, ...] = (
     _key("append_system_prompt", TEXT, "Text added to Claude's system prompt."),
     _key("mcp_config", MCP, "MCP servers: a file, files, or the object itself."),
     _key("worktree", WORKTREE, "Work in a git worktree of its own: true, or its name."),
+    _key("race", whole_number(1, 100), "So many attempts at once; the first that its check verifies wins."),
     _key("base", LINE, "The commit or branch that the worktree begins with.", default_text="HEAD"),
     _key("extra_args", EXTRA_ARGS, "Further arguments for claude, passed unchanged."),
     _key("for_each", FOR_EACH, "Make one instance of this entry for each item: a list, or an object that says where."),

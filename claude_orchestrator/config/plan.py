@@ -77,6 +77,7 @@ class LaunchSpec:
     worktree: str | bool = False
     base: str | None = None
     fail_on_denied: bool = False
+    race_of: str | None = None
     origin: str = ""
     grows: ResultOf | None = None
     turns_before: int = 0
@@ -318,6 +319,7 @@ class _Planner:
             check=instance.check,
             worktree=instance.worktree,
             base=instance.base,
+            race_of=instance.race_of,
             late=instance if later or (instance.depends_on and has_templates(instance)) else None,
             grows=later,
             fail_on_denied=bool(_first(instance.fail_on_denied, settings.fail_on_denied)),

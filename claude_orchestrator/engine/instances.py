@@ -63,9 +63,20 @@ class Instances:
     def end(self, status: InstanceStatus) -> Iterator[tuple[InstanceStatus, str, bool]]:
         """An instance has ended. Yields what is skipped because of it, why, and whether it is not needed."""
         self.undecided.discard(status.name)
-        for name, reason, unneeded in self._scheduler.end(status.name, FAILURES.get(status.state, "")):
+        for name, reason, unneeded in self._scheduler.end(status.name, self.failure_of(status)):
             if not self._by_name[name].ended:
                 yield self._by_name[name], reason, unneeded
+
+    def failure_of(self, status: InstanceStatus) -> str:
+        """How an instance failed; empty if it did not, or if another attempt at the same work can win or has won."""
+        others = [one for one in self.race_of(status.name) if one is not status]
+        hopes = any(not one.ended or one.state is State.COMPLETED for one in others)
+        return "" if hopes else FAILURES.get(status.state, "")
+
+    def race_of(self, name: str) -> list[InstanceStatus]:
+        """The attempts of the race that an instance takes part in; empty if that is none."""
+        race = self._by_name[name].planned.race_of
+        return [] if race is None else [status for status in self.all if status.planned.race_of == race]
 
     def filled(self, spec: LaunchSpec, answers: Answers) -> LaunchSpec:
         """What is launched of an instance whose upstream has ended. Raises BadValue where a text cannot be filled."""

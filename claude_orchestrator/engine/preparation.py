@@ -217,6 +217,7 @@ def _expanded(config: Config, options: Options, workspace: Path) -> Config:
     """The config with an instance for each item, and its placeholders filled. Raises UserError."""
     from claude_orchestrator.config.expansion import Selection, expand_config
     from claude_orchestrator.config.item_reading import ItemReader
+    from claude_orchestrator.config.racing import expand_races
 
     if config.source in (FROM_PROMPT, FROM_NOWHERE) and options["for_each"] is None:
         selection = [f"--{param}" for param in ("limit", "shuffle") if options[param] is not None]
@@ -225,7 +226,7 @@ def _expanded(config: Config, options: Options, workspace: Path) -> Config:
         return config  # braces in a PROMPT are text
     selected = Selection(options["limit"], options["shuffle"])
     try:
-        return expand_config(config, ItemReader(workspace).read, selected)
+        return expand_races(expand_config(config, ItemReader(workspace).read, selected))
     except UserError as error:
         if config.source != FROM_PROMPT:
             raise

@@ -66,7 +66,7 @@ class InstanceStatus:
         self.earlier: tuple[AttemptTotals, ...] = ()
         self.state = State.PENDING
         self.reason = ""
-        self.unneeded = False  # it was there for a failure, and nothing failed
+        self.unneeded = False  # it was there for a failure, and nothing failed; or another one has won its race
         self.not_before = float("-inf")
         self.not_before_wall = float("-inf")
         self.retries_used = 0
@@ -267,6 +267,10 @@ class InstanceStatus:
     def skip(self, state: State, reason: str, *, unneeded: bool = False) -> None:
         """The instance ends without a further launch."""
         self.state, self.reason, self.unneeded = state, reason, unneeded
+
+    def lose_race(self) -> None:
+        """Another attempt at the same work was verified first, so the instance may end in any way."""
+        self.unneeded = True
 
     def take_over(self, state: State, reason: str) -> None:
         """The instance ended in an earlier orchestrator of the run."""

@@ -19,6 +19,7 @@ from claude_orchestrator.engine.run_events import (
     AttemptEnded,
     Changed,
     ChangesKept,
+    Checked,
     Crossed,
     Decided,
     InstanceEnded,
@@ -66,6 +67,8 @@ class Supervisor:
         await self._keep_earlier_changes()
         for status in [status for status in self.instances if status.ended]:  # in an earlier start
             self._ended(status)
+            if status.state is State.COMPLETED:
+                self._settle_race(status.name)
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
@@ -82,6 +85,8 @@ class Supervisor:
         match event:
             case Crossed():
                 self._stop_over_budget()
+            case Checked(instance, _, verdict, _) if verdict.passed:
+                self._settle_race(instance)
             case RoomChanged():
                 self.recheck()
             case RateLimitsRead():
@@ -270,7 +275,7 @@ class Supervisor:
         self._ended(status)
 
     def _fail_fast(self, status: InstanceStatus) -> None:
-        if status.state in (State.FAILED, State.TIMED_OUT) and self._settings.fail_fast:
+        if self._settings.fail_fast and self._graph.failure_of(status) in ("failed", "timed out"):
             self.cancel(f"cancelled because {status.name} failed")
 
     async def _keep_changes(self, status: InstanceStatus) -> None:
@@ -304,6 +309,19 @@ class Supervisor:
         return True
 
     # -- stops --
+
+    def _settle_race(self, winner: str) -> None:
+        """An attempt is verified: stop the others at the same work."""
+        race = self._graph.race_of(winner)
+        reason = f"{winner} was verified first"
+        for status in race:
+            if status.name == winner or status.state is State.COMPLETED:
+                continue
+            status.lose_race()
+            if status.name in self._runners:
+                self._runners[status.name].stop(State.STOPPED, reason)
+            elif not status.ended:
+                self._skip(status, State.STOPPED, reason, unneeded=True)
 
     def _stop_over_budget(self) -> None:
         """In block mode stop every instance that draws on a budget whose limit is passed."""

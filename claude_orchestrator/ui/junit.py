@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_view import RunView
-from claude_orchestrator.engine.state import State
+from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.ui.status import state_text
 from token_budget.text import printable
 
@@ -19,15 +19,14 @@ def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers)
 
     A case has its tokens and its answer in `system-out`, and the whole reason in the body of a failure or error.
     """
-    states = Counter(status.state for status in view.instances)
-    errors = sum(states[state] for state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED))
+    tags = Counter(map(_tag, view.instances))
     suite = ElementTree.Element(
         "testsuite",
         name="claude-orchestrator",
         tests=str(len(view.instances)),
-        failures=str(states[State.FAILED]),
-        errors=str(errors),
-        skipped=str(states[State.BLOCKED] + states[State.SKIPPED]),
+        failures=str(tags["failure"]),
+        errors=str(tags["error"]),
+        skipped=str(tags["skipped"]),
         timestamp=view.started_at.isoformat(),
         time=f"{took_s:.3f}",
     )
@@ -36,8 +35,8 @@ def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers)
             suite, "testcase", classname=_xml(status.spec.base_command or "prompt"), name=_xml(status.name)
         )
         case.set("time", f"{status.seconds(0.0):.3f}")
-        tag = _TAGS.get(status.state, "error")
-        if status.state is not State.COMPLETED:
+        tag = _tag(status)
+        if tag:
             problem = ElementTree.SubElement(case, tag, message=_xml(f"{status.state}: {status.reason}"))
             problem.text = _xml_lines(status.reason)
         tokens = f"{status.total_tokens} tokens{'' if status.exact else ' or more'}"
@@ -51,6 +50,13 @@ def junit_report(view: RunView, took_s: float, answer_of: AnswerOf = no_answers)
     ElementTree.indent(root)
     document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return document
+
+
+def _tag(status: InstanceStatus) -> str:
+    """The element that says how an instance did not complete; empty if it did."""
+    if status.state is State.COMPLETED:
+        return ""
+    return "skipped" if status.unneeded else _TAGS.get(status.state, "error")
 
 
 def _xml(text: str) -> str:

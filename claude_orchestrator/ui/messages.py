@@ -67,7 +67,7 @@ def _decision(event: Decided) -> tuple[Level, str] | None:
 def _ending(event: InstanceEnded) -> tuple[Level, str]:
     status = event.status
     text = f"{status.name}: {status.state} after {status.attempt.totals.seconds:.1f} s, {status.total_tokens:,} tokens"
-    level = Level.INFO if status.state is State.COMPLETED else Level.ERROR
+    level = Level.INFO if status.state is State.COMPLETED or status.unneeded else Level.ERROR
     return level, f"{text}: {status.reason}" if status.reason else text
 
 

@@ -1,0 +1,55 @@
+"""Races: one entry becomes several attempts at the same work, of which the first that is verified wins. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from claude_orchestrator.config.config import Config, InstanceConfig
+from claude_orchestrator.errors import UserError
+from token_budget.text import printable
+
+
+def expand_races(config: Config) -> Config:
+    """The config with the attempts `NAME#1`, `NAME#2` … of each race, each in a worktree of its own.
+
+    Raises UserError with every fault.
+    """
+    if all(instance.race == 1 for instance in config.instances):
+        return config
+    faults = [
+        f"{config.source}: {printable(instance.name)}.race: {why}"
+        for instance in config.instances
+        if instance.race > 1
+        for why in _faults(instance)
+    ]
+    instances = tuple(attempt for instance in config.instances for attempt in _attempts(instance))
+    names = [instance.name for instance in instances]
+    faults += [
+        f"{config.source}: two instances have the name {printable(name)}: rename one of them"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    if faults:
+        raise UserError(*faults)
+    return replace(config, instances=instances)
+
+
+def _faults(instance: InstanceConfig) -> Iterator[str]:
+    if instance.check is None:
+        yield "it needs a check, which decides who wins"
+    if instance.session_id is not None:
+        yield "several attempts cannot continue one session: leave out session_id"
+    if instance.for_each is not None:
+        yield "a for_each over the result of another instance cannot race"
+
+
+def _attempts(instance: InstanceConfig) -> Iterator[InstanceConfig]:
+    if instance.race == 1:
+        yield instance
+        return
+    group = instance.group or instance.name
+    for number in range(1, instance.race + 1):
+        tree = f"{instance.worktree}#{number}" if isinstance(instance.worktree, str) else True
+        name = f"{instance.name}#{number}"
+        yield replace(instance, name=name, worktree=tree, group=group, race=1, race_of=instance.name)

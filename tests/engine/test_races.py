@@ -1,0 +1,92 @@
+"""Races: several attempts at once, of which the first that is verified wins."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.racing import expand_races
+from claude_orchestrator.errors import UserError
+from tests.engine.worktrees.test_repository import sh
+from tests.harness import Workplace
+
+CHECK = {"command": "true"}
+
+
+def race(**fields: Any) -> dict[str, Any]:
+    return {"name": "fix", "prompt": "x", "race": 3, "check": CHECK, **fields}
+
+
+@pytest.fixture
+def repo(place: Workplace) -> Workplace:
+    sh(place.workspace, "git init -q; echo one > a.txt; git add .; git commit -qm first")
+    return place
+
+
+def test_attempts_have_names_and_worktrees_of_their_own() -> None:
+    config = expand_races(parse_config({"instances": [race(), race(name="b", race=2, worktree="t")]}, "x"))
+    assert [(one.name, one.worktree, one.group, one.race_of) for one in config.instances] == [
+        *((f"fix#{number}", True, "fix", "fix") for number in (1, 2, 3)),
+        *((f"b#{number}", f"t#{number}", "b", "b") for number in (1, 2)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"check": None}, "fix.race: it needs a check, which decides who wins"),
+        ({"session_id": "0f0e0d0c-0000-4000-8000-000000000001"}, "several attempts cannot continue one session"),
+    ],
+)
+def test_faults(fields: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError) as error:
+        expand_races(parse_config({"instances": [race(**fields)]}, "x"))
+    assert why in error.value.lines[0]
+    with pytest.raises(UserError, match="two instances have the name"):
+        expand_races(parse_config({"instances": [race(), {"name": "fix#1", "prompt": "x"}]}, "x"))
+
+
+def test_the_first_that_is_verified_wins(repo: Workplace) -> None:
+    """One fails before, one is stopped in its check, and the tokens of all count."""
+    fails = '[ -e "$FAKE_DIR/second" ] || { touch "$FAKE_DIR/second"; exit 1; }'
+    wins = f'{fails}; mkdir "$FAKE_DIR/won" 2>/dev/null && echo won > won || exec sleep 600'
+    config = repo.config({"instances": [race(check={"command": wins, "rounds": 1})]})
+    args = ("--report", "report.json", "--junit", "junit.xml", "--grace", "0.2")
+    done = repo.run("--config", config, *args)
+    assert done.returncode == 0, done.stdout
+    entries = repo.report()["instances"]
+    states = sorted(entry["status"] for entry in entries)
+    assert states in (["completed", "failed", "stopped"], ["completed", "stopped", "stopped"])
+    (winner,) = [entry for entry in entries if entry["status"] == "completed"]
+    assert winner["verified"] and winner["changes"]["files"] == 1
+    assert all(f"{winner['name']} was verified first" == one["reason"] for one in entries if one["status"] == "stopped")
+    assert repo.report()["totals"]["total_tokens"] == sum(one["usage"]["total_tokens"] for one in entries)
+    junit = (repo.root / "junit.xml").read_text()
+    assert 'failures="0"' in junit and 'errors="0"' in junit and 'skipped="2"' in junit
+    again = repo.run("--resume", "last", "--report", "report.json")
+    assert again.returncode == 0 and repo.report()["totals"]["total_tokens"] == sum(
+        one["usage"]["total_tokens"] for one in entries
+    )
+    applied = repo.run("--apply", "last")
+    assert applied.returncode == 0 and (repo.workspace / "won").exists()
+
+
+def test_a_race_that_nobody_wins_fails(repo: Workplace) -> None:
+    config = repo.config({"instances": [race(check={"command": "false", "rounds": 1}), {"name": "b", "prompt": "x"}]})
+    done = repo.run("--config", config, "--report", "report.json")
+    assert done.returncode == 1
+    assert [entry["status"] for entry in repo.report()["instances"]] == ["failed"] * 3 + ["completed"]
+
+
+def test_attempts_that_have_not_begun_are_not_needed(repo: Workplace) -> None:
+    after = {"name": "after", "prompt": "y", "depends_on": ["fix"]}
+    config = repo.config({"instances": [race(), after]})
+    done = repo.run("--config", config, "--max-parallel", "1", "--results", "results.jsonl")
+    assert done.returncode == 0, done.stdout
+    lines = [json.loads(line) for line in (repo.root / "results.jsonl").read_text().splitlines()]
+    assert {line["name"]: line["status"] for line in lines} == {
+        "fix#1": "completed", "fix#2": "stopped", "fix#3": "stopped", "after": "completed",
+    }  # fmt: skip

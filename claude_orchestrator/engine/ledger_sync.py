@@ -18,12 +18,13 @@ from claude_orchestrator.engine.run_events import (
     AttemptEnded,
     Crossed,
     HoldChanged,
+    InstanceEnded,
     Launched,
     RoomChanged,
     RunEvent,
     UsageRecorded,
 )
-from claude_orchestrator.engine.state import InstanceStatus
+from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_delta import ModelDelta, UsageDelta
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
 from token_budget.ledger.records import (
@@ -145,12 +146,17 @@ class LedgerSync:
                 self._running.pop(key, None)
                 self._unwritten.attempts[key] = self._attempt(status)
             case HoldChanged(instance, text, _):
-                self._note_count += 1
-                run, at_ms = self._run.run, to_ms(self._now())
-                note = NoteRecord(f"{run}/{at_ms}/{self._note_count}", run, at_ms, "adjust", text, instance)
-                self._unwritten.notes.append(note)
+                self._add_note("adjust", text, instance)
+            case InstanceEnded(status, False) if status.state is State.SKIPPED:
+                self._add_note("skipped", status.reason, status.name)
             case _:
                 pass
+
+    def _add_note(self, kind: str, text: str, instance: str) -> None:
+        self._note_count += 1
+        run, at_ms = self._run.run, to_ms(self._now())
+        note = NoteRecord(f"{run}/{at_ms}/{self._note_count}", run, at_ms, kind, text, instance)
+        self._unwritten.notes.append(note)
 
     def _note(self, status: InstanceStatus) -> None:
         key = status.name, status.attempts

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.harness import ROOT, Workplace
+from token_budget.ledger.sqlite import SqliteLedger
 
 
 def states(place: Workplace) -> dict[str, str]:
@@ -79,10 +80,13 @@ def test_what_was_skipped_gets_another_chance(place: Workplace) -> None:
     steps = [{"name": "a", "prompt": "x"}, {"name": "b", "prompt": "y {{results.a}}", "depends_on": ["a"]}]
     budget = {"command_budgets": {"a": 10}, "enforcement_mode": "block"}
     config = place.config({"instances": steps, "rehearsal": {"seconds": 0.01}, "budget": budget})
-    done = rehearse(place, "--config", config, "--junit", "junit.xml")
+    done = rehearse(place, "--config", config, "--junit", "junit.xml", "--ledger", str(place.root / "ledger.db"))
     assert done.returncode == 1 and states(place) == {"a": "blocked", "b": "skipped"}
     assert "b: skipped: a was blocked" in done.stdout
     assert '<skipped message="skipped: a was blocked">' in (place.root / "junit.xml").read_text()
+    assert [(note.kind, note.instance, note.text) for note in SqliteLedger(place.root / "ledger.db").notes()] == [
+        ("skipped", "b", "a was blocked")
+    ]
     assert rehearse(place, "--resume", "last", "--command-budget", "a=9000").returncode == 0
 
 

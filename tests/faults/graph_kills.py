@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import ROOT
-from tests.stand_in import Call, Reply, StandIn, Text, Tools, claude_env
+from tests.stand_in import Call, Reply, StandIn, Text, Tools, _texts, claude_env
 
 FILES = ["a.py", "b.py", "c.py", "d.py", "e.py", "f.py"]
 SCHEMA = {
@@ -49,23 +50,29 @@ def graph() -> dict[str, Any]:
 NAMES = ["plan", *(f"fix-{name}" for name in FILES), "lint", "join", "docs", "end", "tell"]
 
 
-def script(work: Path) -> dict[str, list[Reply]]:
-    """What the API answers to each step: a tool that does the work, one that makes sure, and then a text.
+class Api(StandIn):
+    """An API whose model works as a real one would: it uses the tool until the session shows that the work is done.
 
-    A kill may come between the call of a tool and its work. As a model would, the second tool does what is missing.
+    A kill may come between the call of a tool and its work, or between that and its result in the session.
     """
-    replies: dict[str, list[Reply]] = {}
-    for name in NAMES:
-        once = f"grep -qsx {name} {work} || echo {name} >> {work}"
-        answer: Reply = Text(f"{name} is done", delay_s=0.05)
-        if name == "plan":
-            answer = Tools((Call("StructuredOutput", {"files": FILES}),))
-        replies[f"STEP-{name}"] = [
-            Tools((Call.bash(f"sleep 0.1; {once}"),), delay_s=0.02),
-            Tools((Call.bash(once),)),
-            answer,
-        ]
-    return replies
+
+    def __init__(self, work: Path) -> None:
+        super().__init__()
+        self._work = work
+
+    def choose(self, messages: list[dict[str, Any]]) -> tuple[str, int, Reply]:
+        """The name of the step, how much of it is done, and the reply."""
+        asked = [text for message in messages if message["role"] == "user" for text in _texts(message["content"])]
+        name = next((found[1] for text in reversed(asked) if (found := re.search(r"STEP-(\S+)", text))), "")
+        said = json.dumps([message["content"] for message in messages if message["role"] == "user"])
+        if not name:
+            return name, 0, Text()
+        if f"worked: {name}" not in said:
+            once = f"sleep 0.1; grep -qsx {name} {self._work} || echo {name} >> {self._work}; echo worked: {name}"
+            return name, 0, Tools((Call.bash(once),), delay_s=0.02)
+        if name == "plan" and "tructured output provided" not in said:
+            return name, 1, Tools((Call("StructuredOutput", {"files": FILES}),))
+        return name, 2, Text(f"{name} is done", delay_s=0.05)
 
 
 def run_killed(
@@ -140,7 +147,7 @@ def main() -> None:
     while kills < given.kills:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            with StandIn(script(folder / "work.log")) as api:
+            with Api(folder / "work.log") as api:
                 begun = time.monotonic()
                 data, killed = run_killed(given.claude, folder, api, chance, min(6, given.kills - kills))
                 row = figures(data, api, folder / "work.log", killed)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.graph_kills import FILES, NAMES, figures, run_killed, script
+from tests.faults.graph_kills import FILES, NAMES, Api, figures, run_killed
 from tests.stand_in import StandIn
 
 STEP_CLAUDE = Path(__file__).with_name("step_claude.py")
@@ -27,7 +27,7 @@ def test_every_step_works_once(tmp_path: Path, seed: int) -> None:
 @pytest.mark.real_cli
 def test_map_and_reduce_with_a_kill(claude: str, tmp_path: Path) -> None:
     """Over structured output, in one file, with the real CLI."""
-    with StandIn(script(tmp_path / "work.log")) as api:
+    with Api(tmp_path / "work.log") as api:
         data, killed = run_killed(claude, tmp_path, api, random.Random(3), most_kills=1)
         row = figures(data, api, tmp_path / "work.log", killed)
     assert row["completed"] == row["steps_done_once"] == len(NAMES) and row["exit_code"] == 0

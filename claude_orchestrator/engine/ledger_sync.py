@@ -332,7 +332,8 @@ class LedgerSync:
             usage=status.tally.usage,
             cost_nano_usd=status.attempt.costs.nano_usd,
             other_sessions=tuple(session for session in status.attempt.sessions if session != status.session_id),
-            workspace=str(status.spec.cwd),
+            workspace=status.spec.origin or status.spec.cwd,
+            verified=status.verified,
         )
 
     def _in_thread(self, work: Callable[[], _T]) -> Awaitable[_T]:

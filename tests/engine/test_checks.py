@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.verification import Verdict, Verification, verdict_of
 from tests.harness import Outcome, Workplace, alive, content_of, run_config
 from tests.scripted import Script
+from token_budget.ledger.sqlite import SqliteLedger
 
 # fails as often as there is no file for, then passes
 COUNTS = 'n=$(ls "$FAKE_DIR" | grep -c ran-); touch "$FAKE_DIR/ran-$n"; echo "attempt $n"; echo bad >&2; [ $n -ge %d ]'
@@ -263,3 +265,23 @@ def test_a_claude_that_leaves_during_its_check(place: Workplace) -> None:
         path.unlink()
     done = place.run("--config", place.config(one(command="sleep 0.5; " + COUNTS % 1)), "--retries", "1", **env)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_history_has_the_cost_of_each_verified_success(place: Workplace) -> None:
+    """Two instances of one command: both completed or failed by their checks, and the costs of both are shared."""
+    good = {"name": "good", "command": "/test", "check": {"command": "true"}}
+    bad = {"name": "bad", "command": "/test", "check": {"command": "false", "rounds": 1}}
+    ledger = str(place.root / "ledger.db")
+    config = place.config({"instances": [good, bad, {"name": "unchecked", "command": "/test"}]})
+    assert place.run("--config", config, "--ledger", ledger).returncode == 1
+    found = {one.instance: one.verified for one in SqliteLedger(Path(ledger)).instances()}
+    assert found == {"good": True, "bad": False, "unchecked": None}
+    argv = [sys.executable, "-m", "token_budget", "--ledger", ledger, "history", "--by", "command"]
+
+    def shown(*more: str) -> str:
+        return subprocess.run([*argv, *more], env=place.env, capture_output=True, text=True, check=True).stdout
+
+    (row,) = json.loads(shown("--json"))
+    assert (row["completed"], row["verified"]) == (2, 1)
+    assert row["cost_per_verified_usd"] == row["cost_usd"] == 2 * row["cost_per_completed_usd"]
+    assert "$/verified" in shown()

@@ -383,9 +383,12 @@ def test_json() -> None:
         "p90_tokens": 90,
         "cache_share": 0.7,
         "drift": 4 / 3,
+        "verified": 0,
+        "cost_per_verified_usd": None,
     }
     assert [key for key, value in empty.items() if value is None] == [
-        *("cost_usd", "cost_per_completed_usd", "p50_tokens", "p90_tokens", "cache_share", "drift")
+        *("cost_usd", "cost_per_completed_usd", "p50_tokens", "p90_tokens", "cache_share", "drift"),
+        "cost_per_verified_usd",
     ]
 
 

@@ -241,6 +241,7 @@ _ATTEMPT: dict[str, _Field] = {
     "exact": _flag,
     **dict.fromkeys(("session", "command", "base_command", "model", "outcome", "workspace"), _maybe(_text)),
     "other_sessions": _maybe(_texts),
+    "verified": _maybe(_flag),
 }
 _RECORD: dict[str, _Field] = {
     "id": _text,

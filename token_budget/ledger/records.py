@@ -32,7 +32,7 @@ class AttemptRecord:
     """An attempt at an instance, with what it has used by its records so far. `outcome` is None until it has ended.
 
     `other_sessions` are the sessions beside `session` whose use was counted here: those before a `/clear`, and those
-    of a claude that a tool of the instance has started.
+    of a claude that a tool of the instance has started. `verified` is what the instance's check said last.
     """
 
     run: str
@@ -50,6 +50,7 @@ class AttemptRecord:
     cost_nano_usd: int | None = None
     other_sessions: tuple[str, ...] = ()
     workspace: str | None = None
+    verified: bool | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -69,6 +70,7 @@ class InstanceRecord:
     outcome: str | None
     at_ms: int
     tokens: int
+    verified: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

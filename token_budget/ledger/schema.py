@@ -62,6 +62,7 @@ ALTER TABLE attempts ADD COLUMN other_sessions TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE attempts ADD COLUMN workspace TEXT;
 """,
     "CREATE INDEX attempts_by_instance ON attempts (instance, ended_ms);",
+    "ALTER TABLE attempts ADD COLUMN verified INTEGER;",
 )
 
 

@@ -234,8 +234,8 @@ class SqliteLedger:
     def _attempts(self, asked: Mapping[str, str | int], latest: int) -> list[AttemptRecord]:
         found = self._file.rows(
             "SELECT run, instance, attempt, started_ms, session, command, base_command, model, ended_ms, outcome,"
-            f" exact, input, output, cache_write, cache_read, cost_nano, other_sessions, workspace FROM attempts"
-            f" WHERE {' AND '.join(asked) or 'true'} ORDER BY ended_ms DESC LIMIT ?",
+            f" exact, input, output, cache_write, cache_read, cost_nano, other_sessions, workspace, verified"
+            f" FROM attempts WHERE {' AND '.join(asked) or 'true'} ORDER BY ended_ms DESC LIMIT ?",
             (*asked.values(), latest),
         )
         attempts = [rows.read_attempt(*row) for row in found]
@@ -246,11 +246,11 @@ class SqliteLedger:
         # of a group with max() SQLite takes the other columns from that row: https://www.sqlite.org/lang_select.html
         found = self._file.rows(
             "SELECT run, instance, base_command, model, workspace, outcome, coalesce(ended_ms, started_ms) AS at_ms,"
-            " sum(input + output + cache_write + cache_read), max(attempt) FROM attempts WHERE outcome IS NOT ?"
-            " GROUP BY run, instance HAVING at_ms >= ? AND at_ms < ? ORDER BY at_ms, run, instance",
+            " sum(input + output + cache_write + cache_read), verified, max(attempt) FROM attempts"
+            " WHERE outcome IS NOT ? GROUP BY run, instance HAVING at_ms >= ? AND at_ms < ? ORDER BY at_ms, run, instance",
             (IMPORTED, since_ms, until_ms),
         )
-        return [InstanceRecord(*row[:8]) for row in found]
+        return [InstanceRecord(*(*row[:8], rows.read_flag(row[8]))) for row in found]
 
     def records(self, *, run: str | None = None) -> Iterator[UsageRecord]:
         """Records by time, of one run or of all."""

@@ -26,13 +26,13 @@ ON CONFLICT (run) DO UPDATE SET ended_ms = coalesce(excluded.ended_ms, ended_ms)
 PUT_ATTEMPT = """
 INSERT INTO attempts
     (run, instance, attempt, session, command, base_command, model, started_ms, ended_ms, outcome, exact,
-    other_sessions, workspace)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    other_sessions, workspace, verified)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run, instance, attempt) DO UPDATE SET session = coalesce(excluded.session, session),
     model = coalesce(excluded.model, model), ended_ms = coalesce(excluded.ended_ms, ended_ms),
     outcome = coalesce(excluded.outcome, outcome), exact = excluded.exact,
     other_sessions = coalesce(nullif(excluded.other_sessions, '[]'), other_sessions),
-    workspace = coalesce(excluded.workspace, workspace)
+    workspace = coalesce(excluded.workspace, workspace), verified = coalesce(excluded.verified, verified)
 """
 PUT_HOLD = """
 INSERT INTO holds (key, run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, '', ?, ?, ?)
@@ -64,7 +64,7 @@ def attempt_row(attempt: AttemptRecord) -> tuple[str | int | None, ...]:
     """An attempt's values for PUT_ATTEMPT."""
     about = (attempt.session, attempt.command, attempt.base_command, attempt.model)
     end = (attempt.started_ms, attempt.ended_ms, attempt.outcome, int(attempt.exact))
-    return (*attempt.key, *about, *end, json.dumps(attempt.other_sessions), attempt.workspace)
+    return (*attempt.key, *about, *end, json.dumps(attempt.other_sessions), attempt.workspace, attempt.verified)
 
 
 def record_row(record: UsageRecord) -> tuple[str | int | None, ...]:
@@ -85,7 +85,7 @@ def record_row(record: UsageRecord) -> tuple[str | int | None, ...]:
 def read_attempt(*row: Any) -> AttemptRecord:
     """An attempt from its columns, in the order of the record's fields."""
     sessions = tuple(json.loads(row[16])) if row[16] != "[]" else ()
-    values = (*row[:10], bool(row[10]), read_usage(row[11:15]), row[15], sessions, row[17])
+    values = (*row[:10], bool(row[10]), read_usage(row[11:15]), row[15], sessions, row[17], read_flag(row[18]))
     return AttemptRecord(*values)
 
 
@@ -93,6 +93,11 @@ def read_record(*row: Any) -> UsageRecord:
     """A usage record from its columns, in the order of the record's fields."""
     values = (*row[:6], read_usage(row[6:10]), row[10], row[11])
     return UsageRecord(*values)
+
+
+def read_flag(value: int | None) -> bool | None:
+    """A flag that may be unknown."""
+    return None if value is None else bool(value)
 
 
 def read_usage(row: Sequence[int | None]) -> Usage:

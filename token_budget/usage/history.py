@@ -47,6 +47,7 @@ class UsageRow:
     p50: int | None = None
     p90: int | None = None
     drift: float | None = None
+    verified: int = 0
 
     @property
     def group(self) -> str:
@@ -64,7 +65,16 @@ class UsageRow:
     @property
     def cost_per_completed(self) -> int | None:
         """Nano-dollars for one completed instance, with the cost of those that failed shared among them."""
-        return None if self.cost_nano_usd is None or not self.completed else round(self.cost_nano_usd / self.completed)
+        return _share_of(self.cost_nano_usd, self.completed)
+
+    @property
+    def cost_per_verified(self) -> int | None:
+        """The same for one instance that completed and whose check has passed."""
+        return _share_of(self.cost_nano_usd, self.verified)
+
+
+def _share_of(cost_nano_usd: int | None, count: int) -> int | None:
+    return None if cost_nano_usd is None or not count else round(cost_nano_usd / count)
 
 
 def history(
@@ -146,6 +156,7 @@ def _row(
         percentile(tokens, 50),
         percentile(tokens, 90),
         _drift(tokens) if has_drift(by) else None,
+        sum(instance.outcome == "completed" and instance.verified is True for instance in instances),
     )
 
 

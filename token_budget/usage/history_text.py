@@ -37,6 +37,7 @@ def _total(rows: Sequence[UsageRow], size: int) -> UsageRow:
         sum(row.unpriced_tokens for row in rows),
         sum(row.instances for row in rows),
         sum(row.completed for row in rows),
+        verified=sum(row.verified for row in rows),
     )
 
 
@@ -55,6 +56,9 @@ def _columns(rows: Sequence[UsageRow], by: Sequence[By], options: RenderOptions)
         TableColumn("p90", [_tokens(row.p90) for row in rows], 4),
         TableColumn("$/done", [cost_text(row.cost_per_completed) for row in rows], 6),
     ]
+    if any(row.verified for row in rows):
+        columns.append(TableColumn("verified", [str(row.verified) for row in rows], 8))
+        columns.append(TableColumn("$/verified", [cost_text(row.cost_per_verified) for row in rows], 9))
     if has_drift(by):
         columns.append(TableColumn("drift", [_change(row.drift) for row in rows], 7))
     return columns
@@ -108,6 +112,8 @@ def _data(row: UsageRow, by: Sequence[By]) -> Data:
         "p90_tokens": row.p90,
         "cache_share": row.cache_share,
         "drift": row.drift,
+        "verified": row.verified,
+        "cost_per_verified_usd": None if row.cost_per_verified is None else row.cost_per_verified / NANO,
     }
 
 
@@ -119,6 +125,7 @@ def as_csv(rows: Iterable[UsageRow], by: Sequence[By] = ()) -> str:
     lines = [csv_line(_data(UsageRow(("",) * max(1, len(by))), by))]
     for row in rows:
         exact = {"cost_usd": _usd(row.cost_nano_usd), "cost_per_completed_usd": _usd(row.cost_per_completed)}
+        exact["cost_per_verified_usd"] = _usd(row.cost_per_verified)
         cells = {**_data(row, by), **exact}.values()
         lines.append(csv_line(round(cell, 6) if isinstance(cell, float) else cell for cell in cells))
     return "".join(f"{line}\n" for line in lines)

@@ -247,7 +247,8 @@ class SqliteLedger:
         found = self._file.rows(
             "SELECT run, instance, base_command, model, workspace, outcome, coalesce(ended_ms, started_ms) AS at_ms,"
             " sum(input + output + cache_write + cache_read), verified, max(attempt) FROM attempts"
-            " WHERE outcome IS NOT ? GROUP BY run, instance HAVING at_ms >= ? AND at_ms < ? ORDER BY at_ms, run, instance",
+            " WHERE outcome IS NOT ? GROUP BY run, instance HAVING at_ms >= ? AND at_ms < ?"
+            " ORDER BY at_ms, run, instance",
             (IMPORTED, since_ms, until_ms),
         )
         return [InstanceRecord(*(*row[:8], rows.read_flag(row[8]))) for row in found]

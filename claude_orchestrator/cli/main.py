@@ -190,7 +190,7 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
         terminal,
         visuals=not loaded.settings.disable_budget_visuals,
         report=None if _is_stdout(options["report"]) else options["report"],
-        junit=options["junit"],
+        junit=None if _is_stdout(options["junit"]) else options["junit"],
         continue_with=partial(_continue_command, options),
     )
     return run_plan(*run_parts(loaded, planned, checked), reports, handover)
@@ -209,6 +209,7 @@ def _printed(options: Options, source: str) -> str:
         for option, there in (
             ("--results -", _is_stdout(options["results"])),
             ("--report -", _is_stdout(options["report"])),
+            ("--junit -", _is_stdout(options["junit"])),
             ("--print-results", options["print_results"]),
         )
         if there
@@ -217,7 +218,7 @@ def _printed(options: Options, source: str) -> str:
         raise UserError(f"{' and '.join(asked)}: only one of them can have standard output")
     if not asked:
         return "answer" if source in (FROM_PROMPT, FROM_NOWHERE) else ""
-    return {"--report -": "report", "--print-results": "answers"}.get(asked[0], "")
+    return {"--report -": "report", "--junit -": "junit", "--print-results": "answers"}.get(asked[0], "")
 
 
 def _continue_command(options: Options, run_id: str) -> str:

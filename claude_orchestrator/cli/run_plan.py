@@ -15,7 +15,7 @@ from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_events import Level, Message
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.ui.display import Display, MessagePrinter
-from claude_orchestrator.ui.report_files import Reports, json_bytes
+from claude_orchestrator.ui.report_files import Reports, json_bytes, junit_bytes
 from token_budget.text import printable
 
 
@@ -24,7 +24,8 @@ class Handover:
     """What programs and people get of a run while it runs, and on standard output.
 
     `results` is the file of result lines, and `-` is standard output. `append`: an earlier start of the run has
-    written lines already. `prints` says what else is printed at the end: `report`, `answer`, `answers` or nothing.
+    written lines already. `prints` is what else is printed at the end: `report`, `junit`, `answer`, `answers` or
+    nothing.
     """
 
     results: Path | None = None
@@ -89,6 +90,8 @@ class _Output:
         match self._handover.prints:
             case "report":
                 self._printed = json_bytes(result, self._answer_of)
+            case "junit":
+                self._printed = junit_bytes(result, self._answer_of)
             case "answer" | "answers" as what:
                 names = [status.name for status in result.view.instances]
                 answers = [(name, self._text_of(name)) for name in names]

@@ -398,7 +398,7 @@ SETTINGS: tuple[Setting, ...] = (
         "results", FILE, "Write each result as a line of JSON when its instance ends; - prints.", OUTPUT, "FILE|-"
     ),
     _only_option("report", FILE, "Write the run as JSON; - prints it.", OUTPUT, "FILE|-"),
-    _only_option("junit", FILE, "Write the run as JUnit XML.", OUTPUT, "FILE"),
+    _only_option("junit", FILE, "Write the run as JUnit XML; - prints it.", OUTPUT, "FILE|-"),
     _only_option(
         "output-dir",
         FILE,

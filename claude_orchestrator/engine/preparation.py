@@ -308,7 +308,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     checks.check_plan(planned.plan, loaded.config)
     checks.check_output_dir(loaded.output_dir)
     for option in ("report", "junit", "results"):
-        if options[option] is not None and (option == "junit" or options[option] != Path("-")):
+        if options[option] not in (None, Path("-")):
             checks.check_writable(f"--{option}", options[option])
     meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
     lacks = None if options["rehearse"] else versions.check_version(planned.claude)

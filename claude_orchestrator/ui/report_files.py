@@ -40,7 +40,7 @@ class Reports:
         code = result.exit_code
         files: list[tuple[Path | None, Content]] = [
             (self.report, json_bytes),
-            (self.junit, _junit),
+            (self.junit, junit_bytes),
         ]
         for path, content in files:
             if path is None:
@@ -59,7 +59,8 @@ def json_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:
     return json.dumps(data, indent=2).encode() + b"\n"
 
 
-def _junit(result: RunResult, answer_of: AnswerOf) -> bytes:
+def junit_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:
+    """The JUnit report as a file's content."""
     from claude_orchestrator.ui.junit import junit_report  # with an XML library
 
     return junit_report(result.view, result.seconds, answer_of)

@@ -90,6 +90,17 @@ def test_the_report_on_standard_output(place: Workplace) -> None:
     assert "Total: " in done.stderr and not (place.root / "-").exists()
 
 
+def test_the_junit_report_can_be_printed(place: Workplace) -> None:
+    done = place.run("--config", place.config(TWO), "--junit", "-")
+    assert done.stdout.startswith("<?xml") and done.stdout.rstrip().endswith("</testsuites>")
+    assert not (place.root / "-").exists()
+
+
+def test_a_schema_that_is_missing_is_named_by_its_option(place: Workplace) -> None:
+    done = place.run("hi", "--json-schema", "none.json", "--dry-run")
+    assert (done.returncode, done.stderr.split("none.json: ")[0]) == (2, "ERROR: --json-schema: ")
+
+
 @pytest.mark.parametrize("args", [("--results", "-"), ("--report", "-"), ("--print-results",), ("hi",)])
 def test_a_reader_that_leaves_does_not_end_the_run(place: Workplace, args: tuple[str, ...]) -> None:
     setup = () if args == ("hi",) else ("--config", place.config({"instances": [ONE, {**ONE, "name": "two"}]}))

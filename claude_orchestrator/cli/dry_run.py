@@ -119,6 +119,10 @@ def _group(group: str, members: list[tuple[LaunchSpec, str | None]], dry_run: Dr
     manager, items = dry_run.manager, dry_run.groups.get(group, 0)
     of_all = f" of {items:,} items" if items > len(members) else ""
     lines = ["", f"Group {group}: {len(members):,} instances{of_all}"]
+    source = members[0][0].grows
+    if source is not None:
+        what = f"the result of {source.name}" + (f" at {source.path}" if source.path else "")
+        lines = ["", f"Group {group}: an instance for each item of {what}, once that has ended; each like this one"]
     shown = len(members) if dry_run.in_full or len(members) <= MEMBERS_IN_FULL else MEMBERS_SHOWN
     for spec, ended in members[:shown]:
         lines += _instance(spec, ended, manager, holds)
@@ -150,6 +154,9 @@ def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, 
     lines.append(f"   argv:      {shlex.join(spec.argv)}")
     lines += [f"   by file:   --{option} ({len(text)} characters)" for option, text in spec.private]
     lines += [f"   turn {number}:    {turn!r}" for number, turn in enumerate(spec.turns, 1)]
+    if spec.depends_on:
+        when = "" if spec.run_if == "success" else f" ({spec.run_if})"
+        lines.append(f"   after:     {', '.join(spec.depends_on)}{when}")
     lines.append(f"   folder:    {spec.cwd}")
     if spec.worktree:
         own = spec.worktree if isinstance(spec.worktree, str) else spec.name

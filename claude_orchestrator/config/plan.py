@@ -212,7 +212,7 @@ def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
     for budget in plan.budgets:
         manager.set_budget(budget.scope, budget.limit, budget.key, budget.unit)
     for spec in plan.specs:
-        if spec.group is not None and spec.grows is None:
+        if spec.group is not None:
             manager.join(spec.name, spec.group)
     return manager
 

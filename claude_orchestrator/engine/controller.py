@@ -119,7 +119,8 @@ def run(
     use_pidfd_watcher()
     if accounting.prices is not None and request.meter.kind == "api":
         accounting.prices.load()
-    raise_file_limit(min(request.settings.max_parallel, len(request.plan.specs)))
+    most, specs = request.settings.max_parallel, request.plan.specs
+    raise_file_limit(most if any(spec.grows for spec in specs) else min(most, len(specs)))
     files = _open_files(place, bus)
     mark = files.mark
     fence = None if request.rehearse else fence_of(mark)

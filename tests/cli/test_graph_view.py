@@ -73,6 +73,8 @@ def test_a_large_graph_is_cut() -> None:
 def test_the_option_writes_a_file(place: Workplace, tmp_path: Path, name: str) -> None:
     done = place.run("--config", place.config({"instances": STEPS}), "--dry-run", "--graph", str(tmp_path / name))
     assert done.returncode == 0 and "Critical path: plan -> fix -> end" in done.stdout
+    assert "Group late: an instance for each item of the result of plan at files, once that has ended" in done.stdout
+    assert "   after:     late (failure)\n" in done.stdout
     assert (tmp_path / name).stat().st_size > 100
 
 

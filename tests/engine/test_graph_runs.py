@@ -14,8 +14,9 @@ from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.run_view import exit_code
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.errors import UserError
-from tests.harness import Outcome, run_config
+from tests.harness import Outcome, run_config, run_real
 from tests.scripted import Script
+from tests.stand_in import Call, Reply, StandIn, Text, Tools
 
 SCHEMA = {"type": "object"}
 DONE, FAILED, SKIPPED = State.COMPLETED, State.FAILED, State.SKIPPED
@@ -366,3 +367,20 @@ def test_faults_of_result_of(source: dict[str, str], why: str, tmp_path: Path) -
     fix = step("fix", prompt="{{item}}", for_each=source)
     with pytest.raises(UserError, match=re.escape(why)):
         run(Script(), tmp_path, step("plan", json_schema=SCHEMA), step("say"), fix)
+
+
+@pytest.mark.real_cli
+def test_claude_may_read_the_file_of_a_result(claude: str, tmp_path: Path) -> None:
+    """It lies outside of the instance's folder, in the default permission mode."""
+    answers = AnswerFiles(tmp_path / "run", {}, pytest.fail)
+    file = str(tmp_path / "run" / "results" / "say.md")
+    replies: dict[str, list[Reply]] = {
+        "MAUVE": [Text("a secret word")],
+        "OCHRE": [Tools((Call("Read", {"file_path": file}),)), Text("I see.")],
+    }
+    steps = [step("say", prompt="MAUVE"), step("use", "say", prompt="OCHRE reads {{results.say.file}}")]
+    with StandIn(replies) as api:
+        outcome = run_real({"instances": steps}, api, claude, tmp_path, answers=answers)
+    assert states(outcome) == {"say": DONE, "use": DONE} and outcome.instances[1].permission_denials == []
+    sessions = [path.read_text() for path in (tmp_path / "home").glob(".claude/projects/*/*.jsonl")]
+    assert ["a secret word" in session for session in sessions if "OCHRE" in session] == [True]

@@ -103,12 +103,25 @@ def _placeholder_fault(
             return f"{named[0]} may not have ended then: add it to depends_on"
         return f"no instance and no group is called that{near(placeholder.path.partition('.')[0], known)}"
     upstream = known.get(meant[0])
+    if placeholder.root == "branch" and upstream is not None:
+        return _branch_fault(field, upstream, meant)
     if placeholder.root != "results" or upstream is None:
         return None
     is_group = upstream.for_each is not None
     if meant[1] not in ("", FILE) and upstream.json_schema is None and not is_group:
         return f"{meant[0]} has no json_schema, so its result is a text without parts"
     return None
+
+
+def _branch_fault(field: str, upstream: InstanceConfig, meant: tuple[str, str]) -> str | None:
+    name, rest = meant
+    if rest:
+        return f"a branch has no parts: write {{{{branch.{name}}}}}"
+    if field == "worktree":
+        return "the name of a worktree is needed before branches are known: it belongs to base"
+    if upstream.for_each is not None or upstream.race > 1:
+        return f"{name} is a group, which has many branches"
+    return None if upstream.worktree else f"{name} has no worktree, and so no branch"
 
 
 def _cycle_faults(entries: Sequence[InstanceConfig]) -> list[Fault]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 _PATTERN = re.compile(r"\\\{\{|\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)(?:\.([^{}\n]*?))?[ \t]*\}\}")
 
 
-LATE = frozenset({"results"})  # the roots whose values exist only when the upstream has ended
+LATE = frozenset({"branch", "results"})  # the roots whose values exist only when the upstream has ended
 
 
 class Template(str):

@@ -80,6 +80,8 @@ class AttemptStatus:
     def fill(self, spec: LaunchSpec) -> None:
         """The spec with the results of others in its texts, for as long as the attempt runs."""
         self._unfilled, self.spec = self.spec, spec
+        if self.verification is not None and spec.check is not None:
+            self.verification.fill(spec.check)
         self.turns[: len(spec.turns)] = spec.turns
 
     def unfill(self) -> None:

@@ -102,7 +102,7 @@ class Instances:
     def _upstream(self, answers: Answers, name: str) -> Upstream | Group:
         def of(status: InstanceStatus) -> Upstream:
             answer = answers.answer(status.name)
-            return Upstream(status.name, str(status.state), status.reason, answer, status.planned.item)
+            return Upstream(status.name, str(status.state), status.reason, answer, status.planned.item, status.branch)
 
         if name in self._groups and name not in self._by_name:
             return Group([of(status) for status in self._groups[name]], partial(answers.keep_list, name))

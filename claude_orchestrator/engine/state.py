@@ -135,6 +135,11 @@ class InstanceStatus:
         self.planned = in_worktree(self.planned, worktree.cwd)
         self.attempt.work_in(worktree.cwd)
 
+    @property
+    def branch(self) -> str | None:
+        """The branch of its worktree; None if it has never had one."""
+        return None if self.worktree is None else self.worktree.branch
+
     def keep_changes(self, changes: Changes | None) -> None:
         """What the instance has changed in its worktree so far; None if that is nothing."""
         self.changes, self.changes_known = changes, True

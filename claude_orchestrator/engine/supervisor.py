@@ -290,10 +290,12 @@ class Supervisor:
         worktrees = self._context.services.worktrees
         for status in self.instances if worktrees is not None else ():
             assert worktrees is not None
-            if status.ended and status.planned.worktree and not status.changes_known:
+            if status.ended and status.planned.worktree:
                 found = await worktrees.find(status.planned)
-                if found is not None:
-                    status.work_in(found)
+                if found is None:
+                    continue
+                status.work_in(found)
+                if not status.changes_known:
                     await self._keep_changes(status)
 
     def _plan_retry(self, status: InstanceStatus) -> bool:

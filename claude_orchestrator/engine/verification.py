@@ -54,6 +54,10 @@ class Verification:
         """Whether the check has not passed, and can still be tried."""
         return not self.verified and self.rounds < self.check.rounds and not self._hopeless
 
+    def fill(self, check: Check) -> None:
+        """The check with the results of others in its command."""
+        self.check = check
+
     def begin(self) -> None:
         """A round begins."""
         self.running = True

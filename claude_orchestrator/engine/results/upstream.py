@@ -15,7 +15,7 @@ from claude_orchestrator.claude.argv import private_options
 from claude_orchestrator.config.for_each import fill_texts, item_values
 from claude_orchestrator.config.graph import FILE, near, result_of
 from claude_orchestrator.config.items import as_text
-from claude_orchestrator.config.placeholders import Placeholder, Template
+from claude_orchestrator.config.placeholders import LATE, Placeholder, Template
 from claude_orchestrator.config.plan import LaunchSpec, turns_of
 from claude_orchestrator.engine.results.answers import Answer
 from token_budget.fields import BadValue, show_json
@@ -24,13 +24,14 @@ MAX_PROMPT_CHARS = 400_000  # about 100,000 tokens
 
 
 class Upstream(NamedTuple):
-    """An instance that has ended: its final state, the reason, its answer, and the item that it worked on."""
+    """An instance that has ended: its final state, the reason, its answer, the item that it worked on, its branch."""
 
     name: str
     state: str
     reason: str
     answer: Answer
     item: Any = None
+    branch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def fill(spec: LaunchSpec, upstream_of: UpstreamOf) -> LaunchSpec:
         private=private_options(filled),
         env=filled.env,
         check=filled.check,
+        base=filled.base,
     )
 
 
@@ -85,13 +87,19 @@ class _Values:
         self._upstream_of = upstream_of
 
     def __call__(self, placeholder: Placeholder) -> str:
-        meant = result_of(placeholder.path, self._needs) if placeholder.root == "results" else None
+        meant = result_of(placeholder.path, self._needs) if placeholder.root in LATE else None
         if meant is None:
             return self._item_value(placeholder)
         try:
-            return self._value(*meant)
+            return self._branch(meant[0]) if placeholder.root == "branch" else self._value(*meant)
         except LookupError as error:
             raise BadValue(("", f"{placeholder.text}: {error.args[0]}")) from None
+
+    def _branch(self, name: str) -> str:
+        upstream = self._upstream_of(name)
+        if isinstance(upstream, Group) or upstream.branch is None:
+            raise LookupError(f"{name} has no branch: it never worked in a worktree")
+        return upstream.branch
 
     def _value(self, name: str, path: str) -> str:
         upstream = self._upstream_of(name)

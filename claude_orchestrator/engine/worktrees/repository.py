@@ -46,7 +46,7 @@ def make(place: Place, base: str | None) -> Worktree:
     with locked(Path(common), LOCK_TIMEOUT_S):
         known = read_record(place)
         if known is None:
-            known = _add(place, resolve(place.folder, base))
+            known = _add(place, _clean_base(place, base) or resolve(place.folder, base))
         elif not _is_worktree(known.path):
             _add_again(place, known)
     Path(known.cwd).mkdir(parents=True, exist_ok=True)  # git keeps no empty folders
@@ -65,6 +65,17 @@ def resolve(folder: str, base: str | None) -> str:
         if base is None:
             raise GitError("the repository has no commit yet: commit something first") from None
         raise GitError(f"base: {base}: no such commit or branch") from None
+
+
+def _clean_base(place: Place, base: str | None) -> str | None:
+    """What the worktree of that branch began with, if it was removed because nothing had changed in it."""
+    folder, _, name = (base or "").rpartition("/")
+    if folder != place.branch.rpartition("/")[0]:
+        return None
+    other = Place(place.folder, place.path.with_name(name), base or "")
+    known = read_record(other)
+    is_gone = _try_commit(place.folder, other.saved) is None and _try_commit(place.folder, other.branch) is None
+    return known.base if known is not None and is_gone else None
 
 
 def _commit(folder: str, name: str) -> str:

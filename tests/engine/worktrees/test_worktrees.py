@@ -193,3 +193,34 @@ def test_warnings(repo: Workplace) -> None:
 def test_a_rehearsal_makes_none(place: Workplace) -> None:
     config = place.config({"instances": [instance()], "rehearsal": {"seconds": 0.05}})
     assert place.run("--config", config, "--rehearse").returncode == 0
+
+
+# -- a worktree that begins with the work of another instance --
+
+
+def test_a_base_can_be_the_branch_of_a_dependency(repo: Workplace) -> None:
+    check = {"command": "test -e new-plan && cat {{results.plan}}", "rounds": 1}
+    after = instance("do", base="{{branch.plan}}", depends_on=["plan"], check=check)
+    clean = {"name": "look", "prompt": "x", "worktree": True}
+    late = instance("late", base="{{branch.look}}", depends_on=["look"])
+    sh(repo.workspace, "echo d > done; git add .; git commit -qm done")  # the answer of the fake claude is `done`
+    config = repo.config({"instances": [instance("plan"), after, clean, late]})
+    done = repo.run("--config", config, "--report", "report.json")
+    assert done.returncode == 0, done.stdout
+    plan, do, look, last = repo.report()["instances"]
+    assert do["verified"] and look["changes"] is None and do["changes"] is None
+    assert plan["changes"]["files"] == last["changes"]["files"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"base": "{{branch.plan.x}}"}, "a branch has no parts: write {{branch.plan}}"),
+        ({"base": "{{branch.none}}"}, "none has no worktree, and so no branch"),
+        ({"worktree": "{{branch.plan}}"}, "it belongs to base"),
+        ({"base": "{{branch.plam}}"}, "no instance and no group is called that"),
+    ],
+)
+def test_faults_of_a_branch(repo: Workplace, fields: dict[str, Any], why: str) -> None:
+    none = {"name": "none", "prompt": "x"}
+    assert why in refused(repo, instance("plan"), none, instance("do", depends_on=["plan", "none"], **fields))

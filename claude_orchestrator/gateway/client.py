@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from claude_orchestrator.gateway.address import ApiAddress
+from claude_orchestrator.gateway.address import PUBLIC_API, ApiAddress
 from claude_orchestrator.gateway.admission import Cost
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.bounds import InputBound, dearest_terms
@@ -17,6 +17,7 @@ from token_budget.pricing import of_tools, with_terms
 
 MAX_BOUNDS = 4
 MAX_IDS = 4_096
+AS_FIRST_PARTY = (("_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL", "1"),)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +73,12 @@ class Client:
 
     @property
     def env(self) -> tuple[tuple[str, str], ...]:
-        """The variables that make an instance use the gateway, and no proxy on the way to it."""
+        """The variables that make an instance use the gateway, and no proxy on the way to it.
+
+        Behind a base URL of its own, claude leaves parts of its requests out. Where the API is Anthropic's, it is asked
+        not to: seen in 2.1.197 and 2.1.332.
+        """
         none = ",".join(filter(None, (self.address.no_proxy, "127.0.0.1")))
-        return (("ANTHROPIC_BASE_URL", self.url), ("NO_PROXY", none), ("no_proxy", none))
+        own = AS_FIRST_PARTY if self.address.url == PUBLIC_API else ()
+        kept = tuple(pair for pair in own if pair[0] not in self.attempt.environ)
+        return (("ANTHROPIC_BASE_URL", self.url), ("NO_PROXY", none), ("no_proxy", none), *kept)

@@ -470,6 +470,17 @@ def test_an_instances_own_exceptions_from_proxies_stay() -> None:
     asyncio.run(main())
 
 
+def test_behind_the_gateway_of_anthropics_api_claude_leaves_nothing_out() -> None:
+    async def main() -> None:
+        async with Gateway(TokenBudgetManager(None, "block"), Weights(), environ={}) as gateway:
+            name, elsewhere = "_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL", {"ANTHROPIC_BASE_URL": "http://own.example"}
+            assert dict(gateway.open(Metered()).env)[name] == "1"
+            assert name not in dict(gateway.open(Metered(environ={name: "0"})).env)  # the instance's own value stays
+            assert name not in dict(gateway.open(Metered(environ=elsewhere)).env)
+
+    asyncio.run(main())
+
+
 def prices(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
     """10 nano-dollars a token of input, 50 of output, twice as much for what is kept an hour."""
     inputs = usage.input_tokens + usage.cache_creation_input_tokens + written_for_1h_tokens

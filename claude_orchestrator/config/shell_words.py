@@ -1,12 +1,10 @@
-"""Placeholders in a shell command: each value becomes one quoted word, which the shell never reads as code. Pure."""
+"""Where placeholders may stand in a shell command, in which each value becomes one quoted word. Pure."""
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Callable
 
-from claude_orchestrator.config.placeholders import Placeholder, fill, parse
+from claude_orchestrator.config.placeholders import Placeholder, parse
 
 # what a piece of plain text may hold besides words: an escape, a quoted text, an expansion, a comment
 _TOKEN = re.compile(
@@ -15,11 +13,6 @@ _TOKEN = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _MARK = "\ue000"  # stands for a placeholder; a private character, which is a word's character for the shell
-
-
-def fill_command(command: str, value_of: Callable[[Placeholder], str]) -> str:
-    """The command with each value as one quoted word. Fill a command only once, and only one without `misplaced`."""
-    return fill(command, lambda placeholder: shlex.quote(value_of(placeholder)))
 
 
 def misplaced(command: str) -> Placeholder | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from claude_orchestrator.config.config import Check, parse_config
-from claude_orchestrator.config.shell_words import fill_command, misplaced
+from claude_orchestrator.config.placeholders import fill
+from claude_orchestrator.config.shell_words import misplaced
 from claude_orchestrator.errors import UserError
 
 HOSTILE = ("$(touch owned)", "`touch owned`", "a; touch owned", "a\ntouch owned\n", "' ; touch owned '", "a b  *", "")
@@ -44,14 +46,14 @@ UNSAFE = (
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_value_is_one_word_for_a_real_shell(tmp_path: Path, command: str, value: str) -> None:
     assert misplaced(command) is None
-    filled = fill_command(command, lambda one: value)
+    filled = fill(command, lambda one: shlex.quote(value))
     subprocess.run(["sh", "-c", filled], cwd=tmp_path, stdout=subprocess.DEVNULL, check=False)
     assert not (tmp_path / "owned").exists()
 
 
 def test_a_value_arrives_whole() -> None:
     for value in HOSTILE:
-        filled = fill_command("printf %s {{item}}", lambda one, value=value: value)  # type: ignore[misc]
+        filled = fill("printf %s {{item}}", lambda one, value=value: shlex.quote(value))  # type: ignore[misc]
         assert subprocess.run(["sh", "-c", filled], capture_output=True, text=True, check=True).stdout == value
 
 

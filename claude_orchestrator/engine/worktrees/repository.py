@@ -171,7 +171,7 @@ def save(place: Place, known: Worktree, patch: Path, *, keep_clean: bool) -> tup
 def _tree(place: Place, known: Worktree) -> tuple[str, str]:
     """The tree of everything in the worktree that is not ignored, and what could not be read."""
     index, doubt = place.own_index, ""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(FileNotFoundError):  # a full disk must be named
         shutil.copyfile(line(known.path, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
     if not index.exists():
         git(known.path, "read-tree", "HEAD", index=index)

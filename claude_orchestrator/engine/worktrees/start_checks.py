@@ -90,12 +90,13 @@ def _space(needed: Iterable[tuple[int, int]], output_dir: Path, at_once: int) ->
     for number, size in counted:
         first += min(left, number) * size
         left -= min(left, number)
-    figures = f"{sum(number for number, _ in counted)} worktrees"
+    number_of_all = sum(number for number, _ in counted)
+    figures = f"{number_of_all} worktrees" if number_of_all > 1 else "one worktree"
     where = f"{_mib(free)} are free in {existing}"
     if first > free:
-        raise UserError(f"worktree: {figures} need {_mib(every)}, {_mib(first)} of it at once, and {where}")
+        raise UserError(f"worktree: {figures} would take {_mib(every)}, {_mib(first)} of it at once, and {where}")
     if every > free:
-        yield f"{figures} need up to {_mib(every)}, and {where}"
+        yield f"{figures} can take up to {_mib(every)}, and {where}"
 
 
 def _mib(size: int) -> str:

@@ -70,7 +70,7 @@ def resolve(folder: str, base: str | None) -> str:
 def _clean_base(place: Place, base: str | None) -> str | None:
     """What the worktree of that branch began with, if it was removed because nothing had changed in it."""
     folder, _, name = (base or "").rpartition("/")
-    if folder != place.branch.rpartition("/")[0]:
+    if not folder or folder != place.branch.rpartition("/")[0]:
         return None
     other = Place(place.folder, place.path.with_name(name), base or "")
     known = read_record(other)

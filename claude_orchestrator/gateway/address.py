@@ -46,12 +46,16 @@ class Certificates:
 
 @dataclass(frozen=True, slots=True)
 class ApiAddress:
-    """The API's base URL without a slash at its end, the proxies on the way, and the certificates."""
+    """The API's base URL without a slash at its end, the proxies on the way, and the certificates.
+
+    `last_proxy` is the proxy that some versions of claude use where no other is named.
+    """
 
     url: str
     proxies: tuple[tuple[str, str], ...] = ()
     no_proxy: str = ""
     certificates: Certificates = Certificates()
+    last_proxy: str = ""
 
     @classmethod
     def of(cls, environ: Mapping[str, str], url: str | None = None) -> ApiAddress:
@@ -73,19 +77,24 @@ class ApiAddress:
             verifies=get("NODE_TLS_REJECT_UNAUTHORIZED") != "0",
         )
         base = (get("ANTHROPIC_BASE_URL") or PUBLIC_API).strip().rstrip("/")
-        return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates)
+        # 2.1.332 uses these without another proxy, and skips those for SOCKS; 2.1.197 never does (measured)
+        last = ("all_proxy", "ALL_PROXY") if not (for_https or for_http) else ()
+        usable = (proxy for proxy in map(get, last) if proxy and _scheme(proxy) in PROXY_SCHEMES)
+        return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates, next(usable, ""))
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy on the way to this address, if there is one."""
         parts = urlsplit(url)
         proxy = dict(self.proxies).get(parts.scheme)
-        if not proxy:
-            return None
-        from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # it takes long to import
-
-        if proxy_bypass_environment(parts.netloc, {"no": self.no_proxy}):
+        if not proxy or self._is_direct(parts.netloc):
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
+
+    def _is_direct(self, netloc: str) -> bool:
+        """Whether no proxy is used on the way to this host."""
+        from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # it takes long to import
+
+        return bool(proxy_bypass_environment(netloc, {"no": self.no_proxy}))
 
     def fault(self) -> str | None:
         """Why the gateway cannot reach the API as claude would; None if it can."""
@@ -101,6 +110,8 @@ class ApiAddress:
             return "its ANTHROPIC_BASE_URL has a query"
         if scheme not in PROXY_SCHEMES:
             return f"its proxy is of type {scheme}, and the gateway uses http and https proxies"
+        if self.last_proxy and not self._is_direct(parts.netloc):
+            return "only some versions of claude use its ALL_PROXY: HTTPS_PROXY names the proxy for all"
         if self.certificates.shown is None:
             return None
         try:
@@ -109,3 +120,8 @@ class ApiAddress:
             why = (isinstance(error, OSError) and error.strerror) or type(error).__name__
             return f"its client certificate (CLAUDE_CODE_CLIENT_CERT) cannot be loaded: {why}"
         return None
+
+
+def _scheme(proxy: str) -> str:
+    """The type of a proxy, which is HTTP where nothing else is named."""
+    return proxy.partition("://")[0].lower() if "://" in proxy else "http"

@@ -48,6 +48,8 @@ def test_certificates_come_from_the_instance_too() -> None:
 
 NOT_MIRRORED = {
     "a proxy for SOCKS": ({"HTTPS_PROXY": "socks5://localhost:1080"}, "proxy is of type socks5"),
+    "a proxy that one version uses": ({"ALL_PROXY": PROXY}, "HTTPS_PROXY names the proxy"),
+    "the same without a scheme": ({"all_proxy": "proxy.example:3128", "HTTP_PROXY": ""}, "some versions of claude"),
     "no address": ({"ANTHROPIC_BASE_URL": "api.example"}, "no http or https address"),
     "a port that is none": ({"ANTHROPIC_BASE_URL": "http://api.example:99999"}, "no http or https address"),
     "a query": ({"ANTHROPIC_BASE_URL": "http://api.example/?key=1"}, "has a query"),
@@ -55,6 +57,18 @@ NOT_MIRRORED = {
     "a Unix socket": ({"ANTHROPIC_UNIX_SOCKET": "/run/x"}, "a Unix socket"),
     "a cloud": ({"CLAUDE_CODE_USE_ANTHROPIC_AWS": "1"}, "Claude on AWS"),
 }
+
+
+NOT_ASKED_FOR_A_PROXY = {
+    "for SOCKS": {"ALL_PROXY": "socks5://localhost:1080"},
+    "beside another one": {"ALL_PROXY": "http://other", "HTTP_PROXY": PROXY},
+    "to another server": {"ALL_PROXY": PROXY, "NO_PROXY": ".anthropic.com"},
+}
+
+
+@pytest.mark.parametrize("name", NOT_ASKED_FOR_A_PROXY)
+def test_a_proxy_for_everything_that_claude_does_not_use_changes_nothing(name: str) -> None:
+    assert choose_meter("api", a_plan(env=NOT_ASKED_FOR_A_PROXY[name]), KEY, rehearse=False).kind == "api"
 
 
 @pytest.mark.parametrize("name", NOT_MIRRORED)

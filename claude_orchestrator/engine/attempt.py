@@ -18,7 +18,14 @@ from claude_orchestrator.claude.events import (
     Retry,
     Task,
 )
-from claude_orchestrator.claude.failures import INTERRUPTED, command_word, failure, interruption, is_command_name
+from claude_orchestrator.claude.failures import (
+    INTERRUPTED,
+    command_word,
+    failure,
+    interruption,
+    is_command_name,
+    session_not_found,
+)
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import LaunchSpec, in_worktree
 from claude_orchestrator.engine.usage_delta import AttemptCosts
@@ -171,6 +178,13 @@ class AttemptStatus:
     def denied(self) -> bool:
         """Whether a tool call was denied, which fails this instance."""
         return self.spec.fail_on_denied and self.denials > 0
+
+    @property
+    def known_session(self) -> str | None:
+        """The session, once claude has begun it and so has it on disk; else None."""
+        exists = self.began or self.spec.resumed
+        lost = self.last_result is not None and session_not_found(self.last_result)
+        return self.session_id if exists and not lost else None
 
     # -- totals --
 

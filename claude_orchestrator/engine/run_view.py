@@ -98,11 +98,12 @@ def place_fields(spec: LaunchSpec) -> dict[str, Any]:
 
 
 def resume_hint(status: InstanceStatus) -> str | None:
-    """The command that continues the session of an instance that was launched and did not complete; else None."""
+    """The command that continues the session of an instance that began one and did not complete; else None."""
     ended_early = status.state in (State.STOPPED, State.TIMED_OUT, State.CANCELLED, State.FAILED)
-    if status.unneeded or not ended_early or status.session_id is None or not status.launched:
+    session = status.attempt.known_session
+    if status.unneeded or not ended_early or session is None or not status.launched:
         return None
-    return f"claude --resume {shlex.quote(status.session_id)}"
+    return f"claude --resume {shlex.quote(session)}"
 
 
 def exit_code(instances: Iterable[InstanceStatus]) -> int:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_orchestrator.claude.events import Init
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_manager, make_plan
@@ -93,7 +94,7 @@ def test_final_report_says_how_to_go_on() -> None:
     run = a_run("one", "two")
     second = run.instances[1]
     second.begin(110.0)
-    second.attempt.session_id = "abc"
+    second.apply(Init("abc", "m", "", frozenset()))
     second.decide_end(State.STOPPED, "stopped by budget: overall budget: used 6,000/5,000 tokens")
     second.finish(120.0, 1, "")
     text = "\n".join(status.final_report(run, 165.0, RenderOptions(100)))

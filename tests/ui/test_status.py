@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from claude_orchestrator.claude.events import Retry
+from claude_orchestrator.config.plan import InterruptedSession
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.resume import EarlierInstance
 from claude_orchestrator.engine.run_events import HoldChanged
@@ -82,7 +83,7 @@ def test_the_final_report_has_what_went_wrong_and_what_was_limited() -> None:
     lines = final_report(view, 165.0, PLAIN)
     for expected in (
         "two: permission denied for Write x2",
-        "two: 1 broken lines in its stream were skipped",
+        "two: skipped 1 broken line of its stream",
         "Subscription: week 12.5 % used, resets at Monday",
         "Subscription: five_hour 3 % used",
         "Logs: runs/run-1",
@@ -127,3 +128,27 @@ def test_a_session_id_is_quoted_for_the_shell() -> None:
     status.decide_end(State.STOPPED, "stopped")
     status.finish(5.0, 1, "")
     assert resume_hint(status) == "claude --resume 'a b'"
+
+
+NO_SESSION = a_result(is_error=True, num_turns=0, result="No conversation found with session ID: s")
+
+
+@pytest.mark.parametrize(
+    ("stream", "hint"),
+    [([], None), ([INIT], "claude --resume s"), ([NO_SESSION], None), ([INIT, NO_SESSION], None)],
+)
+def test_a_hint_is_given_only_for_a_session_that_exists(stream: list[bytes], hint: str | None) -> None:
+    """The id of a session is chosen before claude has begun it, and what a config names may not exist."""
+    status = an_instance("/a")
+    status.attempt.session_id = "s"
+    feed(status, *stream)
+    status.finish(5.0, 1, "")
+    assert resume_hint(status) == hint
+
+
+def test_a_session_of_an_earlier_attempt_exists() -> None:
+    status = an_instance("/a")
+    status.restore((AttemptTotals(Usage(5)),), InterruptedSession("s", 0))
+    status.begin(0.0)
+    status.finish(5.0, 1, "")
+    assert resume_hint(status) == "claude --resume s"

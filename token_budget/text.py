@@ -23,6 +23,11 @@ class RenderOptions:
     visuals: bool = True
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: `1 instance`, `1,000 instances`."""
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
 def printable(text: str) -> str:
     """The text with escapes for everything that could control a terminal, such as control characters and bidi marks."""
     if text.isascii() and text.isprintable():

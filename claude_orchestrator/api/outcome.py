@@ -11,6 +11,7 @@ from claude_orchestrator.engine.controller import RunResult
 from claude_orchestrator.engine.results.answers import report_fields
 from claude_orchestrator.engine.results.report_json import json_report
 from token_budget.models import Usage
+from token_budget.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Run:
     def result(self) -> str | None:
         """The answer of a run of one instance. Raises ValueError if there are several."""
         if len(self.instances) != 1:
-            raise ValueError(f"the run has {len(self.instances)} instances: choose one by its name")
+            raise ValueError(f"the run has {counted(len(self.instances), 'instance')}: choose one by its name")
         return self.instances[0].result
 
 

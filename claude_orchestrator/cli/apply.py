@@ -14,7 +14,7 @@ from claude_orchestrator.engine.worktrees.patches import Patch, apply_patches, c
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget import places
-from token_budget.text import printable
+from token_budget.text import counted, printable
 
 
 def apply(options: Options, terminal: Terminal) -> int:
@@ -42,7 +42,7 @@ def apply(options: Options, terminal: Terminal) -> int:
         terminal.message("ERROR", "nothing was changed; --only NAME,… chooses instances")
         return 1
     named = ", ".join(printable(patch.instance) for patch in patches)
-    terminal.print([f"applied the changes of {named}: {files} file{'s' if files != 1 else ''} in {workspace}"])
+    terminal.print([f"applied the changes of {named}: {counted(files, 'file')} in {workspace}"])
     return 0
 
 

@@ -10,7 +10,7 @@ from claude_orchestrator.claude.commands import CommandInfo, Scope
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.text import RenderOptions, display_width, fit, printable
+from token_budget.text import RenderOptions, counted, display_width, fit, printable
 from token_budget.visualization import render_budget_panel
 
 MOST_FOLDERS = 200  # that are searched for commands
@@ -58,7 +58,7 @@ def warn_of_unknown(specs: Iterable[LaunchSpec]) -> list[str]:
         if found[key] is not None:
             warnings[f"{spec.group or spec.name}: {found[key]}"] = None
     if unsearched:
-        warnings[f"{unsearched:,} instances run in further folders, whose commands were not searched"] = None
+        warnings[f"commands not searched in the further folders of {counted(unsearched, 'instance')}"] = None
     return list(warnings)
 
 

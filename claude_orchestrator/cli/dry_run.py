@@ -14,7 +14,7 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Meter, Settings
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Decision, Hold, Unit
-from token_budget.text import RenderOptions, format_usd, printable
+from token_budget.text import RenderOptions, counted, format_usd, printable
 from token_budget.visualization import render_budget_panel
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
     made. At the end the manager is as it was.
     """
     instances, manager, settings, meter = dry_run.instances, dry_run.manager, dry_run.settings, dry_run.meter
-    lines = [f"DRY RUN: {len(instances)} instances from {dry_run.source}; nothing is launched"]
+    lines = [f"DRY RUN: {_size([spec for spec, _ in instances])} from {dry_run.source}; nothing is launched"]
     lines += [f"WARNING: {warning}" for warning in dry_run.warnings]
     holds: list[Hold] = []
     for group, members in groupby(instances, lambda instance: instance[0].group):
@@ -78,6 +78,13 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
         panel = render_budget_panel(manager, width=width, color=options.color, ascii_only=options.ascii_only)
         lines += ["", *panel] if panel else []
     return lines
+
+
+def _size(specs: Sequence[LaunchSpec]) -> str:
+    """How many instances there are, and how many groups whose instances a result will tell."""
+    growing = sum(spec.grows is not None for spec in specs)
+    instances = counted(len(specs) - growing, "instance")
+    return f"{instances} and {counted(growing, 'growing group')}" if growing else instances
 
 
 def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
@@ -118,9 +125,10 @@ def _group(group: str, members: list[tuple[LaunchSpec, str | None]], dry_run: Dr
     """A group: how many instances it has, the first ones as they are, and what would happen to the others."""
     manager, items = dry_run.manager, dry_run.groups.get(group, 0)
     of_all = f" of {items:,} items" if items > len(members) else ""
-    lines = ["", f"Group {group}: {len(members):,} instances{of_all}"]
+    lines = ["", f"Group {group}: {counted(len(members), 'instance')}{of_all}"]
     source = members[0][0].grows
     if source is not None:
+        manager.join(members[0][0].name, group)
         what = f"the result of {source.name}" + (f" at {source.path}" if source.path else "")
         lines = ["", f"Group {group}: an instance for each item of {what}, once that has ended; each like this one"]
     shown = len(members) if dry_run.in_full or len(members) <= MEMBERS_IN_FULL else MEMBERS_SHOWN
@@ -152,7 +160,7 @@ def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, 
     decision = _decide(spec, manager, holds)
     lines = ["", f"{spec.index + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
     lines.append(f"   argv:      {shlex.join(spec.argv)}")
-    lines += [f"   by file:   --{option} ({len(text)} characters)" for option, text in spec.private]
+    lines += [f"   by file:   --{option} ({counted(len(text), 'character')})" for option, text in spec.private]
     lines += [f"   turn {number}:    {turn!r}" for number, turn in enumerate(spec.turns, 1)]
     if spec.depends_on:
         when = "" if spec.run_if == "success" else f" ({spec.run_if})"
@@ -162,7 +170,7 @@ def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, 
         own = spec.worktree if isinstance(spec.worktree, str) else spec.name
         lines.append(f"   worktree:  {own}, which begins with {spec.base or 'HEAD'}")
     if spec.check is not None:
-        lines.append(f"   check:     {spec.check.command!r}, at most {spec.check.rounds} rounds")
+        lines.append(f"   check:     {spec.check.command!r}, at most {counted(spec.check.rounds, 'round')}")
     if spec.env:
         lines.append(f"   env:       {', '.join(name for name, _ in spec.env)} (values not shown)")
     if spec.timeout_s is not None:
@@ -170,7 +178,7 @@ def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, 
     named = ", ".join(f"{budget.label} ({budget.unit.show(budget.limit)})" for budget in budgets) or "none"
     lines.append(f"   budgets:   {named}")
     cost = f", {format_usd(spec.estimate.nano_usd)}" if spec.estimate.nano_usd else ""
-    lines.append(f"   estimate:  {spec.estimate.tokens:,} tokens{cost}")
+    lines.append(f"   estimate:  {counted(spec.estimate.tokens, 'token')}{cost}")
     for unit, title in ((Unit.TOKENS, "forecast:"), (Unit.USD, "cost:    ")):
         if unit in spec.forecasts:
             lines.append(f"   {title}  {spec.forecasts[unit].describe(unit)}")

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape
 
 from claude_orchestrator.config.plan import LaunchSpec
 from token_budget.models import Unit
-from token_budget.text import printable
+from token_budget.text import counted, printable
+
+if TYPE_CHECKING:
+    from token_budget.forecast import Forecast
 
 MAX_ROWS = 200
 BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN = 220, 46, 60, 18, 16
@@ -21,7 +24,7 @@ LABEL_CHARS = 30
 class Step(NamedTuple):
     """An instance, or a group as one. `size` is how many instances it has, None if a result will tell.
 
-    `tokens` is what one of them is expected to use.
+    `tokens` is what is held for one of them; `has_forecast` says whether earlier runs make that a forecast.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Step(NamedTuple):
     run_if: str
     tokens: int
     size: int | None = 1
+    has_forecast: bool = False
 
     @property
     def note(self) -> str:
@@ -36,7 +40,8 @@ class Step(NamedTuple):
         count = "" if self.size == 1 else "one for each item, " if self.size is None else f"{self.size:,} instances, "
         each = "" if self.size == 1 else " each"
         when = "" if self.run_if == "success" else f", on {self.run_if}" if self.run_if == "failure" else ", always"
-        return f"{count}about {self.tokens:,} tokens{each}{when}"
+        expected = f"about {self.tokens:,} tokens{each}" if self.has_forecast else "no forecast"
+        return f"{count}{expected}{when}"
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,10 @@ def graph_of(specs: Iterable[LaunchSpec]) -> Graph:
         name = spec.group or spec.name
         owner[spec.name] = name
         step = steps.get(name)
-        tokens = spec.estimate.tokens
+        known = _forecast_of(spec)
+        tokens = spec.estimate.tokens if known is None else known.p50 or 0
         if step is None:
-            steps[name] = Step(name, spec.depends_on, spec.run_if, tokens, None if spec.grows else 1)
+            steps[name] = Step(name, spec.depends_on, spec.run_if, tokens, None if spec.grows else 1, known is not None)
         else:
             steps[name] = step._replace(size=(step.size or 0) + 1, tokens=max(step.tokens, tokens))
     return Graph(
@@ -123,32 +129,42 @@ def describe_graph(specs: Sequence[LaunchSpec], *, ascii_only: bool) -> list[str
     if not graph.has_edges:
         return []
     path = graph.critical_path
+    known = all(graph.steps[name].has_forecast for name in path)
     tokens = sum(graph.steps[name].tokens for name in path)
+    length = f", about {tokens:,} tokens one after the other" if known else ""
     rows = _tree(graph, "|- `-   |  " if ascii_only else "├─ └─   │  ")
-    more = [f"   ... and {len(rows) - MAX_ROWS:,} more steps"] if len(rows) > MAX_ROWS else []
+    more = [f"   ... and {counted(len(rows) - MAX_ROWS, 'more step')}"] if len(rows) > MAX_ROWS else []
     return [
         "",
         "Graph (each step under the one that it waits for longest):",
         *(f"   {row}" for row in rows[:MAX_ROWS]),
         *more,
-        f"Critical path: {' -> '.join(path)}, about {tokens:,} tokens one after the other",
+        f"Critical path: {' -> '.join(path)}{length}",
         f"Whole plan: {_forecast(specs)}",
     ]
 
 
 def _forecast(specs: Sequence[LaunchSpec]) -> str:
     """What all instances are expected to use together."""
-    known = [found for spec in specs if (found := spec.forecasts.get(Unit.TOKENS)) is not None and found.known]
-    total = sum(spec.estimate.tokens for spec in specs)
-    parts = [f"about {total:,} tokens"]
-    if known and len(known) == len(specs):
-        parts.append(f"at most {sum(one.p90 or 0 for one in known):,} if each stays under its 90th percentile")
+    known = [found for spec in specs if (found := _forecast_of(spec)) is not None]
+    total = f"about {sum(one.p50 or 0 for one in known):,} tokens"
+    if not known:
+        parts = ["no forecast"]
+    elif len(known) == len(specs):
+        parts = [total, f"at most {sum(one.p90 or 0 for one in known):,} if each stays under its 90th percentile"]
     else:
-        parts.append(f"with a forecast for {len(known):,} of {len(specs):,} instances")
+        parts = [f"no forecast for {len(specs) - len(known):,} of {counted(len(specs), 'instance')}"]
+        parts.append(f"{total} for the {'other one' if len(known) == 1 else 'others'}")
     open_groups = [spec.name for spec in specs if spec.grows is not None]
-    if open_groups:
+    if known and open_groups:
         parts.append(f"where {', '.join(open_groups)} counts as one instance, until its items are known")
     return ", ".join(parts)
+
+
+def _forecast_of(spec: LaunchSpec) -> Forecast | None:
+    """What earlier runs tell of an instance's tokens."""
+    found = spec.forecasts.get(Unit.TOKENS)
+    return found if found is not None and found.known else None
 
 
 def _tree(graph: Graph, parts: str) -> list[str]:

@@ -18,7 +18,7 @@ from claude_orchestrator.config.fields import CONFIG_NAME, PROGRAM
 from claude_orchestrator.config.given import Options
 from claude_orchestrator.errors import UserError
 from token_budget import places
-from token_budget.text import printable
+from token_budget.text import counted, printable
 
 if TYPE_CHECKING:
     from claude_orchestrator.config.plan import LaunchSpec
@@ -101,7 +101,7 @@ def write_first_config(options: Options, terminal: Terminal) -> int:
         raise UserError(f"--init: {target} exists already, and stays as it is") from None
     except OSError as error:
         raise UserError(f"--init: {target}: cannot be written: {error.strerror or error}") from None
-    terminal.print([f"Wrote {target}, with a limit of {tokens:,} tokens. Check it: {PROGRAM} --dry-run"])
+    terminal.print([f"Wrote {target}, with a limit of {counted(tokens, 'token')}. Check it: {PROGRAM} --dry-run"])
     return 0
 
 

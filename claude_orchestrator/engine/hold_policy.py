@@ -10,6 +10,7 @@ from claude_orchestrator.engine.run_events import HoldChanged
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.holds import GROW_BELOW, LEAST_SHARE_TOKENS, floor_of, max_min_shares
 from token_budget.models import Budget, Hold, Unit
+from token_budget.text import counted
 
 
 class HoldPolicy:
@@ -36,9 +37,11 @@ class HoldPolicy:
         for (name, hold), share in zip(drawing, shares, strict=True):
             less = self._context.manager.shrink(hold, share)
             if less:
-                self._changed(name, f"hold of {name} down by {less:,} tokens, so that {spec.name} can start: {left}")
+                self._changed(
+                    name, f"hold of {name} down by {counted(less, 'token')}, so that {spec.name} can start: {left}"
+                )
         if own < spec.estimate.tokens:
-            what = f"{spec.name} starts with {own:,} of {spec.estimate.tokens:,} tokens"
+            what = f"{spec.name} starts with {own:,} of {counted(spec.estimate.tokens, 'token')}"
             self._changed(spec.name, f"{what}: its fair share of what the {budget.label} budget has left")
         return own
 
@@ -57,7 +60,7 @@ class HoldPolicy:
         room = min((budget.free for budget in hold.budgets if budget.unit is Unit.TOKENS), default=0)
         if room >= LEAST_SHARE_TOKENS:
             more = self._context.manager.grow(hold, further)
-            text = f"hold of {spec.name} up by {more:,} tokens: it has used {status.total_tokens:,}"
+            text = f"hold of {spec.name} up by {counted(more, 'token')}: it has used {status.total_tokens:,}"
             self._changed(spec.name, text, more)
 
     def _changed(self, instance: str, text: str, more_tokens: int = 0) -> None:

@@ -16,7 +16,7 @@ from claude_orchestrator.engine.worktrees.changes import Changes, changes_from
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
 from token_budget.models import Usage, Weights
-from token_budget.text import NANO
+from token_budget.text import NANO, counted
 
 NAMES_SHOWN = 10
 MAX_ATTEMPTS = 1_000_000
@@ -221,12 +221,14 @@ def resume_messages(plan: Plan, history: JournalHistory, run_id: str) -> list[tu
     done = [one for one in known if one.state is State.COMPLETED]
     count = len(specs) + len(members) - len({one.group for one in members})
     text = (
-        f"resuming run {run_id}: {len(done)} of {count} instances had completed, "
-        f"{history.usage.total_tokens:,} tokens were used"
+        f"resuming run {run_id}: {len(done)} of {counted(count, 'instance')} had completed, "
+        f"{counted(history.usage.total_tokens, 'token')} used before"
     )
     messages = [("INFO", text)]
     if history.damaged_lines:
-        messages.append(("WARNING", f"{history.damaged_lines} lines of the run's journal are damaged or missing"))
+        messages.append(
+            ("WARNING", f"damaged or missing in the run's journal: {counted(history.damaged_lines, 'line')}")
+        )
     changed = [
         one.name for one in done if one.name in specs and turns_digest(specs[one.name], run_id) != one.turns_digest
     ]

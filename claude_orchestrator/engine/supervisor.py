@@ -37,6 +37,7 @@ from claude_orchestrator.launch.threads import run_in_thread
 from token_budget.budget_manager import WINDOW_SCOPES
 from token_budget.fields import BadValue
 from token_budget.models import Action, Budget, Decision, Hold, Scope
+from token_budget.text import counted
 
 SHARED_BY_ALL = frozenset({Scope.OVERALL, *WINDOW_SCOPES})  # budgets that every instance draws on
 
@@ -188,7 +189,7 @@ class Supervisor:
                 self._fail(group, f"cannot be expanded: {reasons(error)}")
             return
         if repeated:
-            self._bus.warn(f"{group.name}: {repeated} items are there twice: each is one instance")
+            self._bus.warn(f"{group.name}: {counted(repeated, 'repeated item')} left out: each item is one instance")
         if not members:
             self._bus.publish(Message(Level.INFO, f"{group.name}: the list is empty: there is nothing to do"))
         self._graph.grow(group, members)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from claude_orchestrator.config.config import Check
+from token_budget.text import counted
 
 MAX_OUTPUT_CHARS = 4_000
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # the exit codes of a shell that cannot start a command
@@ -93,7 +94,7 @@ class Verification:
         """Why the instance fails, once no round is left."""
         if self._hopeless:
             return f"check cannot be started: {self.fault}"
-        return f"check failed after {self.rounds} round{'s' if self.rounds > 1 else ''}: {self.fault}"
+        return f"check failed after {counted(self.rounds, 'round')}: {self.fault}"
 
     @property
     def prompt(self) -> str:

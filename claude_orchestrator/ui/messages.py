@@ -17,6 +17,7 @@ from claude_orchestrator.engine.run_events import (
 )
 from claude_orchestrator.engine.state import State
 from token_budget.models import Action, Budget, Scope, Unit
+from token_budget.text import counted
 
 
 def message_of(event: RunEvent) -> tuple[Level, str] | None:
@@ -66,7 +67,8 @@ def _decision(event: Decided) -> tuple[Level, str] | None:
 
 def _ending(event: InstanceEnded) -> tuple[Level, str]:
     status = event.status
-    text = f"{status.name}: {status.state} after {status.attempt.totals.seconds:.1f} s, {status.total_tokens:,} tokens"
+    tokens, seconds = counted(status.total_tokens, "token"), status.attempt.totals.seconds
+    text = f"{status.name}: {status.state} after {seconds:.1f} s, {tokens}"
     level = Level.INFO if status.state is State.COMPLETED or status.unneeded else Level.ERROR
     return level, f"{text}: {status.reason}" if status.reason else text
 

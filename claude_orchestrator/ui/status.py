@@ -13,7 +13,7 @@ from claude_orchestrator.engine.run_view import RunView, resume_hint
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Budget
-from token_budget.text import RenderOptions, display_width, fit, format_tokens, printable
+from token_budget.text import RenderOptions, counted, display_width, fit, format_tokens, printable
 from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color, render_budget_panel
 
 HOLD_CHANGES_SHOWN = 10
@@ -69,16 +69,19 @@ def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]
     alike = Counter(map(_cause, view.instances))
     common = {cause: count for cause, count in alike.items() if cause is not None and count > ALIKE}
     lines += [
-        f"{printable(group)}: {count:,} instances {state}: {printable(reason)}"
+        f"{printable(group)}: {counted(count, 'instance')} {state}: {printable(reason)}"
         for (group, state, reason), count in common.items()
     ]
     single = [status for status in view.instances if _cause(status) not in common]
     problems = [found for status in single if (found := _problems(status, rehearsal=view.rehearsal))]
     lines += [line for found in problems[:PROBLEMS_SHOWN] for line in found]
     if len(problems) > PROBLEMS_SHOWN:
-        lines.append(f"... and {len(problems) - PROBLEMS_SHOWN:,} more instances with problems (in the JSON report)")
+        lines.append(
+            f"... and {counted(len(problems) - PROBLEMS_SHOWN, 'more instance')} with problems (in the JSON report)"
+        )
     lines += [
-        f"{printable(past.name)}: no longer in the config; {_at_least(past.exact)}{past.usage.total_tokens:,} tokens"
+        f"{printable(past.name)}: no longer in the config; "
+        f"{_at_least(past.exact)}{counted(past.usage.total_tokens, 'token')}"
         for past in view.removed
     ]
     lines += _hold_changes(view.changes.holds)
@@ -88,7 +91,7 @@ def final_report(view: RunView, now: float, options: RenderOptions) -> list[str]
     ]
     cost = view.total_cost_usd()
     lines.append(
-        f"Total: {_at_least(exact)}{usage.total_tokens:,} tokens (input {usage.input_tokens:,}, "
+        f"Total: {_at_least(exact)}{counted(usage.total_tokens, 'token')} (input {usage.input_tokens:,}, "
         f"output {usage.output_tokens:,}, cache write {usage.cache_creation_input_tokens:,}, "
         f"cache read {usage.cache_read_input_tokens:,})" + (f", ${cost:.4f} by claude's own count" if cost else "")
     )
@@ -117,7 +120,7 @@ def _problems(status: InstanceStatus, *, rehearsal: bool) -> list[str]:
         denied = ", ".join(f"{name} x{n}" for name, n in Counter(status.permission_denials).items())
         lines.append(f"{printable(status.name)}: permission denied for {printable(denied)}")
     if status.bad_lines:
-        lines.append(f"{printable(status.name)}: {status.bad_lines} broken lines in its stream were skipped")
+        lines.append(f"{printable(status.name)}: skipped {counted(status.bad_lines, 'broken line')} of its stream")
     return lines
 
 

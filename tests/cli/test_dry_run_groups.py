@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
 from claude_orchestrator.cli.dry_run import DryRun, describe
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.expansion import Selection, expand_config
+from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import STREAM, Settings
 from tests.engine.test_groups import a_run
 from token_budget.models import Scope
@@ -36,6 +40,23 @@ def test_a_large_group_shows_its_first_instances() -> None:
     assert more in lines and len(lines) < 80
     assert "Forecast of fix: a trial of 5 cost 500 tokens; 10,000 would need about 1M, 90 % under 1M" in lines
     assert all(budget.held == 0 for budget in run.manager.budgets)
+
+
+def test_a_group_whose_instances_a_result_will_tell() -> None:
+    """It has no number of instances yet, but it draws on its budget."""
+    plan = {"name": "plan", "prompt": "x", "json_schema": {"type": "object"}}
+    fix = {"name": "fix", "prompt": "x {{item}}", "for_each": {"result_of": "plan", "path": "files"}}
+    config = parse_config({"instances": [plan, fix]}, "x")
+    settings = Settings(command_budgets=(("fix", 7_000),), origins=defaultdict(str))
+    made = make_plan(expand_config(config, no_items, Selection()), settings, workspace="/", claude_bin="claude")
+    run = DryRun([(spec, None) for spec in made.specs], make_manager(made, settings), settings, STREAM, "runs.json")
+    lines = describe(run, PLAIN)
+    assert lines[0] == "DRY RUN: 1 instance and 1 growing group from runs.json; nothing is launched"
+    assert [line for line in lines if "budgets:" in line] == ["   budgets:   none", "   budgets:   group fix (7,000)"]
+
+
+def no_items(source: object) -> tuple[str, ...]:
+    return ()
 
 
 def test_a_small_group_and_one_in_full_are_shown_whole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +15,8 @@ from claude_orchestrator.config.expansion import Selection, expand_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from tests.harness import Workplace
+from token_budget.forecast import Forecast
+from token_budget.models import Unit
 
 STEPS: list[dict[str, Any]] = [
     {"name": "end", "prompt": "x", "depends_on": ["fix", "lint"]},
@@ -35,18 +38,33 @@ def test_the_graph_as_text() -> None:
     assert describe_graph(specs_of(*STEPS), ascii_only=True) == [
         "",
         "Graph (each step under the one that it waits for longest):",
-        "   plan: about 5,000 tokens",
-        "   |- fix: 2 instances, about 1,000 tokens each",
-        "   |  `- end: about 1,000 tokens (also after lint)",
-        "   `- late: one for each item, about 1,000 tokens each",
-        '      `- tell "<all>": about 1,000 tokens, on failure',
-        "   lint: about 1,000 tokens",
-        "Critical path: plan -> fix -> end, about 7,000 tokens one after the other",
-        "Whole plan: about 11,000 tokens, with a forecast for 0 of 7 instances, "
-        "where late counts as one instance, until its items are known",
+        "   plan: no forecast",
+        "   |- fix: 2 instances, no forecast",
+        "   |  `- end: no forecast (also after lint)",
+        "   `- late: one for each item, no forecast",
+        '      `- tell "<all>": no forecast, on failure',
+        "   lint: no forecast",
+        "Critical path: plan -> fix -> end",
+        "Whole plan: no forecast",
     ]
     assert "   ├─ fix: 2 instances" in describe_graph(specs_of(*STEPS), ascii_only=False)[3]
     assert describe_graph(specs_of({"prompt": "x"}), ascii_only=True) == []
+
+
+def test_forecasts_in_the_graph() -> None:
+    known = {Unit.TOKENS: Forecast(9, points=(3_000, 8_000), below=(0.6, 1.0))}
+    steps = specs_of({"name": "a", "prompt": "x"}, {"name": "b", "prompt": "x", "depends_on": ["a"]})
+    both = [replace(spec, forecasts=known) for spec in steps]
+    assert describe_graph(both, ascii_only=True)[2:] == [
+        "   a: about 3,000 tokens",
+        "   `- b: about 3,000 tokens",
+        "Critical path: a -> b, about 6,000 tokens one after the other",
+        "Whole plan: about 6,000 tokens, at most 16,000 if each stays under its 90th percentile",
+    ]
+    assert describe_graph([both[0], steps[1]], ascii_only=True)[-2:] == [
+        "Critical path: a -> b",
+        "Whole plan: no forecast for 1 of 2 instances, about 3,000 tokens for the other one",
+    ]
 
 
 def test_the_graph_as_mermaid() -> None:

@@ -224,8 +224,8 @@ def test_messages_about_a_resumed_run() -> None:
     journal = two_attempts()
     journal.records.append(None)
     assert resume_messages(a_plan(one="/changed", new="/c"), journal.history, RUN) == [
-        ("INFO", f"resuming run {RUN}: 1 of 2 instances had completed, 700 tokens were used"),
-        ("WARNING", "1 lines of the run's journal are damaged or missing"),
+        ("INFO", f"resuming run {RUN}: 1 of 2 instances had completed, 700 tokens used before"),
+        ("WARNING", "damaged or missing in the run's journal: 1 line"),
         ("WARNING", "one: had completed, and not run again, although the turns have changed since"),
         ("WARNING", "gone: no longer in the config; what they used still counts"),
         ("INFO", "new: new in the config"),

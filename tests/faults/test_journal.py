@@ -148,7 +148,7 @@ def test_resume_runs_what_had_not_completed_and_carries_the_use(place: Workplace
         path.unlink()
     done = place.run("--resume", "last", "--report", "report.json")
     assert done.returncode == 0, done.stderr
-    assert f"resuming run {folder.name}: 1 of 3 instances had completed, 2,051 tokens were used" in done.stderr
+    assert f"resuming run {folder.name}: 1 of 3 instances had completed, 2,051 tokens used before" in done.stderr
     report = place.report()
     assert report["run_id"] == folder.name
     assert [instance["status"] for instance in report["instances"]] == ["completed"] * 3
@@ -212,7 +212,7 @@ def test_what_removed_instances_have_used_is_in_the_totals(place: Workplace) -> 
     more = [*entries[:1], {"name": "d", "command": "/test"}]
     config = place.config({"instances": more, "budget": {"overall_budget": 9000}}, "other.json")
     done = place.run("--resume", "last", "--config", config, "--report", "report.json")
-    assert done.returncode == 0 and "1 of 2 instances had completed, 3,150 tokens were used" in done.stderr
+    assert done.returncode == 0 and "1 of 2 instances had completed, 3,150 tokens used before" in done.stderr
     assert "b, c: no longer in the config" in done.stderr
     assert "b: no longer in the config; 1,050 tokens" in done.stdout and "Total: 4,200 tokens" in done.stdout
     report = place.report()

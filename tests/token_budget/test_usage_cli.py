@@ -418,14 +418,14 @@ def test_an_export_goes_into_another_ledger_whole_and_once(home: Home, tmp_path:
     assert home.says("export", str(file)) == "" and "secret" not in file.read_text()
     SqliteLedger(other.ledger).close()
     before = other.exported()
-    added = "2 runs, 7 attempts, 7 records (2.1K tokens); 0 records were known\n"
+    added = "2 runs, 7 attempts, 7 records (2.1K tokens); known before: 0\n"
     assert other.says("import", str(file), "--dry-run") == f"would add {added}"
     assert other.exported() == before and not (other.root / "config").exists()
     assert other.says("import", "-", input=file.read_text()) == f"added {added}"
     assert other.says("export") == file.read_text()
     known = "profile night is there already and stays as it is\n"
     again = other.says("import", str(file), stderr=known)
-    assert again == "added 0 runs, 0 attempts, 0 records (0 tokens); 7 records were known\n"
+    assert again == "added 0 runs, 0 attempts, 0 records (0 tokens); known before: 7\n"
     assert other.says("export") == file.read_text()
 
 
@@ -521,7 +521,7 @@ def test_an_import_that_is_refused_or_only_shown_makes_no_ledger(empty: Home) ->
     (empty.root / "a.jsonl").write_text('{"kind": "token-budget", "version": 1}\nx\n')
     assert empty.refuses("import", "a.jsonl").startswith("a.jsonl: line 2: ")
     (empty.root / "a.jsonl").write_text('{"kind": "token-budget", "version": 1}\n')
-    shown = "would add 0 runs, 0 attempts, 0 records (0 tokens); 0 records were known\n"
+    shown = "would add 0 runs, 0 attempts, 0 records (0 tokens); known before: 0\n"
     assert empty.says("import", "a.jsonl", "--dry-run") == shown and not empty.ledger.exists()
     (empty.root / "projects").mkdir()
     assert empty.run("import", "--from-claude", "projects", "--dry-run").stdout == shown and not empty.ledger.exists()
@@ -567,10 +567,10 @@ def test_claude_s_own_transcripts_count_each_response_once(empty: Home) -> None:
     (folder / "s1.jsonl").write_text("\n".join([*first, said("a", 4, output_tokens=3), "{broken"]))
     (folder / "s2.jsonl").write_text(said("a", 1, output_tokens=2) + "\n")
     done = empty.run("import", "--from-claude", "projects")
-    assert done.stdout == "added 1 runs, 1 attempts, 2 records (102 tokens); 0 records were known\n"
-    assert done.returncode == 0 and "1 broken lines were skipped\n" in done.stderr
+    assert done.stdout == "added 1 run, 1 attempt, 2 records (102 tokens); known before: 0\n"
+    assert done.returncode == 0 and "skipped 1 broken line\n" in done.stderr
     again = empty.run("import", "--from-claude", ".")
-    assert again.stdout == "added 0 runs, 0 attempts, 0 records (0 tokens); 2 records were known\n"
+    assert again.stdout == "added 0 runs, 0 attempts, 0 records (0 tokens); known before: 2\n"
     ledger = SqliteLedger(empty.root / "state" / "claude-orchestrator" / "ledger.db", create=False)
     assert {record.id: record.usage for record in ledger.records()} == {
         "claude:a": Usage(10, 5, 0, 7),
@@ -589,17 +589,17 @@ def test_what_runs_of_ours_have_counted_is_told_and_left_out(empty: Home) -> Non
     later = said("d", 5).replace("2025-", "9998-")
     (folder / "s1.jsonl").write_text("\n".join([said("a", 1), said("b", 2), said("c", 4), later]))
     done = empty.run("import", "--from-claude", "projects")
-    assert done.stdout == "added 1 runs, 1 attempts, 1 records (11 tokens); 0 records were known\n"
-    assert "1 broken lines were skipped\n2 responses were left out: your runs have counted them\n" in done.stderr
+    assert done.stdout == "added 1 run, 1 attempt, 1 record (11 tokens); known before: 0\n"
+    assert "skipped 1 broken line\nleft out 2 responses: your runs have counted them\n" in done.stderr
 
 
 def test_records_with_other_figures_are_told(home: Home) -> None:
     lines = [json.loads(line) for line in home.says("export").splitlines()]
     changed = [{**line, "cost_nano": 1} if line["kind"] == "record" else line for line in lines]
     (home.root / "a.jsonl").write_text("\n".join(map(json.dumps, changed)))
-    before, told = home.exported(), "7 records are there with other figures and stay as they are\n"
+    before, told = home.exported(), "7 records with other figures: what the ledger has stays as it is\n"
     for args in (("import", "a.jsonl", "--dry-run"), ("import", "a.jsonl")):
-        assert "0 records (0 tokens); 7 records were known\n" in home.says(*args, stderr=told)
+        assert "0 records (0 tokens); known before: 7\n" in home.says(*args, stderr=told)
     assert home.exported() == before
 
 

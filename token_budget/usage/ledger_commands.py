@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from token_budget import places
-from token_budget.text import format_tokens, printable
+from token_budget.text import counted, format_tokens, printable
 from token_budget.usage.console import FILE, ledger_file, open_ledger, since_ms, write_whole
 
 if TYPE_CHECKING:
@@ -92,12 +92,12 @@ def import_command(ctx: click.Context, file: TextIO | None, from_claude: Path | 
 
 
 def _report(found: Diff, done: str, known_profiles: set[str]) -> None:
-    click.echo(
-        f"{done} {found.new_runs:,} runs, {found.new_attempts:,} attempts, {found.new_records:,} records "
-        f"({format_tokens(found.tokens)} tokens); {found.known_records:,} records were known"
-    )
+    new = ((found.new_runs, "run"), (found.new_attempts, "attempt"), (found.new_records, "record"))
+    parts = ", ".join(counted(number, noun) for number, noun in new)
+    click.echo(f"{done} {parts} ({format_tokens(found.tokens)} tokens); known before: {found.known_records:,}")
     if found.other_records:
-        click.echo(f"{found.other_records:,} records are there with other figures and stay as they are", err=True)
+        text = f"{counted(found.other_records, 'record')} with other figures: what the ledger has stays as it is"
+        click.echo(text, err=True)
     for name in sorted(known_profiles.intersection(found.profiles)):
         click.echo(f"profile {printable(name)} is there already and stays as it is", err=True)
 
@@ -124,9 +124,9 @@ def _from_claude(ledger: SqliteLedger | None, folder: Path) -> Parcel:
     for model in sorted(prices.unknown) if prices else ():
         click.echo(f"no price is known for the model {printable(model)}: its use has no cost", err=True)
     if found.skipped_lines:
-        click.echo(f"{found.skipped_lines:,} broken lines were skipped", err=True)
+        click.echo(f"skipped {counted(found.skipped_lines, 'broken line')}", err=True)
     if found.known_responses:
-        click.echo(f"{found.known_responses:,} responses were left out: your runs have counted them", err=True)
+        click.echo(f"left out {counted(found.known_responses, 'response')}: your runs have counted them", err=True)
     return Parcel(runs=found.runs, attempts=found.attempts, records=found.records)
 
 
@@ -141,6 +141,10 @@ def prune_command(ctx: click.Context, before: str, yes: bool) -> None:
     attempts, tokens = ledger.prunable(*moments)
     if yes:
         gone = ledger.prune(*moments)
-        click.echo(f"removed {attempts:,} attempts, {gone:,} records ({format_tokens(tokens)} tokens)")
+        click.echo(
+            f"removed {counted(attempts, 'attempt')}, {counted(gone, 'record')} ({format_tokens(tokens)} tokens)"
+        )
     else:
-        click.echo(f"would remove {attempts:,} attempts ({format_tokens(tokens)} tokens); with --yes it is done")
+        click.echo(
+            f"would remove {counted(attempts, 'attempt')} ({format_tokens(tokens)} tokens); with --yes it is done"
+        )

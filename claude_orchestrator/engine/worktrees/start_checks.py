@@ -14,6 +14,7 @@ from claude_orchestrator.engine.worktrees.changes import BRANCHES
 from claude_orchestrator.engine.worktrees.git import LEADING_ASTRAY, GitError, git, line
 from claude_orchestrator.engine.worktrees.repository import resolve
 from claude_orchestrator.errors import UserError
+from token_budget.text import counted
 
 WRITING_MODES = ("acceptEdits", "bypassPermissions")
 WRITING_TOOLS = ("Edit", "MultiEdit", "NotebookEdit", "Write")
@@ -111,7 +112,7 @@ def _dirty(folders: Iterable[str]) -> Iterator[str]:
             continue
         if changed:
             count = changed.count(b"\n")
-            yield f"{folder}: worktrees begin without what is not committed ({count} file{'s' if count > 1 else ''})"
+            yield f"{folder}: worktrees begin without what is not committed ({counted(count, 'file')})"
 
 
 def shared_folders(specs: Sequence[LaunchSpec], instances: Sequence[InstanceConfig], at_once: int) -> Iterator[str]:

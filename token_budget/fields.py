@@ -264,20 +264,20 @@ PROFILE_FIELDS = (
         "Token limit for a base command, or for an instance by its name.",
     ),
     Field("daily_token_budget", TOKENS, "Token limit for all runs of a day together."),
-    Field("weekly_token_budget", TOKENS, "Token limit for all runs of a week together, from Monday on."),
+    Field("weekly_token_budget", TOKENS, "Token limit for all runs of a week together. Weeks begin on Monday."),
     Field("monthly_token_budget", TOKENS, "Token limit for all runs of a month together."),
     Field("overall_cost_budget", USD, "Limit in USD for the whole run."),
     Field("command_cost_budgets", by_command(USD), "Limit in USD for a base command or an instance."),
     Field("daily_cost_budget", USD, "Limit in USD for all runs of a day together."),
-    Field("weekly_cost_budget", USD, "Limit in USD for all runs of a week together, from Monday on."),
+    Field("weekly_cost_budget", USD, "Limit in USD for all runs of a week together. Weeks begin on Monday."),
     Field("monthly_cost_budget", USD, "Limit in USD for all runs of a month together."),
-    Field("enforcement_mode", MODE, "What happens when a budget is exceeded.", "warn"),
+    Field("enforcement_mode", MODE, "Whether to warn or to stop instances when a budget is exceeded.", "warn"),
     Field(
         "token_weights",
         WEIGHTS,
-        "What a token of each kind draws from budgets: flat, billing, or KEY=W for input, output, cache_write, "
+        "How much a token of each kind draws from budgets: flat, billing, or KEY=W for input, output, cache_write and "
         "cache_read.",
         Weights(),
     ),
-    Field("alert_at", PERCENTAGES, "Percentages of a budget's use to report, each once; or off.", (80,)),
+    Field("alert_at", PERCENTAGES, "Percentages of a budget to report when its use reaches them, each once.", (80,)),
 )

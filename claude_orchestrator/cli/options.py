@@ -15,14 +15,15 @@ from claude_orchestrator.config.kinds import FILE, FLAG
 from claude_orchestrator.errors import UserError
 
 _ORIGINS = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: ENVIRONMENT}
-_HELP = f"""Run Claude Code instances in parallel, inside token budgets that count every token once.
+_HELP = f"""Run many Claude Code instances in parallel, within limits on tokens and costs.
 
-PROMPT ("/test --unit" or plain text) runs one instance; else --config, else {CONFIG_NAME} of the
-workspace, else one harmless read-only instance that summarises the repository.
+PROMPT is a slash command such as "/test --unit", or plain text. It runs one instance. To run several, use --config.
+Without both, the program runs {CONFIG_NAME} of the workspace. If there is none, it runs one read-only
+instance that summarises the repository.
 """
 _EPILOG = (
-    f"Every option can be set by environment, e.g. {ENV_PREFIX}_MAX_PARALLEL=4. Tokens can be written as 50000, "
-    "50k or 1.5M, money as 2.50 or $2.50, times as 90 (seconds), 90s, 5m or 2h. "
+    f"You can also set every option in the environment, as in {ENV_PREFIX}_MAX_PARALLEL=4. Write tokens as "
+    "50000, 50k or 1.5M, money as 2.50 or $2.50, times as 90, 90s, 5m or 2h. A time without a unit is in seconds. "
     "Exit codes: 0 all completed; 1 some failed, were blocked, stopped or skipped; 2 bad usage or config; 3 a bug; "
     "130/143/129 interrupted/terminated/hung up."
 )

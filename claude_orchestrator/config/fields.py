@@ -49,10 +49,10 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 WHAT = "What to run"
 BUDGETS = "Budgets"
-MONEY = "Budgets in money (estimates: subscriptions do not pay per token)"
+MONEY = "Budgets in money, which limit estimated costs"
 ACROSS = "Across runs"
 HOW = "How to run it"
-SINGLE = "An instance (with PROMPT), or the defaults of a config"
+SINGLE = "The instance of a PROMPT, or the defaults of a config"
 OUTPUT = "Output"
 COMMANDS = "Commands of the workspace"
 MOVED = "Options of Zen, which have no effect"
@@ -142,7 +142,7 @@ LOG_LEVEL = replace(_LEVELS, read=_read_level)
 
 
 SETTINGS: tuple[Setting, ...] = (
-    _only_option("config", FILE, f"JSON config. Without it: {CONFIG_NAME} of the workspace.", WHAT, "FILE"),
+    _only_option("config", FILE, f"Run this JSON config instead of {CONFIG_NAME} of the workspace.", WHAT, "FILE"),
     _only_option(
         "workspace", FILE, "The folder that instances run in.", WHAT, "DIR", default=Path(), default_text="here"
     ),
@@ -153,22 +153,24 @@ SETTINGS: tuple[Setting, ...] = (
         WHAT,
         "GLOB|@FILE|-",
     ),
-    _only_option("limit", whole_number(1, 10**6), "Use only so many items of each for_each, as a trial.", WHAT, "N"),
-    _only_option("shuffle", SEED, "Put the items in random order; the same seed gives the same order.", WHAT, "SEED"),
+    _only_option(
+        "limit", whole_number(1, 10**6), "As a trial, use only the first N items of each for_each.", WHAT, "N"
+    ),
+    _only_option("shuffle", SEED, "Put the items in random order. The same seed gives the same order.", WHAT, "SEED"),
     _only_option("init", FLAG, f"Write a first {CONFIG_NAME} for the workspace, then exit.", WHAT),
-    _only_option("resume", RAW, "Continue an earlier run; completed instances are not run again.", WHAT, "RUN_ID|last"),
+    _only_option("resume", RAW, "Continue an earlier run. Completed instances do not run again.", WHAT, "RUN_ID|last"),
     _only_option(
         "apply",
         RAW,
-        "Apply what the instances of a run changed in their worktrees to the workspace: all of it or nothing.",
+        "Apply the changes from the worktrees of a run to the workspace, either all of them or none.",
         WHAT,
         "RUN_ID|last",
     ),
-    _only_option("only", RAW, "With --apply: the changes of these instances or groups.", WHAT, "NAME,…"),
-    _only_option("rehearse", FLAG, "Run with simulated instances: this costs nothing and needs no claude.", WHAT),
-    _only_option("dry-run", FLAG, "Check everything, show what a run would do, launch nothing.", WHAT),
+    _only_option("only", RAW, "With --apply, take the changes of these instances or groups only.", WHAT, "NAME,…"),
+    _only_option("rehearse", FLAG, "Run with simulated instances. This costs nothing and needs no claude.", WHAT),
+    _only_option("dry-run", FLAG, "Check everything and show what a run would do. Launch nothing.", WHAT),
     _only_option("graph", FILE, "Write the plan's graph as Mermaid (.mmd) or SVG (.svg).", WHAT, "FILE"),
-    _only_option("start-at", RAW, "Wait until then: 30m, 2h, 14:30, 1am.", WHAT, "WHEN"),
+    _only_option("start-at", RAW, "Start later, for example 30m or 2h from now, or at 14:30 or 1am.", WHAT, "WHEN"),
     _budget("overall_budget", BUDGETS, "TOKENS", option="overall-token-budget"),
     _budget("command_budgets", BUDGETS, "/CMD=TOKENS", option="command-budget", name="command_budgets"),
     _budget("enforcement_mode", BUDGETS, "", option="budget-enforcement-mode"),
@@ -185,7 +187,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "meter",
         choice(*METERS),
-        "How to count: on the connection to the API, which makes budgets hard caps, or from claude's output streams.",
+        "Where to count tokens: api counts on the connection to the API and makes budgets hard caps, stream counts in "
+        "claude's output, auto uses api if it can.",
         "auto",
         option="meter",
         group=BUDGETS,
@@ -193,14 +196,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "hold_policy",
         choice(*HOLD_POLICIES),
-        "How holds change while instances run: pool lets a hold grow into free room, fair shares the room equally.",
+        "How holds change while instances run: pool lets a hold grow into what is free, fair shares it equally.",
         "pool",
         option="hold-policy",
         group=BUDGETS,
         budget="hold_policy",
         aliases=("adjust",),
     ),
-    _only_option("budget-profile", RAW, "A named set of limits; see token-budget profile.", BUDGETS, "NAME"),
+    _only_option(
+        "budget-profile", RAW, "Use the limits of this profile. token-budget profile manages profiles.", BUDGETS, "NAME"
+    ),
     _budget("overall_cost_budget", MONEY, "USD"),
     _budget("command_cost_budgets", MONEY, "/CMD=USD", option="command-cost-budget", name="command_cost_budgets"),
     _budget("daily_cost_budget", MONEY, "USD"),
@@ -209,7 +214,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "stop_at_rate_limit",
         PERCENT,
-        "Stop when a rate limit of the subscription is used up to this percentage.",
+        "Stop the run at this percentage of any rate limit of your subscription.",
         option="stop-at-rate-limit",
         group=MONEY,
         metavar="PERCENT",
@@ -260,7 +265,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "idle_timeout_s",
         DURATION,
-        "Stop an instance that has printed nothing for this time.",
+        "Stop an instance that has printed nothing for this long.",
         option="idle-timeout",
         group=HOW,
         metavar="TIME",
@@ -268,7 +273,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "startup_timeout_s",
         DURATION,
-        "Fail an instance that has printed nothing at all for this time after its start.",
+        "Fail an instance that prints nothing at all in this time after its start.",
         120.0,
         option="startup-timeout",
         group=HOW,
@@ -277,7 +282,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "grace_s",
         DELAY,
-        "How long an instance may take to end before it is killed.",
+        "How long an instance may take to end before the program kills it.",
         5.0,
         option="grace",
         group=HOW,
@@ -296,7 +301,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "keep_worktrees",
         FLAG,
-        "Keep worktrees in which nothing was changed, too.",
+        "Also keep worktrees without changes.",
         False,
         option="keep-worktrees",
         group=HOW,
@@ -319,11 +324,11 @@ SETTINGS: tuple[Setting, ...] = (
         option="wait-for-reset",
         group=HOW,
     ),
-    _only_option("claude-bin", RAW, "The claude to run.", HOW, "PATH", default_text="claude on PATH"),
+    _only_option("claude-bin", RAW, "The claude program to run.", HOW, "PATH", default_text="claude on PATH"),
     Setting(
         "name",
         LINE,
-        "The instance's name in reports and for budgets; unique.",
+        "The instance's unique name in reports and for budgets.",
         option="instance-name",
         group=SINGLE,
         metavar="NAME",
@@ -343,7 +348,7 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option(
         "session-id",
         SESSION,
-        "Continue this session: its id, or a name that begins one in the first run.",
+        "Continue the session with this id. A name begins a session in the first run and continues it later.",
         SINGLE,
         "ID|NAME",
         instance="session_id",
@@ -357,7 +362,7 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option(
         "allowed-tools",
         TOOLS,
-        "Tools that need no permission, e.g. Read,Bash(git log:*).",
+        "Tools that Claude may use without asking, such as Read,Bash(git log:*).",
         SINGLE,
         "TOOL,…",
         instance="allowed_tools",
@@ -368,7 +373,7 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option(
         "json-schema",
         SCHEMA,
-        "The form of the answer: a JSON Schema, or its file relative to the instance's folder.",
+        "A JSON Schema for the answer, or the file that has it, relative to the instance's folder.",
         SINGLE,
         "FILE",
         instance="json_schema",
@@ -376,7 +381,7 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option(
         "unknown-command",
         choice(*UNKNOWN_COMMANDS),
-        "What to do if Claude has no such slash command: fail before anything is spent, or send it as text.",
+        "What to do with a slash command that Claude lacks: fail before anything is spent, or send it as text.",
         SINGLE,
         instance="unknown_command",
         default_text="fail",
@@ -384,7 +389,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "status_report_interval_s",
         DELAY,
-        "Time between status reports; 0 turns them off.",
+        "Time between status reports. 0 turns them off.",
         30.0,
         option="status-report-interval",
         group=OUTPUT,
@@ -393,16 +398,16 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option("quiet", FLAG, "Show only errors and the final summary.", OUTPUT),
     _only_option("log-level", LOG_LEVEL, "Which messages to show.", OUTPUT, default="info"),
     _only_option("verbose", FLAG, "The same as --log-level debug.", OUTPUT),
-    _only_option("print-results", FLAG, "Print each answer under its name; messages go to standard error.", OUTPUT),
+    _only_option("print-results", FLAG, "Print each answer under its name. Messages go to standard error.", OUTPUT),
     _only_option(
-        "results", FILE, "Write each result as a line of JSON when its instance ends; - prints.", OUTPUT, "FILE|-"
+        "results", FILE, "Write each result as a line of JSON when its instance ends. - prints it.", OUTPUT, "FILE|-"
     ),
-    _only_option("report", FILE, "Write the run as JSON; - prints it.", OUTPUT, "FILE|-"),
-    _only_option("junit", FILE, "Write the run as JUnit XML; - prints it.", OUTPUT, "FILE|-"),
+    _only_option("report", FILE, "Write a report of the run as JSON. - prints it.", OUTPUT, "FILE|-"),
+    _only_option("junit", FILE, "Write a report of the run as JUnit XML. - prints it.", OUTPUT, "FILE|-"),
     _only_option(
         "output-dir",
         FILE,
-        "The directory for run directories, which hold journals and raw stream logs.",
+        "The folder in which each run gets a folder for its journal, logs and answers.",
         OUTPUT,
         "DIR",
         default_text="in the user's state directory",
@@ -427,48 +432,59 @@ def _key(name: str, kind: Kind, text: str, default: Any = None, default_text: st
 
 
 REHEARSAL = (
-    _key("turns", TOKENS, "How many API responses it takes."),
-    _key("tokens", TOKENS, "How many tokens it uses in all."),
-    _key("seconds", DURATION, "How long it takes."),
-    _key("seed", INTEGER, "A seed; the same one gives the same run."),
+    _key("turns", TOKENS, "How many API responses the instance takes."),
+    _key("tokens", TOKENS, "How many tokens the instance uses in all."),
+    _key("seconds", DURATION, "How long the instance takes."),
+    _key("seed", INTEGER, "A seed. The same seed gives the same run."),
 )
 CHECK = (
     _key(
-        "command", COMMAND_LINE, "The command, which runs by sh -c in the instance's folder. Exit code 0 verifies it."
+        "command",
+        COMMAND_LINE,
+        "The command, which sh -c runs in the instance's folder. Exit code 0 verifies the work.",
     ),
-    _key("rounds", whole_number(1, 100), "How often to check. Each failure but the last begins another turn.", 3),
+    _key(
+        "rounds",
+        whole_number(1, 100),
+        "How often to check at most. After each failure but the last, Claude gets another turn.",
+        3,
+    ),
     _key("timeout_s", DURATION, "Stop the command after this time.", 600.0),
 )
 _COMMAND = _key("command", WORDS, "A slash command with arguments, or a plain prompt.")
 INSTANCE: tuple[Setting, ...] = (
     *(setting for setting in SETTINGS if setting.name == "name"),
     _COMMAND,
-    _key("prompt", WORDS, "Another name for `command`, which wins if both are given."),
+    _key("prompt", WORDS, "Another name for `command`. If you give both, `command` wins."),
     *(setting for setting in SETTINGS if setting.instance and setting.name != "name"),
     _key("pre_commands", list_of(WORDS), "Prompts to send before the command, in the same session."),
     _key(
         "max_tokens_per_command",
         TOKENS,
-        "The tokens that the instance may need. They are held at its launch, and are its budget unless another one "
-        "names the instance or its command.",
+        "The tokens that the instance may need. The program holds them at its launch. They are its budget unless "
+        "another budget names the instance or its command.",
     ),
-    _key("cwd", LINE, "The folder that it runs in, relative to the workspace."),
+    _key("cwd", LINE, "The folder that the instance runs in, relative to the workspace."),
     _key("env", ENV, "Environment variables, added to the orchestrator's own."),
     _key("append_system_prompt", TEXT, "Text added to Claude's system prompt."),
-    _key("mcp_config", MCP, "MCP servers: a file, files, or the object itself."),
-    _key("worktree", WORKTREE, "Work in a git worktree of its own: true, or its name."),
-    _key("race", whole_number(1, 100), "So many attempts at once; the first that its check verifies wins."),
+    _key("mcp_config", MCP, "MCP servers, as a file, a list of files, or the object itself."),
+    _key("worktree", WORKTREE, "true, or a name, gives the instance a git worktree of its own."),
+    _key("race", whole_number(1, 100), "How many attempts to make at once. The first that its check verifies wins."),
     _key("base", LINE, "The commit or branch that the worktree begins with.", default_text="HEAD"),
     _key("extra_args", EXTRA_ARGS, "Further arguments for claude, passed unchanged."),
-    _key("for_each", FOR_EACH, "Make one instance of this entry for each item: a list, or an object that says where."),
+    _key(
+        "for_each",
+        FOR_EACH,
+        "Make one instance of this entry for each item of a list, or of the source that an object names.",
+    ),
     _key("depends_on", list_of(LINE), "The instances or groups that have to end first."),
     _key(
         "run_if",
         choice(*RUN_IF),
-        "Run if everything that it depends on completed, in any case, or only if something failed.",
+        "Run if all dependencies completed, in any case, or only if one of them failed.",
         "success",
     ),
-    _key("output_format", choice("stream-json"), "Accepted for older configs; always stream-json."),
+    _key("output_format", choice("stream-json"), "Accepted for older configs, and always stream-json."),
 )
 
 BUDGET = tuple(setting for setting in SETTINGS if setting.budget)

@@ -15,8 +15,8 @@ from claude_orchestrator.config.config import TOP
 from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, MOVED, REHEARSAL, SETTINGS, Setting, by_key
 from claude_orchestrator.config.kinds import FLAG
 
-_REHEARSAL = "How simulated instances behave (--rehearse). An instance's own values win over the config's."
-_CHECK = "A command that verifies the work. Claude gets the end of its output while it fails."
+_REHEARSAL = "How simulated instances behave with --rehearse. An instance's own values override those of the config."
+_CHECK = "A command that verifies the work. When it fails, Claude gets the end of its output."
 _COMMENTS: dict[str, object] = {"^//": {}}
 _NOTHING = {"description": "Each instance has its own name.", "type": "null"}
 _BRANCHES = [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("command", "prompt")]
@@ -25,7 +25,7 @@ _BRANCHES = [{"required": [key], "properties": {key: {"type": "string"}}} for ke
 def schema() -> dict[str, Any]:
     """The JSON Schema of a config."""
     descriptions = {
-        "defaults": "Values for all instances. What an instance itself has comes first.",
+        "defaults": "Values for all instances. An instance's own values override them.",
         "instances": "What to run, in order of launch.",
         "budget": "Limits, and what happens when one is exceeded.",
         "rehearsal": _REHEARSAL,
@@ -41,7 +41,7 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "claude-orchestrator config",
         "description": "Instances of Claude Code to run, and the budgets that limit them. Keys that begin with // are "
-        "comments; null means not given.",
+        "comments. A key with null counts as absent.",
         "required": ["instances"],
         **_object(top),
         "if": {"required": ["defaults"], "properties": {"defaults": {"type": "object", "anyOf": _BRANCHES}}},
@@ -98,7 +98,7 @@ over a [budget profile](profiles.md), a profile over the config file, and the co
 The environment variable of an option is `CLAUDE_ORCHESTRATOR_` and the option's name in capitals:
 `CLAUDE_ORCHESTRATOR_MAX_PARALLEL=4` gives `--max-parallel`.
 
-Write values as you would say them, in every place alike:
+You can write values in these forms, in every place:
 
 | kind | examples |
 | --- | --- |
@@ -108,7 +108,7 @@ Write values as you would say them, in every place alike:
 | limits by command | options: `/test=20k`, `/test=$1.50`; JSON: `{"/test": "20k"}` |
 | percentages | `80`, `50,80,95`, `off` |
 
-In JSON, numbers and such texts are both fine.
+In JSON, you can write numbers or these texts.
 """
 
 

@@ -34,13 +34,13 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "TOKEN_BUDGET"})
-@click.option("--ledger", type=FILE, metavar="FILE", help="The ledger.  [default: the one that runs write]")
+@click.option("--ledger", type=FILE, metavar="FILE", help="The ledger to read.  [default: the one that runs write]")
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show the version."
 )
 @click.pass_context
 def group(ctx: click.Context, ledger: Path | None) -> None:
-    """Show what Claude instances have used across runs, forecast it, and manage profiles."""
+    """Show what your runs have used, forecast what commands will use, and manage budget profiles."""
     ctx.obj = ledger
 
 

@@ -12,7 +12,7 @@ from token_budget.usage.console import open_ledger
 
 @click.command("forecast")
 @click.argument("command", required=False)
-@click.option("--model", default="", metavar="MODEL", help="Runs with this model weigh more.")
+@click.option("--model", default="", metavar="MODEL", help="Give runs with this model more weight.")
 @click.pass_context
 def forecast_command(ctx: click.Context, command: str | None, model: str) -> None:
     """Forecast what a command will use.
@@ -40,7 +40,7 @@ def forecast_command(ctx: click.Context, command: str | None, model: str) -> Non
 @click.command("backtest")
 @click.pass_context
 def backtest_command(ctx: click.Context) -> None:
-    """Score forecasts on the ledger's own past.
+    """Measure how well forecasts fit the runs in the ledger.
 
     Compares them with a fixed estimate of 1,000 tokens.
     """

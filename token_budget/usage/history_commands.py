@@ -44,17 +44,17 @@ def _read_groups(ctx: click.Context, param: click.Parameter, text: str) -> tuple
     metavar="GROUP[,GROUP]",
     default="day",
     show_default=True,
-    help="day, command, model, run, instance or workspace; or several, such as model,command.",
+    help="day, command, model, run, instance or workspace, or several of them, such as model,command.",
 )
-@click.option("--since", metavar="WHEN", help=f"From when: {MOMENTS}.  [default: all]")
-@click.option("--until", metavar="WHEN", help="Until when, with the whole of a day that you name.  [default: now]")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="As CSV.")
+@click.option("--since", metavar="WHEN", help=f"Begin at: {MOMENTS}.  [default: all]")
+@click.option("--until", metavar="WHEN", help="End at. A day is included whole.  [default: now]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.pass_context
 def history_command(
     ctx: click.Context, by: tuple[By, ...], since: str | None, until: str | None, as_json: bool, as_csv: bool
 ) -> None:
-    """Show what was used, by day or in other groups."""
+    """Show what your runs have used, by day or in other groups."""
     from token_budget.usage import history_text
 
     if as_json and as_csv:
@@ -73,7 +73,7 @@ def history_command(
 @click.argument("run_id")
 @click.pass_context
 def run_command(ctx: click.Context, run_id: str) -> None:
-    """Show one run in detail: RUN_ID, or `last`."""
+    """Show one run in detail. RUN_ID is its id, or `last`."""
     from token_budget.usage.run_detail import run_detail
 
     print_lines(run_detail(open_ledger(ctx), encodable(run_id), render_options()))
@@ -81,21 +81,25 @@ def run_command(ctx: click.Context, run_id: str) -> None:
 
 @click.command("plot")
 @click.argument("file", type=FILE)
-@click.option("--since", metavar="WHEN", default="30d", show_default=True, help=f"From when: {MOMENTS}.")
-@click.option("--until", metavar="WHEN", help="Until when, with the whole of a day that you name.  [default: now]")
-@click.option("--unit", type=click.Choice(get_args(UnitName)), default="tokens", show_default=True)
-@click.option("--by", type=click.Choice(get_args(PlotBy)), default="command", show_default=True)
-@click.option("--daily", metavar="LIMIT", help="Draw this daily limit.  [default: the config's or the last run's]")
+@click.option("--since", metavar="WHEN", default="30d", show_default=True, help=f"Begin at: {MOMENTS}.")
+@click.option("--until", metavar="WHEN", help="End at. A day is included whole.  [default: now]")
+@click.option(
+    "--unit", type=click.Choice(get_args(UnitName)), default="tokens", show_default=True, help="What to draw."
+)
+@click.option(
+    "--by", type=click.Choice(get_args(PlotBy)), default="command", show_default=True, help="How to group it."
+)
+@click.option("--daily", metavar="LIMIT", help="Draw this daily limit.  [default: that of the config or the last run]")
 @click.option("--weekly", metavar="LIMIT", help="Draw this weekly limit.")
 @click.option("--monthly", metavar="LIMIT", help="Draw this monthly limit.")
-@click.option("--workspace", type=FILE, default=Path(), metavar="DIR", help="Where the config is.")
+@click.option("--workspace", type=FILE, default=Path(), metavar="DIR", help="The folder with the config.")
 @click.pass_context
 def plot_command(
     ctx: click.Context, /, file: Path, unit: UnitName, by: PlotBy, workspace: Path, **texts: str | None
 ) -> None:
-    """Draw use as FILE.svg or FILE.html.
+    """Draw your use as FILE.svg or FILE.html.
 
-    Shows use over time, against limits, and by command or model.
+    The picture shows use over time, against your limits, and by command or model.
     """
     from token_budget.models import Unit
     from token_budget.usage import plot, plot_limits

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @click.command("export")
 @click.argument("file", type=FILE, default="-")
-@click.option("--csv", "as_csv", is_flag=True, help="As CSV: records only, cannot be imported.")
-@click.option("--prompts", is_flag=True, help="With prompts and commands' arguments.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write the records as CSV, which you cannot import.")
+@click.option("--prompts", is_flag=True, help="Include prompts and the arguments of commands.")
 @click.pass_context
 def export_command(ctx: click.Context, file: Path, as_csv: bool, prompts: bool) -> None:
     """Export the ledger.
 
-    Writes JSON lines without prompts into FILE, or to standard output.
+    Writes lines of JSON without prompts to FILE, or to standard output.
     """
     from token_budget.ledger import export_import
     from token_budget.usage import profiles
@@ -60,13 +60,18 @@ def _is_of_ledger(file: Path, ledger: Path) -> bool:
 
 @click.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
-@click.option("--from-claude", type=FILE, metavar="DIR", help="Claude Code's own transcripts, e.g. ~/.claude/projects.")
-@click.option("--dry-run", is_flag=True, help="Show what is new, write nothing.")
+@click.option(
+    "--from-claude",
+    type=FILE,
+    metavar="DIR",
+    help="Import Claude Code's own transcripts, for example ~/.claude/projects.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what is new and write nothing.")
 @click.pass_context
 def import_command(ctx: click.Context, file: TextIO | None, from_claude: Path | None, dry_run: bool) -> None:
     """Import an export or transcripts.
 
-    Adds what another ledger exported, or what Claude Code itself wrote. A second import adds nothing.
+    Adds an export of another ledger, or transcripts of Claude Code. A second import adds nothing.
     """
     from token_budget.ledger import export_import, import_reader
     from token_budget.usage import profiles
@@ -131,8 +136,10 @@ def _from_claude(ledger: SqliteLedger | None, folder: Path) -> Parcel:
 
 
 @click.command("prune")
-@click.option("--before", required=True, metavar="WHEN", help="Remove what ended before: 90d, 2026-01-01.")
-@click.option("--yes", is_flag=True, help="Do it. Without this you only see what would go.")
+@click.option(
+    "--before", required=True, metavar="WHEN", help="Remove runs that ended before, for example 90d ago or 2026-01-01."
+)
+@click.option("--yes", is_flag=True, help="Remove them. Without --yes, the command only shows what it would remove.")
 @click.pass_context
 def prune_command(ctx: click.Context, before: str, yes: bool) -> None:
     """Remove old runs from the ledger."""

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 @click.group("profile")
-@click.option("--workspace", type=FILE, default=Path(), metavar="DIR", help="Where the project's file is.")
+@click.option("--workspace", type=FILE, default=Path(), metavar="DIR", help="The folder with the project's file.")
 @click.pass_context
 def profile_group(ctx: click.Context, workspace: Path) -> None:
-    """Manage profiles: named sets of limits."""
+    """Manage profiles, which are named sets of limits."""
     from token_budget.usage.profiles import PROJECT_FILE
 
     ctx.meta["files"] = (workspace / PROJECT_FILE, places.profiles_file())
@@ -56,15 +56,23 @@ def show_command(ctx: click.Context, name: str) -> None:
 
 @profile_group.command("save")
 @click.argument("name")
-@click.option("--from-run", metavar="RUN_ID|last", help="Take a run's use plus a margin as limits.")
-@click.option("--margin", type=click.FloatRange(0, 10), default=0.25, show_default=True, help="A share of the use.")
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A value, as JSON. Repeatable.")
-@click.option("--project", is_flag=True, help="In the project's file, not the user's.")
+@click.option("--from-run", metavar="RUN_ID|last", help="Take the use of a run, plus a margin, as limits.")
+@click.option(
+    "--margin", type=click.FloatRange(0, 10), default=0.25, show_default=True, help="The margin, as a share of the use."
+)
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a key to a value, which is JSON or plain text. Repeatable.",
+)
+@click.option("--project", is_flag=True, help="Use the file of the project instead of your own.")
 @click.pass_context
 def save_command(
     ctx: click.Context, name: str, from_run: str | None, margin: float, pairs: tuple[str, ...], project: bool
 ) -> None:
-    """Save a profile. It replaces all of one with the same name."""
+    """Save a profile. It replaces one with the same name."""
     from token_budget.usage.profiles import save
 
     values: dict[str, object] = {}
@@ -106,7 +114,7 @@ def _limits_from(ledger: SqliteLedger, run_id: str, margin: float) -> dict[str, 
 
 @profile_group.command("delete")
 @click.argument("name")
-@click.option("--project", is_flag=True, help="In the project's file, not the user's.")
+@click.option("--project", is_flag=True, help="Use the file of the project instead of your own.")
 @click.pass_context
 def delete_command(ctx: click.Context, name: str, project: bool) -> None:
     """Delete a profile, unless another one extends it."""

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def run_config(
             services = Services(price=price, meter=meter, answers=answers or NoAnswers())
             if answers is not None:
                 enter = Growth(plan, "", None, manager, answers, []).enter
-                services = replace(services, enter=enter)
+                services = services._replace(enter=enter)
             context = RunContext(settings, launcher, manager, bus, services)
             supervisor = Supervisor(restore(plan, None, ""), context)
 

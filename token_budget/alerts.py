@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from token_budget.models import Budget, Unit
 from token_budget.text import NANO, printable
@@ -48,8 +48,7 @@ def parse_command(text: str) -> tuple[str, ...]:
     return words
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(NamedTuple):
     """A budget that has reached a threshold, in percent; None: a budget that is forecast to pass its limit.
 
     `used` and `limit` are tokens, or nano-dollars where `unit` is USD. `window` is the period of the budget, e.g. `day

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from token_budget.models import Usage
+from token_budget.models import NO_USAGE, Usage
 
 MAX_COUNT = 2**53 - 1  # the largest whole number that every JSON reader can represent
 MESSAGE, COMPACTION, ADVISOR, FALLBACK = "message", "compaction", "advisor_message", "fallback_message"
@@ -43,7 +43,7 @@ class PriceTerms(NamedTuple):
     server_tools: tuple[tuple[str, int], ...] = ()
 
 
-NO_USAGE, NO_TERMS = Usage(), PriceTerms()
+NO_TERMS = PriceTerms()
 _NO_PART = UsagePart(MESSAGE, "", NO_USAGE)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from token_budget.budget_manager import MODES
 from token_budget.models import MAX_LIMIT, MAX_USD, WEIGHT_KEYS, Weights
@@ -29,8 +28,7 @@ class BadValue(ValueError):
         self.faults = faults
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """What a value may be: `read` returns the checked value or raises BadValue; `schema` is its JSON Schema.
 
     `element` is the kind of each limit, if the value is limits by command.
@@ -43,8 +41,7 @@ class Kind:
     element: Kind | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """A setting of a budget: its key in JSON, its kind, its help, and its default."""
 
     key: str

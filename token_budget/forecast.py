@@ -5,12 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from math import ceil, exp, log, sqrt
 from operator import attrgetter
 from random import Random
 from statistics import NormalDist, fmean, pvariance
+from typing import NamedTuple
 
 from token_budget.models import Unit
 from token_budget.text import format_tokens, format_usd
@@ -29,8 +29,7 @@ _EPSILON = 1e-9
 _Point = tuple[float, float, bool]  # tokens, weight, censored
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """What one instance used. `censored`: it was stopped early, so it would have used at least `tokens`.
 
     `subject` is what forecasts are for: a base command, or one instance's plain prompt. `at_s` is when it ended
@@ -44,8 +43,7 @@ class Sample:
     censored: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(NamedTuple):
     """The distribution of the tokens that a run will use; without `points` it is unknown.
 
     `below[i]` is the chance of at most `points[i]` tokens. What is missing to 1 lies beyond the last point, and falls
@@ -268,8 +266,7 @@ def _chance_of_many(forecasts: Sequence[Forecast], limit_tokens: int, samples: i
     return NormalDist(mean, max(1.0, sqrt(variance))).cdf(limit_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     """The score of one quantile: the share of runs at or under it and its mean pinball loss, and those of the fixed
     estimate."""
 
@@ -280,8 +277,7 @@ class Score:
     fixed_loss_tokens: float
 
 
-@dataclass(frozen=True, slots=True)
-class Backtest:
+class Backtest(NamedTuple):
     """How good the forecasts would have been: `n` runs scored, `n_unknown` without a forecast; no scores at n=0."""
 
     n: int

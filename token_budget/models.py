@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from math import gcd
+from typing import NamedTuple
 
 from token_budget.text import format_usd
 
@@ -53,6 +54,7 @@ class Usage:
         )
 
 
+NO_USAGE = Usage()
 MAX_LIMIT = 10**15  # tokens: a larger limit is a typing error, and larger sums would not fit the ledger
 MAX_USD = 1_000_000  # in one budget: more is a slip
 _MILLIONTHS = 1_000_000
@@ -64,8 +66,7 @@ WEIGHT_KEYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(NamedTuple):
     """What one token of each kind draws from a budget, as integers over a common `scale`."""
 
     input: int = 1
@@ -259,8 +260,7 @@ class Action(StrEnum):
     BLOCK = "block"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """An action with its reason in words, the budget that decided, and the hold if one was made."""
 
     action: Action

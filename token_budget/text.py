@@ -6,15 +6,14 @@ import csv
 import io
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 ELLIPSIS = "…"
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # the first characters of a formula in a spreadsheet
 
 
-@dataclass(frozen=True)
-class RenderOptions:
+class RenderOptions(NamedTuple):
     """How to render text: cells per line, colours, plain ASCII, with or without the budget panel."""
 
     width: int = 100

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist, fmean, stdev
+from typing import NamedTuple
 
 from token_budget.text import format_tokens
 
 LEAST = 5  # instances that a trial needs
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(NamedTuple):
     """The tokens that each instance of a trial used, all of which completed."""
 
     tokens: tuple[int, ...]

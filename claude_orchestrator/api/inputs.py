@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict
@@ -81,9 +80,8 @@ def data_of(config: ConfigLike) -> Mapping[str, Any] | None:
 
 def _data(value: Any) -> Any:
     """Typed objects as the JSON that says the same, for the one reader that checks both."""
-    if is_dataclass(value):
-        own = {field.name: getattr(value, field.name) for field in fields(value)}
-        given = {key: item for key, item in own.items() if item not in (None, "", (), {}, False)}
+    if hasattr(value, "_asdict"):
+        given = {key: item for key, item in value._asdict().items() if item not in (None, "", (), {}, False)}
         if isinstance(value, InstanceConfig):
             given = {**given, **({"env": dict(value.env)} if value.env else {})}
         return _data(given)

@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from claude_orchestrator.api.inputs import ConfigLike, RunOptions, data_of, options_of
@@ -105,5 +104,5 @@ def _execute(data: Mapping[str, Any] | None, options: Options, switch: StopSwitc
             runs.append(run_of(result))
             return result.exit_code
 
-        controller.run(replace(request, switch=switch), place, accounting, bus, report=collect)
+        controller.run(request._replace(switch=switch), place, accounting, bus, report=collect)
         return runs[0]

@@ -10,9 +10,9 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from claude_orchestrator.claude.failures import command_word, is_command_name
 
@@ -100,8 +100,7 @@ class Kind(StrEnum):
     BUILT_IN = "built-in"
 
 
-@dataclass(frozen=True, slots=True)
-class CommandInfo:
+class CommandInfo(NamedTuple):
     """A command that a prompt may begin with; if not `available`, `note` says why. Texts may be hostile."""
 
     name: str

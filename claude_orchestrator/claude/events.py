@@ -6,11 +6,10 @@ Named tuples: a process makes a dozen of these types at its start, and they take
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from token_budget.api_usage import MESSAGE, NO_TERMS, NO_USAGE, PriceTerms, UsagePart, total
-from token_budget.models import Usage
+from token_budget.api_usage import MESSAGE, NO_TERMS, PriceTerms, UsagePart, total
+from token_budget.models import NO_USAGE, Usage
 
 
 class ModelUsage(NamedTuple):
@@ -182,8 +181,7 @@ class CommandsAnswer(NamedTuple):
 Price = Callable[[str, Usage, int], int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class ApiUsage:
+class ApiUsage(NamedTuple):
     """What the gateway has read of one response so far: `usage` is the sum of all that is billed for it.
 
     `whole`: the response ended by itself; `cut`: it was cut off; `exact`: `usage` is not just a lower bound; `told`:

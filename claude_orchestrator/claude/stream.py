@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_orchestrator.claude.events import (
     COMMANDS_REQUEST,
@@ -47,8 +46,7 @@ MAX_COST_USD = 1e6  # of one process
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What arrived at once: the bytes as they came, and the whole lines that they completed, each with its end."""
 
     raw: bytes

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from claude_orchestrator.cli.graph_view import describe_graph
 from claude_orchestrator.config.plan import LaunchSpec
@@ -29,8 +29,7 @@ _ADMISSION = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DryRun:
+class DryRun(NamedTuple):
     """What a run would do. Each instance carries the state in which an earlier run ended it, if it is not run again.
 
     `groups` has the number of items of each group, also where fewer were selected; `trials` has their latest runs.
@@ -43,8 +42,8 @@ class DryRun:
     meter: Meter
     source: str
     warnings: Sequence[str] = ()
-    groups: Mapping[str, int] = field(default_factory=dict)
-    trials: Mapping[str, Trial] = field(default_factory=dict)
+    groups: Mapping[str, int] = MappingProxyType({})
+    trials: Mapping[str, Trial] = MappingProxyType({})
     in_full: bool = False
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import controller
@@ -19,8 +19,7 @@ from claude_orchestrator.ui.report_files import Reports, json_bytes, junit_bytes
 from token_budget.text import printable
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(NamedTuple):
     """What programs and people get of a run while it runs, and on standard output.
 
     `results` is the file of result lines, and `-` is standard output. `append`: an earlier start of the run has

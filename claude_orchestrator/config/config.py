@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL, Setting, by_key
@@ -18,8 +18,7 @@ from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, expected, show_json
 
 
-@dataclass(frozen=True, slots=True)
-class Rehearsal:
+class Rehearsal(NamedTuple):
     """How a simulated instance behaves. None is derived from the instance's `max_tokens_per_command`."""
 
     turns: int | None = None
@@ -28,8 +27,7 @@ class Rehearsal:
     seed: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """A shell command that verifies an instance's work. It is run up to `rounds` times, after further turns."""
 
     command: str
@@ -37,8 +35,7 @@ class Check:
     timeout_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceConfig:
+class InstanceConfig(NamedTuple):
     """One entry of `instances`, or an instance of the group that an entry with `for_each` expands to."""
 
     name: str
@@ -78,8 +75,7 @@ class InstanceConfig:
     item_index: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """A config: its source, its instances, what its `budget` object sets, and what deserves a warning.
 
     `budget` has the names of Settings; limits by command are objects. `groups` says how many items each `for_each`
@@ -88,10 +84,10 @@ class Config:
 
     source: str
     instances: tuple[InstanceConfig, ...]
-    budget: Mapping[str, Any] = field(default_factory=dict)
-    rehearsal: Rehearsal = field(default_factory=Rehearsal)
+    budget: Mapping[str, Any] = MappingProxyType({})
+    rehearsal: Rehearsal = Rehearsal()
     warnings: tuple[str, ...] = ()
-    groups: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, int] = MappingProxyType({})
 
 
 def load_config(path: Path, override: Mapping[str, Any] | None = None) -> Config:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from random import Random
+from typing import NamedTuple
 
 from claude_orchestrator.config.config import Config, InstanceConfig
 from claude_orchestrator.config.for_each import expand, fill_texts, group_name, item_values, misplaced_placeholders
@@ -17,8 +17,7 @@ from token_budget.text import printable
 ReadItems = Callable[[ForEach], Sequence[Item]]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """Which items of each `for_each` are used: at most `limit`, in the config's order or shuffled by a seed."""
 
     limit: int | None = None
@@ -48,8 +47,8 @@ def expand_config(config: Config, read_items: ReadItems, selection: Selection) -
             if group in groups:
                 raise BadValue((".name", f"another for_each has the name {printable(group)}, too: choose another name"))
             if isinstance(template.for_each, ResultOf):  # it expands when its upstream has ended
-                later = replace(template.for_each, limit=selection.limit, shuffle=selection.shuffle)
-                instances.append(replace(template, for_each=later))
+                later = template.for_each._replace(limit=selection.limit, shuffle=selection.shuffle)
+                instances.append(template._replace(for_each=later))
                 groups[group] = 0
                 continue
             made = expand(template, _items(read_items, template.for_each))
@@ -62,7 +61,7 @@ def expand_config(config: Config, read_items: ReadItems, selection: Selection) -
         raise UserError(*faults)
     if not groups and selection != Selection():
         raise UserError("--limit and --shuffle: there is no for_each to select items of")
-    return replace(config, instances=tuple(instances), groups=groups)
+    return config._replace(instances=tuple(instances), groups=groups)
 
 
 def _items(read_items: ReadItems, source: ForEach) -> Sequence[Item]:

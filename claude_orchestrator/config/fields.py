@@ -6,9 +6,8 @@ this table. What a budget profile may hold is declared in `token_budget.fields` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_orchestrator.claude.argv import PERMISSION_MODES
 from claude_orchestrator.config.item_sources import FOR_EACH
@@ -58,8 +57,7 @@ COMMANDS = "Commands of the workspace"
 MOVED = "Options of Zen, which have no effect"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting. `name` is its name in code; each other name is empty if that place cannot give the setting.
 
     `run`: it is a part of Settings, so journals store it. `aliases` are older names of the option and of its keys.
@@ -138,7 +136,7 @@ def _read_level(value: object) -> Any:
 COUNT = whole_number(0, 10**6)
 _LEVELS = choice(*LOG_LEVELS)
 _ZEN_LEVELS: dict[object, str] = {"silent": "error", "concise": "info", "detailed": "debug"}
-LOG_LEVEL = replace(_LEVELS, read=_read_level)
+LOG_LEVEL = _LEVELS._replace(read=_read_level)
 
 
 SETTINGS: tuple[Setting, ...] = (

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -130,7 +129,7 @@ def _instance(template: InstanceConfig, names: Sequence[str], group: str, item: 
     else:
         name = f"{template.name}[{label_of(item)}]"
     changes = _filled_fields(template, names, value_of, at_launch=False)
-    return replace(template, name=name, for_each=None, group=group, item=item, item_index=index, **changes)
+    return template._replace(name=name, for_each=None, group=group, item=item, item_index=index, **changes)
 
 
 def fill_texts(instance: InstanceConfig, value_of: ValueOf, *, at_launch: bool = False) -> InstanceConfig:
@@ -140,22 +139,21 @@ def fill_texts(instance: InstanceConfig, value_of: ValueOf, *, at_launch: bool =
     Raises BadValue with every fault and its place in the instance.
     """
     changes = _filled_fields(instance, _names_to_fill(instance), value_of, at_launch=at_launch)
-    return replace(instance, **changes) if changes else instance
+    return instance._replace(**changes) if changes else instance
 
 
 def misplaced_placeholders(instance: InstanceConfig) -> list[tuple[str, str]]:
     """A fault for each placeholder in a field that has none, so that it would be passed on as it stands."""
     faults = []
-    for field in fields(instance):
-        value = getattr(instance, field.name)
-        if field.name in ("name", "item", "group", "for_each", *TEXTS) and field.name != "env":
+    for field, value in instance._asdict().items():
+        if field in ("name", "item", "group", "for_each", *TEXTS) and field != "env":
             continue
-        texts = [name for name, _ in value] if field.name == "env" else _strings(value)
+        texts = [name for name, _ in value] if field == "env" else _strings(value)
         for text in (text for text in texts if "{{" in text):
             for piece in _pieces(text):
                 if isinstance(piece, Placeholder) and piece.root in ROOTS:
                     where = "name, prompt, " + ", ".join(TEXTS)
-                    faults.append((f".{field.name}", f"{piece.text} has no meaning here; it has in {where}"))
+                    faults.append((f".{field}", f"{piece.text} has no meaning here; it has in {where}"))
     return faults
 
 
@@ -216,10 +214,8 @@ def _fill_value(name: str, value: Any, value_of: ValueOf, at_launch: bool) -> An
     if name == "env":
         return tuple((variable, _variable(variable, text, value_of, at_launch)) for variable, text in value)
     if isinstance(value, tuple):
-        return tuple(_fill_value(name, part, value_of, at_launch) for part in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {part.name: getattr(value, part.name) for part in fields(value)}
-        return replace(value, **{key: _fill_value(name, part, value_of, at_launch) for key, part in parts.items()})
+        make: Callable[[Iterable[Any]], Any] = getattr(value, "_make", tuple)  # a named tuple stays one
+        return make(_fill_value(name, part, value_of, at_launch) for part in value)
     return value
 
 
@@ -267,6 +263,4 @@ def _strings(value: Any) -> list[str]:
         return [value]
     if isinstance(value, tuple):
         return [text for part in value for text in _strings(part)]
-    if is_dataclass(value) and not isinstance(value, type):
-        return [text for part in fields(value) for text in _strings(getattr(value, part.name))]
     return []

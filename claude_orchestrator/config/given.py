@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_orchestrator.config.fields import SETTINGS, SINGLE, Setting
 from claude_orchestrator.config.kinds import collect
@@ -16,8 +16,7 @@ OPTIONS = {setting.param: setting for setting in SETTINGS if setting.option}
 SINGLE_OPTIONS = tuple(param for param, setting in OPTIONS.items() if setting.group == SINGLE)
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A value as it was typed, and where: `option`, `environment`, `argument` of the Python API, or an earlier run."""
 
     value: Any

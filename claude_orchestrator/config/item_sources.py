@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_orchestrator.config.items import Item, read_item
 from claude_orchestrator.config.kinds import LINE, collect, list_of, read_object
@@ -16,31 +15,27 @@ MAX_ITEMS = 100_000
 FORMATS = ("lines", "jsonl", "csv")
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """Items that the config itself has."""
 
     items: tuple[Item, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Glob:
+class Glob(NamedTuple):
     """The files of the workspace that match a pattern, without those that match one of `exclude`."""
 
     patterns: tuple[str, ...]
     exclude: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ItemFile:
+class ItemFile(NamedTuple):
     """A file of items, in one of FORMATS. `-` is standard input; a relative path is one of the workspace."""
 
     format: str
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResultOf:
+class ResultOf(NamedTuple):
     """A list in the result of an instance, or of a group: it exists once that has ended.
 
     `limit` and `shuffle` select items as they do for the other sources.

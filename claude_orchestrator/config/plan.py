@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from claude_orchestrator.claude.argv import (
     argv_in_worktree,
@@ -88,8 +88,7 @@ class LaunchSpec:
     item_index: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedBudget:
+class PlannedBudget(NamedTuple):
     """A limit on a command, a group or an instance."""
 
     scope: Scope
@@ -98,8 +97,7 @@ class PlannedBudget:
     unit: Unit = Unit.TOKENS
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Everything a run will do, before it does anything.
 
     `grow` makes the launches of a group's instances, and their budgets, once they are known.
@@ -148,8 +146,7 @@ def make_plan(
     return Plan(specs, *planned, grow=partial(planner.members, limited))
 
 
-@dataclass(frozen=True, slots=True)
-class InterruptedSession:
+class InterruptedSession(NamedTuple):
     """A session that was interrupted: its id, how many turns are done in it, and the folder that it worked in.
 
     `fix` is the turn that answers a failed check, if that has not ended.
@@ -270,8 +267,7 @@ def _nearest(key: str, known: Iterable[str]) -> str:
     return f"; nearest: {', '.join(near)}" if near else ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Planner:
+class _Planner(NamedTuple):
     """What the specs of all instances have in common."""
 
     rehearsal: Rehearsal
@@ -332,7 +328,7 @@ class _Planner:
 
         Commands in `limited` have budgets of their own. Forecasts are those of the group.
         """
-        planner = replace(self, forecast=lambda command, name, model, unit: group.forecasts.get(unit))
+        planner = self._replace(forecast=lambda command, name, model, unit: group.forecasts.get(unit))
         specs = tuple(planner.spec(first_index + number, instance) for number, instance in enumerate(instances))
         budgets = tuple(
             PlannedBudget(Scope.INSTANCE, spec.name, instance.max_tokens_per_command)

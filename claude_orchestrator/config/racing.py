@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from claude_orchestrator.config.config import Config, InstanceConfig
 from claude_orchestrator.errors import UserError
@@ -32,7 +31,7 @@ def expand_races(config: Config) -> Config:
     ]
     if faults:
         raise UserError(*faults)
-    return replace(config, instances=instances)
+    return config._replace(instances=instances)
 
 
 def _faults(instance: InstanceConfig) -> Iterator[str]:
@@ -52,4 +51,4 @@ def _attempts(instance: InstanceConfig) -> Iterator[InstanceConfig]:
     for number in range(1, instance.race + 1):
         tree = f"{instance.worktree}#{number}" if isinstance(instance.worktree, str) else True
         name = f"{instance.name}#{number}"
-        yield replace(instance, name=name, worktree=tree, group=group, race=1, race_of=instance.name)
+        yield instance._replace(name=name, worktree=tree, group=group, race=1, race_of=instance.name)

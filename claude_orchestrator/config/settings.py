@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from claude_orchestrator.config.fields import BUDGET, DEFAULTS, RUN, Setting
 from claude_orchestrator.config.given import Given, read_given
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 _D: Mapping[str, Any] = DEFAULTS
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings of a run, typed; `config.fields` declares each. Costs are in nano-dollars.
 
     `origins` has the origin of each value; that of a limit by command is under `command_budgets[KEY]`.
@@ -53,7 +52,7 @@ class Settings:
     alert_at: tuple[int, ...] = _D["alert_at"]
     hold_policy: str = _D["hold_policy"]
     stop_at_rate_limit: float | None = _D["stop_at_rate_limit"]
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = MappingProxyType({})
 
     @property
     def in_money(self) -> bool:
@@ -75,8 +74,7 @@ class Settings:
                 yield name, setting.kind.element.show(limit), self.origins[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Meter:
+class Meter(NamedTuple):
     """`api` or `stream`, and why it is not the other one."""
 
     kind: str

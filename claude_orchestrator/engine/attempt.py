@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from claude_orchestrator.claude.events import (
     ApiUsage,
@@ -30,17 +30,16 @@ from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import LaunchSpec, in_worktree
 from claude_orchestrator.engine.usage_delta import AttemptCosts
 from claude_orchestrator.engine.verification import Verification
-from token_budget.models import Usage
+from token_budget.models import NO_USAGE, Usage
 
 MAX_SESSIONS = 1_000
 MAX_LAST_CHARS, LAST_LINES = 4_096, 6
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptTotals:
+class AttemptTotals(NamedTuple):
     """What an attempt has used: tokens, the cost in USD that the CLI states, and seconds."""
 
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     exact: bool = True
     cost_usd: float | None = None
     seconds: float = 0.0

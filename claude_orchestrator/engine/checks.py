@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def with_schemas(config: Config, workspace: Path) -> Config:
             instances.append(instance)
             continue
         try:
-            instances.append(replace(instance, json_schema=read(workspace / (instance.cwd or "") / schema)))
+            instances.append(instance._replace(json_schema=read(workspace / (instance.cwd or "") / schema)))
         except BadValue as error:
             place = f"{config.source}: {_place(config, index)}.json_schema: {schema}: "
             if config.source == "PROMPT":
@@ -95,7 +94,7 @@ def with_schemas(config: Config, workspace: Path) -> Config:
                 break
     if faults:
         raise UserError(*faults)
-    return replace(config, instances=tuple(instances))
+    return config._replace(instances=tuple(instances))
 
 
 def _schema_in(path: Path) -> str:

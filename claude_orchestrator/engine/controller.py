@@ -7,11 +7,10 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from claude_orchestrator.config.plan import Plan, make_manager
 from claude_orchestrator.config.settings import Meter, Settings
@@ -58,8 +57,7 @@ if TYPE_CHECKING:
 KEEP_EVERY_S = 1.0  # ledger and alerts
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
+class RunRequest(NamedTuple):
     """What to run and how. `header` tells the journal how the run was started.
 
     `switch` stops the run; without one, the signals of this process do.
@@ -74,8 +72,7 @@ class RunRequest:
     switch: StopSwitch | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunPlace:
+class RunPlace(NamedTuple):
     """Where a run keeps its files. `private`: claude can read private options from a file."""
 
     output_dir: Path
@@ -83,8 +80,7 @@ class RunPlace:
     private: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Accounting:
+class Accounting(NamedTuple):
     """The ledger of all runs, the prices, and who receives alerts besides the terminal."""
 
     ledger: LedgerStore | None = None
@@ -93,8 +89,7 @@ class Accounting:
     alert_webhook: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(NamedTuple):
     """A run that has ended."""
 
     view: RunView
@@ -140,8 +135,7 @@ def run(
         return asyncio.run(_Run(request, files, accounting, bus, launcher, display).execute(guard, report))
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
+class _Files(NamedTuple):
     """A run's directory and journal, what the journal records of earlier starts, and the number of this start."""
 
     directory: RunDirectory

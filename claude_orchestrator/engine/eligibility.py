@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from claude_orchestrator.engine.state import InstanceStatus, State
@@ -11,8 +10,7 @@ from token_budget.models import Budget
 RECHECK_CLOCK_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """What eligibility depends on: times in seconds, free slots, and the budgets that earlier instances wait for."""
 
     monotonic: float

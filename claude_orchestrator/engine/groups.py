@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_orchestrator.engine.state import InstanceStatus, State
 
@@ -24,8 +23,7 @@ _WORDS = {
 LEAST_ENDED = 3  # a forecast of the time that is left needs so many endings
 
 
-@dataclass(frozen=True, slots=True)
-class GroupStatus:
+class GroupStatus(NamedTuple):
     """The instances of a group together: how many are in each state, their tokens, the seconds left if known."""
 
     name: str

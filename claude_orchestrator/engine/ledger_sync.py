@@ -7,7 +7,6 @@ import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -116,7 +115,7 @@ class LedgerSync:
     def _complete(self, attempt: AttemptRecord, known: AttemptRecord | None, usage: Usage, cost_nano_usd: int) -> None:
         """Note what the journal has of an attempt beyond what the ledger has; the ledger knows its end better."""
         if known is not None and known.outcome is not None:
-            attempt = replace(attempt, started_ms=known.started_ms, ended_ms=known.ended_ms, outcome=known.outcome)
+            attempt = attempt._replace(started_ms=known.started_ms, ended_ms=known.ended_ms, outcome=known.outcome)
         key = attempt.instance, attempt.attempt
         self._unwritten.attempts[key] = attempt
         missing = ModelDelta(attempt.usage - usage, max(0, (attempt.cost_nano_usd or 0) - cost_nano_usd))
@@ -125,7 +124,7 @@ class LedgerSync:
 
     async def end(self, exit_code: int) -> None:
         """Write what is left, and that the run is over."""
-        self._run = replace(self._run, ended_ms=to_ms(self._now()), exit_code=exit_code)
+        self._run = self._run._replace(ended_ms=to_ms(self._now()), exit_code=exit_code)
         await self.flush(whole=True)
         self._thread.shutdown(wait=True)
         if self._ledger is not None:

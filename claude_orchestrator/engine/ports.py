@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.config import InstanceConfig
@@ -120,8 +119,7 @@ class InstanceWorktrees(Protocol):
         """Keep what the instance has changed; None if that is nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(NamedTuple):
     """A run's clocks: monotonic and wall-clock seconds, and a random number from 0 to 1 for jitter."""
 
     monotonic: Callable[[], float] = time.monotonic
@@ -129,8 +127,7 @@ class Clock:
     jitter: Callable[[], float] = random.random
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(NamedTuple):
     """What instances use besides their budgets.
 
     - `open_log` opens the log of an attempt.
@@ -149,21 +146,20 @@ class Services:
     price: Price | None = None
     meter: ApiMeter | None = None
     worktrees: InstanceWorktrees | None = None
-    shared: SharedLimits = field(default_factory=NoSharedLimits)
-    answers: Answers = field(default_factory=NoAnswers)
+    shared: SharedLimits = NoSharedLimits()
+    answers: Answers = NoAnswers()
     enter: Enter = lambda group, instances, bus: []
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
+class RunContext(NamedTuple):
     """The run around an instance."""
 
     settings: Settings
     launcher: Launcher
     manager: TokenBudgetManager
     bus: Bus
-    services: Services = field(default_factory=Services)
-    clock: Clock = field(default_factory=Clock)
+    services: Services = Services()
+    clock: Clock = Clock()
 
     @property
     def enforces(self) -> bool:

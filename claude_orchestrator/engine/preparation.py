@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from claude_orchestrator import __version__
 from claude_orchestrator.config.fields import CONFIG_NAME
@@ -33,8 +32,7 @@ FROM_PROMPT, FROM_NOWHERE, FROM_DATA = "PROMPT", "built-in default", "config"
 NO_FILES = (FROM_PROMPT, FROM_NOWHERE, FROM_DATA)
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """Everything that the user asked for, read and checked, but not yet compared with this machine."""
 
     options: Options
@@ -53,8 +51,7 @@ class Loaded:
         return bool(self.options["list_commands"] or self.options["inspect_command"])
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(NamedTuple):
     """What a run would do, and what it uses: the claude, the prices, the ledger."""
 
     plan: Plan
@@ -63,8 +60,7 @@ class Planned:
     ledger: LedgerStore | None
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """How instances will be counted, what deserves a warning, and whether claude can take secrets by file."""
 
     meter: Meter
@@ -96,7 +92,7 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
     if settings.fail_on_denied is None and os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        settings = replace(settings, fail_on_denied=True, origins={**settings.origins, "fail_on_denied": "CI is set"})
+        settings = settings._replace(fail_on_denied=True, origins={**settings.origins, "fail_on_denied": "CI is set"})
     sinks = run_inputs.check_sinks(options["alert_command"], options["alert_webhook"])
     return Loaded(options, earlier, output_dir, workspace, start_in_s, config, settings, *sinks)
 

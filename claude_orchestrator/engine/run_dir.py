@@ -7,9 +7,9 @@ import os
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine import journal
@@ -97,8 +97,7 @@ class LogFile:
             self._fd = None
 
 
-@dataclass(frozen=True, slots=True)
-class EarlierRun:
+class EarlierRun(NamedTuple):
     """A run to resume: its directory, what its journal records, and the journal, locked."""
 
     directory: RunDirectory

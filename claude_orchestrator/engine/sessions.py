@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from claude_orchestrator.config.config import Config, InstanceConfig
@@ -29,7 +28,7 @@ def with_sessions(config: Config, workspace: Path, environ: Mapping[str, str]) -
                 f"{named.new_session_id}"
             )
         instances.append(named)
-    return replace(config, instances=tuple(instances), warnings=tuple(warnings))
+    return config._replace(instances=tuple(instances), warnings=tuple(warnings))
 
 
 def _shared(config: Config) -> Iterator[str]:
@@ -50,5 +49,5 @@ def _named(entry: InstanceConfig, workspace: Path, environ: Mapping[str, str]) -
     own = {**environ, **dict(entry.env)}
     place = Path(own.get("CLAUDE_CONFIG_DIR") or Path(own.get("HOME") or Path.home(), ".claude"))
     if any(place.glob(f"projects/*/{session_id}.jsonl")):
-        return replace(entry, session_id=session_id)
-    return replace(entry, session_id=None, new_session_id=session_id)
+        return entry._replace(session_id=session_id)
+    return entry._replace(session_id=None, new_session_id=session_id)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
 from claude_orchestrator.claude.tally import UsageTally
@@ -37,8 +36,7 @@ class State(StrEnum):
 NOT_ENDED = frozenset({State.PENDING, State.WAITING, State.RUNNING})
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRetry:
+class PlannedRetry(NamedTuple):
     """Why and when another attempt follows. Times are of the monotonic and of the wall clock, else `-inf`.
 
     `counts`: it is one of the retries that the settings allow. `afresh`: it begins a new session.

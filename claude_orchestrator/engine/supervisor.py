@@ -157,7 +157,7 @@ class Supervisor:
         shared = await self._context.services.shared.admit(status.name, decision.hold)
         if shared.action in (Action.BLOCK, Action.WAIT):
             self._context.release(decision.hold)
-            return replace(shared, hold=None)
+            return shared._replace(hold=None)
         return shared if shared.action is Action.WARN else decision
 
     async def _act(self, tasks: asyncio.TaskGroup, status: InstanceStatus, decision: Decision) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.claude.tally import UsageTally
@@ -14,16 +14,14 @@ from token_budget.pricing import of_tools, with_terms
 from token_budget.text import NANO
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDelta:
+class ModelDelta(NamedTuple):
     """What was used of one model since the last delta. A correction can be negative."""
 
     usage: Usage
     nano_usd: int
 
 
-@dataclass(frozen=True, slots=True)
-class UsageDelta:
+class UsageDelta(NamedTuple):
     """What an attempt has used since the last delta: the amount that budgets are charged, and its parts by model.
 
     `cost_source` names the source of the cost: `claude`, `prices`, or None while the cost is unknown.

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -18,8 +17,7 @@ PUBLIC_API = "https://api.anthropic.com"
 PROXY_SCHEMES = ("http", "https")
 
 
-@dataclass(frozen=True, slots=True)
-class Certificates:
+class Certificates(NamedTuple):
     """What a TLS connection trusts beside the system, and what it shows. Paths of PEM files."""
 
     trusted: tuple[str, ...] = ()
@@ -44,8 +42,7 @@ class Certificates:
         return context
 
 
-@dataclass(frozen=True, slots=True)
-class ApiAddress:
+class ApiAddress(NamedTuple):
     """The API's base URL without a slash at its end, the proxies on the way, and the certificates.
 
     `last_proxy` is the proxy that some versions of claude use where no other is named.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import aiohttp
 from aiohttp import hdrs
 
@@ -47,9 +45,9 @@ class AnswerCount:
             unknown = ApiUsage(name, most, whole, cut=not whole, exact=False, model=ticket.model)
             self._client.attempt.used(unknown, ticket.hold)
             return None
-        usage = replace(usage, id=usage.id or name)
+        usage = usage._replace(id=usage.id or name)
         if not usage.told and usage.usage.total_tokens < most.total_tokens:
-            usage = replace(usage, usage=most | usage.usage)
+            usage = usage._replace(usage=most | usage.usage)
         self._charge(usage)
         return usage
 
@@ -60,7 +58,7 @@ class AnswerCount:
             self._id = usage.id
             self._name = self._client.name_of(usage.id, self._number)
         exact = usage.exact and self._is_exact
-        named = replace(usage, id=self._name, exact=exact, session_id=self._session_id)
+        named = usage._replace(id=self._name, exact=exact, session_id=self._session_id)
         self._client.attempt.used(named, self._ticket.hold)
 
 

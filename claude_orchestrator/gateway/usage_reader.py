@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import replace
 from typing import Any, Protocol
 
 from claude_orchestrator.claude.events import ApiUsage
@@ -81,7 +80,7 @@ class _Decoded:
     def close(self) -> ApiUsage | None:
         usage = self._meter.close()
         broken = self._broken or (self._begun and not self._decoder.eof)
-        return replace(usage, exact=False, told=False) if usage is not None and broken else usage
+        return usage._replace(exact=False, told=False) if usage is not None and broken else usage
 
 
 class EventFramer:

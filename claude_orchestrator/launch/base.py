@@ -6,15 +6,13 @@ It passes whole lines, so a recorded or simulated stream is a launcher too. It k
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from claude_orchestrator.claude.stream import Batch
 from claude_orchestrator.config.plan import LaunchSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a launcher can do.
 
     `simulated`: nothing runs and nothing is billed. `metering`: its instances reach an API gateway of this process at
@@ -30,8 +28,7 @@ class Capabilities:
     nodes: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(NamedTuple):
     """How a process ended: its exit code (negative: the signal), the end of its standard error, and how many lines
     were too long to read."""
 

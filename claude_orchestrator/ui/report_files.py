@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from claude_orchestrator.engine.controller import RunResult
 from claude_orchestrator.engine.results.report_json import AnswerOf, json_report, no_answers
@@ -20,8 +20,7 @@ from token_budget.text import printable
 Content = Callable[[RunResult, AnswerOf], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Reports:
+class Reports(NamedTuple):
     """Where the reports of a run go; `continue_with` gives the command that continues the run of that id."""
 
     terminal: Terminal

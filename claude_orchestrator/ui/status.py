@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from claude_orchestrator.engine.groups import GroupStatus, groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
@@ -142,8 +142,7 @@ def _hold_changes(changes: Sequence[HoldChanged]) -> list[str]:
     return [*lines, f"... and {left} more adjustments (in the JSON report)"] if left else lines
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(NamedTuple):
     title: str
     width: int
     keep: int  # on a narrow terminal, columns with low numbers go first
@@ -174,7 +173,7 @@ def instance_table(view: RunView, now: float, options: RenderOptions, *, max_row
     """
     shown, hidden = _rows(view.instances, max_rows)
     columns = list(_COLUMNS)
-    columns[1] = replace(columns[1], width=max(columns[1].width, *(len(state_text(status)) for status in shown), 0))
+    columns[1] = columns[1]._replace(width=max(columns[1].width, *(len(state_text(status)) for status in shown), 0))
     while sum(column.width + 1 for column in columns) - 1 > options.width and len(columns) > 2:
         columns.remove(min(columns, key=lambda column: column.keep))
     names = max((display_width(printable(status.name)) for status in shown), default=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 
 from claude_orchestrator.cli.dry_run import DryRun, describe
 from claude_orchestrator.config.config import parse_config
@@ -21,14 +20,14 @@ PLAIN = RenderOptions(visuals=False)
 def dry_run(size: int) -> DryRun:
     view = a_run(size)
     view.manager.enforcement_mode = "block"
-    settings = Settings(origins=dict.fromkeys(Settings.__dataclass_fields__, "default"))
+    settings = Settings(origins=dict.fromkeys(Settings._fields, "default"))
     return DryRun([(spec, None) for spec in view.plan.specs], view.manager, settings, STREAM, "runs.json")
 
 
 def test_a_large_group_shows_its_first_instances() -> None:
     run = dry_run(10_000)
     run.manager.set_budget(Scope.GROUP, 7_000, "fix")
-    lines = describe(replace(run, groups={"fix": 20_000}, trials={"fix": Trial((100,) * 5)}), PLAIN)
+    lines = describe(run._replace(groups={"fix": 20_000}, trials={"fix": Trial((100,) * 5)}), PLAIN)
     assert "Group fix: 10,000 instances of 20,000 items" in lines
     assert [line for line in lines if ". " in line][:4] == [
         "1. plan",
@@ -60,7 +59,7 @@ def no_items(source: object) -> tuple[str, ...]:
 
 
 def test_a_small_group_and_one_in_full_are_shown_whole() -> None:
-    for run in (dry_run(5), replace(dry_run(60), in_full=True)):
+    for run in (dry_run(5), dry_run(60)._replace(in_full=True)):
         lines = describe(run, PLAIN)
         assert not any("more like these" in line for line in lines)
         assert f"{len(run.instances)}. fix[src/file{len(run.instances) - 2}.py]" in lines
@@ -69,6 +68,6 @@ def test_a_small_group_and_one_in_full_are_shown_whole() -> None:
 def test_what_an_earlier_run_has_ended_is_counted() -> None:
     run = dry_run(100)
     ended = [(spec, "completed" if spec.index > 10 else None) for spec, _ in run.instances]
-    lines = describe(replace(run, instances=ended, trials={"fix": Trial((100,) * 5)}), PLAIN)
+    lines = describe(run._replace(instances=ended, trials={"fix": Trial((100,) * 5)}), PLAIN)
     assert any("... and 97 more like these: 7 would start, 90 completed in an earlier run" in line for line in lines)
     assert any("; 10 would need about 1K" in line for line in lines)

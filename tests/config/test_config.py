@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -159,9 +158,9 @@ def test_the_schema_refuses_what_the_loader_refuses(name: str) -> None:
 def test_the_table_names_what_instances_and_settings_have() -> None:
     keys = {setting.name for setting in INSTANCE} | {"check", "rehearsal"}
     made = {"group", "item", "item_index", "new_session_id", "race_of"}  # by for_each, and for sessions with a name
-    assert keys == {field.name for field in dataclasses.fields(InstanceConfig)} - made | {"prompt", "output_format"}
-    assert {setting.name for setting in REHEARSAL} == {field.name for field in dataclasses.fields(Rehearsal)}
-    assert {setting.name for setting in RUN} | {"origins"} == {field.name for field in dataclasses.fields(Settings)}
+    assert keys == set(InstanceConfig._fields) - made | {"prompt", "output_format"}
+    assert {setting.name for setting in REHEARSAL} == set(Rehearsal._fields)
+    assert {setting.name for setting in RUN} | {"origins"} == set(Settings._fields)
     assert {setting.budget for setting in SETTINGS if setting.profile} == {field.key for field in PROFILE_FIELDS}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,12 +85,12 @@ def test_every_text_is_filled_once() -> None:
 
 
 def test_folders_and_worktrees_are_filled() -> None:
-    (one,) = expand(replace(TEMPLATE, cwd="repos/{{item}}", worktree="w-{{item.stem}}"), ["a/b.c"])
+    (one,) = expand(TEMPLATE._replace(cwd="repos/{{item}}", worktree="w-{{item.stem}}"), ["a/b.c"])
     assert one.cwd == "repos/a/b.c" and one.worktree == "w-b"
 
 
 def test_in_a_check_an_item_is_one_word() -> None:
-    (one,) = expand(replace(TEMPLATE, check=Check("pytest -q {{item}}")), ["a b; $(reboot) 'x'"])
+    (one,) = expand(TEMPLATE._replace(check=Check("pytest -q {{item}}")), ["a b; $(reboot) 'x'"])
     assert one.check == Check("""pytest -q 'a b; $(reboot) '"'"'x'"'"''""")
 
 
@@ -100,11 +99,11 @@ def test_in_a_check_an_item_is_one_word() -> None:
 def test_an_item_leads_out_of_no_folder(field: str, item: str) -> None:
     changes: dict[str, Any] = {field: "repos/{{item}}"}
     with pytest.raises(BadValue, match=rf"{field}: {{{{item}}}} must not lead out of the folder \(item 0: "):
-        expand(replace(TEMPLATE, **changes), [item])
+        expand(TEMPLATE._replace(**changes), [item])
 
 
 def test_texts_that_wait_for_results_are_filled_at_the_launch() -> None:
-    template = replace(TEMPLATE, command="{{item}} after {{results.plan}}", cwd="{{item}}")
+    template = TEMPLATE._replace(command="{{item}} after {{results.plan}}", cwd="{{item}}")
     (one,) = expand(template, ["{{results.plan}}"])
     assert one.command == template.command and isinstance(one.command, Template) and one.cwd == "{{results.plan}}"
     assert one.env[0] == ("FILE", "{{results.plan}}") and not isinstance(one.env[0][1], Template)
@@ -120,11 +119,11 @@ def test_texts_that_wait_for_results_are_filled_at_the_launch() -> None:
 
 def test_folders_cannot_wait_for_results() -> None:
     with pytest.raises(BadValue, match=r"cwd: unknown placeholder {{results.plan}}"):
-        expand(replace(TEMPLATE, cwd="{{results.plan}}"), ["a"])
+        expand(TEMPLATE._replace(cwd="{{results.plan}}"), ["a"])
 
 
 def test_braces_of_others_and_escaped_ones_stay() -> None:
-    (one,) = expand(replace(TEMPLATE, command=r"{{ .Values }} \{{item}} {{item.id}} {x}"), [{"id": 1}])
+    (one,) = expand(TEMPLATE._replace(command=r"{{ .Values }} \{{item}} {{item.id}} {x}"), [{"id": 1}])
     assert one.command == "{{ .Values }} {{item}} 1 {x}"
 
 
@@ -158,7 +157,7 @@ def test_long_labels_are_shortened_in_the_middle_and_stay_unique() -> None:
 
 def test_names() -> None:
     assert [one.name for one in expand(TEMPLATE, ["a/x.py", "b/x.py"])] == ["fix[a/x.py]", "fix[b/x.py]"]
-    named = replace(TEMPLATE, name="fix-{{item.stem}}-{{index}}")
+    named = TEMPLATE._replace(name="fix-{{item.stem}}-{{index}}")
     assert [one.name for one in expand(named, ["a/x.py", "b/x.py"])] == ["fix-x-0", "fix-x-1"]
 
 
@@ -167,7 +166,7 @@ def test_names() -> None:
     [("fix", "fix"), ("fix-{{item}}", "fix"), ("{{item}}", "items"), ("{{item}}: fix", "fix"), ("a[{{item}}]", "a")],
 )
 def test_the_name_of_a_group(name: str, group: str) -> None:
-    assert group_name(replace(TEMPLATE, name=name)) == group
+    assert group_name(TEMPLATE._replace(name=name)) == group
 
 
 # -- faults --
@@ -195,7 +194,7 @@ def test_the_name_of_a_group(name: str, group: str) -> None:
 )
 def test_faults_name_the_item_once(changes: dict[str, Any], items: list[Item], faults: list[str]) -> None:
     with pytest.raises(BadValue) as error:
-        expand(replace(TEMPLATE, **{"description": "", **changes}), items)
+        expand(TEMPLATE._replace(**{"description": "", **changes}), items)
     found = [f"{place}: {why}" for place, why in error.value.faults]
     assert len(found) == len(faults)
     for line, start in zip(found, faults, strict=True):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from claude_orchestrator.engine.eligibility import Eligible, Moment, NotYet, Queued, eligibility
@@ -38,11 +36,11 @@ def test_an_instance_that_runs_or_has_ended_is_not_considered(state: State) -> N
 
 
 def test_without_a_free_slot_none_may_be_launched() -> None:
-    assert eligibility(pending(), (), replace(NOW, free_slots=0)) == NotYet(None, for_all=True)
+    assert eligibility(pending(), (), NOW._replace(free_slots=0)) == NotYet(None, for_all=True)
 
 
 def test_the_startup_delay_holds_for_all() -> None:
-    assert eligibility(pending(), (), replace(NOW, next_launch_at=102.5)) == NotYet(2.5, for_all=True)
+    assert eligibility(pending(), (), NOW._replace(next_launch_at=102.5)) == NotYet(2.5, for_all=True)
 
 
 def test_a_retry_waits_for_its_own_time() -> None:
@@ -57,5 +55,5 @@ def test_the_wall_clock_is_checked_again_within_half_a_minute() -> None:
 
 def test_an_instance_queues_behind_an_earlier_one_that_waits_for_the_same_budget() -> None:
     other = Budget(1_000)
-    assert eligibility(pending(), (BUDGET, other), replace(NOW, reserved=frozenset({other}))) == Queued()
-    assert eligibility(pending(), (BUDGET,), replace(NOW, reserved=frozenset({other}))) == Eligible()
+    assert eligibility(pending(), (BUDGET, other), NOW._replace(reserved=frozenset({other}))) == Queued()
+    assert eligibility(pending(), (BUDGET,), NOW._replace(reserved=frozenset({other}))) == Eligible()

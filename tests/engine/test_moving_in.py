@@ -45,7 +45,7 @@ def test_a_named_session_is_begun_once_and_then_continued(tmp_path: Path) -> Non
     file.parent.mkdir(parents=True)
     file.touch()
     again = with_sessions(named("review"), tmp_path, environ)
-    assert again.instances == (replace(entry, session_id=entry.new_session_id, new_session_id=None),)
+    assert again.instances == (entry._replace(session_id=entry.new_session_id, new_session_id=None),)
     assert again.warnings == ()
 
 

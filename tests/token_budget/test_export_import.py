@@ -58,7 +58,7 @@ def test_round_trip_is_exact_and_a_second_import_adds_nothing(ledger: SqliteLedg
 
 
 def test_the_first_version_is_read_and_sessions_and_workspaces_travel(ledger: SqliteLedger, tmp_path: Path) -> None:
-    more = replace(ONE, instance="more", other_sessions=("s0", "s2"), workspace="/home/me")
+    more = ONE._replace(instance="more", other_sessions=("s0", "s2"), workspace="/home/me")
     ledger.write(attempts=[more])
     lines = list(export(ledger, prompts=True))
     assert [a.other_sessions for a in read(lines).attempts if a.workspace == "/home/me"] == [("s0", "s2")]
@@ -81,9 +81,9 @@ def test_prompts_are_left_out_unless_asked(ledger: SqliteLedger) -> None:
 
 
 def test_what_is_there_stays_unless_a_later_end_is_known(ledger: SqliteLedger) -> None:
-    stale = replace(RUN, ended_ms=None, mode="warn", budgets="{}")
-    earlier = replace(ONE, ended_ms=1_999, exact=False, outcome="failed")
-    later = replace(TWO, ended_ms=3_000, outcome="completed")
+    stale = RUN._replace(ended_ms=None, mode="warn", budgets="{}")
+    earlier = ONE._replace(ended_ms=1_999, exact=False, outcome="failed")
+    later = TWO._replace(ended_ms=3_000, outcome="completed")
     assert apply(ledger, Parcel((stale,), (earlier, later))) == Diff(0, 0, 0, 0, (), 0)
     assert ledger.runs(run="r1") == [RUN]
     one, two = sorted(ledger.attempts(), key=lambda attempt: attempt.key)
@@ -93,7 +93,7 @@ def test_what_is_there_stays_unless_a_later_end_is_known(ledger: SqliteLedger) -
 
 def test_records_that_are_there_with_other_figures_are_counted_and_stay(ledger: SqliteLedger) -> None:
     first, second, third = RECORDS
-    others = replace(first, cost_nano_usd=5), replace(second, usage=Usage(1)), replace(third, at_ms=1, model="x")
+    others = first._replace(cost_nano_usd=5), second._replace(usage=Usage(1)), third._replace(at_ms=1, model="x")
     parcel = replace(ALL, records=others)
     before = list(ledger.records())
     assert diff(ledger, parcel).other_records == apply(ledger, parcel).other_records == 2

@@ -57,11 +57,11 @@ def export(
     """
     yield _line(HEADER, {"version": VERSION})
     for run in ledger.runs():
-        yield _line("run", asdict(run))
+        yield _line("run", run._asdict())
     written = set()
     for attempt in _attempts(ledger):
         written.add(attempt.key)
-        values = asdict(attempt)
+        values = attempt._asdict()
         del values["usage"], values["cost_nano_usd"]
         values["other_sessions"] = list(attempt.other_sessions) or None
         if not prompts:
@@ -69,11 +69,11 @@ def export(
         yield _line("attempt", values)
     for record in ledger.records():
         if (record.run, record.instance, record.attempt) in written:
-            values = asdict(record)
-            counts, cost = values.pop("usage"), values.pop("cost_nano_usd")
-            yield _line("record", {**values, "cost_nano": cost, **counts})
+            values = record._asdict()
+            usage, cost = values.pop("usage"), values.pop("cost_nano_usd")
+            yield _line("record", {**values, "cost_nano": cost, **asdict(usage)})
     for note in ledger.notes():
-        values = asdict(note)
+        values = note._asdict()
         about = values.pop("kind")  # `kind` is the line's own
         yield _line("note", {**values, "about": about})
     if profiles:

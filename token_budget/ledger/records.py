@@ -5,17 +5,16 @@ All times are milliseconds since 1970 in UTC, costs nano-dollars.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from token_budget.models import Action, Amount, Unit, Usage, Weights
+from token_budget.models import NO_USAGE, Action, Amount, Unit, Usage, Weights
 
 FOREVER_MS = 2**62
 WEIGHTS_KEY = "token weights"  # in the budgets of a run that an earlier version recorded
 IMPORTED = "imported"  # the outcome of an attempt that no orchestrator ran
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """A run of the orchestrator; `budgets` is JSON text, which `run_budgets` writes and reads."""
 
     run: str
@@ -27,8 +26,7 @@ class RunRecord:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRecord:
+class AttemptRecord(NamedTuple):
     """An attempt at an instance, with what it has used by its records so far. `outcome` is None until it has ended.
 
     `other_sessions` are the sessions beside `session` whose use was counted here: those before a `/clear`, and those
@@ -46,7 +44,7 @@ class AttemptRecord:
     ended_ms: int | None = None
     outcome: str | None = None
     exact: bool = False
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     cost_nano_usd: int | None = None
     other_sessions: tuple[str, ...] = ()
     workspace: str | None = None
@@ -58,8 +56,7 @@ class AttemptRecord:
         return self.run, self.instance, self.attempt
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceRecord:
+class InstanceRecord(NamedTuple):
     """All attempts at an instance as one: what the last was, and when it ended (or began, if it is running)."""
 
     run: str
@@ -73,8 +70,7 @@ class InstanceRecord:
     verified: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class UsageRecord(NamedTuple):
     """What a model has used for an attempt since its record before. `cost_source` is `claude` or `prices`.
 
     A count can be negative where an earlier record had named another model; the sums are right.
@@ -91,8 +87,7 @@ class UsageRecord:
     cost_source: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NoteRecord:
+class NoteRecord(NamedTuple):
     """Something that a run did besides using tokens, e.g. an adjustment, with its reason."""
 
     id: str
@@ -103,8 +98,7 @@ class NoteRecord:
     instance: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """A limit, in its unit, on what all runs together use from a moment on."""
 
     since_ms: int
@@ -112,8 +106,7 @@ class Limit:
     unit: Unit = Unit.TOKENS
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRequest:
+class HoldRequest(NamedTuple):
     """An amount to be held for an instance of a run, for `lease_ms` unless it is renewed.
 
     With `enforce` it is held only where every limit has room; without it always.
@@ -127,8 +120,7 @@ class HoldRequest:
     enforce: bool
 
 
-@dataclass(frozen=True, slots=True)
-class HoldState:
+class HoldState(NamedTuple):
     """What is left of a hold, and until when it stands; one that expires at 0 is released."""
 
     key: int
@@ -137,8 +129,7 @@ class HoldState:
     expires_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """The answer to a hold request: the hold's key, or the index of the limit that has no room, with its figures.
 
     `held` is what all runs hold of it, `held_elsewhere` what other runs do.
@@ -152,8 +143,7 @@ class Reservation:
     held_elsewhere: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class UsageSum:
+class UsageSum(NamedTuple):
     """What one group of records used, by the values that the records are grouped by.
 
     `start_ms` is its quarter of an hour where they are grouped by time. `unpriced_tokens` have no cost.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from token_budget.api_usage import FALLBACK, MESSAGE, ApiUsageObject
@@ -147,7 +147,7 @@ class Responses:
             run_id = part.key[0]
             run = runs.get(run_id, RunRecord(run_id, machine, part.started_ms, part.ended_ms))
             span = (min(run.started_ms, part.started_ms), max(run.ended_ms or 0, part.ended_ms))
-            runs[run_id] = replace(run, started_ms=span[0], ended_ms=span[1])
+            runs[run_id] = run._replace(started_ms=span[0], ended_ms=span[1])
             attempts.setdefault(part.key, _attempt(part))
         return tuple(runs.values()), tuple(attempts.values()), tuple(records)
 

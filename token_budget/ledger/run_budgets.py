@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from token_budget.ledger.records import WEIGHTS_KEY
 from token_budget.models import Budget, Scope, Unit, Weights
@@ -13,8 +13,7 @@ FLAT = Weights()
 _COST, _COMMAND, _INSTANCE = " cost", " command", "instance "
 
 
-@dataclass(frozen=True, slots=True)
-class RunBudgets:
+class RunBudgets(NamedTuple):
     """A run's budgets, unused, and the weights by which tokens are drawn from them."""
 
     budgets: tuple[Budget, ...] = ()

@@ -8,7 +8,6 @@ keeps sums by attempt and by quarters of an hour: years of records are added up 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from token_budget.ledger import sqlite_rows as rows
@@ -100,7 +99,7 @@ class SqliteLedger:
                 "INSERT INTO holds (run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, ?, ?, ?)",
                 (request.run, request.instance, amount.tokens, amount.nano_usd, now_ms + request.lease_ms),
             )
-            return replace(answer, hold=cursor.lastrowid)
+            return answer._replace(hold=cursor.lastrowid)
 
     def _judge(self, request: HoldRequest, limits: Sequence[Limit], now_ms: int) -> Reservation:
         elsewhere = self.held_by_others(request.run, now_ms)

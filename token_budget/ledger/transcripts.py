@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from token_budget.api_usage import read_usage
 from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord, UsageRecord
@@ -31,8 +31,7 @@ _OWN_MARK = "<"  # text that the program itself puts in place of the user's begi
 Spans = Mapping[str, Sequence[tuple[int, int]]]  # of sessions: from when to when, in ms
 
 
-@dataclass(frozen=True, slots=True)
-class Transcripts:
+class Transcripts(NamedTuple):
     """What a folder of transcripts holds, for the ledger, and what was left out of it.
 
     `skipped_lines` could not be read. `known_responses` were counted by runs of the orchestrator.

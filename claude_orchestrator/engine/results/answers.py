@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_orchestrator.engine.run_view import place_fields, usage_fields
 from claude_orchestrator.engine.state import InstanceStatus
@@ -12,8 +11,7 @@ from claude_orchestrator.engine.state import InstanceStatus
 MAX_REPORTED_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What an instance answered. `text` is the result of its last turn, `earlier` are those of the turns before.
 
     `file` holds the whole text; None where there is no answer, or where it could not be written. `structured_file`

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -34,8 +34,7 @@ class Upstream(NamedTuple):
     branch: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """All instances of a group. `keep` writes their list into a file and returns its path. Raises OSError."""
 
     members: Sequence[Upstream]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.expansion import Selection
@@ -40,5 +39,5 @@ def grown(spec: LaunchSpec, upstream: Upstream | Group) -> tuple[tuple[InstanceC
             items.setdefault(json.dumps(entry, sort_keys=True), read_item(entry))
         except BadValue as error:
             raise BadValue(*((f"{what}: item {number}", why) for _, why in error.faults)) from None
-    instances = expand(replace(template, depends_on=needs_of(template)), list(items.values()))
+    instances = expand(template._replace(depends_on=needs_of(template)), list(items.values()))
     return Selection(source.limit, source.shuffle).of(instances), len(value) - len(items)

@@ -74,6 +74,7 @@ PURE = """
     engine.retries
     engine.run_events
     engine.scheduler
+    engine.shared_folders
     engine.state
     engine.usage_delta
     engine.verification

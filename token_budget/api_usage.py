@@ -7,7 +7,6 @@ them. Shapes: https://docs.claude.com/en/api/messages (`usage`, `usage.iteration
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from token_budget.models import NO_USAGE, Usage
@@ -47,8 +46,7 @@ NO_TERMS = PriceTerms()
 _NO_PART = UsagePart(MESSAGE, "", NO_USAGE)
 
 
-@dataclass(frozen=True, slots=True)
-class ApiUsageObject:
+class ApiUsageObject(NamedTuple):
     """One `usage` object as the API states it, or several of one response merged with `|`.
 
     `readable` is False where a count was malformed; such a count is zero. `has_input` and `has_output` say whether

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import sys
 import time
@@ -34,7 +33,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666, 
             stream.writelines(chunks)
         return
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    temporary = target.with_name(f".{target.name}.{os.urandom(8).hex()}")
     descriptor = os.open(temporary, _NEW, mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:

@@ -9,7 +9,6 @@ from itertools import islice
 from math import ceil, exp, log, sqrt
 from operator import attrgetter
 from random import Random
-from statistics import NormalDist, fmean, pvariance
 from typing import NamedTuple
 
 from token_budget.models import Unit
@@ -254,6 +253,8 @@ def chance_that_sum_is_under(forecasts: Sequence[Forecast], limit_tokens: int, *
 
 
 def _chance_of_many(forecasts: Sequence[Forecast], limit_tokens: int, samples: int) -> float | None:
+    from statistics import NormalDist, fmean, pvariance
+
     counts = Counter(map(id, forecasts))
     mean = variance = 0.0
     random = Random(0)

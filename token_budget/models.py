@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from math import gcd
 from typing import NamedTuple
@@ -10,8 +9,7 @@ from typing import NamedTuple
 from token_budget.text import format_usd
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """The API's four token counts; field names are those of the Messages API's `usage` object."""
 
     input_tokens: int = 0
@@ -34,7 +32,7 @@ class Usage:
             self.cache_read_input_tokens,
         )
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: Usage) -> Usage:  # type: ignore[override]  # it is more than a tuple
         return Usage(*(a + b for a, b in zip(self.counts, other.counts, strict=True)))
 
     def __sub__(self, other: Usage) -> Usage:
@@ -150,8 +148,7 @@ class Unit(StrEnum):
         return format_usd(quantity) if self is Unit.USD else f"{quantity:,}"
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(NamedTuple):
     """Weighted tokens and nano-dollars together: what a budget is charged."""
 
     tokens: int = 0
@@ -164,7 +161,7 @@ class Amount:
     def __bool__(self) -> bool:
         return bool(self.tokens or self.nano_usd)
 
-    def __add__(self, other: Amount) -> Amount:
+    def __add__(self, other: Amount) -> Amount:  # type: ignore[override]  # it is more than a tuple
         return Amount(self.tokens + other.tokens, self.nano_usd + other.nano_usd)
 
     def __sub__(self, other: Amount) -> Amount:

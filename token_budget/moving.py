@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import sqlite3
 import sys
@@ -109,7 +108,7 @@ def _move(old: Path, new: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:  # not merely another file system
             raise
-    copy = new.with_name(f".{new.name}.{secrets.token_hex(8)}")
+    copy = new.with_name(f".{new.name}.{os.urandom(8).hex()}")
     try:
         if old.is_dir():
             shutil.copytree(old, copy, symlinks=True)

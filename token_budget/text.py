@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import unicodedata
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 ELLIPSIS = "…"
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # the first characters of a formula in a spreadsheet
@@ -124,8 +125,17 @@ def encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def short_digest(text: str) -> str:
+    """Eight hexadecimal digits that tell texts apart which look alike in names."""
+    import hashlib  # with OpenSSL, which most starts do not need
+
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
 def csv_line(cells: Iterable[str | int | float | Decimal | None]) -> str:
     """A line of CSV without its end. Text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    import csv  # few programs need it
+
     line = io.StringIO()
     csv.writer(line, lineterminator="\r\n").writerow(
         map(_cell, cells)
@@ -134,6 +144,8 @@ def csv_line(cells: Iterable[str | int | float | Decimal | None]) -> str:
 
 
 def _cell(cell: str | int | float | Decimal | None) -> str | int | float | None:
+    from decimal import Decimal
+
     if isinstance(cell, Decimal):
         return f"{cell:f}"
     return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" ").startswith(FORMULA) else cell

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
 
 from token_budget.text import format_tokens
@@ -27,6 +26,8 @@ class Trial(NamedTuple):
 
         The mean of a small trial is uncertain itself, and counts as much as the spread between instances does.
         """
+        from statistics import NormalDist, fmean, stdev
+
         mean, n = fmean(self.tokens), len(self.tokens)
         spread = stdev(self.tokens) * sqrt(count + count * count / n)
         return round(count * mean + NormalDist().inv_cdf(p) * spread)

@@ -6,8 +6,10 @@ Seen in 2.1.197, 2.1.330 and 2.1.332.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from claude_orchestrator.claude.events import Result
+if TYPE_CHECKING:
+    from claude_orchestrator.claude.events import Result
 
 RATE_LIMIT = "rate_limit"
 # kinds of an API error, as the CLI's own message names them, that may pass without a change

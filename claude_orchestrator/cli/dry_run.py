@@ -9,7 +9,6 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from claude_orchestrator.cli.graph_view import describe_graph
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Meter, Settings
 from token_budget.budget_manager import TokenBudgetManager
@@ -64,7 +63,10 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
             lines += _group(group, list(members), dry_run, holds)
     for hold in holds:
         manager.release(hold)
-    lines += describe_graph([spec for spec, _ in instances], ascii_only=options.ascii_only)
+    if any(spec.depends_on for spec, _ in instances):
+        from claude_orchestrator.cli.graph_view import describe_graph
+
+        lines += describe_graph([spec for spec, _ in instances], ascii_only=options.ascii_only)
     lines += [
         "",
         f"Meter: {_meter(meter, manager)}",
@@ -154,10 +156,10 @@ def _decide(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) ->
 
 def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
     if ended is not None:
-        return ["", f"{spec.index + 1}. {spec.name}: {ended} in an earlier run, is not run again"]
+        return ["", f"{spec.position + 1}. {spec.name}: {ended} in an earlier run, is not run again"]
     budgets = manager.budgets_for(spec.base_command, spec.name)
     decision = _decide(spec, manager, holds)
-    lines = ["", f"{spec.index + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
+    lines = ["", f"{spec.position + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]
     lines.append(f"   argv:      {shlex.join(spec.argv)}")
     lines += [f"   by file:   --{option} ({counted(len(text), 'character')})" for option, text in spec.private]
     lines += [f"   turn {number}:    {turn!r}" for number, turn in enumerate(spec.turns, 1)]

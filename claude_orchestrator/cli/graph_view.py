@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
-from xml.sax.saxutils import escape
 
 from claude_orchestrator.config.plan import LaunchSpec
 from token_budget.models import Unit
@@ -195,6 +194,8 @@ def _tree(graph: Graph, parts: str) -> list[str]:
 
 def as_mermaid(graph: Graph) -> str:
     """The graph as Mermaid, with the critical path in bold."""
+    from xml.sax.saxutils import escape  # with all of urllib, which only a file needs
+
     ids = {name: f"s{number}" for number, name in enumerate(graph.steps)}
     path = set(pairwise(graph.critical_path))
     lines = ["flowchart LR"]
@@ -250,5 +251,7 @@ def as_svg(graph: Graph) -> str:
 
 
 def _label(text: str, limit: int = LABEL_CHARS) -> str:
+    from xml.sax.saxutils import escape
+
     shown = printable(text)
     return escape(shown if len(shown) <= limit else f"{shown[: limit - 1]}…")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +46,7 @@ def run(options: Options) -> int:
     if options["only"] is not None:
         raise UserError("--only: chooses the instances of --apply, which is not given")
     prompt = _standard_input() if options.prompt == "-" else options.prompt
-    loaded = preparation.load(replace(options, prompt=prompt), terminal.warn)
+    loaded = preparation.load(Options(prompt, options.values, options.given), terminal.warn)
     planned = preparation.plan(loaded, terminal.warn)
     if loaded.only_shows:
         return show_commands(loaded, planned, terminal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from claude_orchestrator.config.fields import SETTINGS, SINGLE, Setting
@@ -23,7 +22,6 @@ class Given(NamedTuple):
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
 class Options:
     """The program's options, by their parameters' names.
 
@@ -31,9 +29,12 @@ class Options:
     gave, as it was typed.
     """
 
-    prompt: str | None
-    values: Mapping[str, Any]
-    given: Mapping[str, Given]
+    __slots__ = ("given", "prompt", "values")
+
+    def __init__(self, prompt: str | None, values: Mapping[str, Any], given: Mapping[str, Given]) -> None:
+        self.prompt = prompt
+        self.values = values
+        self.given = given
 
     def __getitem__(self, param: str) -> Any:
         return self.values[param]

@@ -3,7 +3,6 @@ input."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -124,6 +123,8 @@ def _json_lines(text: str) -> Iterator[tuple[int, object]]:
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, object]]:
+    import csv
+
     csv.field_size_limit(MAX_ITEM_CHARS + 1)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from claude_orchestrator.config.placeholders import Placeholder
 from token_budget.fields import BadValue, expected, show_json
+from token_budget.text import short_digest
 
 Item = str | Mapping[str, Any]
 MAX_ITEM_CHARS = 1024 * 1024
@@ -126,7 +126,7 @@ def name_part(text: str) -> str:
     line = _UNSAFE.sub(" ", text).strip()
     if line == text and len(line) <= MAX_LABEL_CHARS:
         return line
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    digest = short_digest(text)
     room = MAX_LABEL_CHARS - len(digest) - 1
     if len(line) > room:
         line = f"{line[: room // 2 - 1]}..{line[-(room - room // 2 - 1) :]}"

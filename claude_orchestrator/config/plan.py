@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from claude_orchestrator.claude.argv import (
@@ -41,8 +41,7 @@ Grow = Callable[
 CONTINUE_PROMPT = "You were interrupted. Continue where you left off."
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchSpec:
+class LaunchSpec(NamedTuple):
     """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session.
 
     `late` is the instance itself, if some of its texts are only filled at its launch. With `grows` it stands for the
@@ -53,7 +52,7 @@ class LaunchSpec:
     `item_index` say which item of which `for_each` the instance was made for.
     """
 
-    index: int
+    position: int
     name: str
     description: str
     command: str
@@ -82,7 +81,7 @@ class LaunchSpec:
     grows: ResultOf | None = None
     turns_before: int = 0
     resumed: bool = False
-    forecasts: Mapping[Unit, Forecast] = field(default_factory=dict)
+    forecasts: Mapping[Unit, Forecast] = MappingProxyType({})
     group: str | None = None
     item: Item | None = None
     item_index: int | None = None
@@ -170,8 +169,7 @@ def continued(spec: LaunchSpec, session: InterruptedSession) -> LaunchSpec:
     argv, cwd = spec.argv, spec.cwd
     if session.folder and asks_for_worktree(argv):
         argv, cwd = argv_in_worktree(argv, cwd), session.folder
-    return replace(
-        spec,
+    return spec._replace(
         argv=resume_argv(argv, session.id),
         cwd=cwd,
         turns=tuple(text for text in (_again(first, session.fix), *rest) if text is not None),
@@ -189,8 +187,8 @@ def _first(own: bool | None, of_run: bool | None) -> bool | None:
 def in_worktree(spec: LaunchSpec, folder: str) -> LaunchSpec:
     """The same instance in a folder of its worktree; the files that its arguments name stay where they are."""
     if spec.origin:
-        return replace(spec, cwd=folder)
-    return replace(spec, argv=argv_in_worktree(spec.argv, spec.cwd), cwd=folder, origin=spec.cwd)
+        return spec._replace(cwd=folder)
+    return spec._replace(argv=argv_in_worktree(spec.argv, spec.cwd), cwd=folder, origin=spec.cwd)
 
 
 def _again(turn: str | None, fix: str | None) -> str | None:
@@ -289,7 +287,7 @@ class _Planner(NamedTuple):
         expected = {unit: found.p50 or 0 for unit, found in forecasts.items()}
         tokens = instance.max_tokens_per_command or expected.get(Unit.TOKENS) or DEFAULT_ESTIMATE_TOKENS
         return LaunchSpec(
-            index=index,
+            position=index,
             name=instance.name if later is None else group_name(instance),
             description=instance.description,
             command=instance.command,

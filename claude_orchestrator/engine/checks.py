@@ -38,7 +38,7 @@ def check_plan(plan: Plan, config: Config) -> None:
         key = spec.cwd, instance.mcp_config
         if key not in known:
             known[key] = list(_faults(*key))
-        faults += [f"{config.source}: {_place(config, spec.index)}.{fault}" for fault in known[key]]
+        faults += [f"{config.source}: {_place(config, spec.position)}.{fault}" for fault in known[key]]
     if len(faults) > MAX_FAULTS:
         faults[MAX_FAULTS:] = [f"{config.source}: {len(faults) - MAX_FAULTS:,} more faults like these"]
     if faults:

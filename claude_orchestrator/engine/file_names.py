@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+
+from token_budget.text import short_digest
 
 MAX_STEM_CHARS = 80
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -29,4 +30,4 @@ def _stem(name: str, *, is_alone: bool) -> str:
     ambiguous = _MARKED.fullmatch(name) or _RESERVED.fullmatch(name.casefold())
     if clean == name and is_alone and not ambiguous:
         return name
-    return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return f"{clean}-{short_digest(name)}"

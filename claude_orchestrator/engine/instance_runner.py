@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from claude_orchestrator.claude.events import CommandsAnswer, ControlRequest, Event, Init, Result, Task, UsageAnswer
@@ -246,7 +245,7 @@ class InstanceRunner:
         budgets = [budget for budget in self._context.budgets_of(spec) if budget.unit is Unit.USD]
         left = min((budget.limit - budget.used for budget in budgets), default=0)
         return (
-            replace(spec, argv=(*spec.argv, f"--max-budget-usd={left / NANO:.6f}")) if left > LEAST_NANO_USD else spec
+            spec._replace(argv=(*spec.argv, f"--max-budget-usd={left / NANO:.6f}")) if left > LEAST_NANO_USD else spec
         )
 
     async def _leave_meter(self) -> None:

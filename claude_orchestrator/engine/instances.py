@@ -111,4 +111,4 @@ class Instances:
 
 def _node(status: InstanceStatus) -> Node:
     spec = status.planned
-    return Node(spec.name, spec.depends_on, spec.run_if, max(1, spec.estimate.tokens), spec.index)
+    return Node(spec.name, spec.depends_on, spec.run_if, max(1, spec.estimate.tokens), spec.position)

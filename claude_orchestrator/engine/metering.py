@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.config.plan import LaunchSpec
@@ -44,7 +43,7 @@ class Metering:
 
     def through(self, spec: LaunchSpec) -> LaunchSpec:
         """The same instance, with the meter as its API address."""
-        return replace(spec, env=(*spec.env, *self._place.env))
+        return spec._replace(env=(*spec.env, *self._place.env))
 
     async def close(self) -> None:
         """The attempt has ended."""

@@ -286,11 +286,15 @@ def _ledger_option(options: Options) -> str | None:
 
 def _folder_warnings(loaded: Loaded, planned: Planned) -> list[str]:
     """Refuse worktrees that git would refuse, with UserError; returns what deserves a warning about folders."""
-    from claude_orchestrator.engine.worktrees import start_checks
+    from claude_orchestrator.engine.shared_folders import shared_folders
 
     specs, at_once = planned.plan.specs, loaded.settings.max_parallel
-    shared = start_checks.shared_folders(specs, loaded.config.instances, at_once)
-    return [*shared, *start_checks.check_worktrees(specs, loaded.output_dir, os.environ, at_once)]
+    shared = list(shared_folders(specs, loaded.config.instances, at_once))
+    if not any(spec.worktree for spec in specs):
+        return shared
+    from claude_orchestrator.engine.worktrees.start_checks import check_worktrees
+
+    return [*shared, *check_worktrees(specs, loaded.output_dir, os.environ, at_once)]
 
 
 def check(loaded: Loaded, planned: Planned) -> Checked:
@@ -298,7 +302,6 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     from claude_orchestrator.claude import versions
     from claude_orchestrator.engine import checks
     from claude_orchestrator.gateway.choice import choose_meter
-    from token_budget.pricing import EXTRA
 
     options, settings = loaded.options, loaded.settings
     checks.check_plan(planned.plan, loaded.config)
@@ -313,6 +316,8 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     if not options["rehearse"]:
         warnings += _folder_warnings(loaded, planned)
     if settings.in_money and planned.prices is None:
+        from token_budget.pricing import EXTRA
+
         warnings.append(f"budgets in money without {EXTRA}: what claude states no cost for is not counted")
     return Checked(meter, warnings, private=lacks is None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ LAST = "last"
 
 def new_run_id(now: datetime) -> str:
     """A new id; ids sort by time: `20261123-164205-3f9a1c`."""
-    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    return f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
 
 
 class RunDirectory:
@@ -47,7 +46,7 @@ class RunDirectory:
         """Open a new log for an attempt; None if that fails, which is reported once."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.name).strip("-.")[:60] or "instance"
         number = f".{attempt}" if attempt > 1 else ""
-        path = self.path / f"{spec.index + 1:03}-{name}{number}.jsonl"
+        path = self.path / f"{spec.position + 1:03}-{name}{number}.jsonl"
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
         except OSError as error:
@@ -57,7 +56,7 @@ class RunDirectory:
 
     def keep(self, spec: LaunchSpec, option: str, text: str) -> str:
         """Store an option's text in a file that only its owner can read; returns the path. Raises OSError."""
-        path = (self.path / f"{spec.index + 1:03}.{option}").absolute()
+        path = (self.path / f"{spec.position + 1:03}.{option}").absolute()
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.fields import WINDOWS
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
@@ -17,6 +16,7 @@ from token_budget.models import Unit, Usage, Weights
 from token_budget.text import printable
 
 if TYPE_CHECKING:
+    from claude_orchestrator.claude.events import Price
     from token_budget.forecast import Forecast
     from token_budget.ledger.samples import SampleReader
     from token_budget.ledger.store import LedgerStore
@@ -118,6 +118,8 @@ def find_prices() -> Prices | None:
 
 def check_sinks(command: str | None, webhook: str | None) -> tuple[tuple[str, ...] | None, str | None]:
     """The alert command's words and the webhook's address. Raises UserError."""
+    if command is None and webhook is None:
+        return None, None
     from token_budget.alerts import parse_command, parse_webhook
 
     try:

@@ -93,7 +93,7 @@ def usage_fields(usage: Usage, *, exact: bool) -> dict[str, Any]:
 
 def place_fields(spec: LaunchSpec) -> dict[str, Any]:
     """An instance's group and item as reports and results show them; without a group, its place in the config."""
-    index = spec.index if spec.item_index is None else spec.item_index
+    index = spec.position if spec.item_index is None else spec.item_index
     return {"group": spec.group, "item": spec.item, "index": index}
 
 

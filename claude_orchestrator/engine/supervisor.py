@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 
 from claude_orchestrator.config.plan import LaunchSpec
@@ -150,7 +149,7 @@ class Supervisor:
             holders = [(name, runner.hold) for name, runner in self._runners.items()]
             tokens = self._holds.share(spec, decision.budget, holders)
             if tokens is not None:
-                share = replace(spec.estimate, tokens=tokens)
+                share = spec.estimate._replace(tokens=tokens)
                 decision = self.manager.reserve(spec.base_command, share, spec.name)
         if decision.hold is None:
             return decision

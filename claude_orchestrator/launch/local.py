@@ -69,12 +69,12 @@ class LocalLauncher:
 
     async def launch(self, spec: LaunchSpec) -> LocalRunning:
         """Start an instance. Raises OSError where that is not possible."""
-        return await self.start((*spec.argv, *self._private_args(spec)), dict(spec.env), spec.cwd, str(spec.index))
+        return await self.start((*spec.argv, *self._private_args(spec)), dict(spec.env), spec.cwd, str(spec.position))
 
     async def check(self, spec: LaunchSpec, command: str, folder: str) -> LocalRunning:
         """Start a shell command that checks an instance's work. Raises OSError where that is not possible."""
         argv = ("/bin/sh", "-c", f"exec 2>&1\n{command}")
-        running = await self.start(argv, dict(spec.env), folder, f"{spec.index}.check")
+        running = await self.start(argv, dict(spec.env), folder, f"{spec.position}.check")
         running.close_input()
         return running
 

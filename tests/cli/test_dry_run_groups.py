@@ -67,7 +67,7 @@ def test_a_small_group_and_one_in_full_are_shown_whole() -> None:
 
 def test_what_an_earlier_run_has_ended_is_counted() -> None:
     run = dry_run(100)
-    ended = [(spec, "completed" if spec.index > 10 else None) for spec, _ in run.instances]
+    ended = [(spec, "completed" if spec.position > 10 else None) for spec, _ in run.instances]
     lines = describe(run._replace(instances=ended, trials={"fix": Trial((100,) * 5)}), PLAIN)
     assert any("... and 97 more like these: 7 would start, 90 completed in an earlier run" in line for line in lines)
     assert any("; 10 would need about 1K" in line for line in lines)

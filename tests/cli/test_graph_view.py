@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -54,7 +53,7 @@ def test_the_graph_as_text() -> None:
 def test_forecasts_in_the_graph() -> None:
     known = {Unit.TOKENS: Forecast(9, points=(3_000, 8_000), below=(0.6, 1.0))}
     steps = specs_of({"name": "a", "prompt": "x"}, {"name": "b", "prompt": "x", "depends_on": ["a"]})
-    both = [replace(spec, forecasts=known) for spec in steps]
+    both = [spec._replace(forecasts=known) for spec in steps]
     assert describe_graph(both, ascii_only=True)[2:] == [
         "   a: about 3,000 tokens",
         "   `- b: about 3,000 tokens",

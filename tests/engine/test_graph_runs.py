@@ -301,7 +301,7 @@ def test_a_list_in_a_result_becomes_instances(tmp_path: Path) -> None:
     assert "WARNING: fix: 1 repeated item left out: each item is one instance" in outcome.messages
     used = {budget.label: budget.used for budget in outcome.manager.budgets}
     assert used == {"group fix": 3003, **dict.fromkeys([f"instance fix[{i}]" for i in ("a", "b {{index}}", "7")], 1001)}
-    assert [status.planned.index for status in outcome.instances] == [0, 3, 4, 5, 2]
+    assert [status.planned.position for status in outcome.instances] == [0, 3, 4, 5, 2]
 
 
 def test_objects_of_a_group_in_a_group(tmp_path: Path) -> None:

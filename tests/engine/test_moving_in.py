@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def test_two_instances_cannot_share_a_named_session(tmp_path: Path) -> None:
 
 
 def check_of(*turns: str, policy: str = "fail", known: tuple[str, ...] = ()) -> CommandCheck:
-    spec = replace(an_instance("a", "x").spec, turns=turns, unknown_command=policy)
+    spec = an_instance("a", "x").spec._replace(turns=turns, unknown_command=policy)
     return CommandCheck(spec, lambda folder, word: word in known)
 
 

@@ -388,5 +388,5 @@ def test_a_real_session_goes_on_after_a_sigkill_of_the_orchestrator(claude: str,
         assert instance["status"] == "completed" and instance["attempts"] == 2
         assert api.entries[1].marker == CONTINUE_PROMPT and len(api.entries) == 2
         billed = api.billed()
-        counts = {key: instance["usage"][key] for key in Usage.__dataclass_fields__}
+        counts = {key: instance["usage"][key] for key in Usage._fields}
         assert Usage(**counts) == billed

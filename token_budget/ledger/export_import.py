@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
@@ -71,7 +71,7 @@ def export(
         if (record.run, record.instance, record.attempt) in written:
             values = record._asdict()
             usage, cost = values.pop("usage"), values.pop("cost_nano_usd")
-            yield _line("record", {**values, "cost_nano": cost, **asdict(usage)})
+            yield _line("record", {**values, "cost_nano": cost, **usage._asdict()})
     for note in ledger.notes():
         values = note._asdict()
         about = values.pop("kind")  # `kind` is the line's own

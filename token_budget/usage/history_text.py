@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from decimal import Decimal
 
 from token_budget.models import Usage
@@ -101,7 +100,7 @@ def _data(row: UsageRow, by: Sequence[By]) -> Data:
     keys: Sequence[str] = by if len(by) > 1 else ("group",)
     return {
         **dict(zip(keys, row.groups, strict=True)),
-        **asdict(row.usage),
+        **row.usage._asdict(),
         "total_tokens": row.usage.total_tokens,
         "cost_usd": None if row.cost_nano_usd is None else row.cost_nano_usd / NANO,
         "unpriced_tokens": row.unpriced_tokens,

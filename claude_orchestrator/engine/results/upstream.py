@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -53,8 +52,7 @@ def fill(spec: LaunchSpec, upstream_of: UpstreamOf) -> LaunchSpec:
     _check(spec, filled.command, (*filled.pre_commands, filled.command, filled.append_system_prompt or ""))
     pairs = zip(turns_of(spec.late), turns_of(filled), strict=True)
     texts = {raw: text for raw, text in pairs if isinstance(raw, Template)}
-    return replace(
-        spec,
+    return spec._replace(
         turns=tuple(texts[turn] if isinstance(turn, Template) else turn for turn in spec.turns),
         argv=(*spec.argv, *(f"--add-dir={folder}" for folder in dict.fromkeys(values.folders))),
         private=private_options(filled),

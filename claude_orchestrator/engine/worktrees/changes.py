@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from claude_orchestrator.engine.file_names import file_stems
+from token_budget.text import short_digest
 
 BRANCHES = "orchestrator"  # the folder of all our branches: `orchestrator/RUN/NAME`
 
@@ -76,5 +76,5 @@ def stem_of(name: str, taken: Iterable[str] = ()) -> str:
     others = {other.casefold() for other in taken}
     if stem == name and stem.casefold() not in others:
         return stem
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    digest = short_digest(name)
     return stem if stem.endswith(digest) else f"{stem}-{digest}"

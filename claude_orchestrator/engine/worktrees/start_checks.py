@@ -7,18 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from claude_orchestrator.claude.argv import asks_for_worktree
-from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.placeholders import Template
 from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.engine.shared_folders import some_of
 from claude_orchestrator.engine.worktrees.changes import BRANCHES
 from claude_orchestrator.engine.worktrees.git import LEADING_ASTRAY, GitError, git, line
 from claude_orchestrator.engine.worktrees.repository import resolve
 from claude_orchestrator.errors import UserError
 from token_budget.text import counted
-
-WRITING_MODES = ("acceptEdits", "bypassPermissions")
-WRITING_TOOLS = ("Edit", "MultiEdit", "NotebookEdit", "Write")
-NAMED = 3  # of the instances in a warning
 
 
 def check_worktrees(
@@ -44,7 +40,7 @@ def check_worktrees(
         try:
             commits[folder, base] = _commit(folder, base)
         except OSError as error:
-            faults.append(f"{_some(names)}: worktree: {folder}: {error.strerror or error}")
+            faults.append(f"{some_of(names)}: worktree: {folder}: {error.strerror or error}")
     if faults:
         raise UserError(*faults)
     needed = {key: (len(bases[key]), _bytes_of(key[0], commit)) for key, commit in commits.items()}
@@ -113,27 +109,3 @@ def _dirty(folders: Iterable[str]) -> Iterator[str]:
         if changed:
             count = changed.count(b"\n")
             yield f"{folder}: worktrees begin without what is not committed ({counted(count, 'file')})"
-
-
-def shared_folders(specs: Sequence[LaunchSpec], instances: Sequence[InstanceConfig], at_once: int) -> Iterator[str]:
-    """Warnings of instances that may write into the same folder at the same time."""
-    writing: dict[str, list[str]] = {}
-    for spec, instance in zip(specs, instances, strict=True):
-        own = spec.worktree or asks_for_worktree(spec.argv)
-        if not own and not spec.depends_on and may_write(instance):
-            writing.setdefault(spec.cwd, []).append(spec.name)
-    for folder, names in writing.items():
-        if len(names) > 1 and at_once > 1:
-            yield f"{_some(names)} can change files in {folder} at the same time: worktree gives each its own"
-
-
-def may_write(instance: InstanceConfig) -> bool:
-    """Whether an instance may change files without asking."""
-    tools = {tool.partition("(")[0].strip() for tool in instance.allowed_tools}
-    return instance.permission_mode in WRITING_MODES or not tools.isdisjoint(WRITING_TOOLS)
-
-
-def _some(names: Sequence[str]) -> str:
-    """Some names, and how many more there are."""
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -77,11 +77,11 @@ def write_first_config(options: Options, terminal: Terminal) -> int:
     """Write a config for the workspace, unless it has one. Raises UserError."""
     from claude_orchestrator.claude.commands import discover_here
     from claude_orchestrator.cli.first_config import first_config, is_of_project
-    from claude_orchestrator.engine import checks, run_inputs
+    from claude_orchestrator.engine import run_inputs, start_checks
     from token_budget.models import Unit, Weights
 
     workspace = options["workspace"].absolute()
-    checks.check_workspace(workspace)
+    start_checks.check_workspace(workspace)
     path = Path(options["ledger"] or places.ledger_file(terminal.warn, move=False))
     ledger = run_inputs.open_ledger(path, terminal.warn) if path.is_file() else None
     forecasts = run_inputs.Forecasts(ledger, Weights())
@@ -120,10 +120,10 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     from claude_orchestrator.cli.commands_view import warn_of_unknown
     from claude_orchestrator.cli.dry_run import DryRun, describe
     from claude_orchestrator.config.plan import make_manager
-    from claude_orchestrator.engine import checks, run_inputs
+    from claude_orchestrator.engine import run_inputs, start_checks
 
     settings, specs = loaded.settings, planned.plan.specs
-    warnings = [*checked.warnings, *checks.without_permissions(loaded.config), *warn_of_unknown(specs)]
+    warnings = [*checked.warnings, *start_checks.without_permissions(loaded.config), *warn_of_unknown(specs)]
     manager = make_manager(planned.plan, settings)
     instances: list[tuple[LaunchSpec, str | None]] = [(spec, None) for spec in specs]
     if loaded.earlier:

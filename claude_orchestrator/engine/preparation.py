@@ -74,7 +74,7 @@ class Checked(NamedTuple):
 def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) -> Loaded:
     """Read everything that the options name. `data` takes the place of a config file. Raises UserError."""
     from claude_orchestrator.config.settings import merge
-    from claude_orchestrator.engine import checks, run_inputs
+    from claude_orchestrator.engine import run_inputs, start_checks
     from claude_orchestrator.engine.sessions import with_sessions
 
     for param in options.given:
@@ -85,10 +85,10 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
     if earlier is not None:
         options = _as_before(options, earlier.history)
     workspace = options["workspace"].absolute()
-    checks.check_workspace(workspace)
+    start_checks.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
     config = _expanded(_config(options, workspace, data), options, workspace)
-    config = with_sessions(checks.with_schemas(config, workspace), workspace, os.environ)
+    config = with_sessions(start_checks.with_schemas(config, workspace), workspace, os.environ)
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
     if settings.fail_on_denied is None and os.environ.get("CI", "").lower() not in ("", "0", "false"):
@@ -263,9 +263,9 @@ def _ledger(options: Options, settings: Settings, warn: Warn) -> LedgerStore | N
         return None
     path = Path(named) if named else places.ledger_file(warn, move=options.may_write)
     if options["dry_run"] and not path.exists():
-        from claude_orchestrator.engine import checks
+        from claude_orchestrator.engine import start_checks
 
-        fault = checks.fault_of_place(path)
+        fault = start_checks.fault_of_place(path)
         if fault is not None and (named or windows):
             raise UserError(f"--ledger: {path}: cannot be opened: {fault}")
         return None
@@ -300,18 +300,18 @@ def _folder_warnings(loaded: Loaded, planned: Planned) -> list[str]:
 def check(loaded: Loaded, planned: Planned) -> Checked:
     """Refuse what cannot work, with UserError; collect what deserves a warning."""
     from claude_orchestrator.claude import versions
-    from claude_orchestrator.engine import checks
+    from claude_orchestrator.engine import start_checks
     from claude_orchestrator.gateway.choice import choose_meter
 
     options, settings = loaded.options, loaded.settings
-    checks.check_plan(planned.plan, loaded.config)
-    checks.check_output_dir(loaded.output_dir)
+    start_checks.check_plan(planned.plan, loaded.config)
+    start_checks.check_output_dir(loaded.output_dir)
     for option in ("report", "junit", "results"):
         if options[option] not in (None, Path("-")):
-            checks.check_writable(f"--{option}", options[option])
+            start_checks.check_writable(f"--{option}", options[option])
     meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
     lacks = None if options["rehearse"] else versions.check_version(planned.claude)
-    doubts = () if options["rehearse"] else checks.doubts(planned.plan, loaded.config, os.environ)
+    doubts = () if options["rehearse"] else start_checks.doubts(planned.plan, loaded.config, os.environ)
     warnings = [*planned.plan.warnings, *([lacks] if lacks else []), *dict.fromkeys(doubts)]
     if not options["rehearse"]:
         warnings += _folder_warnings(loaded, planned)

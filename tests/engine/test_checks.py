@@ -189,10 +189,10 @@ def test_one_that_cannot_start(place: Workplace) -> None:
     assert "check cannot be started" in done.stdout and "No such file" in done.stdout
 
 
-@pytest.mark.parametrize("option", [("--timeout", "1"), ("--idle-timeout", "0.3")])
+@pytest.mark.parametrize("option", [("--timeout", "1"), ("--idle-timeout", "2")])
 def test_timeouts_of_the_instance(place: Workplace, option: tuple[str, str]) -> None:
     """The timeout reaches a running check; the idle time does not count it."""
-    done = place.run("--config", place.config(one(command="sleep 1.5")), *option, "--grace", "0.2")
+    done = place.run("--config", place.config(one(command="sleep 2.5")), *option, "--grace", "0.2")
     assert ("timed out after 1 s" in done.stdout) is (option[0] == "--timeout")
     assert done.returncode == (1 if option[0] == "--timeout" else 0)
 

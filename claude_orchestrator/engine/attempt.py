@@ -37,12 +37,16 @@ MAX_LAST_CHARS, LAST_LINES = 4_096, 6
 
 
 class AttemptTotals(NamedTuple):
-    """What an attempt has used: tokens, the cost in USD that the CLI states, and seconds."""
+    """What an attempt has used: tokens, the cost in USD that the CLI states, and seconds.
+
+    `cost_nano_usd` is what budgets in money are charged: the CLI's figure, and prices for what it has no figure for.
+    """
 
     usage: Usage = NO_USAGE
     exact: bool = True
     cost_usd: float | None = None
     seconds: float = 0.0
+    cost_nano_usd: int | None = None
 
 
 def cost_of(attempts: Iterable[AttemptTotals]) -> float | None:
@@ -191,7 +195,7 @@ class AttemptStatus:
     def totals(self) -> AttemptTotals:
         """What the attempt has used; `seconds` is 0 until it ends."""
         seconds = 0.0 if self.ended_at is None else self.ended_at - (self.started_at or 0.0)
-        return AttemptTotals(self.tally.usage, self.tally.exact, self.tally.cost_usd, seconds)
+        return AttemptTotals(self.tally.usage, self.tally.exact, self.tally.cost_usd, seconds, self.costs.nano_usd)
 
     def seconds(self, now: float) -> float:
         """How long the attempt has run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
     AttemptEnded,
@@ -51,8 +52,7 @@ def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
         case WorkEnded(instance):
             return "done", {"instance": instance}
         case UsageRecorded(status, _):
-            usage = {"usage": status.tally.usage.counts, "cost_usd": status.tally.cost_usd}
-            return "usage", {**_attempt(status), **usage}
+            return "usage", {**_attempt(status), **_use(status.attempt.totals)}
         case Decided(instance, Action.WAIT | Action.WARN as action, reason, _):
             return "decision", {"instance": instance, "action": str(action), "reason": reason}
         case HoldChanged(instance, text, _):
@@ -90,6 +90,10 @@ def _attempt(status: InstanceStatus) -> dict[str, Any]:
     return {"instance": status.name, "attempt": status.attempts}
 
 
+def _use(attempt: AttemptTotals) -> dict[str, Any]:
+    return {"usage": attempt.usage.counts, "cost_usd": attempt.cost_usd, "cost_nano_usd": attempt.cost_nano_usd}
+
+
 def _launch(status: InstanceStatus) -> dict[str, Any]:
     spec = status.spec
     fields = {"session": spec.session_id, "turns_done": spec.turns_before, "goes_on": spec.resumed}
@@ -101,9 +105,8 @@ def _end(status: InstanceStatus) -> dict[str, Any]:
     return {
         "state": status.state,
         "reason": status.reason,
-        "usage": attempt.usage.counts,
+        **_use(attempt),
         "exact": attempt.exact,
-        "cost_usd": attempt.cost_usd,
         "seconds": round(attempt.seconds, 3),
         "done": status.done,
         "session": status.session_id,

@@ -15,7 +15,7 @@ from claude_orchestrator.engine.verification import Verdict
 from claude_orchestrator.engine.worktrees.changes import Changes, changes_from
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
-from token_budget.models import Usage, Weights
+from token_budget.models import Amount, Usage, Weights
 from token_budget.text import NANO, counted
 
 NAMES_SHOWN = 10
@@ -174,7 +174,10 @@ def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: flo
     instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
     # without an end record the attempt was interrupted, and its use after its last line is unknown
     exact = record["kind"] == "end" and record["exact"]
-    instance.attempts[record["attempt"] - 1] = AttemptTotals(usage, exact, record["cost_usd"], seconds)
+    cost = record["cost_usd"]
+    stated = None if cost is None else round(cost * NANO)
+    charged = record.get("cost_nano_usd", stated)  # earlier versions do not write it
+    instance.attempts[record["attempt"] - 1] = AttemptTotals(usage, exact, cost, seconds, charged)
     instance.worked = instance.worked or usage.total_tokens > 0
 
 
@@ -210,7 +213,8 @@ def carry_over(manager: TokenBudgetManager, history: JournalHistory, weights: We
         if instance.group is not None:
             manager.join(instance.name, instance.group)
         for attempt in instance.attempts:
-            manager.record_usage(instance.base_command, weights.draw(attempt.usage), instance.name)
+            amount = Amount(weights.draw(attempt.usage), attempt.cost_nano_usd or 0)
+            manager.record(instance.base_command, amount, instance.name)
 
 
 def resume_messages(plan: Plan, history: JournalHistory, run_id: str) -> list[tuple[str, str]]:
@@ -276,7 +280,7 @@ def earlier_attempts(history: JournalHistory, run_id: str) -> list[AttemptRecord
             outcome=_outcome(instance.state, is_last=number == len(instance.attempts)),
             exact=attempt.exact,
             usage=attempt.usage,
-            cost_nano_usd=None if attempt.cost_usd is None else round(attempt.cost_usd * NANO),
+            cost_nano_usd=attempt.cost_nano_usd,
         )
         for instance in history.instances.values()
         for number, attempt in enumerate(instance.attempts, 1)

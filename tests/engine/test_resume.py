@@ -26,7 +26,7 @@ from claude_orchestrator.engine.state import InstanceStatus, State
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import feed
 from token_budget import TokenBudgetManager, Usage
-from token_budget.models import Amount, Hold, Scope, Weights
+from token_budget.models import Amount, Hold, Scope, Unit, Weights
 
 RUN = "run-1"
 
@@ -218,6 +218,24 @@ def test_budgets_are_charged_what_was_used_before() -> None:
     carry_over(manager, two_attempts().history, Weights.parse("input=2"))
     assert manager.total_usage == 2 * 499 + 1 + 2 * 199 + 1
     assert manager.budgets_of(Scope.COMMAND)["/a"].used == 2 * 499 + 1
+
+
+@pytest.mark.parametrize(
+    ("cost", "charged"),
+    [
+        ({"cost_usd": None, "cost_nano_usd": 7}, 7),  # by price lists, where claude states nothing
+        ({"cost_usd": 0.25, "cost_nano_usd": 300_000_000}, 300_000_000),
+        ({"cost_usd": 0.25}, 250_000_000),  # from an earlier version
+        ({"cost_usd": None}, 0),
+    ],
+)
+def test_budgets_in_money_are_charged_what_was_spent_before(cost: dict[str, Any], charged: int) -> None:
+    plan, journal, manager = a_plan(one="/a"), Journal(), TokenBudgetManager()
+    journal.start(plan)
+    journal.add("usage", instance="one", attempt=1, usage=(5, 1, 0, 0), **cost)
+    budget = manager.set_budget(Scope.OVERALL, 2_000_000_000, unit=Unit.USD)
+    carry_over(manager, journal.history, Weights())
+    assert budget.used == charged
 
 
 def test_messages_about_a_resumed_run() -> None:

@@ -37,6 +37,7 @@ ALLOWED[CO] = (f"{CO}.api",)
 PURE = """
     claude.argv
     claude.events
+    claude.responses
     claude.stream
     claude.tally
     cli.dry_run

@@ -55,6 +55,7 @@ class Usage(NamedTuple):
 NO_USAGE = Usage()
 MAX_LIMIT = 10**15  # tokens: a larger limit is a typing error, and larger sums would not fit the ledger
 MAX_USD = 1_000_000  # in one budget: more is a slip
+PRICE_LISTS = "genai_prices"  # the library with the prices of models, an extra
 _MILLIONTHS = 1_000_000
 WEIGHT_KEYS = {
     "input": "input_tokens",

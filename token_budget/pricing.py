@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, I
 from importlib.util import find_spec
 
 from token_budget.api_usage import PriceTerms
-from token_budget.models import MAX_USD, Usage
+from token_budget.models import MAX_USD, PRICE_LISTS, Usage
 
 EXTRA = "the extra cost (pip install 'claude-orchestrator[cost]')"
 UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts that the CLI makes, and simulated answers
@@ -63,7 +63,7 @@ def parse_usd(text: str) -> int:
 
 def available() -> bool:
     """Whether the library with the price lists is installed; does not load it."""
-    return find_spec("genai_prices") is not None
+    return find_spec(PRICE_LISTS) is not None
 
 
 def require() -> None:

@@ -9,6 +9,7 @@ compares what surrounds the text of the others with that.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 _SCALAR = rb'(?:null|true|false|-?(?:0|[1-9][0-9]{0,17})|"[^"\\\n]*+")'
 _FIELD = rb'"(?!(?:type|event|delta|uuid)")[a-z_]++":' + _SCALAR
@@ -25,7 +26,12 @@ _FIRST = (
 _OTHER = (
     rb"(?P=begin)(?(early)" + _UUID + rb",)(?P=head)" + _TEXT + rb"(?P=middle)(?(late)" + _UUID + rb")(?P=tail)"
 )  # fmt: skip
-_RUN = re.compile(_FIRST + rb"(?:" + _OTHER + rb")*+")
+
+
+@cache
+def _run() -> re.Pattern[bytes]:
+    """The pattern, compiled at its first use: no start of the program needs it."""
+    return re.compile(_FIRST + rb"(?:" + _OTHER + rb")*+")
 
 
 def end_of_pieces(lines: bytes, position: int) -> int:
@@ -33,8 +39,9 @@ def end_of_pieces(lines: bytes, position: int) -> int:
 
     Each of the lines has its end.
     """
-    run = _RUN.match(lines, position)
+    match = _run().match
+    run = match(lines, position)
     while run is not None:
         position = run.end()
-        run = _RUN.match(lines, position)
+        run = match(lines, position)
     return position

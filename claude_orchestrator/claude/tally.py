@@ -13,7 +13,6 @@ taken to be in it, and the next count settles it. A total never falls.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 from claude_orchestrator.claude.events import (
     ApiUsage,
@@ -34,7 +33,7 @@ from claude_orchestrator.claude.events import (
     UsageAnswer,
     User,
 )
-from claude_orchestrator.claude.stream import streamed_tokens
+from claude_orchestrator.claude.responses import REMEMBERED_IDS, MeterCount, OpenResponse
 from token_budget.models import Usage
 
 
@@ -47,32 +46,8 @@ def _number(version: str) -> int:
 
 
 STARTS_AT_ZERO = range(_number("2.0.0"), _number("2.1.222"))  # measured: 2.1.197, 2.1.221; 2.1.330 carries on
-MAX_KEPT_BYTES = 1024 * 1024  # of a response's lines of text, to estimate its output if it is cut off
-REMEMBERED_IDS = 4_096
 
 
-@dataclass(slots=True)
-class _Response:
-    """An API response that has begun and not been settled."""
-
-    id: str
-    usage: Usage
-    streamed: bool
-    pieces: int = 0
-    lines: list[bytes] = field(default_factory=list)
-    lines_bytes: int = 0
-    cut: bool = False
-    in_reading: bool = False
-    model: str = ""
-    beside: Usage = field(default_factory=Usage)
-    has_delta: bool = False
-
-    def with_estimate(self) -> Usage:
-        """The counts with the least output that was streamed: a token a word, or a piece where that is shorter."""
-        return self.usage | Usage(output_tokens=self.pieces + sum(map(streamed_tokens, self.lines)))
-
-
-@dataclass(slots=True)
 class UsageTally:
     """Counts one process's tokens from its events; `resumed` where it continues an earlier session, `metered` where
     the API meter tells of each response, which then is the count, as long as the stream shows none that it missed.
@@ -81,44 +56,34 @@ class UsageTally:
     has no cost for: id, model and usage of each response that was cut off.
     """
 
-    resumed: bool = False
-    metered: bool = False
-    usage: Usage = field(default_factory=Usage)
-    cost_usd: float | None = None
-    models: tuple[str, ...] = ()
-    agents: set[str] = field(default_factory=set)
-    _read: Usage = field(default_factory=Usage)
-    _finished: Usage = field(default_factory=Usage)
-    _lost: Usage = field(default_factory=Usage)
-    _baseline: ModelUsage | None = None
-    _may_restart: bool = False
-    _before_restart: Usage = field(default_factory=Usage)
-    _cost_before_restart: float = 0.0
-    _open: dict[str, _Response] = field(default_factory=dict)
-    _current: dict[str | None, str] = field(default_factory=dict)
-    _ended: dict[str | None, _Response] = field(default_factory=dict)
-    _streaming: str = ""
-    _settled: dict[str, None] = field(default_factory=dict)
-    _began: bool = False
-    _version: str = ""
-    _closed: bool = False
-    _has_reading: bool = False
-    _lower_bound: bool = False
-    _doubt: bool = False
-    _unseen: bool = False
-    _requesting: bool = False
-    _api: dict[str, ApiUsage] = field(default_factory=dict)
-    _api_total: Usage = field(default_factory=Usage)
-    _api_lower_bound: bool = False
-    _api_by_model: dict[str, Usage] = field(default_factory=dict)
-    _reading_by_model: tuple[tuple[str, Usage, float | None], ...] = ()
-    cut_off: list[tuple[str, str, Usage]] = field(default_factory=list)
+    def __init__(self, *, resumed: bool = False, metered: bool = False) -> None:
+        self.resumed = resumed
+        self.metered = metered
+        self.usage = Usage()
+        self.cost_usd: float | None = None
+        self.models: tuple[str, ...] = ()
+        self.agents: set[str] = set()
+        self.cut_off: list[tuple[str, str, Usage]] = []
+        self._api = MeterCount()
+        self._read = self._finished = self._lost = self._before_restart = Usage()
+        self._baseline: ModelUsage | None = None
+        self._may_restart = False
+        self._cost_before_restart = 0.0
+        self._open: dict[str, OpenResponse] = {}
+        self._current: dict[str | None, str] = {}
+        self._ended: dict[str | None, OpenResponse] = {}
+        self._streaming = ""
+        self._settled: dict[str, None] = {}
+        self._version = ""
+        self._began = self._closed = self._has_reading = False
+        self._lower_bound = self._doubt = self._unseen = self._requesting = False
+        self._reading_by_model: tuple[tuple[str, Usage, float | None], ...] = ()
 
     @property
     def by_model(self) -> dict[str, Usage]:
         """`usage` divided by model, as far as that is known; the rest is the main model's."""
         if self.metered:
-            return {model: usage for model, usage in self._api_by_model.items() if usage.total_tokens}
+            return self._api.by_model
         main = self.models[0] if self.models else ""
         parts = {name: usage for name, usage, _ in self._reading_by_model}
         known = sum(parts.values(), Usage())
@@ -141,7 +106,7 @@ class UsageTally:
     def exact(self) -> bool:
         """Whether `usage` is all that was billed; while the process runs, whether nothing is known to be missing."""
         if self.metered:
-            return not self._api_lower_bound
+            return not self._api.lower_bound
         if self._lower_bound or self._doubt:
             return False
         if not self._closed or not self._began:
@@ -174,7 +139,7 @@ class UsageTally:
             case UsageAnswer():
                 self._answer(event)
             case ApiUsage():
-                self._metered(event)
+                self._api.count(event)
             case Task():
                 self._task(event)
             case _:
@@ -217,7 +182,7 @@ class UsageTally:
 
     def _update(self) -> None:
         if self.metered:
-            self.usage |= self._api_total
+            self.usage |= self._api.total
             return
         total = self._read + self._finished + self._lost
         for response in self._open.values():
@@ -227,34 +192,18 @@ class UsageTally:
 
     # -- what the API meter sees --
 
-    def _metered(self, event: ApiUsage) -> None:
-        before = self._api.pop(event.id, None) or ApiUsage(event.id, Usage(), whole=False)
-        self._api[event.id] = event
-        self._api_total += event.usage - before.usage
-        for part in before.billed():
-            self._api_by_model[part.model] -= part.usage
-        for part in event.billed():
-            self._api_by_model[part.model] = self._api_by_model.get(part.model, Usage()) + part.usage
-        self._api_lower_bound = self._api_lower_bound or event.cut or not event.exact
-        if len(self._api) > REMEMBERED_IDS:
-            del self._api[next(iter(self._api))]
-
     def _compare(self, response_id: str) -> None:
         """A response that the meter has not seen went past it: from now on the stream is the count."""
-        if self.metered and response_id not in self._api:
+        if self.metered and response_id not in self._api.responses:
             self.metered = False
-            self._lower_bound = self._lower_bound or self._api_lower_bound
+            self._lower_bound = self._lower_bound or self._api.lower_bound
 
     # -- what the stream shows --
 
     def _stream_piece(self, event: Streamed) -> None:
         response = self._open.get(self._streaming)
         if response is not None:
-            response.lines_bytes += len(event.lines)
-            if response.lines_bytes <= MAX_KEPT_BYTES:
-                response.lines.append(event.lines)
-            else:
-                response.pieces += event.lines.count(b"\n")
+            response.keep(event.lines)
 
     def _start(self, event: MessageStart) -> None:
         self._compare(event.id)
@@ -270,7 +219,7 @@ class UsageTally:
             return
         self._cut_current(event.parent)
         self._ended.pop(event.parent, None)
-        response = self._open[event.id] = _Response(event.id, event.usage, streamed=True, model=event.model)
+        response = self._open[event.id] = OpenResponse(event.id, event.usage, streamed=True, model=event.model)
         self._count_beside(response, event.beside)
         self._current[event.parent] = self._streaming = event.id
 
@@ -305,7 +254,7 @@ class UsageTally:
             del self._current[event.parent]
             self._finish(response, whole=False)
 
-    def _finish(self, response: _Response, *, whole: bool) -> None:
+    def _finish(self, response: OpenResponse, *, whole: bool) -> None:
         if not whole:
             self._lost += response.with_estimate() - response.usage
             self._lower_bound = True
@@ -313,12 +262,12 @@ class UsageTally:
             self._finished += response.usage
         self._settle(response)
 
-    def _count_beside(self, response: _Response, beside: Usage) -> None:
+    def _count_beside(self, response: OpenResponse, beside: Usage) -> None:
         """Count what the response bills beside its own counts: the CLI never does."""
         self._lost += beside - response.beside
         response.beside |= beside
 
-    def _settle(self, response: _Response) -> None:
+    def _settle(self, response: OpenResponse) -> None:
         if response.beside.total_tokens:
             self.cut_off.append((f"{response.id}/compaction", response.model, response.beside))
         del self._open[response.id]
@@ -340,7 +289,7 @@ class UsageTally:
         response = self._open.get(event.id)
         if response is None:
             self._cut_current(event.parent)
-            response = _Response(event.id, event.usage, streamed=False, model=event.model)
+            response = OpenResponse(event.id, event.usage, streamed=False, model=event.model)
             self._open[event.id] = response
             self._current[event.parent] = event.id
         response.usage |= event.usage
@@ -370,7 +319,7 @@ class UsageTally:
         if response is not None:
             response.cut = True
 
-    def _lose(self, response: _Response) -> None:
+    def _lose(self, response: OpenResponse) -> None:
         self._lost += response.with_estimate()
         self.cut_off.append((response.id, response.model, response.with_estimate()))
         self._lower_bound = True
@@ -431,7 +380,7 @@ class UsageTally:
         self._baseline = ModelUsage(Usage(), 0.0, ())
         self._may_restart = False
 
-    def _found_in_reading(self, response: _Response, counted_output: int) -> None:
+    def _found_in_reading(self, response: OpenResponse, counted_output: int) -> None:
         if response.streamed and not response.cut:
             response.in_reading = True
             return

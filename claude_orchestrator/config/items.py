@@ -17,7 +17,7 @@ MAX_ITEM_CHARS = 1024 * 1024
 MAX_LABEL_CHARS = 80
 PATH_PARTS = ("stem", "name", "dir")
 # control characters, line ends, characters that turn the direction of text around, halves of surrogate pairs
-_UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+_UNSAFE = r"[\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"  # compiled where there are items
 _UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
@@ -123,7 +123,7 @@ def label_of(item: Item) -> str:
 
 def name_part(text: str) -> str:
     """A text as one line for a name. If that changes it, it gets a short hash, so that it stays unique."""
-    line = _UNSAFE.sub(" ", text).strip()
+    line = re.sub(_UNSAFE, " ", text).strip()
     if line == text and len(line) <= MAX_LABEL_CHARS:
         return line
     digest = short_digest(text)

@@ -48,11 +48,11 @@ from claude_orchestrator.launch.processes import MarkGuard, end_run
 from token_budget.ledger.records import RunRecord
 from token_budget.ledger.run_budgets import write_budgets
 from token_budget.ledger.store import LedgerStore
-from token_budget.pricing import Prices
 from token_budget.windows import to_ms
 
 if TYPE_CHECKING:
     from claude_orchestrator.launch.simulated import Ask
+    from token_budget.pricing import Prices
 
 KEEP_EVERY_S = 1.0  # ledger and alerts
 

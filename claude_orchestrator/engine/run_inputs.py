@@ -6,13 +6,14 @@ Each part is imported only when it is needed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.fields import WINDOWS
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
-from token_budget.models import Unit, Usage, Weights
+from token_budget.models import PRICE_LISTS, Unit, Usage, Weights
 from token_budget.text import printable
 
 if TYPE_CHECKING:
@@ -111,9 +112,11 @@ def find_profile(name: str | None, workspace: Path) -> Profile | None:
 
 def find_prices() -> Prices | None:
     """Prices for what the CLI has no figure for; None if the extra is not installed."""
-    from token_budget import pricing
+    if find_spec(PRICE_LISTS) is None:
+        return None
+    from token_budget.pricing import Prices
 
-    return pricing.Prices() if pricing.available() else None
+    return Prices()
 
 
 def check_sinks(command: str | None, webhook: str | None) -> tuple[tuple[str, ...] | None, str | None]:

@@ -10,7 +10,6 @@ from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.claude.tally import UsageTally
 from token_budget.api_usage import MESSAGE, NO_TERMS, PriceTerms, UsagePart
 from token_budget.models import Amount, Usage, Weights
-from token_budget.pricing import of_tools, with_terms
 from token_budget.text import NANO
 
 
@@ -75,6 +74,8 @@ class AttemptCosts:
             self._add_prices(price, response_id, parts, terms)
 
     def _add_prices(self, price: Price, response_id: str, parts: tuple[UsagePart, ...], terms: PriceTerms) -> None:
+        from token_budget.pricing import of_tools, with_terms  # only where the CLI states no cost
+
         costs = [(part.model, price(part.model, part.usage, part.written_for_1h_tokens)) for part in parts]
         by_model = Counter[str]()
         for model, nano_usd in costs:

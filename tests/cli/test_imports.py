@@ -1,0 +1,46 @@
+"""What a start imports: a module that it does not need is not loaded again by accident."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.startup import commands
+
+LIST_MODULES = """
+import os, sys
+before = set(sys.modules)
+try:
+    from claude_orchestrator.cli.main import main
+    main()
+finally:
+    with open(os.environ["MODULES"], "w") as file:
+        print(*(set(sys.modules) - before), sep="\\n", file=file)
+"""
+SELDOM = "csv difflib http.client secrets statistics urllib.request xml.sax"  # for one option, or one kind of file
+OF_A_RUN = "asyncio claude_orchestrator.claude.events claude_orchestrator.engine.controller hashlib ssl"
+OF_A_PLAN = "claude_orchestrator.config.config decimal platformdirs sqlite3 subprocess tempfile token_budget.alerts"
+OF_ITS_KIND = (
+    "claude_orchestrator.cli.graph_view claude_orchestrator.engine.worktrees.start_checks "
+    "claude_orchestrator.gateway.server claude_orchestrator.launch.simulated"
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "unneeded"),
+    [
+        ("help", f"{SELDOM} {OF_ITS_KIND} {OF_A_RUN} {OF_A_PLAN} dataclasses"),
+        ("dry_run", f"{SELDOM} {OF_ITS_KIND} {OF_A_RUN} dataclasses decimal"),
+        ("run", f"{SELDOM} {OF_ITS_KIND}"),
+    ],
+)
+def test_a_start_imports_only_what_it_needs(tmp_path: Path, start: str, unneeded: str) -> None:
+    python, _, _, *arguments = commands(tmp_path)[start]
+    modules = tmp_path / "modules"
+    environ = {**os.environ, "HOME": str(tmp_path), "MODULES": str(modules)}
+    done = subprocess.run([python, "-c", LIST_MODULES, *arguments], env=environ, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(modules.read_text().split()) & set(unneeded.split()) == set()

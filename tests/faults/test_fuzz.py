@@ -272,5 +272,5 @@ entries = st.dictionaries(
 
 @settings(max_examples=EXAMPLES)
 @given(st.lists(st.binary(max_size=40) | entries.map(encode), max_size=8))
-def test_a_journal_of_anything_reads_back(found: list[bytes]) -> None:
+def test_a_journal_with_arbitrary_content_is_readable(found: list[bytes]) -> None:
     assert read_history(records(b"\n".join(found))).usage.total_tokens >= 0

@@ -71,7 +71,7 @@ def test_a_reading_request_with_a_body_is_of_unknown_cost() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/api/event_logging/v2/batch", "/v1/files?x=1"])
-def test_what_costs_nothing_passes_uncounted_in_block_mode(path: str) -> None:
+def test_free_requests_pass_uncounted_in_block_mode(path: str) -> None:
     async def main() -> None:
         async with place(saying(plain(200, b"{}")), limit=10) as here:
             assert (await here.post(path=path))[0] == 200
@@ -95,7 +95,7 @@ UNBOUNDED: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", UNBOUNDED)
-def test_what_the_api_would_do_without_a_bound_is_refused_in_block_mode(name: str) -> None:
+def test_requests_without_a_bound_are_refused_in_block_mode(name: str) -> None:
     async def main() -> None:
         async with place(answering(sse(START, END))) as here:
             status, text = await here.post({**ASK, **UNBOUNDED[name]})
@@ -303,7 +303,7 @@ NOT_ADDING_UP: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", NOT_ADDING_UP)
-def test_what_an_earlier_request_had_bounds_only_what_adds_up(name: str) -> None:
+def test_an_earlier_request_bounds_a_later_one_only_if_the_counts_add_up(name: str) -> None:
     tools = [{"name": "mcp__x__1", "description": "d" * 9_000, "defer_loading": True, "input_schema": {}}]
     first = {**ASK, "max_tokens": 300, "tools": tools}
     said: list[object] = [{"role": "user", "content": "hi"}]

@@ -61,7 +61,7 @@ def history_of(data: bytes) -> JournalHistory:
     return read_history(journal.records(data))
 
 
-def test_killed_at_any_byte_it_reads_back_what_was_counted(tmp_path: Path) -> None:
+def test_a_journal_cut_at_any_byte_still_has_the_counted_totals(tmp_path: Path) -> None:
     supervisor = run_journalled(tmp_path, small_plan(), Settings())
     data = (tmp_path / journal.NAME).read_bytes()
     whole = history_of(data)
@@ -77,7 +77,7 @@ def test_killed_at_any_byte_it_reads_back_what_was_counted(tmp_path: Path) -> No
     assert before == 3003
 
 
-def test_a_damaged_line_is_passed_over_and_said(tmp_path: Path) -> None:
+def test_a_damaged_line_is_skipped_and_reported(tmp_path: Path) -> None:
     run_journalled(tmp_path, small_plan(1), Settings())
     lines = (tmp_path / journal.NAME).read_bytes().splitlines(keepends=True)
     for place in range(1, len(lines) - 1):  # totals, not differences: the next line makes it good
@@ -92,7 +92,7 @@ def test_a_damaged_line_is_passed_over_and_said(tmp_path: Path) -> None:
     assert history_of(b"".join((*lines, strange, lines[-1]))).damaged_lines == 1
 
 
-def test_carried_over_use_is_what_the_budgets_had(tmp_path: Path) -> None:
+def test_a_resumed_run_begins_with_the_use_of_the_earlier_budgets(tmp_path: Path) -> None:
     settings = Settings(overall_token_budget=10_000, command_budgets=(("/test", 5000),))
     plan = small_plan()
     supervisor = run_journalled(tmp_path, plan, settings)
@@ -141,7 +141,7 @@ KILLED = {
 BROKEN_COUNTED = b'"instance":"broken","attempt":1,"usage"'
 
 
-def test_resume_runs_what_had_not_completed_and_carries_the_use(place: Workplace) -> None:
+def test_resume_runs_only_incomplete_instances_and_keeps_the_use(place: Workplace) -> None:
     args = ("--max-parallel", "1", "--command-budget", "/test=9000")
     folder = kill_in_the_middle(place, KILLED, *args, until=BROKEN_COUNTED)
     for path in place.root.glob("turns*.json"):
@@ -162,7 +162,7 @@ def test_resume_runs_what_had_not_completed_and_carries_the_use(place: Workplace
     assert place.report()["totals"]["total_tokens"] == 4151
 
 
-def test_resume_goes_on_in_the_session_that_was_broken_off(place: Workplace) -> None:
+def test_resume_continues_in_the_interrupted_session(place: Workplace) -> None:
     kill_in_the_middle(place, KILLED, "--max-parallel", "1", until=BROKEN_COUNTED)
     for path in place.root.glob("turns*.json"):
         path.unlink()
@@ -190,7 +190,7 @@ def test_resume_continues_in_the_worktree_that_has_the_work() -> None:
     assert not asks_for_worktree(status.spec.argv) and asks_for_worktree(status.planned.argv)
 
 
-def test_a_raised_limit_lets_a_blocked_run_go_on(place: Workplace) -> None:
+def test_a_higher_limit_lets_a_blocked_run_continue(place: Workplace) -> None:
     config = place.config({"instances": [{"name": f"i{n}", "command": "/test"} for n in range(3)]})
     block = ("--overall-token-budget", "2500", "--budget-enforcement-mode", "block")
     assert place.run("--config", config, *block, "--max-parallel", "1").returncode == 1
@@ -205,7 +205,7 @@ def test_a_raised_limit_lets_a_blocked_run_go_on(place: Workplace) -> None:
     assert done.returncode == 0 and place.report()["budgets"]["overall"]["used"] == 3150
 
 
-def test_what_removed_instances_have_used_is_in_the_totals(place: Workplace) -> None:
+def test_the_use_of_removed_instances_is_in_the_totals(place: Workplace) -> None:
     names = {"a": "/x", "b": "/test", "c": "/test"}
     entries = [{"name": name, "command": command} for name, command in names.items()]
     assert place.run("--config", place.config({"instances": entries})).returncode == 0
@@ -225,7 +225,7 @@ def test_what_removed_instances_have_used_is_in_the_totals(place: Workplace) -> 
     assert done.returncode == 0 and len(place.report()["instances"]) == 2
 
 
-def test_what_was_done_when_all_was_killed_is_not_done_again(place: Workplace) -> None:
+def test_finished_work_is_not_repeated_after_a_kill_of_everything(place: Workplace) -> None:
     """Its process had not left, but all its turns were done."""
     setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "lingers"}}]}
     folder = kill_in_the_middle(place, setup, until=b'"kind":"done"')
@@ -250,7 +250,7 @@ def test_a_rehearsal_stays_one_and_a_real_run_too(place: Workplace) -> None:
     assert done.returncode == 2 and "was not started with a PROMPT" in done.stderr
 
 
-def test_last_says_which_newer_run_it_passed_over(place: Workplace) -> None:
+def test_last_names_the_newer_run_that_it_skips(place: Workplace) -> None:
     assert place.run("hello").returncode == 0
     newer = place.root / "out" / "29991231-000000-000000"
     newer.mkdir()
@@ -277,7 +277,7 @@ def test_a_run_that_is_not_there(place: Workplace, run_id: str) -> None:
     assert done.returncode == 2 and "--resume: no run" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_prompt_is_not_kept_and_asked_for(place: Workplace) -> None:
+def test_a_prompt_is_not_stored_and_has_to_be_given_again(place: Workplace) -> None:
     prompt = ("do this", "--model", "opus", "--instance-name", "it")
     assert place.run(*prompt, FAKE_CLAUDE="crash").returncode == 1
     done = place.run("--resume", "last")
@@ -324,7 +324,7 @@ def test_a_line_that_is_whole_but_no_json_is_damaged(tmp_path: Path) -> None:
     assert list(journal.records(b"\n".join([*lines, b""]))) == [None] * 3
 
 
-def test_a_torn_line_and_a_full_disk_do_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
+def test_a_run_continues_after_a_torn_line_and_on_a_full_disk(tmp_path: Path) -> None:
     run_journalled(tmp_path, small_plan(), Settings())
     path = tmp_path / journal.NAME
     path.write_bytes(path.read_bytes()[:-5])
@@ -339,7 +339,7 @@ def test_a_torn_line_and_a_full_disk_do_not_keep_a_run_from_going_on(tmp_path: P
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_said_once_and_made_good_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_once_and_records_are_written_when_there_is_room(tmp_path: Path) -> None:
     said: list[str] = []
     full = os.open("/dev/full", os.O_WRONLY)
     records = journal.Journal(full, said.append)
@@ -363,7 +363,7 @@ def test_a_journal_in_the_way_is_never_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_cli
-def test_a_real_session_goes_on_after_a_sigkill_of_the_orchestrator(claude: str, tmp_path: Path) -> None:
+def test_a_real_session_continues_after_a_sigkill_of_the_orchestrator(claude: str, tmp_path: Path) -> None:
     home, workspace, pidfile = tmp_path / "home", tmp_path / "work", tmp_path / "pid"
     home.mkdir()
     workspace.mkdir()

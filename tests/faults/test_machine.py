@@ -49,7 +49,7 @@ def limited(place: Workplace, kind: int, limit: int, *args: str) -> subprocess.C
     )
 
 
-def test_a_disk_that_is_full_in_mid_run_is_said_once_and_budgets_still_hold(place: Workplace) -> None:
+def test_a_disk_that_fills_up_during_a_run_is_reported_once_and_budgets_still_hold(place: Workplace) -> None:
     """Files end at 3,000 bytes: logs and journal fail in the middle."""
     entries = [{"name": f"i{n}", "command": "/test", "pre_commands": ["/a", "/b", "/c"]} for n in range(12)]
     args = ("--overall-token-budget", "20000", "--budget-enforcement-mode", "block", "--max-parallel", "2")
@@ -60,7 +60,7 @@ def test_a_disk_that_is_full_in_mid_run_is_said_once_and_budgets_still_hold(plac
     assert "Total: " in done.stdout
 
 
-def test_a_run_folder_that_goes_away_is_said_once(place: Workplace) -> None:
+def test_a_run_folder_that_disappears_is_reported_once(place: Workplace) -> None:
     env = {"FAKE_CLAUDE": "hang"}
     setup = {"instances": [{"name": "first", "prompt": "x", "timeout_s": 2, "env": env}, *TWO["instances"]]}
     argv = place.argv("--config", place.config(setup), "--max-parallel", "1", "--report", "report.json")
@@ -75,7 +75,7 @@ def test_a_run_folder_that_goes_away_is_said_once(place: Workplace) -> None:
 
 
 @pytest.mark.parametrize("files", [10, 14, 18, 22, 26, 30, 40])
-def test_too_many_open_files_fail_what_cannot_be_launched(place: Workplace, files: int) -> None:
+def test_with_too_many_open_files_only_instances_that_cannot_start_fail(place: Workplace, files: int) -> None:
     entries = [{"name": f"i{n}", "command": "/test", "env": {"FAKE_SECONDS": "0.3"}} for n in range(8)]
     args = ("--config", place.config({"instances": entries}), "--report", "report.json", "--quiet")
     done = limited(place, resource.RLIMIT_NOFILE, files, *args)
@@ -90,7 +90,7 @@ def test_too_many_open_files_fail_what_cannot_be_launched(place: Workplace, file
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("files", [32, 36, 40])
-def test_stops_reach_everything_when_no_file_is_to_be_had(place: Workplace, files: int) -> None:
+def test_stops_reach_everything_when_no_file_descriptor_is_free(place: Workplace, files: int) -> None:
     seconds = f"600.{os.getpid()}{files}"
     env = {"FAKE_CLAUDE": "hydra", "FAKE_SLEEP": seconds}
     entries = [{"name": f"i{n}", "command": "/test", "env": env} for n in range(8)]
@@ -140,14 +140,14 @@ def test_nohup_is_obeyed(place: Workplace) -> None:
 
 
 @pytest.mark.parametrize("option", ["--workspace", "--output-dir", "--claude-bin", "--config"])
-def test_a_name_that_is_too_long_is_said(place: Workplace, option: str) -> None:
+def test_a_name_that_is_too_long_is_reported(place: Workplace, option: str) -> None:
     done = place.run(option, str(place.root / ("x" * 300)))
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     setup = {"instances": [{"prompt": "x", "cwd": "x" * 300}]}
     assert "no such folder" in place.run("--config", place.config(setup)).stderr
 
 
-def test_many_files_are_asked_for_where_the_system_allows(place: Workplace) -> None:
+def test_the_limit_of_open_files_is_raised_if_the_system_allows(place: Workplace) -> None:
     entries = [{"name": f"i{n}", "command": "/test", "env": {"FAKE_SECONDS": "0.5"}} for n in range(20)]
     args = ("--config", place.config({"instances": entries}), "--max-parallel", "20", "--quiet")
     done = subprocess.run(
@@ -162,7 +162,7 @@ def test_many_files_are_asked_for_where_the_system_allows(place: Workplace) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_fork_that_fails_for_a_moment_can_be_tried_again() -> None:
+def test_a_fork_that_fails_for_a_moment_can_be_retried() -> None:
     class Full(Script):
         async def launch(self, spec: Any) -> Any:
             if self.fail is not None:
@@ -262,7 +262,7 @@ def test_a_clock_that_jumps_back_changes_no_duration(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_what_waits_for_a_full_disk_is_bounded() -> None:
+def test_records_that_wait_for_a_full_disk_are_bounded() -> None:
     said: list[str] = []
     records = journal.Journal(os.open("/dev/full", os.O_WRONLY), said.append)
     for _ in range(20_000):

@@ -112,7 +112,7 @@ def go(
 
 
 @pytest.mark.parametrize("name", API_FAILURES)
-def test_only_what_may_pass_is_tried_again(name: str) -> None:
+def test_only_failures_that_can_pass_are_retried(name: str) -> None:
     error, status, passes = API_FAILURES[name]
     script = Failing((error, status))
     outcome = go(script, retries=2)
@@ -122,12 +122,12 @@ def test_only_what_may_pass_is_tried_again(name: str) -> None:
 
 
 @pytest.mark.parametrize(("code", "attempts"), [(-9, 2), (1, 1), (0, 1)])
-def test_a_process_that_died_is_tried_again_one_that_was_called_wrongly_is_not(code: int, attempts: int) -> None:
+def test_a_dead_process_is_retried_but_not_one_with_wrong_options(code: int, attempts: int) -> None:
     outcome = go(Failing(code), retries=1)
     assert outcome.only.attempts == attempts
 
 
-def test_every_attempt_stays_on_the_budgets_and_goes_on_in_its_session() -> None:
+def test_every_attempt_stays_on_the_budgets_and_continues_in_its_session() -> None:
     script = Failing(("overloaded", 529), ("server_error", None))
     outcome = go(script, retries=5, overall_token_budget=50_000)
     assert outcome.only.attempts == 3 and outcome.only.state is State.COMPLETED
@@ -224,7 +224,7 @@ def any_spec() -> LaunchSpec:
     return make_plan(config, Settings(), workspace="/", claude_bin="claude").specs[0]
 
 
-def test_the_recorded_failures_are_judged_as_they_should_be() -> None:
+def test_recorded_failures_are_classified_correctly() -> None:
     """Streams of the real CLI: what may pass, by the file's name."""
     passing = {"06-429-permanent-max2", "06-529-permanent-default", "06-drop-after-block-once", "06-drop-nofallback"}
     found = {}
@@ -277,7 +277,7 @@ def test_the_real_cli_comes_back_after_an_overload(claude: str, tmp_path: Path) 
 
 @pytest.mark.real_cli
 @pytest.mark.parametrize("status", [400, 403])
-def test_the_real_cli_is_not_tried_again_after_a_bad_request(claude: str, tmp_path: Path, status: int) -> None:
+def test_the_real_cli_is_not_retried_after_a_bad_request(claude: str, tmp_path: Path, status: int) -> None:
     with StandIn({"OLIVE": [Fail(status)]}) as api:
         entry = {"name": "one", "prompt": "OLIVE work", "retries": 3}
         outcome = run_real({"instances": [entry]}, api, claude, tmp_path)
@@ -336,7 +336,7 @@ def test_without_a_worktree_a_retry_stays_in_its_folder() -> None:
     assert len({spec.cwd for spec in script.specs}) == 1
 
 
-def test_where_the_worktree_is_gone_it_starts_afresh() -> None:
+def test_an_instance_starts_anew_if_its_worktree_is_missing() -> None:
     class Gone(InWorktrees):
         async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
             if spec.cwd.endswith("/tree-1"):

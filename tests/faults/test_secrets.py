@@ -100,7 +100,7 @@ def test_no_prompt_or_key_in_the_list_of_processes(place: Workplace) -> None:
     )
 
 
-def test_dry_run_shows_the_prompt_when_asked_but_no_values_of_the_environment(place: Workplace) -> None:
+def test_a_dry_run_shows_the_prompt_but_no_values_of_the_environment(place: Workplace) -> None:
     done = place.run("--config", place.config(private_setup("ok")), "--dry-run")
     assert PROMPT in done.stdout and SECRET not in done.stdout + done.stderr
     assert "by file:   --append-system-prompt (" in done.stdout and "env:       FAKE_CLAUDE, DEPLOY" in done.stdout
@@ -132,7 +132,7 @@ def test_a_link_is_not_followed_by_resume_last_either(place: Workplace) -> None:
     assert sorted((place.root / "elsewhere").iterdir()) == before
 
 
-def test_secrets_are_told_by_their_names_and_hidden_whole() -> None:
+def test_secrets_are_recognised_by_their_names_and_hidden_whole() -> None:
     environ = {"PATH": "/usr/bin:/bin", "API_KEY": "abcdefgh", "GH_TOKEN": "abcdefghij", "SHORT_KEY": "abc"}
     secrets = secrets_of(environ, [("ANYTHING", "given-value")])
     assert secrets == {"abcdefgh", "abcdefghij", "given-value"}

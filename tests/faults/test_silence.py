@@ -28,7 +28,7 @@ def test_an_instance_that_prints_nothing_is_stopped_as_stalled(place: Workplace)
     assert not one["usage"]["exact"] and one["usage"]["total_tokens"] == 1001  # what had begun is counted
 
 
-def test_an_instance_that_never_says_anything_is_stopped_too(place: Workplace) -> None:
+def test_an_instance_that_prints_nothing_after_its_start_is_stopped_too(place: Workplace) -> None:
     setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_CLAUDE": "never-speaks"}}]}
     place.run("--config", place.config(setup), "--idle-timeout", "1", "--report", "report.json")
     assert place.report()["instances"][0]["reason"] == "stalled: nothing printed for 1 s"

@@ -81,7 +81,7 @@ COUNTED = {  # what comes between a response and the result, which repeats its c
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_it_is_counted_right_and_the_run_goes_on(place: Workplace, name: str) -> None:
+def test_it_is_counted_right_and_the_run_continues(place: Workplace, name: str) -> None:
     instance = stream(place, f"start(1)\nend(1)\n{textwrap.dedent(COUNTED[name])}\nresult(1)\nsys.stdin.read()\n")
     assert instance["status"] == "completed", instance["reason"]
     assert instance["usage"]["total_tokens"] == (1057 if "with usage" in name else 1050)
@@ -98,7 +98,7 @@ HOSTILE = {  # what it says of itself goes into journal, ledger, reports and arg
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_an_instance_says_of_itself_harms_nobody(place: Workplace, name: str) -> None:
+def test_invalid_names_ids_and_versions_do_no_harm(place: Workplace, name: str) -> None:
     """It fails for a passing cause, so that the next attempt is given what it said."""
     fields = ", ".join(f'"{key}": "{value}"' for key, value in HOSTILE[name].items())
     body = f"""
@@ -115,7 +115,7 @@ def test_what_an_instance_says_of_itself_harms_nobody(place: Workplace, name: st
     assert instance["resume"] is None or "rm -rf $HOME'" in instance["resume"] or "rm" not in instance["resume"]
 
 
-def test_costs_and_limits_that_cannot_be_are_passed_over(place: Workplace) -> None:
+def test_impossible_costs_and_limits_are_skipped(place: Workplace) -> None:
     body = """
         start(1)
         end(1)
@@ -142,7 +142,7 @@ def test_costs_and_limits_that_cannot_be_are_passed_over(place: Workplace) -> No
     ],
     ids=["half", "negative", "over 2^63", "longer than the bound"],
 )
-def test_a_loss_that_nothing_makes_good_is_said(place: Workplace, line: str) -> None:
+def test_a_count_that_is_lost_for_good_is_reported(place: Workplace, line: str) -> None:
     """Without a later count of claude's own, the total is a lower bound."""
     instance = stream(place, f"start(1)\nend(1)\nwrite({line})\nsys.exit(0)\n")
     assert instance["status"] == "failed" and instance["usage"]["total_tokens"] == 1050
@@ -185,7 +185,7 @@ def test_a_line_over_the_bound_is_dropped_without_being_held() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
-def test_no_count_is_taken_from_what_cannot_be_one() -> None:
+def test_values_that_are_no_counts_are_not_counted() -> None:
     values: list[object] = [None, True, "5", 1.5, -1, 2**53, 2**63, [], {}, 1e400]
     for value in values:
         start = {"type": "message_start", "message": {"usage": {"input_tokens": value}}}
@@ -198,7 +198,7 @@ def test_no_count_is_taken_from_what_cannot_be_one() -> None:
     assert isinstance(parse_line(b"{" * 100_000), BadLine)
 
 
-def test_what_an_instance_prints_never_reaches_the_terminal_as_it_is(place: Workplace) -> None:
+def test_escape_sequences_of_an_instance_never_reach_the_terminal(place: Workplace) -> None:
     nasty = r"\033]0;owned\007\033[2J\033[31m\r\b\x9b31m\u202e"
     body = f"""
         emit({{"type": "system", "subtype": "init", "model": "{nasty}", "session_id": "{nasty}"}})

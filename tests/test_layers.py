@@ -12,15 +12,17 @@ from tests.harness import ROOT
 
 CO, TB = "claude_orchestrator", "token_budget"
 # a part and the parts that it may import; a file of no part fails. Parts are packages, and modules at the top.
-STORAGE = (f"{TB}.files", f"{TB}.places", f"{TB}.moving")
+STORAGE = (f"{TB}.owned", f"{TB}.folders", f"{TB}.files", f"{TB}.places", f"{TB}.moving")
 BUDGETS = (TB, *STORAGE, f"{TB}.ledger", f"{TB}.usage")
 BASE = (f"{CO}.errors",)
 ALLOWED: dict[str, tuple[str, ...]] = {
     TB: (),
-    f"{TB}.files": (),
+    f"{TB}.owned": (),
+    f"{TB}.folders": (f"{TB}.owned",),
+    f"{TB}.files": (f"{TB}.owned",),
     f"{TB}.moving": (f"{TB}.files",),
     f"{TB}.places": (f"{TB}.moving",),
-    f"{TB}.ledger": (TB, f"{TB}.files"),
+    f"{TB}.ledger": (TB, f"{TB}.files", f"{TB}.folders"),
     f"{TB}.usage": (TB, *STORAGE, f"{TB}.ledger"),
     f"{TB}.__main__": (f"{TB}.usage",),
     f"{CO}.errors": (),

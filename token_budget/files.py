@@ -10,43 +10,41 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from token_budget.owned import NEW, keeps_mode, place_of
+
 if sys.platform != "win32":
     import fcntl
 
 LOCK_RETRY_S = 0.01
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666, durable: bool = True) -> None:
     """Replace a file's content in one step: a reader sees all of the old content or all of the new.
 
-    A symbolic link stays, and so does the mode of an existing file; a new one gets `mode` less the umask. Devices and
-    pipes are written to. With `durable` the content outlives the machine, for which the disk takes its time. Raises
-    OSError, and whatever `chunks` raises; then a regular file is as it was.
+    A link of this user stays, and one of another user is refused. The mode of an existing file stays; a new one gets
+    `mode` less the umask. Devices and pipes are written to. With `durable` the content outlives the machine, for
+    which the disk takes its time. Raises OSError, and whatever `chunks` raises; then a regular file is as it was.
     """
-    try:
-        before = path.stat()
-    except FileNotFoundError:
-        before = None
-    if before is not None and not stat.S_ISREG(before.st_mode):
-        with path.open("wb") as stream:
-            stream.writelines(chunks)
-        return
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.urandom(8).hex()}")
-    descriptor = os.open(temporary, _NEW, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.writelines(chunks)
-            stream.flush()
-            if durable:
-                os.fsync(descriptor)
-        if before is not None:
-            temporary.chmod(stat.S_IMODE(before.st_mode))
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with place_of(path) as place:
+        before = place.status()
+        if before is not None and not stat.S_ISREG(before.st_mode):
+            with os.fdopen(place.open(os.O_WRONLY), "wb") as stream:
+                stream.writelines(chunks)
+            return
+        temporary = f".{place.path.name}.{os.urandom(8).hex()}"
+        descriptor = place.open(os.O_WRONLY | NEW, mode, name=temporary)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.writelines(chunks)
+                stream.flush()
+                if durable:
+                    os.fsync(descriptor)
+            if before is not None and keeps_mode(before):
+                os.chmod(place.beside(temporary), stat.S_IMODE(before.st_mode), dir_fd=place.folder)
+            place.replace_by(temporary)
+        except BaseException:
+            place.unlink(temporary)
+            raise
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ def apply(options: Options, terminal: Terminal) -> int:
     output_dir = options["output_dir"] or places.runs_dir(terminal.warn, move=False)
     run = reopen_run(output_dir, options["apply"], terminal.warn, rehearsal=False)
     run.journal.close()
+    run.directory.close()
     history = run.history
     workspace = options["workspace"].absolute() if "workspace" in options.given else Path(history.header["workspace"])
     chosen = chosen_of(list(history.instances.values()), options["only"])

@@ -227,6 +227,8 @@ def _continue_command(options: Options, run_id: str) -> str:
     words = [PROGRAM, "--resume", run_id]
     if "output_dir" in options.given and options.given["output_dir"].origin == "option":
         words += ["--output-dir", str(options["output_dir"].absolute())]
+    if "claude_bin" in options.given and options.given["claude_bin"].origin == "option":
+        words += ["--claude-bin", str(options["claude_bin"])]
     if options["for_each"] in ("-", "@-"):
         return f"{shlex.join([*words, options.prompt or ''])}  (with the same items on standard input)"
     if options.prompt is None:

@@ -122,6 +122,7 @@ def run(
     launcher = _simulated() if request.rehearse else _local(mark, files, place, fence)
     bus.attach(files.journal, sync=files.journal.sync)
     with contextlib.ExitStack() as stack:
+        stack.callback(files.directory.close)
         stack.callback(files.journal.close)
         delivery = stack.enter_context(AlertDelivery(accounting.alert_command, accounting.alert_webhook, bus))
         bus.attach(delivery, optional=True)
@@ -156,7 +157,7 @@ def _open_files(place: RunPlace, bus: Bus) -> _Files:
     earlier = place.earlier
     if earlier is None:
         directory = RunDirectory.make(place.output_dir, new_run_id(datetime.now()), bus.warn)
-        return _Files(directory, journal.create(directory.path, bus.warn), None, 1)
+        return _Files(directory, journal.create(directory.folder, bus.warn), None, 1)
     number = earlier.history.runs + 1
     _end_leftovers(earlier.directory.path.name, number, bus)
     return _Files(earlier.directory, earlier.journal, earlier.history, number)

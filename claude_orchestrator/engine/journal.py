@@ -15,13 +15,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.engine.journal_records import record_of
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.threads import run_in_thread
+from token_budget.folders import Folder
+from token_budget.owned import NEW, NotOursError
 
 if sys.platform == "win32":
     import msvcrt
@@ -143,37 +144,34 @@ class Journal:
             self._fd = None
 
 
-def create(directory: Path, warn: Callable[[str], None]) -> Journal:
+def create(directory: Folder, warn: Callable[[str], None]) -> Journal:
     """Create a new run's journal, readable by its owner alone, and lock it. Raises UserError if that fails."""
-    path = directory / NAME
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
+        fd = directory.file(NAME, os.O_WRONLY | os.O_APPEND | NEW)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{directory.path / NAME}: cannot be written: {error.strerror or error}") from None
     _lock(fd)
     return Journal(fd, warn)
 
 
-def reopen(directory: Path, warn: Callable[[str], None]) -> tuple[bytes, Journal]:
+def reopen(directory: Folder, warn: Callable[[str], None]) -> tuple[bytes, Journal]:
     """Open and lock an earlier run's journal to continue it; returns its content and the journal.
 
-    Raises UserError if it cannot be read, or if another orchestrator is running it.
+    Raises UserError if it cannot be read, if another user can write to it, or if another orchestrator is running it.
     """
-    path = directory / NAME
     try:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | _NOFOLLOW)
+        fd = directory.file(NAME, os.O_RDWR | os.O_APPEND)
+    except NotOursError as error:
+        raise UserError(f"--resume: {error.strerror}") from None
     except OSError as error:
-        raise UserError(f"--resume: {path}: cannot be opened: {error.strerror or error}") from None
+        raise UserError(f"--resume: {directory.path / NAME}: cannot be opened: {error.strerror or error}") from None
     if not _lock(fd):
         os.close(fd)
-        raise UserError(f"--resume: run {directory.name} is being run by another orchestrator")
+        raise UserError(f"--resume: run {directory.path.name} is being run by another orchestrator")
     with open(fd, "rb", closefd=False) as file:
         data = file.read()
     torn = bool(data) and not data.endswith(b"\n")  # a torn last line stays as it is
     return data, Journal(fd, warn, begin=b"\n" if torn else b"")
-
-
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def _lock(fd: int) -> bool:

@@ -126,7 +126,6 @@ def _as_before(options: Options, history: JournalHistory) -> Options:
         {
             "workspace": Path(header["workspace"]),
             "config": Path(header["config"]) if header["config"] else None,
-            "claude_bin": header["claude_bin"],
             "ledger": header.get("ledger"),
             "budget_profile": header.get("budget_profile"),
             "rehearse": header["rehearsal"],
@@ -243,12 +242,20 @@ def plan(loaded: Loaded, warn: Warn) -> Planned:
     options, settings = loaded.options, loaded.settings
     no_claude = loaded.only_shows or options["rehearse"]
     claude = "claude" if no_claude else versions.find_claude(options["claude_bin"])
+    if loaded.earlier is not None and not no_claude:
+        _compare_claude(options, loaded.earlier.history.header["claude_bin"], claude, warn)
     prices = run_inputs.find_prices() if settings.in_money or not options["dry_run"] else None
     ledger = None if loaded.only_shows else _ledger(options, settings, warn)
     forecasts = run_inputs.Forecasts(ledger, settings.token_weights)
     workspace = str(loaded.workspace)
     made = make_plan(loaded.config, settings, workspace=workspace, claude_bin=claude, forecast=forecasts.of)
     return Planned(made, claude, prices, ledger)
+
+
+def _compare_claude(options: Options, before: object, claude: str, warn: Warn) -> None:
+    """Warn where a resumed run has another claude. What a journal says is never run: options and PATH say what is."""
+    if before != claude and "claude_bin" not in options.given:
+        warn(f"--resume: that run used {before}, this one uses {claude}: --claude-bin names another one")
 
 
 def _ledger(options: Options, settings: Settings, warn: Warn) -> LedgerStore | None:

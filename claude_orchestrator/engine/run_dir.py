@@ -14,8 +14,11 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.resume import JournalHistory, read_history
 from claude_orchestrator.errors import UserError
+from token_budget.folders import Folder
+from token_budget.owned import NEW, NotOursError
 
 LAST = "last"
+MAX_HEADER_BYTES = 64 * 1024 * 1024
 
 
 def new_run_id(now: datetime) -> str:
@@ -24,43 +27,51 @@ def new_run_id(now: datetime) -> str:
 
 
 class RunDirectory:
-    """A run's directory. It opens the logs, and warns once if they cannot be written."""
+    """A run's directory. It opens the logs, and warns once if they cannot be written.
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
-        self.path = path
+    All files are opened relative to the folder's descriptor, so that nobody can put another folder in its place.
+    """
+
+    def __init__(self, folder: Folder, warn: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.path = folder.path
         self._warn = warn
         self._reported = False
 
     @classmethod
     def make(cls, output_dir: Path, run_id: str, warn: Callable[[str], None]) -> RunDirectory:
         """Make `output_dir/run_id` with mode 0700. Raises UserError if that fails."""
-        path = output_dir / run_id
         try:
-            output_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.mkdir(mode=0o700)
+            with Folder.open(output_dir, create=True, may_be_shared=True) as parent:
+                return cls(parent.folder(run_id, new=True), warn)
+        except NotOursError as error:
+            raise UserError(f"--output-dir: {error.strerror}") from None
         except OSError as error:
             raise UserError(f"--output-dir: {output_dir}: cannot be written: {error.strerror or error}") from None
-        return cls(path, warn)
+
+    def close(self) -> None:
+        """Close the folder; nothing more can be opened in it."""
+        self.folder.close()
 
     def open_log(self, spec: LaunchSpec, attempt: int) -> LogFile | None:
         """Open a new log for an attempt; None if that fails, which is reported once."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.name).strip("-.")[:60] or "instance"
         number = f".{attempt}" if attempt > 1 else ""
-        path = self.path / f"{spec.position + 1:03}-{name}{number}.jsonl"
+        file_name = f"{spec.position + 1:03}-{name}{number}.jsonl"
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            fd = self.folder.file(file_name, os.O_WRONLY | NEW)
         except OSError as error:
             self.failed(error)
             return None
-        return LogFile(self, path, fd)
+        return LogFile(self, self.path / file_name, fd)
 
     def keep(self, spec: LaunchSpec, option: str, text: str) -> str:
         """Store an option's text in a file that only its owner can read; returns the path. Raises OSError."""
-        path = (self.path / f"{spec.position + 1:03}.{option}").absolute()
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        file_name = f"{spec.position + 1:03}.{option}"
+        fd = self.folder.file(file_name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)
-        return str(path)
+        return str((self.path / file_name).absolute())
 
     def failed(self, error: OSError) -> None:
         """Report once that logs cannot be written; the run continues."""
@@ -107,37 +118,50 @@ class EarlierRun(NamedTuple):
 def reopen_run(output_dir: Path, run_id: str, warn: Callable[[str], None], *, rehearsal: bool) -> EarlierRun:
     """Open the run with this id; `last` is the latest rehearsal or the latest real run, as `rehearsal` asks.
 
-    Raises UserError if there is none, or if another orchestrator is running it.
+    Raises UserError if there is none, if another user made it, or if another orchestrator is running it.
     """
-    if run_id == LAST:
-        path = _last_run(output_dir, warn, rehearsal=rehearsal)
-    else:
-        path = output_dir / run_id
-        if path.name != run_id or run_id in ("", "..") or path.is_symlink() or not path.is_dir():
-            raise UserError(f"--resume: no run {run_id!r} in {output_dir}")
-    data, opened = journal.reopen(path, warn)
+    try:
+        with Folder.open(output_dir, may_be_shared=True) as runs:
+            name = _last_run(runs, warn, rehearsal=rehearsal) if run_id == LAST else run_id
+            if Path(name).name != name or name in ("", ".."):
+                raise FileNotFoundError
+            folder = runs.folder(name)
+    except NotOursError as error:
+        raise UserError(f"--resume: {error.strerror}") from None
+    except OSError:
+        what = f"run {run_id!r}" if run_id != LAST else f"{'rehearsal' if rehearsal else 'run'} to resume"
+        raise UserError(f"--resume: no {what} in {output_dir}") from None
+    data, opened = journal.reopen(folder, warn)
     history = read_history(journal.records(data))
     if not history.header:
         opened.close()
-        raise UserError(f"--resume: {path / journal.NAME}: its first line is damaged: this run cannot be resumed")
+        raise UserError(
+            f"--resume: {folder.path / journal.NAME}: its first line is damaged: this run cannot be resumed"
+        )
     opened.continue_after(history.last_number)
-    return EarlierRun(RunDirectory(path, warn), history, opened)
+    return EarlierRun(RunDirectory(folder, warn), history, opened)
 
 
-def _last_run(output_dir: Path, warn: Callable[[str], None], *, rehearsal: bool) -> Path:
+def _last_run(runs: Folder, warn: Callable[[str], None], *, rehearsal: bool) -> str:
+    """The name of the latest run. Raises FileNotFoundError if there is none."""
     found, unreadable = [], []
-    for path in output_dir.glob(f"*/{journal.NAME}"):
-        if path.parent.is_symlink() or path.is_symlink() or not path.is_file():
+    for name in runs.names():
+        try:
+            with runs.folder(name) as folder, os.fdopen(folder.file(journal.NAME, os.O_RDONLY), "rb") as file:
+                header = journal.decode(file.readline(MAX_HEADER_BYTES).rstrip(b"\n"))
+                written_ns = os.fstat(file.fileno()).st_mtime_ns
+        except NotOursError as error:
+            warn(f"--resume last: skipped: {error.strerror}")
+        except OSError:  # no run, or one without a journal
             continue
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            header = journal.decode(file.readline().rstrip(b"\n"))
+        else:
             if header is None:
-                unreadable.append((path.stat().st_mtime_ns, path.parent))
+                unreadable.append((written_ns, name))
             elif header.get("rehearsal") is rehearsal:
-                found.append((path.stat().st_mtime_ns, path.parent))
+                found.append((written_ns, name))
     if not found:
-        raise UserError(f"--resume: no {'rehearsal' if rehearsal else 'run'} to resume in {output_dir}")
+        raise FileNotFoundError
     last = max(found)
-    for _, path in sorted(newer for newer in unreadable if newer > last):
-        warn(f"--resume last: {path.name} is newer, but its journal is damaged: skipped")
+    for _, name in sorted(newer for newer in unreadable if newer > last):
+        warn(f"--resume last: {name} is newer, but its journal is damaged: skipped")
     return last[1]

@@ -6,6 +6,7 @@ os.path answers what a path is, because a Path raises OSError where a name is to
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from claude_orchestrator.config.config import Config
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue
+from token_budget.folders import check_folder
+from token_budget.owned import NEW, NotOursError, place_of
 
 MAX_FAULTS = 20
 MAX_MCP_BYTES = MAX_SCHEMA_BYTES = 1024 * 1024
@@ -135,6 +138,10 @@ def check_output_dir(path: Path) -> None:
     fault = fault_of_place(path)
     if fault is not None:
         raise UserError(f"--output-dir: {path}: cannot be written: {fault}")
+    try:
+        check_folder(path, may_be_shared=True)
+    except NotOursError as error:
+        raise UserError(f"--output-dir: {error.strerror}") from None
 
 
 def fault_of_place(path: Path) -> str | None:
@@ -147,16 +154,19 @@ def fault_of_place(path: Path) -> str | None:
 
 def check_writable(option: str, path: Path) -> None:
     """Refuse a file that cannot be written at the end of the run. This tries it now, by writing beside it."""
-    import tempfile
-
     try:
-        if path.is_dir():
-            raise UserError(f"{option}: {path}: is a folder")
-        if path.exists() and not path.is_file():  # a device or a pipe
-            return
-        with tempfile.NamedTemporaryFile(dir=path.parent or Path(), prefix=".claude-orchestrator-"):
-            pass
-        if path.exists() and not os.access(path, os.W_OK):
+        with place_of(path) as place:
+            status = place.status()
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                raise UserError(f"{option}: {path}: is a folder")
+            if status is not None and not stat.S_ISREG(status.st_mode):  # a device or a pipe
+                return
+            name = f".claude-orchestrator-{os.urandom(8).hex()}"
+            os.close(place.open(os.O_WRONLY | NEW, name=name))
+            place.unlink(name)
+        if status is not None and not os.access(path, os.W_OK):
             raise PermissionError(13, "Permission denied")
+    except NotOursError as error:
+        raise UserError(f"{option}: {error.strerror}") from None
     except OSError as error:
         raise UserError(f"{option}: {path}: cannot be written: {error.strerror or error}") from None

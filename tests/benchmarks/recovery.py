@@ -25,6 +25,7 @@ from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.resume import turns_digest
+from token_budget.folders import Folder
 
 # an instance with a tool in a session of its own
 CLAUDE = """#!/bin/sh
@@ -127,7 +128,7 @@ def resume_time(folder: Path) -> tuple[float, float]:
     plan = make_plan(parse_config(data, "x"), Settings(), workspace=str(folder), claude_bin="claude")
     run_folder = folder / "out" / "20260101-000000-aaaaaa"
     run_folder.mkdir(parents=True)
-    records = journal.create(run_folder, print)
+    records = journal.create(Folder.open(run_folder), print)
     entries = [
         {"name": spec.name, "base_command": None, "turns": turns_digest(spec, run_folder.name)} for spec in plan.specs
     ]

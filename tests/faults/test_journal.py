@@ -32,6 +32,7 @@ from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import ROOT, Workplace, content_of, make_supervisor
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget import Usage
+from token_budget.folders import Folder
 
 RUN = "20261124-000000-abcdef"
 
@@ -46,7 +47,7 @@ def small_plan(count: int = 3) -> Plan:
 
 def run_journalled(folder: Path, plan: Plan, settings: Settings) -> Supervisor:
     """A rehearsal with a journal in the folder, to its end."""
-    records = journal.create(folder, print)
+    records = journal.create(Folder.open(folder), print)
     entries = [{"name": spec.name, "base_command": spec.base_command, "turns": "x"} for spec in plan.specs]
     records.write("run", number=1, instances=entries)
     bus = Bus()
@@ -330,7 +331,7 @@ def test_a_run_continues_after_a_torn_line_and_on_a_full_disk(tmp_path: Path) ->
     path.write_bytes(path.read_bytes()[:-5])
     size = path.stat().st_size
     said: list[str] = []
-    data, again = journal.reopen(tmp_path, said.append)
+    data, again = journal.reopen(Folder.open(tmp_path), said.append)
     assert len(data) == size == path.stat().st_size and not said  # nothing is written before there is something to say
     again.continue_after(history_of(data).last_number)
     again.write("run", number=2, instances=[])
@@ -358,7 +359,7 @@ def test_a_journal_in_the_way_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     (tmp_path / journal.NAME).symlink_to(tmp_path / "victim")
     with pytest.raises(UserError, match="cannot be written"):
-        journal.create(tmp_path, print)
+        journal.create(Folder.open(tmp_path), print)
     assert (tmp_path / "victim").read_text() == "precious"
 
 

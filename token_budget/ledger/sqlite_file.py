@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from token_budget.folders import check_file, make_folder
 from token_budget.ledger.schema import APPLICATION_ID, MIGRATIONS, statements
 from token_budget.ledger.store import LedgerError, LedgerUnwritableError
 
+BESIDE = ("-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.html
 BUSY_S = 60.0  # for a writer to wait for others
 BUSY_AGAIN_S = 0.01
 _PLACE_FAULTS = frozenset(
@@ -37,19 +40,31 @@ class SqliteFile:
             raise LedgerError(f"{self.path}: no ledger there yet: it begins with the first run")
         try:
             if create:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(self.path.parent, may_be_shared=True)
+            self._check_owner()
+            if create:
                 self.path.touch(mode=0o600, exist_ok=True)
             self.db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise LedgerUnwritableError(f"{self.path}: cannot be opened: {_why(error)}") from None
         try:
             self._prepare_with_others()
+            self._check_owner()  # by now SQLite has made its files
+        except OSError as error:
+            self.db.close()
+            raise LedgerUnwritableError(f"{self.path}: cannot be opened: {_why(error)}") from None
         except sqlite3.Error as error:
             self.db.close()
             raise self._fault(error, "read") from None
         except LedgerError:
             self.db.close()
             raise
+
+    def _check_owner(self) -> None:
+        """Refuse a file that another user could have written; SQLite reads those beside it too. Raises OSError."""
+        real = os.path.realpath(self.path)
+        for file in (self.path, *(Path(f"{real}{suffix}") for suffix in BESIDE)):
+            check_file(file)
 
     def _prepare_with_others(self) -> None:
         """Several programs may make it at once, and SQLite does not wait for one that turns WAL on."""

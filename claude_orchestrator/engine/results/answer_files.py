@@ -11,6 +11,7 @@ from claude_orchestrator.engine.file_names import file_stems
 from claude_orchestrator.engine.results.answers import Answer, clipped
 from claude_orchestrator.engine.run_events import Answered, RunEvent
 from token_budget.files import write_atomically
+from token_budget.folders import make_folder
 
 FOLDER = "results"
 
@@ -47,7 +48,7 @@ class AnswerFiles:
     def _write(self, event: Answered) -> None:
         is_last = event.turn == event.turns
         path = self._text_file(event.instance) if is_last else self._turn_file(event.instance, event.turn)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         structured = path.with_name(f"{self._stems[event.instance]}.json")
         if is_last and event.structured_output is None:
             structured.unlink(missing_ok=True)  # of an answer that this one replaces
@@ -82,7 +83,7 @@ class AnswerFiles:
     def keep_list(self, group: str, text: str) -> str:
         """Keep the results of a group in a file; returns its path. Raises OSError."""
         path = self.folder / f"{file_stems([group])[group]}.json"
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         _write(path, text + "\n")
         return str(path)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from claude_orchestrator.engine.results.answers import Answer, result_row
 from claude_orchestrator.engine.run_events import InstanceEnded, RunEvent
 from claude_orchestrator.engine.state import InstanceStatus
+from token_budget.owned import open_to_write
 
 STANDARD_OUTPUT = Path("-")
 
@@ -79,7 +80,7 @@ class LineWriter:
     def _open(self) -> int:
         if self._path == STANDARD_OUTPUT:
             return sys.stdout.fileno()
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if self._append else os.O_TRUNC), 0o600)
+        return open_to_write(self._path, os.O_APPEND if self._append else os.O_TRUNC)
 
 
 def _write_whole(fd: int, line: bytes) -> None:

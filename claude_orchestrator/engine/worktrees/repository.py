@@ -11,6 +11,7 @@ from typing import NamedTuple
 from claude_orchestrator.engine.worktrees.changes import BRANCHES, Changes, Worktree, figures_of
 from claude_orchestrator.engine.worktrees.git import GitError, git, line
 from token_budget.files import locked, write_atomically
+from token_budget.folders import make_folder
 
 LOCK_TIMEOUT_S = 600.0
 SAVED = f"refs/{BRANCHES}"  # the commits that hold all changes: `refs/orchestrator/RUN/NAME`
@@ -95,7 +96,7 @@ def _add(place: Place, base: str) -> Worktree:
     prefix = line(place.folder, "rev-parse", "--show-prefix")
     worktree = Worktree(place.branch, base, str(place.path), str(place.path / prefix))
     _discard(place)
-    place.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(place.path.parent)
     try:
         git(place.folder, "worktree", "add", "--quiet", "--no-track", "-b", place.branch, place.path, base)
         write_atomically(place.record, [json.dumps(worktree._asdict()).encode()], mode=0o600)
@@ -206,7 +207,7 @@ def _of_commit(place: Place, known: Worktree, commit: str, patch: Path) -> tuple
 
 
 def _write_patch(folder: str, base: str, commit: str, patch: Path) -> None:
-    patch.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(patch.parent)
     temporary = patch.with_name(f".{patch.name}.new")
     try:
         with temporary.open("wb") as file:

@@ -12,7 +12,7 @@ import pytest
 
 from claude_orchestrator.engine.results.answers import printed
 from claude_orchestrator.engine.results.line_writer import LineWriter
-from tests.harness import Workplace
+from tests.harness import FAKE, Workplace
 
 ONE = {"name": "one", "command": "/test"}
 TWO = {"instances": [ONE, {"name": "two", "prompt": "Say hi", "env": {"FAKE_CLAUDE": "invalid_request"}}]}
@@ -49,7 +49,9 @@ def test_a_failed_prompt_prints_nothing_and_how_to_continue(place: Workplace) ->
     done = place.run("Say hello", FAKE_CLAUDE="invalid_request")
     assert (done.returncode, done.stdout) == (1, "")
     (run,) = (place.root / "out").iterdir()
-    command = f"claude-orchestrator --resume {run.name} --output-dir {place.root / 'out'} 'Say hello'"
+    command = (
+        f"claude-orchestrator --resume {run.name} --output-dir {place.root / 'out'} --claude-bin {FAKE} 'Say hello'"
+    )
     assert f"Continue what did not complete: {command}" in done.stderr.splitlines()
     again = place.run("--resume", run.name, "Say hello")
     assert (again.returncode, again.stdout) == (0, "done\n")

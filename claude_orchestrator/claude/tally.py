@@ -65,7 +65,7 @@ class UsageTally:
         self.agents: set[str] = set()
         self.cut_off: list[tuple[str, str, Usage]] = []
         self._api = MeterCount()
-        self._read = self._finished = self._lost = self._before_restart = Usage()
+        self._read = self._finished = self._lost = self._before_restart = self._unread_at_reset = Usage()
         self._baseline: ModelUsage | None = None
         self._may_restart = False
         self._cost_before_restart = 0.0
@@ -155,7 +155,7 @@ class UsageTally:
             case Requesting():
                 self._requesting = True
             case SessionReset():
-                self._may_restart = True
+                self._may_restart, self._unread_at_reset = True, self._finished
             case Init():
                 self._began = True
                 self._version = event.version
@@ -354,6 +354,7 @@ class UsageTally:
         new = usage - self._read
         growth = new - self._finished
         self._finished -= new
+        self._unread_at_reset -= new
         self._read |= usage
         for response in list(self._open.values()):
             if response.in_reading:
@@ -373,9 +374,13 @@ class UsageTally:
             self.cost_usd = max(self.cost_usd or 0.0, cost)
 
     def _restart(self) -> None:
-        """After `/clear` the CLI may count from zero again (2.1.330 does, 2.1.197 does not)."""
-        self._read += self._finished
-        self._finished = Usage()
+        """After `/clear` the CLI may count from zero again (2.1.330 does, 2.1.197 does not).
+
+        What the stream has shown since then is in the count that begins.
+        """
+        self._read += self._unread_at_reset
+        self._finished -= self._unread_at_reset
+        self._unread_at_reset = Usage()
         self._before_restart, self._cost_before_restart = self._read, self.cost_usd or 0.0
         self._baseline = ModelUsage(Usage(), 0.0, ())
         self._may_restart = False

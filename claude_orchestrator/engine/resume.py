@@ -13,6 +13,7 @@ from claude_orchestrator.engine.attempt import AttemptTotals, cost_of
 from claude_orchestrator.engine.state import NOT_ENDED, InstanceStatus, State
 from claude_orchestrator.engine.verification import Verdict
 from claude_orchestrator.engine.worktrees.changes import Changes, changes_from
+from token_budget.api_usage import read_count
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
 from token_budget.models import Amount, Usage, Weights
@@ -170,15 +171,23 @@ def _folder(record: Mapping[str, Any]) -> str | None:
 
 
 def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: float) -> None:
-    usage = Usage(*record["usage"])
+    usage, cost_usd = _usage_from(record["usage"]), record["cost_usd"]
+    stated = None if cost_usd is None else round(cost_usd * NANO)
+    charged = record.get("cost_nano_usd", stated)  # earlier versions do not write it
+    if not all(value is None or isinstance(value, int | float) for value in (seconds, cost_usd, charged)):
+        raise ValueError("not a cost or a time")
     instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
     # without an end record the attempt was interrupted, and its use after its last line is unknown
     exact = record["kind"] == "end" and record["exact"]
-    cost = record["cost_usd"]
-    stated = None if cost is None else round(cost * NANO)
-    charged = record.get("cost_nano_usd", stated)  # earlier versions do not write it
-    instance.attempts[record["attempt"] - 1] = AttemptTotals(usage, exact, cost, seconds, charged)
+    instance.attempts[record["attempt"] - 1] = AttemptTotals(usage, exact, cost_usd, seconds, charged)
     instance.worked = instance.worked or usage.total_tokens > 0
+
+
+def _usage_from(counts: Iterable[object]) -> Usage:
+    found = [read_count(count) for count in counts]
+    if len(found) != len(Usage().counts) or not all(is_count for _, is_count in found):
+        raise ValueError("not the four counts")
+    return Usage(*(count for count, _ in found))
 
 
 def restore(plan: Plan, history: JournalHistory | None, run_id: str) -> list[InstanceStatus]:

@@ -150,6 +150,17 @@ def test_clear_may_restart_the_count() -> None:
     assert goes_on.usage == Usage(107, 13) and goes_on.exact
 
 
+def test_what_streams_after_clear_is_in_the_count_that_begins() -> None:
+    reset = line({"type": "conversation_reset"})
+    lines = (answer(0, 0), INIT, start("a", 100), final(10), result(100, 10))
+    after = (INIT, start("b", 7), final(3))
+    assert count(*lines, reset, *after, result(7, 3)).usage == Usage(107, 13)
+    assert count(*lines, reset, *after, result(107, 13)).usage == Usage(107, 13)
+    unread = (start("c", 20), final(2), reset)  # it had finished before, and no count had it
+    restarted = count(*lines, *unread, *after, answer(7, 3), start("d", 5), final(1), result(12, 4))
+    assert restarted.usage == Usage(132, 16)
+
+
 def test_a_stale_reading_changes_nothing() -> None:
     assert count(INIT, start("a", 100), final(10), result(100, 10), answer(50, 5)).usage == Usage(100, 10)
 

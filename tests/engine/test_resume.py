@@ -172,6 +172,9 @@ def test_copies_of_a_line_count_once_and_missing_lines_are_counted() -> None:
     assert (history.last_number, history.damaged_lines) == (5, 2)
 
 
+USED = {"n": 2, "kind": "usage", "instance": "one", "attempt": 1, "at": 0.0, "usage": [1, 2, 3, 4], "cost_usd": None}
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -181,7 +184,12 @@ def test_copies_of_a_line_count_once_and_missing_lines_are_counted() -> None:
         {"n": 2, "kind": "end", "instance": "one", "attempt": -1},
         {"n": 2, "kind": "end", "instance": "one", "attempt": 10**9},
         {"n": 2, "kind": "end", "instance": "one", "attempt": 0, "state": "unheard of", "reason": ""},
-        {"n": 2, "kind": "usage", "instance": "one", "attempt": 1, "at": 0.0, "usage": 5, "cost_usd": None},
+        {**USED, "usage": 5},
+        {**USED, "usage": "text"},
+        {**USED, "usage": [1, 2, 3]},
+        {**USED, "usage": [1, 2, 3, -4]},
+        {**USED, "usage": [1, 2, 3, True]},
+        {**USED, "cost_usd": "1"},
     ],
 )
 def test_a_damaged_record_is_counted_and_changes_nothing(record: dict[str, Any] | None) -> None:

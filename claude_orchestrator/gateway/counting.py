@@ -26,9 +26,9 @@ class AnswerCount:
         self._is_exact = is_exact
         self._id = self._name = ""
         self._session_id = answer.request_info.headers.get(SESSION)
-        kind = answer.headers.get(hdrs.CONTENT_TYPE, "")
+        kind = answer.headers.get(hdrs.CONTENT_TYPE, "").lower()
         self.is_document = "event-stream" not in kind
-        self._meter = answer_meter(kind, answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower())
+        self._meter = answer_meter(answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower())
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes have come."""

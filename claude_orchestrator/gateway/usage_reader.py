@@ -30,10 +30,34 @@ class AnswerMeter(Protocol):
         """The usage at the end; where the answer was cut off, its output is estimated by what passed."""
 
 
-def answer_meter(content_type: str, encoding: str) -> AnswerMeter:
-    """A meter for an answer with these headers."""
-    meter: AnswerMeter = _EventStream() if "event-stream" in content_type else _Body()
+def answer_meter(encoding: str) -> AnswerMeter:
+    """A meter for an answer with this `Content-Encoding`."""
+    meter = _ByContent()
     return _Decoded(meter, encoding) if encoding in ("gzip", "x-gzip", "deflate") else meter
+
+
+class _ByContent:
+    """A meter of events or of a document, whichever the answer is: claude reads events of any `Content-Type`."""
+
+    def __init__(self) -> None:
+        self._meter: AnswerMeter | None = None
+        self._head = b""
+
+    def feed(self, data: bytes) -> ApiUsage | None:
+        if self._meter is not None:
+            return self._meter.feed(data)
+        self._head += data
+        if len(self._head) <= len(_BOM) or not self._head.strip():
+            return None
+        return self._decide().feed(self._head)
+
+    def _decide(self) -> AnswerMeter:
+        is_document = self._head.removeprefix(_BOM).lstrip().startswith(b"{")
+        self._meter = meter = _Body() if is_document else _EventStream()
+        return meter
+
+    def close(self) -> ApiUsage | None:
+        return None if self._meter is None else self._meter.close()
 
 
 class _Decoded:
@@ -262,7 +286,7 @@ class _Body:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(data.decode("utf-8", "replace"))
+        found = json.loads(data.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

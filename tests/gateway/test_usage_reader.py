@@ -31,9 +31,9 @@ def sse(*events: dict[str, Any]) -> bytes:
     return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
 
 
-def read(data: bytes, content_type: str = "text/event-stream", encoding: str = "", chunk: int = 10_000) -> ApiUsage:
+def read(data: bytes, encoding: str = "", chunk: int = 10_000) -> ApiUsage:
     """The usage at the end of an answer that came in chunks."""
-    meter = answer_meter(content_type, encoding)
+    meter = answer_meter(encoding)
     for start in range(0, len(data), chunk):
         meter.feed(data[start : start + chunk])
     usage = meter.close()
@@ -42,7 +42,7 @@ def read(data: bytes, content_type: str = "text/event-stream", encoding: str = "
 
 
 def read_body(data: Any, encoding: str = "") -> ApiUsage:
-    return read(json.dumps(data).encode(), "application/json", encoding)
+    return read(json.dumps(data).encode(), encoding)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
@@ -54,8 +54,18 @@ def test_a_whole_stream_in_any_chunks_and_with_any_line_ends(chunk: int, line_en
     assert usage.whole and usage.exact and usage.told and not usage.cut
 
 
+@pytest.mark.parametrize("before", [b"", b"\n", b"\xef\xbb\xbf", b"\r\n \t"])
+@pytest.mark.parametrize("chunk", [1, 10_000])
+def test_the_content_decides_what_is_read(before: bytes, chunk: int) -> None:
+    """Servers label events as text, as JSON or not at all, and claude reads them all the same."""
+    assert read(before + sse(*WHOLE), chunk=chunk).usage == Usage(100, 50)
+    if not before.startswith(b"\xef") or chunk > 1:
+        document = json.dumps({**BODY, "usage": {"input_tokens": 7, "output_tokens": 3}}).encode()
+        assert read(before + document, chunk=chunk).usage == Usage(7, 3)
+
+
 def test_usage_is_known_while_the_stream_passes() -> None:
-    meter = answer_meter("text/event-stream", "")
+    meter = answer_meter("")
     assert meter.feed(b": a comment\n\n") is None
     first = meter.feed(sse(START))
     assert first is not None and first.usage == Usage(100, 1) and not first.whole
@@ -85,7 +95,7 @@ def test_an_error_before_the_message_costs_nothing() -> None:
 
 
 def test_a_stream_that_says_nothing_has_no_usage() -> None:
-    meter = answer_meter("text/event-stream", "")
+    meter = answer_meter("")
     meter.feed(sse({"type": "ping"}) + b"data: [1]\n\n")
     assert meter.close() is None
 
@@ -131,14 +141,14 @@ def test_an_error_document_costs_nothing() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"usage": 5}', b"[" * 100_000])
 def test_a_document_without_usage(body: bytes) -> None:
-    meter = answer_meter("application/json", "")
+    meter = answer_meter("")
     meter.feed(body)
     assert meter.close() is None
 
 
 def test_a_document_that_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage_reader, "MAX_BODY_BYTES", 10)
-    meter = answer_meter("application/json", "")
+    meter = answer_meter("")
     meter.feed(json.dumps({**BODY, "usage": INPUT}).encode())
     assert meter.close() is None
 
@@ -172,6 +182,6 @@ def test_a_damaged_compression_is_no_exact_count(packed: bytes) -> None:
 
 
 def test_nothing_is_read_after_a_damage() -> None:
-    meter = answer_meter("text/event-stream", "gzip")
+    meter = answer_meter("gzip")
     assert meter.feed(b"no gzip at all") is None
     assert meter.feed(gzip.compress(sse(*WHOLE))) is None and meter.close() is None

@@ -32,6 +32,9 @@ LEADING_ASTRAY = (
 )  # fmt: skip
 
 
+_FILTER_ENDED = "fatal: the remote end hung up unexpectedly"  # why is in the line before, such as a missing git-lfs
+
+
 class GitError(OSError):
     """Git could not do it. The text is one line, in git's own words; `detail` has all of them."""
 
@@ -84,6 +87,7 @@ def line(folder: str | Path, *args: str | Path, index: Path | None = None) -> st
 def _reason(stderr: bytes) -> str:
     """The line of git's messages that names the cause: the first fatal one, else the first error, else the last."""
     lines = [text.strip() for text in stderr.decode("utf-8", "replace").splitlines() if text.strip()]
+    lines = [text for text in lines if text != _FILTER_ENDED] or lines
     for mark in ("No space left", "fatal: ", "error: "):
         for text in lines:
             if mark in text:

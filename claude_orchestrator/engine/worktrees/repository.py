@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from token_budget.folders import make_folder
 
 LOCK_TIMEOUT_S = 600.0
 SAVED = f"refs/{BRANCHES}"  # the commits that hold all changes: `refs/orchestrator/RUN/NAME`
+_NEW_LINK = ":000000 160000 "
 _DIFF = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
 
 
@@ -103,6 +105,7 @@ def _add(place: Place, base: str) -> Worktree:
     except OSError:
         with contextlib.suppress(OSError):
             _discard(place)
+            git(place.folder, "update-ref", "-d", f"refs/heads/{place.branch}", base)  # git leaves it
         raise
     return worktree
 
@@ -180,7 +183,15 @@ def _tree(place: Place, known: Worktree) -> tuple[str, str]:
         git(known.path, "add", "--all", "--ignore-errors", ".", index=index)
     except GitError as error:
         doubt = str(error)
-    return line(known.path, "write-tree", index=index), doubt
+    tree = line(known.path, "write-tree", index=index)
+    return tree, doubt or _own_repositories(known, tree)
+
+
+def _own_repositories(known: Worktree, tree: str) -> str:
+    """The folders that the instance has made repositories of: the tree has their commits, and none of their files."""
+    changed = os.fsdecode(git(known.path, *_DIFF, "-z", known.base, tree)).split("\0")
+    found = [path for modes, path in zip(changed[::2], changed[1::2], strict=False) if modes.startswith(_NEW_LINK)]
+    return f"the patch has no files of a repository of its own, {', '.join(found[:3])}" if found else ""
 
 
 def _of_removed(place: Place, known: Worktree, patch: Path) -> tuple[Changes | None, str]:

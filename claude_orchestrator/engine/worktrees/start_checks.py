@@ -43,8 +43,13 @@ def check_worktrees(
             faults.append(f"{some_of(names)}: worktree: {folder}: {error.strerror or error}")
     if faults:
         raise UserError(*faults)
-    needed = {key: (len(bases[key]), _bytes_of(key[0], commit)) for key, commit in commits.items()}
-    return [*_space(needed.values(), output_dir, at_once), *_dirty(dict.fromkeys(folder for folder, _ in bases))]
+    files = {key: _files_of(key[0], commit) for key, commit in commits.items()}
+    needed = [(len(bases[key]), _bytes_of(listed)) for key, listed in files.items()]
+    return [
+        *_space(needed, output_dir, at_once),
+        *_submodules({folder: listed for (folder, _), listed in files.items()}),
+        *_dirty(dict.fromkeys(folder for folder, _ in bases)),
+    ]
 
 
 def _name_faults(asking: Iterable[LaunchSpec]) -> Iterator[str]:
@@ -69,14 +74,25 @@ def _commit(folder: str, base: str | None) -> str:
     raise GitError(f"a branch has the name {BRANCHES}, so none can be called {BRANCHES}/RUN/NAME: rename it")
 
 
-def _bytes_of(folder: str, commit: str) -> int:
-    """How much the files of a commit take; 0 if that is not known."""
+def _files_of(folder: str, commit: str) -> list[list[bytes]]:
+    """The files of a commit, each as mode, type, object, size and path; none if they are not known."""
     try:
         listing = git(folder, "ls-tree", "-r", "-l", "--full-tree", commit)
     except GitError:
-        return 0
-    sizes = (entry.split(None, 4)[3] for entry in listing.splitlines())
-    return sum(int(size) for size in sizes if size.isdigit())
+        return []
+    return [entry.split(None, 4) for entry in listing.splitlines()]
+
+
+def _bytes_of(files: Iterable[Sequence[bytes]]) -> int:
+    """How much the files of a commit take; 0 if that is not known."""
+    return sum(int(size) for _, _, _, size, _ in files if size.isdigit())
+
+
+def _submodules(files: Mapping[str, Iterable[Sequence[bytes]]]) -> Iterator[str]:
+    for folder, listed in files.items():
+        names = [path.decode("utf-8", "replace") for _, kind, _, _, path in listed if kind == b"commit"]
+        if names:
+            yield f"{folder}: submodules are empty folders in worktrees: {some_of(names)}"
 
 
 def _space(needed: Iterable[tuple[int, int]], output_dir: Path, at_once: int) -> Iterator[str]:

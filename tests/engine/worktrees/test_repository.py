@@ -146,6 +146,24 @@ def test_a_branch_in_the_way(repo: Path) -> None:
     assert not place_of(repo).path.exists() and read_record(place_of(repo)) is None
 
 
+def test_a_filter_that_is_not_installed_is_named_and_no_branch_is_left(repo: Path) -> None:
+    """A repository with large files in Git LFS, on a machine without it."""
+    sh(repo, "echo '*.bin filter=lfs' > .gitattributes; echo pointer > a.bin; git add .; git commit -qm lfs")
+    sh(repo, "git config filter.lfs.process 'no-git-lfs filter-process'; git config filter.lfs.required true")
+    for _ in range(2):
+        with pytest.raises(GitError, match=r"no-git-lfs|smudge filter lfs failed"):
+            make(place_of(repo), None)
+    assert sh(repo, "git branch --list 'orchestrator/*'") == "" and not place_of(repo).path.exists()
+
+
+def test_a_repository_inside_the_worktree_is_reported(repo: Path) -> None:
+    place = place_of(repo)
+    worktree = make(place, None)
+    sh(worktree.cwd, "git clone -q . inner; echo y > y")
+    changes, doubt = close(place, worktree)
+    assert changes is not None and "no files of a repository of its own, inner" in doubt and place.path.exists()
+
+
 def test_a_killed_start_leaves_nothing_that_harms_the_next(repo: Path) -> None:
     """Without its record a worktree was never complete, so no instance has worked in it."""
     place = place_of(repo)

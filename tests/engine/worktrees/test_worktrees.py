@@ -190,6 +190,12 @@ def test_warnings(repo: Workplace) -> None:
     assert "at the same time" not in repo.run("--config", config, "--dry-run", "--max-parallel", "1").stdout
 
 
+def test_submodules_are_named_as_empty(repo: Workplace) -> None:
+    sh(repo.workspace, f"git update-index --add --cacheinfo 160000,{'1234567890' * 4},lib/one; git commit -qm link")
+    text = repo.run("--config", repo.config({"instances": [instance()]}), "--dry-run").stdout
+    assert f"WARNING: {repo.workspace}: submodules are empty folders in worktrees: lib/one" in text
+
+
 def test_a_rehearsal_makes_none(place: Workplace) -> None:
     config = place.config({"instances": [instance()], "rehearsal": {"seconds": 0.05}})
     assert place.run("--config", config, "--rehearse").returncode == 0

@@ -204,11 +204,12 @@ def _system(data: Json) -> Event | None:
     match data.get("subtype"):
         case "init":
             commands = data.get("slash_commands")
+            names = [_text(name).removeprefix("/") for name in commands] if isinstance(commands, list) else ()
             return Init(
                 _text(data.get("session_id")),
                 _text(data.get("model")),
                 _text(data.get("claude_code_version")),
-                frozenset(map(_text, commands)) if isinstance(commands, list) else frozenset(),
+                frozenset(names),
                 _text(data.get("cwd")),
             )
         case "background_tasks_changed":
@@ -277,7 +278,7 @@ def _command_names(commands: object) -> Iterator[str]:
         aliases = _object(command).get("aliases")
         for name in (_object(command).get("name"), *(aliases if isinstance(aliases, list) else ())):
             if isinstance(name, str):
-                yield name
+                yield name.removeprefix("/")  # some wrappers of claude write it
 
 
 def _control_request(data: Json) -> Event | None:

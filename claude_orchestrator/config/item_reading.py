@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from claude_orchestrator.config.globs import matcher
 from claude_orchestrator.config.item_sources import ForEach, Glob, ItemFile, Listed, ResultOf, check_count
 from claude_orchestrator.config.items import MAX_ITEM_CHARS, Item, read_item
 from token_budget.fields import BadValue, show_json
+from token_budget.text import counted
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 MAX_FILES = 2_000_000
@@ -114,12 +116,26 @@ def _lines(text: str) -> Iterator[tuple[int, object]]:
 def _json_lines(text: str) -> Iterator[tuple[int, object]]:
     for number, line in _lines(text):
         try:
-            yield number, json.loads(str(line))
+            yield number, json.loads(str(line), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
         except ValueError as error:
             why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise ValueError(f"line {number}: invalid JSON: {why}") from None
         except RecursionError:
             raise ValueError(f"line {number}: invalid JSON: too deeply nested") from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {show_json(next(key for key in keys if keys.count(key) > 1))} appears twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is no number that JSON knows")
+    return float(text)
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, object]]:
@@ -134,7 +150,9 @@ def _csv_rows(text: str) -> Iterator[tuple[int, object]]:
             if not row:
                 continue
             if len(row) != len(header):
-                raise ValueError(f"line {reader.line_num}: {len(row)} values for {len(header)} columns")
+                raise ValueError(
+                    f"line {reader.line_num}: {counted(len(row), 'value')} for {counted(len(header), 'column')}"
+                )
             yield reader.line_num, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: no CSV: {error}") from None

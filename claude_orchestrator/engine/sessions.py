@@ -44,10 +44,11 @@ def _named(entry: InstanceConfig, workspace: Path, environ: Mapping[str, str]) -
     """Claude keeps a session in `projects/FOLDER/ID.jsonl` of its own folder, and refuses to begin one that it has."""
     if entry.session_id is None or is_session_id(entry.session_id):
         return entry
-    folder = workspace / (entry.cwd or "")
+    folder = (workspace / (entry.cwd or "")).resolve()  # one session by whatever way
     session_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{folder}\0{entry.session_id}"))
     own = {**environ, **dict(entry.env)}
-    place = Path(own.get("CLAUDE_CONFIG_DIR") or Path(own.get("HOME") or Path.home(), ".claude"))
+    # claude takes a relative path from its own folder
+    place = folder / (own.get("CLAUDE_CONFIG_DIR") or Path(own.get("HOME") or Path.home(), ".claude"))
     if any(place.glob(f"projects/*/{session_id}.jsonl")):
         return entry._replace(session_id=session_id)
     return entry._replace(session_id=None, new_session_id=session_id)

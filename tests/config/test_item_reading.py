@@ -106,6 +106,9 @@ def test_standard_input_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("lines", b"x\n" * (MAX_ITEMS + 1), f"expected at most {MAX_ITEMS:,} items, got {MAX_ITEMS + 1:,}"),
         ("jsonl", b'"a"\n{"a": }\n', "line 2: invalid JSON: Expecting value"),
         ("jsonl", b"[" * 100_000, "line 1: invalid JSON: too deeply nested"),
+        ("jsonl", b'{"a": 1, "a": 2}\n', 'line 1: invalid JSON: the key "a" appears twice'),
+        ("jsonl", b'"x"\n{"a": NaN}\n', "line 2: invalid JSON: NaN is no number"),
+        ("jsonl", b'{"a": -1e999}\n', "line 1: invalid JSON: -1e999 is no number"),
         ("jsonl", b"null\n", "line 1: expected a text or an object, got null"),
         ("jsonl", b'{"a": "\\u0000"}\n', "line 1: a NUL or half a surrogate pair cannot be passed to claude"),
         ("csv", b"", "has no items"),
@@ -114,7 +117,7 @@ def test_standard_input_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("csv", b"src/a.py,3\nsrc/b.py,4\n", 'the first line must name the columns, and "3" is a number'),
         ("csv", b"a,,b\n1,2,3\n", 'the first line must name the columns, and "" is empty'),
         ("csv", b"a,b,a\n1,2,3\n", 'the first line must name the columns, and "a" appears twice'),
-        ("csv", b"a,b\n1,2\n1\n", "line 3: 1 values for 2 columns"),
+        ("csv", b"a,b\n1,2\n1\n", "line 3: 1 value for 2 columns"),
         ("csv", b'a\n"open\n', "line 2: no CSV: unexpected end of data"),
     ],
 )

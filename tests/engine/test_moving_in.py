@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator import Run, UserError, run
-from claude_orchestrator.claude.events import CommandsAnswer
+from claude_orchestrator.claude.events import COMMANDS_REQUEST, CommandsAnswer
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import Config, InstanceConfig
 from claude_orchestrator.engine.command_check import CommandCheck
@@ -53,12 +54,39 @@ def test_names_belong_to_a_folder(tmp_path: Path) -> None:
     assert len(ids) == 2
 
 
+def test_the_same_folder_by_a_link_has_the_same_session(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    ids = {with_sessions(named("a"), tmp_path / way, {}).instances[0].new_session_id for way in ("real", "link")}
+    assert len(ids) == 1
+
+
+def test_a_relative_config_folder_is_taken_from_the_instances_own(tmp_path: Path) -> None:
+    """As claude does (2.1.197, 2.1.332). It was looked for in the orchestrator's folder, and never found."""
+    environ = {"CLAUDE_CONFIG_DIR": "own"}
+    session = with_sessions(named("a"), tmp_path, environ).instances[0].new_session_id
+    file = tmp_path / "own" / "projects" / "-w" / f"{session}.jsonl"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert with_sessions(named("a"), tmp_path, environ).instances[0].session_id == session
+
+
 def test_two_instances_cannot_share_a_named_session(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'c: instances\[2\].session_id: instances\[0\] uses the session "a" too'):
         with_sessions(named("a", "b", "a"), tmp_path, {})
 
 
 # -- commands that may not exist --
+
+
+def test_commands_that_are_listed_with_their_slash() -> None:
+    listed = {"commands": [{"name": "/deploy", "aliases": ["/ship"]}, {"name": "review"}]}
+    data = {
+        "type": "control_response",
+        "response": {"subtype": "success", "response": listed, "request_id": COMMANDS_REQUEST},
+    }
+    (answer,) = parse(json.dumps(data).encode() + b"\n")
+    assert answer == CommandsAnswer(frozenset({"deploy", "ship", "review"}))
 
 
 def check_of(*turns: str, policy: str = "fail", known: tuple[str, ...] = ()) -> CommandCheck:

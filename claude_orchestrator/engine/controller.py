@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.launch.simulated import Ask
     from token_budget.pricing import Prices
 
+FILES_OF_GATEWAY = 192  # connections that are not judged yet, as `gateway.door` bounds them
 KEEP_EVERY_S = 1.0  # ledger and alerts
 
 
@@ -115,7 +116,8 @@ def run(
     if accounting.prices is not None and request.meter.kind == "api":
         accounting.prices.load()
     most, specs = request.settings.max_parallel, request.plan.specs
-    raise_file_limit(most if any(spec.grows for spec in specs) else min(most, len(specs)))
+    at_once = most if any(spec.grows for spec in specs) else min(most, len(specs))
+    raise_file_limit(at_once, more=FILES_OF_GATEWAY + at_once * 8 if request.meter.kind == "api" else 0)
     files = _open_files(place, bus)
     mark = files.mark
     fence = None if request.rehearse else fence_of(mark)

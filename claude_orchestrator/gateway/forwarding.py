@@ -16,6 +16,7 @@ from claude_orchestrator.gateway.admission import MORE_AFTER_A_CUT, Admission, T
 from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.counting import AnswerCount, held_usage
+from claude_orchestrator.gateway.door import SERVER
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 from claude_orchestrator.gateway.usage_reader import DECODABLE
 
@@ -102,6 +103,7 @@ class Forwarder:
         for name, value in answer.headers.items():
             if name.lower() not in ANSWER_HOP_BY_HOP:
                 response.headers.add(name, value)
+        response.headers.setdefault(hdrs.SERVER, SERVER)
         if request.method == "HEAD":
             await response.prepare(request)
             return response

@@ -22,6 +22,7 @@ from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.door import BATCH, Door
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
@@ -63,7 +64,7 @@ class Gateway:
 
     async def __aenter__(self) -> Gateway:
         await self._closing.enter_async_context(self._upstream)
-        server = web.Server(
+        self._door = Door(
             self._handle,
             handler_cancellation=True,
             access_log=None,
@@ -72,12 +73,12 @@ class Gateway:
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=CLOSE_S)
+        self._runner = web.ServerRunner(self._door, shutdown_timeout=CLOSE_S)
         await self._runner.setup()
         self._closing.push_async_callback(self._runner.cleanup)
-        listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        listening = socket.create_server(("127.0.0.1", 0), backlog=BATCH)
         self.port: int = listening.getsockname()[1]
-        await web.SockSite(self._runner, listening).start()
+        await web.SockSite(self._runner, listening, backlog=BATCH).start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -117,6 +118,7 @@ class Gateway:
         client = self._clients.get(digest)
         if client is None or not hmac.compare_digest(client.digest, digest):
             return web.Response(status=404)
+        self._door.admit(request.protocol)
         task = asyncio.current_task()
         assert task is not None
         client.handlers.add(task)

@@ -30,14 +30,14 @@ def use_pidfd_watcher() -> None:
         asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
 
 
-def raise_file_limit(instances: int) -> None:
+def raise_file_limit(instances: int, *, more: int = 0) -> None:
     """Allow enough open files for so many instances at once, as far as the system permits.
 
-    Each instance takes its pipes, its log and its process handle.
+    Each instance takes its pipes, its log and its process handle. `more` are those that something else needs.
     """
     if sys.platform != "win32":
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = FILES_OWN + instances * FILES_EACH
+        wanted = FILES_OWN + instances * FILES_EACH + more
         if hard != resource.RLIM_INFINITY:
             wanted = min(wanted, hard)
         if soft != resource.RLIM_INFINITY and soft < wanted:

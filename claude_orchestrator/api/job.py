@@ -11,7 +11,7 @@ from typing import Any
 from claude_orchestrator.api.inputs import ConfigLike, RunOptions, data_of, options_of
 from claude_orchestrator.api.outcome import Run, run_of
 from claude_orchestrator.config.given import Options
-from claude_orchestrator.engine import controller, preparation
+from claude_orchestrator.engine import controller, loading, preparation
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.interrupts import StopSwitch
 from claude_orchestrator.engine.run_events import Changed, Level, Message, RunEvent
@@ -86,7 +86,7 @@ class Job:
 def _execute(data: Mapping[str, Any] | None, options: Options, switch: StopSwitch, job: Job) -> Run:
     warnings: list[str] = []
     with contextlib.ExitStack() as opened:
-        loaded = preparation.load(options, warnings.append, data)
+        loaded = loading.load(options, warnings.append, data)
         if loaded.earlier is not None:
             opened.callback(loaded.earlier.journal.close)
         planned = preparation.plan(loaded, warnings.append)

@@ -21,7 +21,8 @@ from token_budget.text import counted, printable
 
 if TYPE_CHECKING:
     from claude_orchestrator.config.plan import LaunchSpec
-    from claude_orchestrator.engine.preparation import Checked, Loaded, Planned
+    from claude_orchestrator.engine.loading import Loaded
+    from claude_orchestrator.engine.preparation import Checked, Planned
     from claude_orchestrator.ui.terminal import Terminal
     from token_budget.text import RenderOptions
 
@@ -31,7 +32,7 @@ MAX_REPEATED_CHARS = 200  # of a PROMPT, in the command that continues its run
 
 def run(options: Options) -> int:
     """Load, plan, check, then show or run; returns the exit code. Raises UserError before anything has started."""
-    from claude_orchestrator.engine import preparation
+    from claude_orchestrator.engine import loading, preparation
     from claude_orchestrator.ui.terminal import Terminal
 
     terminal = Terminal(quiet=options["quiet"], level=_level(options))
@@ -46,7 +47,7 @@ def run(options: Options) -> int:
     if options["only"] is not None:
         raise UserError("--only: chooses the instances of --apply, which is not given")
     prompt = _standard_input() if options.prompt == "-" else options.prompt
-    loaded = preparation.load(Options(prompt, options.values, options.given), terminal.warn)
+    loaded = loading.load(Options(prompt, options.values, options.given), terminal.warn)
     planned = preparation.plan(loaded, terminal.warn)
     if loaded.only_shows:
         return show_commands(loaded, planned, terminal)
@@ -201,7 +202,7 @@ def _is_stdout(path: Path | None) -> bool:
 
 def _printed(options: Options, source: str) -> str:
     """What a run prints on standard output at its end, besides result lines. Raises UserError."""
-    from claude_orchestrator.engine.preparation import FROM_NOWHERE, FROM_PROMPT
+    from claude_orchestrator.engine.loading import FROM_NOWHERE, FROM_PROMPT
 
     asked = [
         option

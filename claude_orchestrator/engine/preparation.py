@@ -1,54 +1,23 @@
-"""The steps before a run: load, plan, check. The program and the Python API share them."""
+"""The steps between loading and a run: plan, check. The program and the Python API share them."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from claude_orchestrator import __version__
-from claude_orchestrator.config.fields import CONFIG_NAME
-from claude_orchestrator.config.given import OPTIONS, SINGLE_OPTIONS, Given, Options
+from claude_orchestrator.config.given import SINGLE_OPTIONS, Options
+from claude_orchestrator.engine.loading import NO_FILES, Loaded, Warn
 from claude_orchestrator.errors import UserError
 from token_budget import places
 
 if TYPE_CHECKING:
-    from claude_orchestrator.config.config import Config
-    from claude_orchestrator.config.item_sources import ForEach
     from claude_orchestrator.config.plan import Plan
     from claude_orchestrator.config.settings import Meter, Settings
     from claude_orchestrator.engine.controller import Accounting, RunPlace, RunRequest
-    from claude_orchestrator.engine.resume import JournalHistory
-    from claude_orchestrator.engine.run_dir import EarlierRun
     from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
-
-Warn = Callable[[str], None]
-DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
-# a config's source where it is no file
-FROM_PROMPT, FROM_NOWHERE, FROM_DATA = "PROMPT", "built-in default", "config"
-NO_FILES = (FROM_PROMPT, FROM_NOWHERE, FROM_DATA)
-
-
-class Loaded(NamedTuple):
-    """Everything that the user asked for, read and checked, but not yet compared with this machine."""
-
-    options: Options
-    earlier: EarlierRun | None
-    output_dir: Path
-    workspace: Path
-    start_in_s: float
-    config: Config
-    settings: Settings
-    alert_command: tuple[str, ...] | None
-    alert_webhook: str | None
-
-    @property
-    def only_shows(self) -> bool:
-        """Whether commands are only listed or shown."""
-        return bool(self.options["list_commands"] or self.options["inspect_command"])
 
 
 class Planned(NamedTuple):
@@ -66,168 +35,6 @@ class Checked(NamedTuple):
     meter: Meter
     warnings: list[str]
     private: bool
-
-
-# -- load: options, an earlier run, config, profile --
-
-
-def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) -> Loaded:
-    """Read everything that the options name. `data` takes the place of a config file. Raises UserError."""
-    from claude_orchestrator.config.settings import merge
-    from claude_orchestrator.engine import run_inputs, start_checks
-    from claude_orchestrator.engine.sessions import with_sessions
-
-    for param in options.given:
-        if OPTIONS[param].no_effect:
-            warn(f"--{OPTIONS[param].option} has no effect: {OPTIONS[param].no_effect}")
-    output_dir = options["output_dir"] or places.runs_dir(warn, move=options.may_write)
-    earlier = _earlier(options, output_dir, warn)
-    if earlier is not None:
-        options = _as_before(options, earlier.history)
-    workspace = options["workspace"].absolute()
-    start_checks.check_workspace(workspace)
-    start_in_s = _start_in(options["start_at"])
-    config = _expanded(_config(options, workspace, data), options, workspace)
-    config = with_sessions(start_checks.with_schemas(config, workspace), workspace, os.environ)
-    profile = run_inputs.find_profile(options["budget_profile"], workspace)
-    settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
-    if settings.fail_on_denied is None and os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        settings = settings._replace(fail_on_denied=True, origins={**settings.origins, "fail_on_denied": "CI is set"})
-    sinks = run_inputs.check_sinks(options["alert_command"], options["alert_webhook"])
-    return Loaded(options, earlier, output_dir, workspace, start_in_s, config, settings, *sinks)
-
-
-def _earlier(options: Options, output_dir: Path, warn: Warn) -> EarlierRun | None:
-    if options["resume"] is None:
-        return None
-    from claude_orchestrator.engine.run_dir import reopen_run
-
-    return reopen_run(output_dir, options["resume"], warn, rehearsal=options["rehearse"])
-
-
-def _given_before(earlier: EarlierRun | None) -> dict[str, Given]:
-    if earlier is None:
-        return {}
-    header = earlier.history.header
-    return {name: Given(value, f"run {header['run']}") for name, value in header["settings"].items()}
-
-
-def _as_before(options: Options, history: JournalHistory) -> Options:
-    """The options of a resumed run: those that are not given now are as they were given then."""
-    header = history.header
-    if "rehearse" in options.given and options["rehearse"] is not header["rehearsal"]:
-        was = "a rehearsal" if header["rehearsal"] else "no rehearsal"
-        raise UserError(f"--resume: run {header['run']} was {was}, and that cannot change: leave out --rehearse")
-    if header["source"] != FROM_PROMPT and options.prompt is not None:
-        raise UserError("--resume: that run was not started with a PROMPT: leave it out")
-    if header["source"] == FROM_PROMPT and options.prompt is None:
-        raise UserError("--resume: that run was started with a PROMPT, which is not stored: give it again")
-    return options.with_earlier(
-        {
-            "workspace": Path(header["workspace"]),
-            "config": Path(header["config"]) if header["config"] else None,
-            "ledger": header.get("ledger"),
-            "budget_profile": header.get("budget_profile"),
-            "rehearse": header["rehearsal"],
-            **header.get("selection", {}),
-            **header["single"],
-        }
-    )
-
-
-def _start_in(start_at: str | None) -> float:
-    if start_at is None:
-        return 0.0
-    from datetime import datetime
-
-    from claude_orchestrator.config.schedule import seconds_until
-
-    try:
-        return seconds_until(start_at, datetime.now())
-    except ValueError as error:
-        raise UserError(f"--start-at: {error}") from None
-
-
-def _config(options: Options, workspace: Path, data: Mapping[str, Any] | None) -> Config:
-    """PROMPT, else data, else --config, else the workspace's own config, else the built-in instance."""
-    from claude_orchestrator.config.config import Config, InstanceConfig, load_config, parse_config, unnamed
-
-    prompt, single = options.prompt, {param: options[param] for param in SINGLE_OPTIONS if options[param]}
-    keys: dict[str, Any] = {
-        OPTIONS[param].instance: tuple(value) if isinstance(value, list) else value  # a journal keeps tuples as lists
-        for param, value in single.items()
-    }
-    if prompt is not None:
-        if options["config"] is not None:
-            raise UserError("PROMPT and --config exclude each other")
-        prompt = prompt.strip()
-        if not prompt:
-            raise UserError("PROMPT: is empty: expected a slash command or a prompt")
-        if prompt.endswith(".json") and len(prompt.split()) == 1:
-            raise UserError(f"PROMPT: {prompt} looks like a config: run it with --config {prompt}")
-        if options["for_each"] is not None:
-            keys["for_each"] = _for_each(options["for_each"])
-        elif "{{item" in prompt:
-            raise UserError(
-                "PROMPT: {{item}} stands for an item: add --for-each GLOB, --for-each @FILE or --for-each -"
-            )
-        return Config(FROM_PROMPT, (InstanceConfig(**{"name": unnamed(prompt), "command": prompt, **keys}),))
-    if options["for_each"] is not None:
-        raise UserError("--for-each: only with a PROMPT; in a config it is the key for_each of an instance")
-    found: Path | None = None
-    if data is None:
-        found = options["config"] or (workspace / CONFIG_NAME if (workspace / CONFIG_NAME).exists() else None)
-    if found is None and data is None and single:
-        named = ", ".join(f"--{OPTIONS[param].option}" for param in single)
-        raise UserError(f"{named}: only with a PROMPT or a config")
-    if found is None and data is None:
-        own = InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan")
-        why = f"no PROMPT and no {CONFIG_NAME}: one instance summarises this repository and changes nothing"
-        return Config(FROM_NOWHERE, (own,), warnings=(why,))
-    of_one = ("instance_name", "instance_description", "session_id")
-    if named := ", ".join(f"--{OPTIONS[param].option}" for param in of_one if param in single):
-        raise UserError(f"{named}: only with a PROMPT; in a config they are keys of an instance")
-    return load_config(found, keys) if found is not None else parse_config(data, FROM_DATA, keys)
-
-
-def _for_each(text: str) -> ForEach:
-    """What `--for-each` means: a pattern, `@FILE` by its extension, or `-`. Raises UserError."""
-    from claude_orchestrator.config.item_sources import FOR_EACH, FORMATS, ItemFile
-    from token_budget.fields import BadValue
-
-    if text == "-":
-        return ItemFile("lines", "-")
-    if text.startswith("@"):
-        path = Path(text[1:])
-        kind = path.suffix.removeprefix(".").lower()
-        return ItemFile(kind if kind in FORMATS else "lines", "-" if text == "@-" else str(path.absolute()))
-    try:
-        source: ForEach = FOR_EACH.read({"glob": text})
-    except BadValue as error:
-        raise UserError(*(f"--for-each: {why}" for _, why in error.faults)) from None
-    return source
-
-
-def _expanded(config: Config, options: Options, workspace: Path) -> Config:
-    """The config with an instance for each item, and its placeholders filled. Raises UserError."""
-    from claude_orchestrator.config.expansion import Selection, expand_config
-    from claude_orchestrator.config.item_reading import ItemReader
-    from claude_orchestrator.config.racing import expand_races
-
-    if config.source in (FROM_PROMPT, FROM_NOWHERE) and options["for_each"] is None:
-        selection = [f"--{param}" for param in ("limit", "shuffle") if options[param] is not None]
-        if selection:
-            raise UserError(f"{' and '.join(selection)}: only with --for-each, or with for_each in a config")
-        return config  # braces in a PROMPT are text
-    selected = Selection(options["limit"], options["shuffle"])
-    try:
-        return expand_races(expand_config(config, ItemReader(workspace).read, selected))
-    except UserError as error:
-        if config.source != FROM_PROMPT:
-            raise
-        place = r"^PROMPT: instances\[0\]\.(?:(for_each)[^:]*|\w+): "
-        lines = (re.sub(place, lambda at: "--for-each: " if at[1] else "PROMPT: ", line) for line in error.lines)
-        raise UserError(*lines) from None
 
 
 # -- plan: what would be launched, by which claude --

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from math import gcd
+from operator import add
 from typing import NamedTuple
 
 from token_budget.text import format_usd
@@ -20,28 +21,23 @@ class Usage(NamedTuple):
     @property
     def total_tokens(self) -> int:
         """The sum of the four counts."""
-        return self.input_tokens + self.output_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+        return sum(self)
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """The four counts in field order."""
-        return (
-            self.input_tokens,
-            self.output_tokens,
-            self.cache_creation_input_tokens,
-            self.cache_read_input_tokens,
-        )
+        return (*self,)
 
     def __add__(self, other: Usage) -> Usage:  # type: ignore[override]  # it is more than a tuple
-        return Usage(*(a + b for a, b in zip(self.counts, other.counts, strict=True)))
+        return Usage(*map(add, self, other))
 
     def __sub__(self, other: Usage) -> Usage:
         """The difference of each count, never below zero."""
-        return Usage(*(max(0, a - b) for a, b in zip(self.counts, other.counts, strict=True)))
+        return Usage(*[a - b if a > b else 0 for a, b in zip(self, other, strict=True)])
 
     def __or__(self, other: Usage) -> Usage:
         """The larger of each count."""
-        return Usage(*(max(a, b) for a, b in zip(self.counts, other.counts, strict=True)))
+        return Usage(*map(max, self, other))
 
     def covers(self, other: Usage) -> bool:
         """Whether each of the three input counts is at least the other's (output is known last, so it is left out)."""

@@ -68,15 +68,16 @@ class LineFramer:
     def feed(self, chunk: bytes) -> bytes:
         """The lines that `chunk` completes, each with its end."""
         end = chunk.rfind(b"\n") + 1
-        lines = chunk[:end]
-        if lines and self._size_bytes:
-            first_bytes = lines.index(b"\n")
+        if end and self._size_bytes:
+            first_bytes = chunk.index(b"\n")
             if self._size_bytes + first_bytes > self.max_line_bytes:
-                lines = lines[first_bytes + 1 :]
+                lines = chunk[first_bytes + 1 : end]
                 self.dropped += 1
             else:
-                lines = b"".join((*self._parts, lines))
+                lines = b"".join((*self._parts, memoryview(chunk)[:end]))  # a view, so that the lines are copied once
             self._parts, self._size_bytes = [], 0
+        else:
+            lines = chunk[:end]
         if end < len(chunk):
             self._size_bytes += len(chunk) - end
             if self._size_bytes <= self.max_line_bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from operator import sub
 from typing import NamedTuple
 
 from claude_orchestrator.claude.events import ApiUsage, Price
@@ -96,7 +97,7 @@ class AttemptCosts:
             return None
         self._taken_version = version
         usage, costs = self._tally.by_model, self.by_model
-        amount = Amount(weights.draw(self._tally.usage), max(self.nano_usd or 0, self._taken.nano_usd))
+        amount = Amount(weights.draw(self._tally.usage), max(sum(costs.values()), self._taken.nano_usd))
         by_model = {
             model: ModelDelta(
                 _difference(usage.get(model, Usage()), self._taken_usage.get(model, Usage())),
@@ -110,4 +111,4 @@ class AttemptCosts:
 
 
 def _difference(now: Usage, before: Usage) -> Usage:
-    return Usage(*(count - earlier for count, earlier in zip(now.counts, before.counts, strict=True)))
+    return Usage(*map(sub, now, before))

@@ -15,7 +15,7 @@ from token_budget.files import locked, write_atomically
 from token_budget.folders import make_folder
 
 LOCK_TIMEOUT_S = 600.0
-SAVED = f"refs/{BRANCHES}"  # the commits that hold all changes: `refs/orchestrator/RUN/NAME`
+SAVED = f"refs/{BRANCHES}-changes"  # not refs/orchestrator: git would take the name of a branch for it, too
 _NEW_LINK = ":000000 160000 "
 _DIFF = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
 
@@ -40,7 +40,7 @@ class Place(NamedTuple):
     @property
     def saved(self) -> str:
         """The ref of the commit that holds all changes."""
-        return f"{SAVED}/{self.branch.partition('/')[2]}"
+        return _saved(self.branch)
 
 
 def make(place: Place, base: str | None) -> Worktree:
@@ -56,12 +56,16 @@ def make(place: Place, base: str | None) -> Worktree:
     return known
 
 
+def _saved(branch: str) -> str:
+    return f"{SAVED}/{branch.partition('/')[2]}"
+
+
 def resolve(folder: str, base: str | None) -> str:
     """The commit that a base means. A branch of ours means everything that its instance has done. Raises GitError."""
     name = base or "HEAD"
     if name.startswith(f"{BRANCHES}/"):
         with contextlib.suppress(GitError):
-            return _commit(folder, f"refs/{name}")
+            return _commit(folder, _saved(name))
     try:
         return _commit(folder, name)
     except GitError:

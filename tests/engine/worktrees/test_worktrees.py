@@ -54,6 +54,9 @@ def test_changes_are_in_reports_and_result_lines(repo: Workplace) -> None:
     assert clean["changes"] is None and not (run / "worktrees" / "clean").exists()
     assert "+one" in (run / "results" / "one.patch").read_text().splitlines()
     assert (run / "worktrees" / "one" / "sub" / "new-one").exists()
+    refs = "git for-each-ref --format='%(refname:short)' refs/heads refs/orchestrator-changes"  # each is unambiguous
+    name = f"{run.name}/one"
+    assert sh(repo.workspace, refs).split() == ["main", f"orchestrator/{name}", f"orchestrator-changes/{name}"]
     lines = [json.loads(line) for line in (repo.root / "results.jsonl").read_text().splitlines()]
     assert {line["name"]: line["changes"] for line in lines} == {"one": one["changes"], "clean": None}
     assert sh(repo.workspace, "git status --porcelain") == ""

@@ -172,8 +172,10 @@ def instance_table(view: RunView, now: float, options: RenderOptions, *, max_row
     concerns large groups only.
     """
     shown, hidden = _rows(view.instances, max_rows)
+    if not shown:
+        return []
     columns = list(_COLUMNS)
-    columns[1] = columns[1]._replace(width=max(columns[1].width, *(len(state_text(status)) for status in shown), 0))
+    columns[1] = columns[1]._replace(width=max(columns[1].width, *(len(state_text(status)) for status in shown)))
     while sum(column.width + 1 for column in columns) - 1 > options.width and len(columns) > 2:
         columns.remove(min(columns, key=lambda column: column.keep))
     names = max((display_width(printable(status.name)) for status in shown), default=0)

@@ -30,6 +30,10 @@ def test_the_time_of_a_run(seconds: float, shown: str) -> None:
     assert status_report(a_run("one"), 100.0 + seconds, PLAIN)[0].startswith(f"STATUS after {shown}: ")
 
 
+def test_a_table_without_rows_has_no_titles() -> None:
+    assert instance_table(replace(a_run("one"), instances=[]), 165.0, PLAIN) == []
+
+
 def test_a_rehearsal_is_named() -> None:
     assert status_report(replace(a_run("one"), rehearsal=True), 165.0, PLAIN)[0].startswith("REHEARSAL after 1:05")
 

@@ -22,7 +22,7 @@ def apply(options: Options, terminal: Terminal) -> int:
     if options.prompt is not None or options["resume"] is not None:
         raise UserError("--apply: excludes PROMPT and --resume")
     output_dir = options["output_dir"] or places.runs_dir(terminal.warn, move=False)
-    run = reopen_run(output_dir, options["apply"], terminal.warn, rehearsal=False)
+    run = reopen_run(output_dir, options["apply"], terminal.warn, rehearsal=False, verb="apply")
     run.journal.close()
     run.directory.close()
     history = run.history

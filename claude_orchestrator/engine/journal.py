@@ -154,7 +154,7 @@ def create(directory: Folder, warn: Callable[[str], None]) -> Journal:
     return Journal(fd, warn)
 
 
-def reopen(directory: Folder, warn: Callable[[str], None]) -> tuple[bytes, Journal]:
+def reopen(directory: Folder, warn: Callable[[str], None], verb: str = "resume") -> tuple[bytes, Journal]:
     """Open and lock an earlier run's journal to continue it; returns its content and the journal.
 
     Raises UserError if it cannot be read, if another user can write to it, or if another orchestrator is running it.
@@ -162,12 +162,12 @@ def reopen(directory: Folder, warn: Callable[[str], None]) -> tuple[bytes, Journ
     try:
         fd = directory.file(NAME, os.O_RDWR | os.O_APPEND)
     except NotOursError as error:
-        raise UserError(f"--resume: {error.strerror}") from None
+        raise UserError(f"--{verb}: {error.strerror}") from None
     except OSError as error:
-        raise UserError(f"--resume: {directory.path / NAME}: cannot be opened: {error.strerror or error}") from None
+        raise UserError(f"--{verb}: {directory.path / NAME}: cannot be opened: {error.strerror or error}") from None
     if not _lock(fd):
         os.close(fd)
-        raise UserError(f"--resume: run {directory.path.name} is being run by another orchestrator")
+        raise UserError(f"--{verb}: run {directory.path.name} is being run by another orchestrator")
     with open(fd, "rb", closefd=False) as file:
         data = file.read()
     torn = bool(data) and not data.endswith(b"\n")  # a torn last line stays as it is

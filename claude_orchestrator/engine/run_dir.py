@@ -115,34 +115,38 @@ class EarlierRun(NamedTuple):
     journal: journal.Journal
 
 
-def reopen_run(output_dir: Path, run_id: str, warn: Callable[[str], None], *, rehearsal: bool) -> EarlierRun:
+def reopen_run(
+    output_dir: Path, run_id: str, warn: Callable[[str], None], *, rehearsal: bool, verb: str = "resume"
+) -> EarlierRun:
     """Open the run with this id; `last` is the latest rehearsal or the latest real run, as `rehearsal` asks.
+
+    Messages name the option `verb`.
 
     Raises UserError if there is none, if another user made it, or if another orchestrator is running it.
     """
     try:
         with Folder.open(output_dir, may_be_shared=True) as runs:
-            name = _last_run(runs, warn, rehearsal=rehearsal) if run_id == LAST else run_id
+            name = _last_run(runs, warn, rehearsal=rehearsal, verb=verb) if run_id == LAST else run_id
             if Path(name).name != name or name in ("", ".."):
                 raise FileNotFoundError
             folder = runs.folder(name)
     except NotOursError as error:
-        raise UserError(f"--resume: {error.strerror}") from None
+        raise UserError(f"--{verb}: {error.strerror}") from None
     except OSError:
-        what = f"run {run_id!r}" if run_id != LAST else f"{'rehearsal' if rehearsal else 'run'} to resume"
-        raise UserError(f"--resume: no {what} in {output_dir}") from None
-    data, opened = journal.reopen(folder, warn)
+        what = f"run {run_id!r}" if run_id != LAST else f"{'rehearsal' if rehearsal else 'run'} to {verb}"
+        raise UserError(f"--{verb}: no {what} in {output_dir}") from None
+    data, opened = journal.reopen(folder, warn, verb)
     history = read_history(journal.records(data))
     if not history.header:
         opened.close()
         raise UserError(
-            f"--resume: {folder.path / journal.NAME}: its first line is damaged: this run cannot be resumed"
+            f"--{verb}: {folder.path / journal.NAME}: its first line is damaged: this run cannot be resumed"
         )
     opened.continue_after(history.last_number)
     return EarlierRun(RunDirectory(folder, warn), history, opened)
 
 
-def _last_run(runs: Folder, warn: Callable[[str], None], *, rehearsal: bool) -> str:
+def _last_run(runs: Folder, warn: Callable[[str], None], *, rehearsal: bool, verb: str) -> str:
     """The name of the latest run. Raises FileNotFoundError if there is none."""
     found, unreadable = [], []
     for name in runs.names():
@@ -151,7 +155,7 @@ def _last_run(runs: Folder, warn: Callable[[str], None], *, rehearsal: bool) -> 
                 header = journal.decode(file.readline(MAX_HEADER_BYTES).rstrip(b"\n"))
                 written_ns = os.fstat(file.fileno()).st_mtime_ns
         except NotOursError as error:
-            warn(f"--resume last: skipped: {error.strerror}")
+            warn(f"--{verb} last: skipped: {error.strerror}")
         except OSError:  # no run, or one without a journal
             continue
         else:
@@ -163,5 +167,5 @@ def _last_run(runs: Folder, warn: Callable[[str], None], *, rehearsal: bool) -> 
         raise FileNotFoundError
     last = max(found)
     for _, name in sorted(newer for newer in unreadable if newer > last):
-        warn(f"--resume last: {name} is newer, but its journal is damaged: skipped")
+        warn(f"--{verb} last: {name} is newer, but its journal is damaged: skipped")
     return last[1]

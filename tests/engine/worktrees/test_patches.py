@@ -122,8 +122,8 @@ def test_from_the_command_line(place: Workplace) -> None:
     [
         (("--only", "x"), "--only: chooses the instances of --apply"),
         (("--apply", "last", "hello"), "--apply: excludes PROMPT and --resume"),
-        (("--apply", "last"), "no run to resume in"),
-        (("--apply", "../x"), "no run '../x'"),
+        (("--apply", "last"), "--apply: no run to apply in"),
+        (("--apply", "../x"), "--apply: no run '../x'"),
     ],
 )
 def test_bad_usage(place: Workplace, args: tuple[str, ...], why: str) -> None:

@@ -254,7 +254,9 @@ class _Run:
         if guard is not None:
             guard_watch.watch(guard, self._bus)
         await self._wait_for_start()
-        await self._ledger.begin(earlier_attempts(history, view.run_id) if history is not None else ())
+        earlier = earlier_attempts(history, view.run_id) if history is not None else ()
+        directory = self._files.directory.path
+        await self._ledger.begin(earlier, output_dir=directory.parent)
         keeping = asyncio.ensure_future(self._keep())
         try:
             async with self._instances_api() as (launcher, meter):
@@ -269,9 +271,10 @@ class _Run:
         await self._files.journal.sync()
         ended_at, seconds = datetime.now(UTC).astimezone(), time.monotonic() - view.clock_at_start
         final_code = report(RunResult(view, ended_at, seconds, code))
+        self._ledger.hurry()
         await self._ledger.flush(check=True)
         await self._alerting.raise_due()
-        await self._ledger.end(code)
+        await self._ledger.end(code, directory=directory)
         return final_code
 
     def _header(self) -> dict[str, Any]:

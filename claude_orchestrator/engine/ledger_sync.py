@@ -4,15 +4,18 @@ other runs use and hold."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.ledger_batch import Key, Unwritten
+from claude_orchestrator.engine.ledger_pending import keep, take_in
 from claude_orchestrator.engine.run_events import (
     AttemptEnded,
     Crossed,
@@ -42,6 +45,9 @@ from token_budget.windows import Window, start_of, to_ms
 _T = TypeVar("_T")
 LEASE_MS = 60_000  # of a hold: so long after a crash it still stands
 RENEW_EVERY_MS = 20_000
+SAY_AFTER_S = 1.0  # that a start waits
+SYNC_S = 2.0  # for a launch or a stop to wait, while another program has the ledger locked
+END_S = 3.0  # the same for the end of a run
 MAX_COMMAND_CHARS = 1_000
 WINDOWS = {Scope.DAILY: Window.DAILY, Scope.WEEKLY: Window.WEEKLY, Scope.MONTHLY: Window.MONTHLY}
 
@@ -69,6 +75,7 @@ class LedgerSync:
         self._bus = bus
         self._now = now
         self._reported = False
+        self._is_ending = self._gave_up = False
         self._running: dict[Key, InstanceStatus] = {}  # with news that the ledger lacks
         self._unwritten = Unwritten()
         self._started_ms: dict[Key, int] = {}
@@ -84,22 +91,33 @@ class LedgerSync:
 
     # -- from start to end --
 
-    async def begin(self, earlier: Iterable[AttemptRecord] = ()) -> None:
-        """Enter the run; of a resumed one also what its journal has (`earlier`) and the ledger lacks."""
+    async def begin(self, earlier: Iterable[AttemptRecord] = (), *, output_dir: Path | None = None) -> None:
+        """Enter the run; of a resumed one also what its journal has (`earlier`) and the ledger lacks.
+
+        Takes in what earlier runs in `output_dir` could not write at their ends.
+        """
         if self._ledger is None:
             return
         ledger, run_id = self._ledger, self._run.run
+        said: list[str] = []
 
         def enter() -> tuple[dict[tuple[str, int, str], tuple[Usage, int | None, int]], list[AttemptRecord]]:
             ledger.write(runs=[self._run])
+            if output_dir is not None:
+                take_in(output_dir, ledger, said.append)
             ledger.release_run(run_id)
             return ledger.totals(run_id), ledger.attempts(run=run_id)
 
         try:
-            totals, known = await self._in_thread(enter)
+            entering = asyncio.ensure_future(self._in_thread(enter))
+            if not (await asyncio.wait([entering], timeout=SAY_AFTER_S))[0]:
+                self._bus.warn(f"the ledger: {ledger.name}: another program has it locked: waiting for up to a minute")
+            totals, known = await entering
         except LedgerError as error:
             self._failed(error)
             return
+        for text in said:
+            self._bus.warn(text)
         written: dict[Key, tuple[Usage, int]] = {}
         for (instance, number, _), (usage, cost_nano_usd, records) in totals.items():
             key = instance, number
@@ -122,13 +140,36 @@ class LedgerSync:
         source = None if attempt.cost_nano_usd is None else "claude"
         self._unwritten.add(key, UsageDelta(Amount(), {"": missing}, source))
 
-    async def end(self, exit_code: int) -> None:
-        """Write what is left, and that the run is over."""
+    def hurry(self) -> None:
+        """The run is over: from now on wait only a few seconds for a ledger that another program has locked."""
+        self._is_ending = True
+        if self._ledger is not None:
+            self._ledger.wait_at_most(END_S)
+
+    async def end(self, exit_code: int, *, directory: Path | None = None) -> None:
+        """Write what is left, and that the run is over; what cannot be written is kept in `directory`."""
+        self.hurry()
         self._run = self._run._replace(ended_ms=to_ms(self._now()), exit_code=exit_code)
         await self.flush(whole=True)
         self._thread.shutdown(wait=True)
         if self._ledger is not None:
+            if self._gave_up and directory is not None:
+                self._keep_unwritten(self._ledger.name, directory)
             self._ledger.close()
+
+    def _keep_unwritten(self, ledger: str, directory: Path) -> None:
+        from token_budget.ledger.import_reader import Parcel  # seldom needed
+
+        unwritten = self._take_unwritten()
+        records = self._records_of(unwritten, to_ms(self._now()))
+        attempts, notes = tuple(unwritten.attempts.values()), tuple(unwritten.notes)
+        parcel = Parcel((self._run,), attempts, tuple(records), notes)
+        try:
+            path = keep(directory, ledger, parcel)
+        except OSError as error:
+            self._bus.warn(f"the ledger: what it lacks of this run cannot be kept: {error.strerror or error}")
+        else:
+            self._bus.warn(f"the ledger: the next run takes in what it lacks of this one: {path}")
 
     # -- what it observes --
 
@@ -163,8 +204,10 @@ class LedgerSync:
         self._started_ms.setdefault(key, to_ms(self._now()))
 
     async def sync(self) -> None:
-        """Wait until what was observed outlives the machine."""
-        await self.flush()
+        """Wait until what was observed outlives the machine, but not long: the journal has it too."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SYNC_S):
+                await self.flush()
 
     # -- the limits that all runs share --
 
@@ -206,7 +249,7 @@ class LedgerSync:
 
     async def claim_alerts(self, keys: list[str]) -> set[str]:
         """Those of the alerts that no other process has sent: of many orchestrators one sends an alert."""
-        if self._ledger is None:
+        if self._ledger is None or self._gave_up:
             return set(keys)
         try:
             claim = partial(self._ledger.claim_alerts, sorted(keys), self._run.run, to_ms(self._now()))
@@ -234,7 +277,7 @@ class LedgerSync:
         renew = bool(self._held) and now_ms - self._renewed_ms >= RENEW_EVERY_MS
         holds = {hold: Amount() if hold in self._released else hold.remaining for hold in self._held}
         is_new = bool(self._running or self._unwritten or whole or renew or holds != self._held)
-        if ledger is None or not (is_new or (check and self.windows)):
+        if ledger is None or self._gave_up or not (is_new or (check and self.windows)):
             return
         unwritten, released = self._take_unwritten(), frozenset(self._released)
         records = self._records_of(unwritten, now_ms)
@@ -345,6 +388,7 @@ class LedgerSync:
         if not self._reported:
             self._bus.warn(f"the ledger: {error}: the run continues, limits across runs hold for this run alone")
         self._reported = True
+        self._gave_up = self._is_ending
 
 
 def _limits(windows: Iterable[Budget], now: datetime) -> list[Limit]:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from token_budget.ledger.import_reader import COUNTS, HEADER, VERSION, Parcel
-from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
+from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, UsageRecord
 from token_budget.ledger.store import LedgerStore
 from token_budget.models import Usage
 from token_budget.text import csv_line
@@ -61,23 +61,43 @@ def export(
     written = set()
     for attempt in _attempts(ledger):
         written.add(attempt.key)
-        values = attempt._asdict()
-        del values["usage"], values["cost_nano_usd"]
-        values["other_sessions"] = list(attempt.other_sessions) or None
         if not prompts:
-            values["command"], values["workspace"] = _slash_command(attempt.command), None
-        yield _line("attempt", values)
+            attempt = attempt._replace(command=_slash_command(attempt.command), workspace=None)  # noqa: PLW2901
+        yield _attempt_line(attempt)
     for record in ledger.records():
         if (record.run, record.instance, record.attempt) in written:
-            values = record._asdict()
-            usage, cost = values.pop("usage"), values.pop("cost_nano_usd")
-            yield _line("record", {**values, "cost_nano": cost, **usage._asdict()})
+            yield _record_line(record)
     for note in ledger.notes():
-        values = note._asdict()
-        about = values.pop("kind")  # `kind` is the line's own
-        yield _line("note", {**values, "about": about})
+        yield _note_line(note)
     if profiles:
         yield _line("profiles", {"profiles": profiles})
+
+
+def lines_of(parcel: Parcel) -> Generator[str, None, None]:
+    """What `import_reader.read` reads as this parcel."""
+    yield _line(HEADER, {"version": VERSION})
+    yield from (_line("run", run._asdict()) for run in parcel.runs)
+    yield from map(_attempt_line, parcel.attempts)
+    yield from map(_record_line, parcel.records)
+    yield from map(_note_line, parcel.notes)
+
+
+def _attempt_line(attempt: AttemptRecord) -> str:
+    values = attempt._asdict()
+    del values["usage"], values["cost_nano_usd"]
+    return _line("attempt", {**values, "other_sessions": list(attempt.other_sessions) or None})
+
+
+def _record_line(record: UsageRecord) -> str:
+    values = record._asdict()
+    usage, cost = values.pop("usage"), values.pop("cost_nano_usd")
+    return _line("record", {**values, "cost_nano": cost, **usage._asdict()})
+
+
+def _note_line(note: NoteRecord) -> str:
+    values = note._asdict()
+    about = values.pop("kind")  # `kind` is the line's own
+    return _line("note", {**values, "about": about})
 
 
 def export_csv(ledger: LedgerStore) -> Generator[str, None, None]:

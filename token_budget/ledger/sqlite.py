@@ -51,6 +51,10 @@ class SqliteLedger:
         """The file's path."""
         return str(self.path)
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than that for other writers, also in a wait that has begun."""
+        self._file.busy_s = seconds
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

@@ -16,6 +16,7 @@ from token_budget.ledger.store import LedgerError, LedgerUnwritableError
 
 BESIDE = ("-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.html
 BUSY_S = 60.0  # for a writer to wait for others
+BUSY_AT_ONCE_S = 1.0  # of that within SQLite, which nothing can break off
 BUSY_AGAIN_S = 0.01
 _PLACE_FAULTS = frozenset(
     {
@@ -36,6 +37,7 @@ class SqliteFile:
     def __init__(self, path: Path | str, *, create: bool = True) -> None:
         """Open it. Raises LedgerError where it cannot be opened, is damaged, or was made by something else."""
         self.path = Path(path)
+        self.busy_s = BUSY_S
         if not create and not self.path.exists():
             raise LedgerError(f"{self.path}: no ledger there yet: it begins with the first run")
         try:
@@ -44,7 +46,7 @@ class SqliteFile:
             self._check_owner()
             if create:
                 self.path.touch(mode=0o600, exist_ok=True)
-            self.db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self.db = sqlite3.connect(self.path, timeout=BUSY_AT_ONCE_S, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise LedgerUnwritableError(f"{self.path}: cannot be opened: {_why(error)}") from None
         try:
@@ -116,7 +118,7 @@ class SqliteFile:
     def transaction(self) -> Iterator[None]:
         """All of it or nothing, durably. Raises LedgerError where it cannot be written."""
         try:
-            self.db.execute("BEGIN IMMEDIATE")
+            self._begin()
             yield
             self.db.execute("COMMIT")
         except BaseException as error:
@@ -126,6 +128,18 @@ class SqliteFile:
             if isinstance(error, OverflowError | UnicodeError):  # what SQLite has no place for
                 raise LedgerError(f"{self.path}: cannot be written: {error}") from None
             raise
+
+    def _begin(self) -> None:
+        """Begin to write, as soon as no other program does. `busy_s` may change meanwhile."""
+        began = time.monotonic()
+        while True:
+            try:
+                self.db.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError as error:
+                waited_s = time.monotonic() - began
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or waited_s > self.busy_s:
+                    raise
 
     def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have done so already

@@ -42,6 +42,9 @@ class LedgerStore(Protocol):
     def name(self) -> str:
         """What messages call it: its file or address."""
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than that for other writers, also in a wait that has begun in another thread."""
+
     def close(self) -> None:
         """Give it back; nothing else is called after this."""
 

@@ -131,17 +131,22 @@ def test_a_signal_still_saves_the_changes(repo: Workplace) -> None:
     assert "+work" in (run_of(repo) / "results" / "one.patch").read_text()
 
 
-def test_what_cannot_be_made_fails_that_instance_in_one_line(repo: Workplace) -> None:
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        ("No space left on device", "No space left on device"),
+        ("error: unable to write file a.txt", "unable to write file a.txt: is the disk full?"),
+    ],
+)
+def test_what_cannot_be_made_fails_that_instance_in_one_line(repo: Workplace, says: str, why: str) -> None:
     """As a full disk does; the others go on."""
-    filter = (
-        "git config filter.bad.smudge 'echo No space left on device >&2; false'; git config filter.bad.required true"
-    )
+    filter = f"git config filter.bad.smudge 'echo {says} >&2; false'; git config filter.bad.required true"
     sh(repo.workspace, f"echo 'a.txt filter=bad' > .gitattributes; git add .; git commit -qm f; {filter}")
     config = repo.config({"instances": [instance(), {"name": "two", "prompt": "x"}]})
     done = repo.run("--config", config, "--report", "report.json")
     one, two = repo.report()["instances"]
     assert done.returncode == 1 and (one["status"], two["status"]) == ("failed", "completed")
-    assert one["reason"].startswith("cannot be launched: worktree: ") and "\n" not in one["reason"]
+    assert one["reason"] == f"cannot be launched: worktree: {why}"
     assert not (run_of(repo) / "worktrees" / "one").exists()
     assert len(sh(repo.workspace, "git worktree list").splitlines()) == 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from token_budget.fields import BadValue, expected, show_json
@@ -88,27 +88,43 @@ def _keyword(key: str, value: object, path: str, root: Mapping[str, Any]) -> Fau
 
 
 def _simple(key: str, value: object, path: str, root: Mapping[str, Any]) -> Faults:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if key == "type":
-        kinds = value if isinstance(value, list) else [value]
-        if not kinds or any(kind not in TYPES for kind in kinds):
-            yield path, f"expected one of {', '.join(TYPES)}, got {show_json(value)}"
-    elif key == "enum" and not (isinstance(value, list) and value):
-        yield path, f"expected a list of values, got {show_json(value)}"
-    elif key == "required" and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
-        yield path, f"expected a list of names, got {show_json(value)}"
-    elif key in _COUNTS and not (is_number and isinstance(value, int) and value >= 0):
-        yield path, f"expected a whole number from 0, got {show_json(value)}"
-    elif key in _NUMBERS and not is_number:
-        yield path, f"expected a number, got {show_json(value)}"
-    elif key == "uniqueItems" and not isinstance(value, bool):
-        yield path, f"expected true or false, got {show_json(value)}"
-    elif key in _TEXTS and not isinstance(value, str):
-        yield path, f"expected a string, got {show_json(value)}"
-    elif key == "pattern":
+    """A fault in the value of a keyword that holds no schema."""
+    for keys, fits, wanted in _EXPECTED:
+        if key in keys and not fits(value):
+            yield path, f"expected {wanted}, got {show_json(value)}"
+            return
+    if key == "pattern":
         yield from _pattern(str(value), path)
     elif key == "$ref" and resolve(str(value), root) is None:
         yield path, f"{show_json(value)} names nothing in this schema"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _names_types(value: object) -> bool:
+    kinds = value if isinstance(value, list) else [value]
+    return bool(kinds) and all(kind in TYPES for kind in kinds)
+
+
+def _is_list_of_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+_EXPECTED: tuple[tuple[Collection[str], Callable[[object], bool], str], ...] = (
+    (("type",), _names_types, f"one of {', '.join(TYPES)}"),
+    (("enum",), lambda value: isinstance(value, list) and bool(value), "a list of values"),
+    (("required",), _is_list_of_names, "a list of names"),
+    (_COUNTS, _is_count, "a whole number from 0"),
+    (_NUMBERS, _is_number, "a number"),
+    (("uniqueItems",), lambda value: isinstance(value, bool), "true or false"),
+    (_TEXTS, lambda value: isinstance(value, str), "a string"),
+)
 
 
 def _pattern(pattern: str, path: str) -> Faults:

@@ -222,14 +222,7 @@ def _explicit_budgets(
     warnings: list[str] = []
     faults: list[str] = []
     for key, limit in budgets:
-        scope, resolved = Scope.COMMAND, key
-        if not key.startswith("/"):
-            if key in names:
-                scope = Scope.INSTANCE
-            elif key in groups:
-                scope = Scope.GROUP
-            elif f"/{key}" in commands:
-                resolved = f"/{key}"
+        scope, resolved = _what_is_limited(key, names, groups, commands)
         found[scope, resolved] = PlannedBudget(scope, resolved, limit, unit=unit)
         if scope is Scope.COMMAND and resolved not in commands:
             faults += [_not_one_key(key)] if "=" in key or "," in key else []
@@ -239,6 +232,19 @@ def _explicit_budgets(
     if faults:
         raise UserError(*faults)
     return list(found.values()), warnings
+
+
+def _what_is_limited(
+    key: str, names: Collection[str], groups: Collection[str], commands: Collection[str]
+) -> tuple[Scope, str]:
+    """The scope of a budget, and its key there: an instance, a group, or a command, whose slash can be left out."""
+    if key.startswith("/"):
+        return Scope.COMMAND, key
+    if key in names:
+        return Scope.INSTANCE, key
+    if key in groups:
+        return Scope.GROUP, key
+    return Scope.COMMAND, f"/{key}" if f"/{key}" in commands else key
 
 
 def _check_needs(specs: tuple[LaunchSpec, ...]) -> None:
@@ -277,13 +283,8 @@ class _Planner(NamedTuple):
     def spec(self, index: int, instance: InstanceConfig) -> LaunchSpec:
         """The launch of one instance."""
         settings, command = self.settings, base_command(instance.command)
-        subject = instance.name if instance.group is None else f"{instance.group}[]"  # a group has one forecast
         later = instance.for_each if isinstance(instance.for_each, ResultOf) else None
-        forecasts = {
-            unit: found
-            for unit in (Unit.TOKENS, *([Unit.USD] if settings.in_money else []))
-            if (found := self.forecast(command, subject, instance.model, unit)) is not None
-        }
+        forecasts = self._forecasts(command, instance)
         expected = {unit: found.p50 or 0 for unit, found in forecasts.items()}
         tokens = instance.max_tokens_per_command or expected.get(Unit.TOKENS) or DEFAULT_ESTIMATE_TOKENS
         return LaunchSpec(
@@ -318,6 +319,12 @@ class _Planner(NamedTuple):
             grows=later,
             fail_on_denied=bool(_first(instance.fail_on_denied, settings.fail_on_denied)),
         )
+
+    def _forecasts(self, command: str | None, instance: InstanceConfig) -> dict[Unit, Forecast]:
+        subject = instance.name if instance.group is None else f"{instance.group}[]"  # a group has one forecast
+        units = (Unit.TOKENS, Unit.USD) if self.settings.in_money else (Unit.TOKENS,)
+        found = {unit: self.forecast(command, subject, instance.model, unit) for unit in units}
+        return {unit: forecast for unit, forecast in found.items() if forecast is not None}
 
     def members(
         self, limited: Collection[str], group: LaunchSpec, instances: Sequence[InstanceConfig], first_index: int

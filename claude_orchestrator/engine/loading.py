@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -140,18 +140,21 @@ def _config(options: Options, workspace: Path, data: Mapping[str, Any] | None) -
     found: Path | None = options["config"] or (own if own.exists() else None)
     if found is None and data is None:
         if single:
-            named = ", ".join(f"--{OPTIONS[param].option}" for param in single)
-            raise UserError(f"{named}: only with a PROMPT or a config")
+            raise UserError(f"{_named(single)}: only with a PROMPT or a config")
         why = f"no PROMPT and no {CONFIG_NAME}: one instance summarises this repository and changes nothing"
         summary = InstanceConfig("summarise-repository", DEFAULT_PROMPT, permission_mode="plan")
         return Config(FROM_NOWHERE, (summary,), warnings=(why,))
     of_one = ("instance_name", "instance_description", "session_id")
-    if named := ", ".join(f"--{OPTIONS[param].option}" for param in of_one if param in single):
+    if named := _named(param for param in of_one if param in single):
         raise UserError(f"{named}: only with a PROMPT; in a config they are keys of an instance")
     if data is not None:
         return parse_config(data, FROM_DATA, keys)
     assert found is not None
     return load_config(found, keys)
+
+
+def _named(params: Iterable[str]) -> str:
+    return ", ".join(f"--{OPTIONS[param].option}" for param in params)
 
 
 def _of_prompt(options: Options, prompt: str, keys: dict[str, Any]) -> Config:

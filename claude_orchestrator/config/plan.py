@@ -267,7 +267,7 @@ def _not_one_key(key: str) -> str:
 def _nearest(key: str, known: Iterable[str]) -> str:
     import difflib
 
-    near = difflib.get_close_matches(key, known, n=3)
+    near = difflib.get_close_matches(key, list(dict.fromkeys(known)), n=3)
     return f"; nearest: {', '.join(near)}" if near else ""
 
 

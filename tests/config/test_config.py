@@ -343,6 +343,11 @@ def test_adjust_is_the_older_name_of_hold_policy() -> None:
         parse_config(both, "x")
 
 
+def test_a_suggestion_is_made_once() -> None:
+    plan = plan_of(Settings(command_budgets=(("/tset", 500),)), {"name": "/test", "command": "/test"})
+    assert plan.warnings == ("the budget /tset=500 matches nothing in the plan; nearest: /test",)
+
+
 def test_suggestions_are_near_or_none() -> None:
     instances = tuple({"name": f"q{number}", "command": "/test"} for number in range(9))
     plan = plan_of(Settings(command_budgets=(("/tset", 500), ("nothing-like-it", 5))), *instances)

@@ -39,6 +39,7 @@ ALLOWED[CO] = (f"{CO}.api",)
 PURE = """
     claude.argv
     claude.events
+    claude.joined_lines
     claude.responses
     claude.stream
     claude.tally

@@ -112,12 +112,24 @@ def parse(lines: bytes) -> list[Event]:
                 if position > first:
                     events.append(Streamed(lines[first:position]))
                 first = end
-                if event is not None:
+                if isinstance(event, BadLine):
+                    events += _parse_joined(lines[position : end - 1], event)
+                elif event is not None:
                     events.append(event)
         position = end
     if position > first:
         events.append(Streamed(lines[first:position]))
     return events
+
+
+def _parse_joined(line: bytes, bad: BadLine) -> list[Event]:
+    """The events in a line that is not one JSON object: two writers may share a line, or a terminal's codes."""
+    from claude_orchestrator.claude.joined_lines import objects_in
+
+    found, is_whole = objects_in(line)
+    events = [event for data in map(_object, found) if (event := _event_of(data)) is not None]
+    rest = [] if is_whole else [bad._replace(lossy=bad.lossy or bool(found))]
+    return [*rest, *(event for event in events if not isinstance(event, Streamed))]
 
 
 def streamed_tokens(lines: bytes) -> int:
@@ -143,6 +155,10 @@ def parse_line(line: bytes) -> Event | None:
         return BadLine(f"not JSON: {type(error).__name__}", lossy=line.lstrip().startswith(b"{"))
     if not isinstance(data, dict):
         return BadLine("not a JSON object", lossy=False)
+    return _event_of(data)
+
+
+def _event_of(data: Json) -> Event | None:
     reader = _READERS.get(_text(data.get("type")))
     return reader(data) if reader else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,7 +91,9 @@ def one_by_one(lines: bytes) -> list[Event]:
                 event = Streamed(before.lines + line + b"\n")
             else:
                 event = Streamed(line + b"\n")
-        if event is not None:
+        if isinstance(event, BadLine):
+            events += parse(line + b"\n")  # what else is in it has its own test
+        elif event is not None:
             events.append(event)
         previous = event
     return events
@@ -175,3 +178,26 @@ def test_a_line_that_was_spliced_into_a_run_of_text_is_not_passed_over() -> None
         assert parse(lines) == one_by_one(lines)
         if at < 90:
             assert parse(lines) == [Streamed(line * 3), lossy, Streamed(line * 3)]
+
+
+RESULT = b'{"type":"result","subtype":"success","result":"x","usage":{"input_tokens":1,"output_tokens":2}}'
+INIT_LINE = b'{"type":"system","subtype":"init","session_id":"s","model":"m"}'
+
+
+@pytest.mark.parametrize(
+    ("line", "kinds"),
+    [
+        (INIT_LINE + RESULT, ["Init", "Result"]),
+        (b"\xef\xbb\xbf" + INIT_LINE, ["Init"]),
+        (b"\x00\x00" + INIT_LINE + b"\x00 " + RESULT, ["Init", "Result"]),
+        (b"\x1b[?25l" + RESULT + b"\x1b[0m", ["Result"]),
+        (RESULT + b"{broken", ["BadLine", "Result"]),
+        (b'{"type":"user","x":' + RESULT, ["BadLine"]),  # what is inside a broken one is not trusted
+        (b"hook: " + RESULT, ["BadLine"]),
+        (b"[" + INIT_LINE + b"," + RESULT + b"]", ["BadLine"]),
+    ],
+)
+def test_lines_that_hold_more_or_less_than_an_object(line: bytes, kinds: list[str]) -> None:
+    events = parse(line + b"\n")
+    assert [type(event).__name__ for event in events] == kinds
+    assert all(event.lossy for event in events if isinstance(event, BadLine) and line.startswith(b"{"))

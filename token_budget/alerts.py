@@ -152,4 +152,4 @@ def _used_text(budget: Budget) -> str:
 def _overrun_text(budget: Budget, forecast: int) -> str:
     percent = 100 * budget.used // budget.limit if budget.limit > 0 else 0
     amounts = budget.figures(forecast)
-    return f"the {printable(budget.label)} budget is forecast to be passed ({amounts}; {percent} % is used now)"
+    return f"the {printable(budget.label)} budget will probably be passed ({amounts}; {percent} % is used now)"

@@ -185,8 +185,8 @@ def warning_for(prompt: str, commands: Sequence[CommandInfo]) -> str | None:
     near = nearest(word, (info.name for info in commands if info.available))
     meant = f" (did you mean {' or '.join(near)}?)" if near else ""
     return (
-        f"{word}: no such command or skill{meant}; unless a plugin has it, claude does nothing (2.1.197) "
-        "or sends the text to the model as it stands (2.1.330)"
+        f"{word}: no such command or skill{meant}: unless a plugin has it, Claude Code 2.1.197 does nothing "
+        "and 2.1.330 sends the text to the model"
     )
 
 

@@ -29,8 +29,8 @@ def find_claude(given: str | None) -> str:
     if given:
         raise UserError(f"--claude-bin: {name}: no such file")
     raise UserError(
-        "claude is not on PATH: install it (npm install -g @anthropic-ai/claude-code), name it with --claude-bin, "
-        "or try --rehearse, which needs none"
+        "claude is not on PATH: install it with npm install -g @anthropic-ai/claude-code, name it with --claude-bin, "
+        "or try --rehearse, which needs no claude"
     )
 
 
@@ -57,11 +57,11 @@ def check_version(claude: str) -> str | None:
     found, version = match[0].decode().strip(), tuple(map(int, match.groups()))
     if version < OLDEST_VERSION:
         oldest = ".".join(map(str, OLDEST_VERSION))
-        raise UserError(f"{claude}: version {found} is too old, at least {oldest} is needed")
+        raise UserError(f"{claude}: version {found} is too old: install {oldest} or newer")
     if version < LIVE_COUNT_VERSION:
         live = ".".join(map(str, LIVE_COUNT_VERSION))
         return (
-            f"claude {found} cannot be asked for its count: before {live} subagents are counted when their turn ends, "
-            "and an append_system_prompt can be read in the machine's list of processes"
+            f"claude {found} cannot report its count while it works: before {live}, subagents count when their turn "
+            "ends, and other users can read an append_system_prompt in the list of processes"
         )
     return None

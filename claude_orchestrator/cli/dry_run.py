@@ -53,7 +53,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
     made. At the end the manager is as it was.
     """
     instances, manager, settings, meter = dry_run.instances, dry_run.manager, dry_run.settings, dry_run.meter
-    lines = [f"DRY RUN: {_size([spec for spec, _ in instances])} from {dry_run.source}; nothing is launched"]
+    lines = [f"DRY RUN: {_size([spec for spec, _ in instances])} from {dry_run.source}, nothing starts"]
     lines += [f"WARNING: {warning}" for warning in dry_run.warnings]
     holds: list[Hold] = []
     for group, members in groupby(instances, lambda instance: instance[0].group):
@@ -72,7 +72,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
         f"Meter: {_meter(meter, manager)}",
         *_chances([spec for spec, ended in instances if ended is None], manager),
     ]
-    lines += ["", "Settings (value and origin):", *_settings(settings)]
+    lines += ["", "Settings and their origins:", *_settings(settings)]
     lines = [printable(line) for line in lines]
     if options.visuals:
         width = min(options.width, 77)
@@ -92,11 +92,10 @@ def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
     if meter.kind == "stream":
         return f"stream ({meter.reason}): responses in progress can still pass a budget"
     if manager.enforcement_mode != "block":
-        return "api: each response is counted as it passes; warn mode delays and alters nothing"
+        return "api: the gateway counts each response as it passes, and warn mode delays and changes nothing"
     return (
-        "api: a request is sent only when every budget has room for the most that it can cost (its input, and "
-        "max_tokens, which is lowered if a budget has less); it waits for what others hold, and is refused when a "
-        "budget is spent"
+        "api: the gateway sends a request only if every budget has room for the most that it can cost. It lowers "
+        "max_tokens if a budget has less, waits for the holds of others, and refuses the request if a budget is spent."
     )
 
 
@@ -130,8 +129,8 @@ def _group(group: str, members: list[tuple[LaunchSpec, str | None]], dry_run: Dr
     source = members[0][0].grows
     if source is not None:
         manager.join(members[0][0].name, group)
-        what = f"the result of {source.name}" + (f" at {source.path}" if source.path else "")
-        lines = ["", f"Group {group}: an instance for each item of {what}, once that has ended; each like this one"]
+        what = f"{source.path} in the result of {source.name}" if source.path else f"the result of {source.name}"
+        lines = ["", f"Group {group}: one instance for each item of {what}, each like this one"]
     shown = len(members) if dry_run.in_full or len(members) <= MEMBERS_IN_FULL else MEMBERS_SHOWN
     for spec, ended in members[:shown]:
         lines += _instance(spec, ended, manager, holds)
@@ -156,7 +155,7 @@ def _decide(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) ->
 
 def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
     if ended is not None:
-        return ["", f"{spec.position + 1}. {spec.name}: {ended} in an earlier run, is not run again"]
+        return ["", f"{spec.position + 1}. {spec.name}: {ended} in an earlier run, does not run again"]
     budgets = manager.budgets_for(spec.base_command, spec.name)
     decision = _decide(spec, manager, holds)
     lines = ["", f"{spec.position + 1}. {spec.name}" + (f": {spec.description}" if spec.description else "")]

@@ -43,7 +43,11 @@ def first_config(commands: Sequence[CommandInfo], forecast: Callable[[str], int 
 
 
 def _instance(info: CommandInfo, usual_tokens: int | None) -> dict[str, Any]:
-    limit = f"nine of ten runs stayed under {usual_tokens:,}" if usual_tokens else "no run is known yet: a usual limit"
+    limit = (
+        f"nine of ten runs stayed under {usual_tokens:,}"
+        if usual_tokens
+        else "a usual limit, because there is no earlier run"
+    )
     return {
         "name": info.name.removeprefix("/"),
         **({"description": info.description} if info.description else {}),

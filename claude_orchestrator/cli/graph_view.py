@@ -130,12 +130,12 @@ def describe_graph(specs: Sequence[LaunchSpec], *, ascii_only: bool) -> list[str
     path = graph.critical_path
     known = all(graph.steps[name].has_forecast for name in path)
     tokens = sum(graph.steps[name].tokens for name in path)
-    length = f", about {tokens:,} tokens one after the other" if known else ""
+    length = f", about {tokens:,} tokens in sequence" if known else ""
     rows = _tree(graph, "|- `-   |  " if ascii_only else "├─ └─   │  ")
     more = [f"   ... and {counted(len(rows) - MAX_ROWS, 'more step')}"] if len(rows) > MAX_ROWS else []
     return [
         "",
-        "Graph (each step under the one that it waits for longest):",
+        "Graph, with each step below the one that it waits for longest:",
         *(f"   {row}" for row in rows[:MAX_ROWS]),
         *more,
         f"Critical path: {' -> '.join(path)}{length}",

@@ -98,7 +98,7 @@ def write_first_config(options: Options, terminal: Terminal) -> int:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UserError(f"--init: {target} exists already, and stays as it is") from None
+        raise UserError(f"--init: {target} already exists and was not changed") from None
     except OSError as error:
         raise UserError(f"--init: {target}: cannot be written: {error.strerror or error}") from None
     terminal.print([f"Wrote {target}, with a limit of {counted(tokens, 'token')}. Check it: {PROGRAM} --dry-run"])

@@ -110,7 +110,9 @@ class _Output:
         """Write what standard output gets at the end; returns the exit code."""
         error = self._close_lines()
         if isinstance(error, BrokenPipeError):
-            self._reports.terminal.warn("--results: the reader has left: later results are in the run's directory only")
+            self._reports.terminal.warn(
+                "--results: the reader has closed the pipe: later results are in the run's directory only"
+            )
         elif error is not None:
             text = f"--results: {self._handover.results}: cannot be written: {error.strerror or error}"
             self._reports.terminal.message(Level.ERROR, f"{text}: later results are in the run's directory only")

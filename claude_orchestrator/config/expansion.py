@@ -60,7 +60,7 @@ def expand_config(config: Config, read_items: ReadItems, selection: Selection) -
     if faults:
         raise UserError(*faults)
     if not groups and selection != Selection():
-        raise UserError("--limit and --shuffle: there is no for_each to select items of")
+        raise UserError("--limit and --shuffle: no instance has a for_each: leave them out")
     return config._replace(instances=tuple(instances), groups=groups)
 
 

@@ -102,7 +102,7 @@ def expand(template: InstanceConfig, items: Sequence[Item]) -> tuple[InstanceCon
 
 def _same_name(template: InstanceConfig, name: str, other: str) -> tuple[str, str]:
     fix = "use {{index}} in it, or leave it out" if _has_placeholder(template.name) else 'add "name" with {{index}}'
-    return ".name", f"the name {printable(name)} is that of {other}, too: {fix}"
+    return ".name", f"the name {printable(name)} also belongs to {other}: {fix}"
 
 
 def group_name(template: InstanceConfig) -> str:
@@ -153,7 +153,7 @@ def misplaced_placeholders(instance: InstanceConfig) -> list[tuple[str, str]]:
             for piece in _pieces(text):
                 if isinstance(piece, Placeholder) and piece.root in ROOTS:
                     where = "name, prompt, " + ", ".join(TEXTS)
-                    faults.append((f".{field}", f"{piece.text} has no meaning here; it has in {where}"))
+                    faults.append((f".{field}", f"{piece.text} cannot stand here, only in {where}"))
     return faults
 
 

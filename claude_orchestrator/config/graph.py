@@ -60,7 +60,7 @@ def _entry_faults(entry: InstanceConfig, known: dict[str, InstanceConfig]) -> It
         if name == own:
             yield f".depends_on[{number}]", f"{show_json(name)} would wait for itself"
         elif name not in known and not _is_member(name, known):
-            yield f".depends_on[{number}]", f"no instance and no group is called {show_json(name)}{near(name, known)}"
+            yield f".depends_on[{number}]", f"no instance or group is called {show_json(name)}{near(name, known)}"
     if isinstance(entry.for_each, ResultOf):
         yield from _source_faults(entry.for_each, own, known)
     if entry.run_if != "success" and not needs_of(entry):
@@ -78,7 +78,7 @@ def _source_faults(source: ResultOf, own: str, known: dict[str, InstanceConfig])
     if source.name == own:
         yield place, f"{show_json(own)} would wait for itself"
     elif upstream is None:
-        yield place, f"no instance and no group is called {show_json(source.name)}{near(source.name, known)}"
+        yield place, f"no instance or group is called {show_json(source.name)}{near(source.name, known)}"
     elif upstream.json_schema is None and upstream.for_each is None:
         yield place, f"{source.name} has no json_schema, so its result is a text and no list"
 
@@ -95,13 +95,13 @@ def _placeholder_fault(
     if field == "name" or field in EARLY:
         return "this is needed before results are known"
     if not placeholder.path:
-        return "of which instance? Write {{results.NAME}}"
+        return "names no instance: write {{results.NAME}}"
     meant = result_of(placeholder.path, needs_of(entry))
     if meant is None:
         named = result_of(placeholder.path, known)
         if named is not None:
             return f"{named[0]} may not have ended then: add it to depends_on"
-        return f"no instance and no group is called that{near(placeholder.path.partition('.')[0], known)}"
+        return f"no instance or group has this name{near(placeholder.path.partition('.')[0], known)}"
     upstream = known.get(meant[0])
     if placeholder.root == "branch" and upstream is not None:
         return _branch_fault(field, upstream, meant)

@@ -54,7 +54,7 @@ class ItemReader:
         chosen = [path for path in chosen if (self._workspace / path).is_file()]
         if not chosen:
             patterns = " or ".join(source.patterns)
-            why = f"no file of {self._workspace} matches {patterns} (files that git ignores are left out)"
+            why = f"no file of {self._workspace} matches {patterns} (files that git ignores do not count)"
             raise BadValue((".glob", why))
         check_count(len(chosen))
         for path in chosen:
@@ -168,9 +168,9 @@ def _check_header(header: list[str]) -> None:
         except ValueError:
             if not name.strip() or header.count(name) > 1:
                 why = "appears twice" if name.strip() else "is empty"
-                raise ValueError(f"the first line must name the columns, and {show_json(name)} {why}") from None
+                raise ValueError(f"the first line must name the columns, but {show_json(name)} {why}") from None
         else:
-            raise ValueError(f"the first line must name the columns, and {show_json(name)} is a number")
+            raise ValueError(f"the first line must name the columns, but {show_json(name)} is a number")
 
 
 # -- the files of a workspace --

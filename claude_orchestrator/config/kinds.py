@@ -136,7 +136,7 @@ def _read_command_line(value: object) -> str:
         found = misplaced(text)
         if found is not None:
             why = f"{found.text} has to stand outside of quotes, comments and here-documents"
-            raise BadValue(("", f"{why}: leave the quotes out, since its value is quoted"))
+            raise BadValue(("", f"{why}: remove the quotes, because the program quotes its value"))
     return text
 
 
@@ -250,7 +250,7 @@ def _read_env(value: object) -> tuple[tuple[str, str], ...]:
         raise expected("an object of strings", value)
     pairs = {key: item for key, item in value.items() if not is_comment(key)}
     faults = [
-        (f".{printable(key)}", "not a name of an environment variable: it holds '=', ',', a space or nothing")
+        (f".{printable(key)}", "no name of an environment variable: it is empty or has '=', ',' or a space")
         for key in pairs
         if re.fullmatch(_VARIABLE, key) is None or forbidden_character(key)
     ]
@@ -276,7 +276,7 @@ ENV = Kind(
 def _read_mcp(value: object) -> tuple[str, ...]:
     if isinstance(value, dict):
         if not isinstance(value.get("mcpServers"), dict):
-            raise BadValue(("", "expected an object with mcpServers, itself an object of servers by name"))
+            raise BadValue(("", "expected an object with mcpServers, which is an object of servers by name"))
         import json  # only where a config has such an object
 
         return (json.dumps(value),)

@@ -261,7 +261,7 @@ def _check_needs(specs: tuple[LaunchSpec, ...]) -> None:
 
 
 def _not_one_key(key: str) -> str:
-    return f"budget for {show_json(key)}: no command, group or instance is called that: give each its own KEY=LIMIT"
+    return f"budget for {show_json(key)}: no command, group or instance has this name: write KEY=LIMIT once for each"
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:

@@ -134,7 +134,7 @@ def run(
                 stack.enter_context(guard)
         except OSError as error:
             why = error.strerror or error
-            raise UserError(f"the guard process cannot be started: {why}: nothing was run") from None
+            raise UserError(f"the guard process cannot be started: {why}: nothing has started") from None
         return asyncio.run(_Run(request, files, accounting, bus, launcher, display).execute(guard, report))
 
 
@@ -184,7 +184,8 @@ def _end_leftovers(run_id: str, number: int, bus: Bus) -> None:
     """End the processes of an orchestrator that was killed with its guard: no two processes may use one session."""
     ended = sum(end_run(_mark(run_id, earlier)) for earlier in range(1, number + 1))  # a damaged line may hide a start
     if ended:
-        bus.warn(f"{ended} processes of the earlier orchestrator were still running: they were ended")
+        processes = "1 process" if ended == 1 else f"{ended} processes"
+        bus.warn(f"ended {processes} of the earlier orchestrator")
 
 
 class _Run:

@@ -23,7 +23,7 @@ def watch(guard: Guard, bus: Bus) -> None:
             guard.revive()
         except OSError as error:
             why = error.strerror or error
-            text = f"no guard ({why}): a SIGKILL of this process would orphan instances"
+            text = f"no guard process ({why}): a SIGKILL of this process would leave instances running"
             bus.publish(Message(Level.ERROR, text))
         else:
             watch(guard, bus)

@@ -181,8 +181,8 @@ class InstanceRunner:
         self.record(self.hold)
         if metered and not status.tally.metered:
             self._bus.warn(
-                f"{status.name} reaches the API past the meter (does its settings.json name an address?): it is "
-                "counted from its stream, without a hard cap"
+                f"{status.name} bypasses the API meter, perhaps by an address in its settings.json: its stream is "
+                "counted instead, without a hard cap"
             )
         if session != (status.session_id, status.attempt.folder):
             self._bus.publish(SessionNamed(status.name, status.session_id, status.attempt.folder))

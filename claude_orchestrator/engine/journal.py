@@ -167,7 +167,7 @@ def reopen(directory: Folder, warn: Callable[[str], None], verb: str = "resume")
         raise UserError(f"--{verb}: {directory.path / NAME}: cannot be opened: {error.strerror or error}") from None
     if not _lock(fd):
         os.close(fd)
-        raise UserError(f"--{verb}: run {directory.path.name} is being run by another orchestrator")
+        raise UserError(f"--{verb}: run {directory.path.name} is in use by another orchestrator")
     with open(fd, "rb", closefd=False) as file:
         data = file.read()
     torn = bool(data) and not data.endswith(b"\n")  # a torn last line stays as it is

@@ -386,7 +386,9 @@ class LedgerSync:
 
     def _failed(self, error: LedgerError) -> None:
         if not self._reported:
-            self._bus.warn(f"the ledger: {error}: the run continues, limits across runs hold for this run alone")
+            self._bus.warn(
+                f"the ledger: {error}: the run continues, and daily, weekly and monthly limits count this run alone"
+            )
         self._reported = True
         self._gave_up = self._is_ending
 

@@ -72,7 +72,7 @@ def _ledger(options: Options, settings: Settings, warn: Warn) -> LedgerStore | N
     named, windows = _ledger_option(options), run_inputs.windows_of(settings)
     if named == "off" or (named is None and options["rehearse"]):
         if windows:
-            why = "needs the ledger, which is off" if named else "a rehearsal has no ledger: name one (--ledger)"
+            why = "needs the ledger, which is off" if named else "a rehearsal has no ledger: name one with --ledger"
             raise UserError(f"{windows[0]}: {why}")
         return None
     path = Path(named) if named else places.ledger_file(warn, move=options.may_write)
@@ -132,7 +132,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     if settings.in_money and planned.prices is None:
         from token_budget.pricing import EXTRA
 
-        warnings.append(f"budgets in money without {EXTRA}: what claude states no cost for is not counted")
+        warnings.append(f"budgets in money without {EXTRA}: use for which claude states no cost is not counted")
     return Checked(meter, warnings, private=lacks is None)
 
 

@@ -246,11 +246,11 @@ def resume_messages(plan: Plan, history: JournalHistory, run_id: str) -> list[tu
         one.name for one in done if one.name in specs and turns_digest(specs[one.name], run_id) != one.turns_digest
     ]
     if changed:
-        text = f"{_named(changed)}: had completed, and not run again, although the turns have changed since"
+        text = f"{_named(changed)}: completed before and not run again, although the turns have changed"
         messages.append(("WARNING", text))
     gone = [instance.name for instance in removed(plan, history)]
     if gone:
-        messages.append(("WARNING", f"{_named(gone)}: no longer in the config; what they used still counts"))
+        messages.append(("WARNING", f"{_named(gone)}: no longer in the config, but the use still counts"))
     new = [name for name in specs if name not in history.instances]
     if new:
         messages.append(("INFO", f"{_named(new)}: new in the config"))

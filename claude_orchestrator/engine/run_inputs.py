@@ -142,7 +142,7 @@ def price_with(prices: Prices | None, warn: Callable[[str], None]) -> Price | No
         nano_usd = prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
         for unknown in prices.unknown - reported:
             reported.add(unknown)
-            warn(f"no price is known for the model {printable(unknown)}: its cost is what claude states at the end")
+            warn(f"no price is known for the model {printable(unknown)}: its cost counts once claude states it")
         return nano_usd
 
     return price

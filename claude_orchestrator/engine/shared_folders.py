@@ -22,7 +22,7 @@ def shared_folders(specs: Sequence[LaunchSpec], instances: Sequence[InstanceConf
             writing.setdefault(spec.cwd, []).append(spec.name)
     for folder, names in writing.items():
         if len(names) > 1 and at_once > 1:
-            yield f"{some_of(names)} can change files in {folder} at the same time: worktree gives each its own"
+            yield f"{some_of(names)} can change files in {folder} at once: the key worktree gives each its own folder"
 
 
 def may_write(instance: InstanceConfig) -> bool:

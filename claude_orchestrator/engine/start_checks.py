@@ -128,7 +128,7 @@ def without_permissions(config: Config) -> Iterator[str]:
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         yield (
-            f"no permission_mode and no allowed_tools: {', '.join(names[:3])}{more}: Claude denies every tool that "
+            f"{', '.join(names[:3])}{more}: without permission_mode and allowed_tools, Claude denies every tool that "
             "its settings do not allow"
         )
 

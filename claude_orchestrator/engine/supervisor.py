@@ -225,7 +225,7 @@ class Supervisor:
 
     def _block(self, status: InstanceStatus, decision: Decision) -> None:
         if status.failed_before:
-            self._skip(status, State.FAILED, f"{status.failed_before}; not tried again: {decision.reason}")
+            self._skip(status, State.FAILED, f"{status.failed_before}; not retried: {decision.reason}")
         else:
             self._skip(status, State.BLOCKED, decision.reason)
         self._bus.publish(Decided(status.name, Action.BLOCK, decision.reason, decision.budget))

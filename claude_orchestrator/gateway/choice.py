@@ -31,7 +31,7 @@ def choose_meter(asked: str, plan: Plan, environ: Mapping[str, str], *, rehearse
     if asked == "stream":
         return STREAM
     if rehearse and asked == "auto":
-        return Meter("stream", "a rehearsal; --meter api rehearses that too")
+        return Meter("stream", "a rehearsal, and --meter api rehearses the gateway too")
     if rehearse and importlib.util.find_spec("aiohttp") is not None:
         return Meter("api", "a simulated API")
     against = _against(plan, environ, certain=asked == "api")
@@ -55,5 +55,5 @@ def _against(plan: Plan, environ: Mapping[str, str], *, certain: bool) -> str | 
         if fault is not None:
             return f"{spec.name}: {fault}"
         if not certain and not any(own.get(key) for key in KEYS):
-            return "no API key in the environment; --meter api tries it with claude's own login"
+            return "no API key in the environment, but --meter api can use claude's own login"
     return None

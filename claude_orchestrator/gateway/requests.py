@@ -81,7 +81,7 @@ def read_request(body: bytes) -> Asked:
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or not _is_count(data.get("max_tokens")):
-        raise Unbounded("a request in block mode is plain JSON with an integer max_tokens")
+        raise Unbounded("block mode needs plain JSON with an integer max_tokens")
     why = _why_unbounded(data)
     if why is not None:
         raise Unbounded(f"block mode cannot bound what this request costs: {why}")
@@ -93,7 +93,7 @@ def read_request(body: bytes) -> Asked:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise Unbounded("a request in block mode has no key twice")
+        raise Unbounded("block mode refuses a request with a duplicate key")
     return found
 
 

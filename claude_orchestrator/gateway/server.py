@@ -141,7 +141,7 @@ class Gateway:
             plain = plain_path(path)
             if plain == MESSAGES:  # some servers would take it as a message
                 return error_response(404, "not_found_error", "no such path", NO_RETRY)
-            return refusal(f"in block mode the gateway sends no {request.method} {plain}: what it costs is unknown")
+            return refusal(f"in block mode the gateway sends no {request.method} {plain}: its cost is unknown")
         client.attempt.requested()
         if enforced:
             return await self._gatekeeper.send(client, request, path, body)

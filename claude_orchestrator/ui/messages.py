@@ -38,7 +38,10 @@ def message_of(event: RunEvent) -> tuple[Level, str] | None:
             return Level.WARNING, f"{status.name}: attempt {attempt} failed, {status.reason}"
         case Checked(instance, round, verdict, simulated):
             if simulated:
-                return Level.INFO, f"{instance}: check simulated as passed: its command was not run"
+                return (
+                    Level.INFO,
+                    f"{instance}: the check counts as passed, because a rehearsal does not run its command",
+                )
             how = "passed" if verdict.passed else f"failed: {verdict.fault}"
             return Level.INFO if verdict.passed else Level.WARNING, f"{instance}: check round {round} {how}"
         case InstanceEnded(_, True):

@@ -256,7 +256,7 @@ BAD_CONFIGS: dict[str, tuple[Any, str]] = {
     ),
     "the same item twice": (
         {"instances": [{"prompt": "y {{item}}", "name": "n", "for_each": ["a", "b", "a"]}]},
-        "instances[0].name: the name n[a] is that of item 0, too",
+        "instances[0].name: the name n[a] also belongs to item 0",
     ),
     "the name of an item": (
         {"instances": [{"prompt": "y", "name": "n[a]"}, {"prompt": "y {{item}}", "name": "n", "for_each": ["a"]}]},
@@ -310,7 +310,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "item without for-each": (["Review {{item.stem}}"], "PROMPT: {{item}} stands for an item: add --for-each GLOB"),
     "for-each without prompt": (["--for-each", "*.py"], "--for-each: only with a PROMPT; in a config it is the key"),
     "limit without items": (["hello", "--limit", "3"], "--limit: only with --for-each, or with for_each in a config"),
-    "empty glob": (["x {{item}}", "--for-each", "*.nope"], "matches *.nope (files that git ignores are left out)"),
+    "empty glob": (["x {{item}}", "--for-each", "*.nope"], "matches *.nope (files that git ignores do not count)"),
     "glob of elsewhere": (["x", "--for-each", "/etc/*"], "--for-each: expected a pattern of files in the workspace"),
     "no file of items": (["x", "--for-each", "@nope.txt"], "nope.txt: cannot be read: No such file or directory"),
     "items of a device": (["x", "--for-each", "@/dev/zero"], "--for-each: /dev/zero: is not a regular file"),
@@ -350,7 +350,7 @@ def test_too_old_and_mute_claude(place: Workplace) -> None:
     assert not (place.root / "turns.json").exists()
     assert place.run("hello", FAKE_CLAUDE="mute").returncode == 0
     done = place.run("hello", FAKE_CLAUDE="older")
-    assert done.returncode == 0 and "WARNING: claude 2.1.100 cannot be asked for its count" in done.stderr
+    assert done.returncode == 0 and "WARNING: claude 2.1.100 cannot report its count while it works" in done.stderr
 
 
 def test_output_folder_that_cannot_be(place: Workplace) -> None:

@@ -59,7 +59,7 @@ def test_an_instance_is_shown_with_all_that_it_would_be_given() -> None:
         "max_tokens_per_command": 5_000,
     }
     lines = lines_of(dry_run(entry))
-    assert lines[:2] == ["DRY RUN: 1 instance from runs.json; nothing is launched", "WARNING: look out"]
+    assert lines[:2] == ["DRY RUN: 1 instance from runs.json, nothing starts", "WARNING: look out"]
     for expected in (
         "1. one: a first try",
         "by file:   --append-system-prompt (8 characters)",
@@ -102,7 +102,7 @@ def test_an_instance_that_has_ended_is_not_run_again() -> None:
     ("meter", "mode", "words"),
     [
         (Meter("stream", "a rehearsal"), "warn", "stream (a rehearsal)"),
-        (Meter("api"), "warn", "warn mode delays and alters nothing"),
+        (Meter("api"), "warn", "warn mode delays and changes nothing"),
         (Meter("api"), "block", "max_tokens"),
     ],
 )

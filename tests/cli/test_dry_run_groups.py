@@ -50,7 +50,7 @@ def test_a_group_whose_instances_a_result_will_tell() -> None:
     made = make_plan(expand_config(config, no_items, Selection()), settings, workspace="/", claude_bin="claude")
     run = DryRun([(spec, None) for spec in made.specs], make_manager(made, settings), settings, STREAM, "runs.json")
     lines = describe(run, PLAIN)
-    assert lines[0] == "DRY RUN: 1 instance and 1 growing group from runs.json; nothing is launched"
+    assert lines[0] == "DRY RUN: 1 instance and 1 growing group from runs.json, nothing starts"
     assert [line for line in lines if "budgets:" in line] == ["   budgets:   none", "   budgets:   group fix (7,000)"]
 
 

@@ -109,7 +109,7 @@ def test_a_killed_fan_out_is_resumed_with_other_items(place: Workplace) -> None:
     done = place.run("--resume", "last", "--report", "report.json")
     assert done.returncode == 0, done.stderr
     assert "1 of 3 instances had completed" in done.stderr
-    assert "n[hang-once]: no longer in the config; what they used still counts" in done.stderr
+    assert "n[hang-once]: no longer in the config, but the use still counts" in done.stderr
     assert "n[added]: new in the config" in done.stderr
     report = place.report()
     assert [(one["name"], one["attempts"]) for one in report["instances"]] == [

@@ -64,7 +64,7 @@ def test_it_is_written_once_and_runs(place: Workplace) -> None:
     before = path.read_text()
     again = place.run("--init")
     assert (again.returncode, path.read_text()) == (2, before)
-    assert again.stderr == f"ERROR: --init: {path} exists already, and stays as it is\n"
+    assert again.stderr == f"ERROR: --init: {path} already exists and was not changed\n"
 
 
 def test_a_link_that_leads_nowhere_is_not_followed(place: Workplace) -> None:

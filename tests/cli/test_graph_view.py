@@ -36,7 +36,7 @@ def specs_of(*steps: dict[str, Any]) -> tuple[LaunchSpec, ...]:
 def test_the_graph_as_text() -> None:
     assert describe_graph(specs_of(*STEPS), ascii_only=True) == [
         "",
-        "Graph (each step under the one that it waits for longest):",
+        "Graph, with each step below the one that it waits for longest:",
         "   plan: no forecast",
         "   |- fix: 2 instances, no forecast",
         "   |  `- end: no forecast (also after lint)",
@@ -57,7 +57,7 @@ def test_forecasts_in_the_graph() -> None:
     assert describe_graph(both, ascii_only=True)[2:] == [
         "   a: about 3,000 tokens",
         "   `- b: about 3,000 tokens",
-        "Critical path: a -> b, about 6,000 tokens one after the other",
+        "Critical path: a -> b, about 6,000 tokens in sequence",
         "Whole plan: about 6,000 tokens, at most 16,000 if each stays under its 90th percentile",
     ]
     assert describe_graph([both[0], steps[1]], ascii_only=True)[-2:] == [
@@ -90,7 +90,7 @@ def test_a_large_graph_is_cut() -> None:
 def test_the_option_writes_a_file(place: Workplace, tmp_path: Path, name: str) -> None:
     done = place.run("--config", place.config({"instances": STEPS}), "--dry-run", "--graph", str(tmp_path / name))
     assert done.returncode == 0 and "Critical path: plan -> fix -> end" in done.stdout
-    assert "Group late: an instance for each item of the result of plan at files, once that has ended" in done.stdout
+    assert "Group late: one instance for each item of files in the result of plan" in done.stdout
     assert "   after:     late (failure)\n" in done.stdout
     assert (tmp_path / name).stat().st_size > 100
 

@@ -70,7 +70,7 @@ def test_a_result_that_is_gone_is_one_clear_line(place: Workplace, name: str) ->
         path.unlink()
     done = rehearse(place, "--resume", "last")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    said = "fix: failed: cannot be expanded: plan has no structured output: it is gone: run it again in a new run"
+    said = "fix: failed: cannot be expanded: plan has no structured output: it is missing: run it again in a new run"
     assert said in done.stdout and states(place) == {"plan": "completed", "fix": "failed", "end": "skipped"}
     assert place.report()["totals"]["total_tokens"] == used
     assert {one["name"] for one in place.report()["removed_instances"]} == {"fix[rehearsed-1]", "fix[rehearsed-2]"}

@@ -359,7 +359,7 @@ def test_suggestions_are_near_or_none() -> None:
 
 def test_a_key_that_holds_two_is_refused() -> None:
     settings = merge({"command_budgets": Given(("/a=5,/b=6",), "option")}, {}, "x")
-    with pytest.raises(UserError, match='budget for "/a=5,/b": no command, group or instance is called that'):
+    with pytest.raises(UserError, match='budget for "/a=5,/b": no command, group or instance has this name'):
         plan_of(settings, {"command": "/a"})
     named = plan_of(Settings(command_budgets=(("a=b", 6),)), {"name": "a=b", "prompt": "x"})
     assert named.budgets[0].scope is Scope.INSTANCE
@@ -374,9 +374,9 @@ def test_a_key_that_holds_two_is_refused() -> None:
         ({"session_id": "two\nlines"}, "session_id: expected one line of text without a line end"),
         ({"mcp_config": {}}, "mcp_config: expected an object with mcpServers"),
         ({"mcp_config": {"mcpServers": []}}, "mcp_config: expected an object with mcpServers"),
-        ({"env": {"A=B": "c"}}, "env.A=B: not a name of an environment variable"),
-        ({"env": {"A,B": "c"}}, "env.A,B: not a name of an environment variable"),
-        ({"env": {"": "c"}}, "env.: not a name of an environment variable"),
+        ({"env": {"A=B": "c"}}, "env.A=B: no name of an environment variable"),
+        ({"env": {"A,B": "c"}}, "env.A,B: no name of an environment variable"),
+        ({"env": {"": "c"}}, "env.: no name of an environment variable"),
         ({"allowed_tools": ["Read", "Bash()"]}, "allowed_tools[1]: expected a tool such as Read"),
         ({"allowed_tools": ["(git log)"]}, "allowed_tools[0]: expected a tool such as Read"),
         ({"disallowed_tools": [","]}, "disallowed_tools[0]: expected a tool such as Read"),
@@ -405,11 +405,11 @@ def test_names_in_any_script(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("c.json", '{"instances": [{"prompt": "x"},]}', "line 1 column 32: invalid JSON: there is a comma too many"),
-        ("c.json", '{"instances": [{"prompt": "x",}]}', "invalid JSON: there is a comma too many before '}'"),
+        ("c.json", '{"instances": [{"prompt": "x"},]}', "line 1 column 32: invalid JSON: an extra comma"),
+        ("c.json", '{"instances": [{"prompt": "x",}]}', "invalid JSON: an extra comma before '}'"),
         ("c.yaml", "instances:\n- prompt: x\n", "invalid JSON: this file has to be JSON"),
         ("c.json", "instances:\n- prompt: x\n", "invalid JSON: this file has to be JSON"),
-        ("c.json", '{"instances": [] // none\n}', "JSON has no comments: a key that begins with // is one"),
+        ("c.json", '{"instances": [] // none\n}', "JSON has no comments: use a key that begins with //"),
         ("c.json", '{\n# none\n"instances": []}', "line 2 column 1: invalid JSON: JSON has no comments"),
     ],
 )

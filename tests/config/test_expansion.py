@@ -53,7 +53,7 @@ def test_a_selection_keeps_names_and_indexes() -> None:
     for one in mixed.instances:
         assert one.command == f"{one.item} {one.item_index}" and one.item == f"i{one.item_index}"
     assert len(expanded(template, selection=Selection(shuffle=1)).instances) == 100
-    with pytest.raises(UserError, match="there is no for_each to select items of"):
+    with pytest.raises(UserError, match="no instance has a for_each: leave them out"):
         expanded({"prompt": "x"}, selection=Selection(3))
 
 
@@ -70,9 +70,9 @@ def test_a_selection_keeps_names_and_indexes() -> None:
         (
             [{"prompt": "x", "model": "{{item}}", "allowed_tools": ["Read({{item}})"], "env": {"{{index}}": "y"}}],
             [
-                "x.json: instances[0].allowed_tools: {{item}} has no meaning here; it has in name, prompt, command",
-                "x.json: instances[0].model: {{item}} has no meaning here; it has in name, prompt, command",
-                "x.json: instances[0].env: {{index}} has no meaning here; it has in name, prompt, command",
+                "x.json: instances[0].allowed_tools: {{item}} cannot stand here, only in name, prompt, command",
+                "x.json: instances[0].model: {{item}} cannot stand here, only in name, prompt, command",
+                "x.json: instances[0].env: {{index}} cannot stand here, only in name, prompt, command",
             ],
         ),
         ([{"prompt": "x", "for_each": {"glob": "*"}}], ["x.json: instances[0].for_each.glob: no file matches"]),

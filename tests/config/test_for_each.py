@@ -175,11 +175,11 @@ def test_the_name_of_a_group(name: str, group: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "items", "faults"),
     [
-        ({}, ["a", "b", "a"], ['.name: the name fix[a] is that of item 0, too: add "name" with {{index}} (item 2: a)']),
+        ({}, ["a", "b", "a"], ['.name: the name fix[a] also belongs to item 0: add "name" with {{index}} (item 2: a)']),
         (
             {"name": "f-{{item.stem}}"},
             ["a/x.py", "b/x.py"],
-            [".name: the name f-x is that of item 0, too: use {{index}} in it, or leave it out (item 1: b/x.py)"],
+            [".name: the name f-x also belongs to item 0: use {{index}} in it, or leave it out (item 1: b/x.py)"],
         ),
         (
             {"command": "{{item.no}}"},

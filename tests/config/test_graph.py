@@ -36,9 +36,9 @@ def step(name: str, *needs: str, prompt: str = "x", **keys: Any) -> dict[str, An
         ),
         (
             [PLAN, step("b", "plam")],
-            '[1].depends_on[0]: no instance and no group is called "plam"; did you mean "plan"?',
+            '[1].depends_on[0]: no instance or group is called "plam"; did you mean "plan"?',
         ),
-        ([PLAN, step("b", "zzz")], '[1].depends_on[0]: no instance and no group is called "zzz"'),
+        ([PLAN, step("b", "zzz")], '[1].depends_on[0]: no instance or group is called "zzz"'),
         ([step("a", run_if="always")], "[0].run_if: it depends on nothing: add depends_on, or leave run_if out"),
         ([step("a", run_if="never")], '[0].run_if: expected one of success, always, failure, got "never"'),
         (
@@ -47,7 +47,7 @@ def step(name: str, *needs: str, prompt: str = "x", **keys: Any) -> dict[str, An
         ),
         (
             [PLAN, step("b", "plan", prompt="{{results.pan}}")],
-            '[1].command: {{results.pan}}: no instance and no group is called that; did you mean "plan"?',
+            '[1].command: {{results.pan}}: no instance or group has this name; did you mean "plan"?',
         ),
         (
             [step("a"), step("b", "a", prompt="{{results.a.files}}")],
@@ -55,7 +55,7 @@ def step(name: str, *needs: str, prompt: str = "x", **keys: Any) -> dict[str, An
         ),
         (
             [step("a"), step("b", "a", prompt="{{ results }}")],
-            "[1].command: {{ results }}: of which instance? Write {{results.NAME}}",
+            "[1].command: {{ results }}: names no instance: write {{results.NAME}}",
         ),
         (
             [step("a"), step("b", "a", cwd="{{results.a}}")],

@@ -54,7 +54,7 @@ def test_files_that_git_ignores_are_left_out(tree: Path) -> None:
     assert read(tree, {"glob": "**/*.py"}) == ["gen/c.py", "ä b.py"]
     assert read(tree / "gen", {"glob": "*.py"}) == ["c.py"]
     assert faults(tree, {"glob": "build/*"}) == [
-        f".glob: no file of {tree} matches build/* (files that git ignores are left out)"
+        f".glob: no file of {tree} matches build/* (files that git ignores do not count)"
     ]
 
 
@@ -114,9 +114,9 @@ def test_standard_input_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("csv", b"", "has no items"),
         ("csv", b"\n", "has no items"),
         ("csv", b"lang,page\n", "has no items"),
-        ("csv", b"src/a.py,3\nsrc/b.py,4\n", 'the first line must name the columns, and "3" is a number'),
-        ("csv", b"a,,b\n1,2,3\n", 'the first line must name the columns, and "" is empty'),
-        ("csv", b"a,b,a\n1,2,3\n", 'the first line must name the columns, and "a" appears twice'),
+        ("csv", b"src/a.py,3\nsrc/b.py,4\n", 'the first line must name the columns, but "3" is a number'),
+        ("csv", b"a,,b\n1,2,3\n", 'the first line must name the columns, but "" is empty'),
+        ("csv", b"a,b,a\n1,2,3\n", 'the first line must name the columns, but "a" appears twice'),
         ("csv", b"a,b\n1,2\n1\n", "line 3: 1 value for 2 columns"),
         ("csv", b'a\n"open\n', "line 2: no CSV: unexpected end of data"),
     ],

@@ -201,7 +201,7 @@ def test_a_missing_part_fails_the_instance_and_skips_the_next(prompt: str, why: 
         ("/clear", "a prompt that begins with / would be a slash command: write a word before the placeholder"),
         ("\n /exit", "a prompt that begins with / would be a slash command"),
         ("a\0b", "a NUL"),
-        ("  ", "its result is gone"),
+        ("  ", "its result is missing"),
     ],
 )
 def test_a_result_that_cannot_be_a_prompt(answer: str, why: str, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_an_empty_list_leaves_nothing_to_do(tmp_path: Path) -> None:
         ({"filez": []}, 'the result of plan has no files; did you mean "filez"?'),
         ({"files": ["a", None]}, "the result of plan at files: item 1: expected a text or an object, got null"),
         ({"files": ["a\0"]}, "the result of plan at files: item 0: a NUL or half a surrogate pair cannot be passed"),
-        ({"files": [{"id": 1, "x": 1}, {"id": 1}]}, "name: the name fix[1] is that of item 0, too"),
+        ({"files": [{"id": 1, "x": 1}, {"id": 1}]}, "name: the name fix[1] also belongs to item 0"),
         ("only text", "plan has no structured output"),
     ],
 )
@@ -356,7 +356,7 @@ def test_a_group_whose_source_failed_is_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ({"result_of": "plam"}, 'for_each.result_of: no instance and no group is called "plam"; did you mean "plan"?'),
+        ({"result_of": "plam"}, 'for_each.result_of: no instance or group is called "plam"; did you mean "plan"?'),
         ({"result_of": "fix"}, 'for_each.result_of: "fix" would wait for itself'),
         ({"result_of": "say"}, "for_each.result_of: say has no json_schema, so its result is a text and no list"),
         ({"result_of": "plan", "exclude": "x"}, "for_each.exclude: only with glob"),

@@ -252,8 +252,8 @@ def test_messages_about_a_resumed_run() -> None:
     assert resume_messages(a_plan(one="/changed", new="/c"), journal.history, RUN) == [
         ("INFO", f"resuming run {RUN}: 1 of 2 instances had completed, 700 tokens used before"),
         ("WARNING", "damaged or missing in the run's journal: 1 line"),
-        ("WARNING", "one: had completed, and not run again, although the turns have changed since"),
-        ("WARNING", "gone: no longer in the config; what they used still counts"),
+        ("WARNING", "one: completed before and not run again, although the turns have changed"),
+        ("WARNING", "gone: no longer in the config, but the use still counts"),
         ("INFO", "new: new in the config"),
     ]
     assert len(resume_messages(a_plan(one="/a", gone="/b"), two_attempts().history, RUN)) == 1

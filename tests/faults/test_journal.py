@@ -266,7 +266,7 @@ def test_two_orchestrators_on_one_run_are_refused(place: Workplace) -> None:
     process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.DEVNULL)
     content_of(place.root / "pids.json", process)
     done = place.run("--resume", "last")
-    assert done.returncode == 2 and "is being run by another orchestrator" in done.stderr
+    assert done.returncode == 2 and "is in use by another orchestrator" in done.stderr
     assert done.stderr.count("\n") == 1
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
@@ -295,7 +295,7 @@ def test_leftovers_of_a_run_without_a_guard_are_ended_first(place: Workplace) ->
     left = subprocess.Popen(["sleep", "600"], env={"CLAUDE_ORCHESTRATOR_MARK": mark, "PATH": os.environ["PATH"]})
     try:
         done = place.run("--resume", "last", "hello")
-        assert done.returncode == 0 and "1 processes of the earlier orchestrator were still running" in done.stderr
+        assert done.returncode == 0 and "ended 1 process of the earlier orchestrator" in done.stderr
         assert left.wait(timeout=10) == -signal.SIGKILL
     finally:
         left.kill()

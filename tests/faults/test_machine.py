@@ -186,7 +186,7 @@ def test_without_a_guard_nothing_is_started(place: Workplace) -> None:
     env = {**place.env, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, env=env, cwd=place.root, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "ERROR: the guard process cannot be started: No such file or directory: nothing was run" in done.stderr
+    assert "ERROR: the guard process cannot be started: No such file or directory: nothing has started" in done.stderr
     assert not (place.root / "turns.json").exists()
 
 

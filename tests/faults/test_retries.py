@@ -150,7 +150,7 @@ def test_a_spent_budget_refuses_the_retry_and_the_failure_stays() -> None:
     options: dict[str, Any] = {"overall_token_budget": 1500, "budget_enforcement_mode": "block"}
     outcome = go(Failing(("overloaded", 529)), retries=3, **options)
     assert outcome.only.state is State.FAILED and outcome.only.attempts == 1
-    assert outcome.only.reason.startswith("API Error: overloaded; not tried again: overall budget: used 1,001")
+    assert outcome.only.reason.startswith("API Error: overloaded; not retried: overall budget: used 1,001")
 
 
 def test_never_after_a_budget_stop() -> None:

@@ -96,7 +96,10 @@ def test_a_rehearsal_never_leaves_the_machine_whatever_address_an_instance_has(p
 
 def test_the_dry_run_shows_the_policy_and_the_report_the_reason(place: Workplace) -> None:
     done = place.run("/test", "--dry-run", "--meter", "api", "--budget-enforcement-mode", "block")
-    assert "Meter: api: a request is sent only when every budget has room for the most that it can cost" in done.stdout
+    assert (
+        "Meter: api: the gateway sends a request only if every budget has room for the most that it can cost"
+        in done.stdout
+    )
     done = place.run("/test", "--dry-run")
     assert "Meter: stream (no API key in the environment" in done.stdout
     assert place.run("/test", "--report", "report.json").returncode == 0

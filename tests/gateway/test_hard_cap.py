@@ -135,7 +135,7 @@ def test_settings_that_lead_past_the_meter_are_noticed(claude: str, tmp_path: Pa
         (home / "settings.json").write_text('{"env": {"ANTHROPIC_BASE_URL": "%s"}}' % api.url)
         outcome = run_real(config("greet me"), api, claude, tmp_path, meter="api")
         assert outcome.only.state is State.COMPLETED and outcome.only.usage == api.billed()
-    assert not outcome.only.tally.metered and "reaches the API past the meter" in "".join(outcome.messages)
+    assert not outcome.only.tally.metered and "bypasses the API meter" in "".join(outcome.messages)
 
 
 def test_an_instances_own_address_is_its_upstream(claude: str, tmp_path: Path) -> None:

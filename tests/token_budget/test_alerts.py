@@ -158,7 +158,7 @@ def test_a_forecast_overrun_is_told_once_and_not_after_the_fact() -> None:
     assert book.overrun(info, 10_000, "run 1", RUN) is None
     alert = book.overrun(info, 12_000, "run 1", RUN)
     assert alert is not None and alert.threshold is None and alert.payload("now")["kind"] == "forecast_overrun"
-    said = "the /test command budget is forecast to be passed (12,000/10,000 tokens; 40 % is used now)"
+    said = "the /test command budget will probably be passed (12,000/10,000 tokens; 40 % is used now)"
     assert alert.text == said and stored == [alert.key]
     assert book.overrun(info, 13_000, "run 1", RUN) is None
     assert AlertBook((), stored).overrun(info, 12_000, "run 1", RUN) is None
@@ -261,7 +261,7 @@ def test_what_is_tried_again(statuses: tuple[int, ...], tries: int, said: str | 
             delivery.put(PAYLOAD)
         assert len(seen) == tries and {path for path, _, _ in seen} == {"/sekrit?sekrit"}
         assert {headers["Idempotency-Key"] for _, headers, _ in seen} == {"ab" * 16}
-    expected = [f"--alert-webhook: 127.0.0.1: {said}: an alert was not delivered (said once)"] if said else []
+    expected = [f"--alert-webhook: 127.0.0.1: {said}: an alert was not delivered (reported once)"] if said else []
     assert lines == expected
 
 
@@ -274,8 +274,8 @@ def test_a_refused_connection_is_said_once_and_a_failing_sink_does_not_stop_the_
             for _ in range(3):
                 delivery.put(PAYLOAD)
     assert lines == [
-        "--alert-command: 'no-such-program-x': No such file or directory: an alert was not delivered (said once)",
-        "--alert-webhook: 127.0.0.1: Connection refused: an alert was not delivered (said once)",
+        "--alert-command: 'no-such-program-x': No such file or directory: an alert was not delivered (reported once)",
+        "--alert-webhook: 127.0.0.1: Connection refused: an alert was not delivered (reported once)",
     ]
 
 
@@ -300,7 +300,7 @@ def test_a_silent_server_is_bounded() -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         with DeliveryThread(None, url, lines.append, DeliveryLimits(webhook_s=0.05, backoff_s=(0.0, 0.0))) as delivery:
             delivery.put(PAYLOAD)
-    assert lines == ["--alert-webhook: 127.0.0.1: timed out: an alert was not delivered (said once)"]
+    assert lines == ["--alert-webhook: 127.0.0.1: timed out: an alert was not delivered (reported once)"]
 
 
 def test_a_command_that_fails_or_reads_nothing(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_command_that_fails_or_reads_nothing(tmp_path: Path) -> None:
     with DeliveryThread(python("raise SystemExit(3)"), None, lines.append) as delivery:
         delivery.put(big)
         delivery.put(big)
-    assert [line.partition(": ended with ")[2] for line in lines] == ["3: an alert was not delivered (said once)"]
+    assert [line.partition(": ended with ")[2] for line in lines] == ["3: an alert was not delivered (reported once)"]
     target = tmp_path / "size"
     slow = "import sys, time; time.sleep(0.2); open(sys.argv[1], 'w').write(str(len(sys.stdin.read())))"
     with DeliveryThread(python(slow, str(target)), None, lines.append) as delivery:

@@ -134,14 +134,14 @@ def test_the_small_export_is_valid() -> None:
     [
         ([], 'line 1: expected {"kind": "token-budget", "version": 2} as the first line, got nothing'),
         (["{}"], "line 1: expected"),
-        (['{"kind": "token-budget", "version": 3}'], "line 1: version 3 is not one that this program reads"),
+        (['{"kind": "token-budget", "version": 3}'], "line 1: version 3 is unknown: this program reads"),
         (['{"kind": "token-budget", "version": true}'], "line 1: version true"),
         ([HEADER, "", '{"kind": "run", "ru'], "line 3: is not JSON"),
         ([HEADER, "[" * 100_000], "line 2: is not JSON"),
         ([HEADER, "[1]"], "line 2: expected a JSON object, got [1]"),
-        ([HEADER, HEADER], 'line 2: kind "token-budget" is none that version 2 has (run, attempt'),
+        ([HEADER, HEADER], 'line 2: kind "token-budget" does not exist in version 2, which has run, attempt'),
         ([HEADER, '{"kind": ["run"]}'], "line 2: kind"),
-        (lines_with("run", colour="red"), 'line 2: run: key "colour" is none that version 2 has'),
+        (lines_with("run", colour="red"), 'line 2: run: key "colour" does not exist in version 2'),
         (lines_with("run", started_ms=...), "line 2: run: started_ms: expected a whole number"),
         (lines_with("run", started_ms=2**62), "line 2: run: started_ms"),
         (lines_with("run", budgets="[]"), "line 2: run: budgets: expected the text of a JSON object"),
@@ -157,7 +157,7 @@ def test_the_small_export_is_valid() -> None:
         (lines_with("note", text=...), "line 5: note: text: expected text, got nothing"),
         (lines_with("profiles", profiles={"a": 1}), "line 6: profiles: profiles: expected an object"),
         ([HEADER, '{"kind": "profiles", "profiles": {"a": {"b": NaN}}}'], "line 2: is not JSON"),
-        ([*lines_with(""), lines_with("run", mode="block")[1]], 'line 7: run "r": is on a line before with other'),
+        ([*lines_with(""), lines_with("run", mode="block")[1]], 'line 7: run "r": an earlier line has it with other'),
     ],
 )
 def test_a_fault_is_told_in_one_line_with_its_number(lines: list[str], fault: str) -> None:

@@ -242,7 +242,7 @@ def test_limits_are_those_of_the_config_or_else_of_the_last_run(ledger: SqliteLe
     ("text", "reason"),
     [
         ('{"budget": {"daily_token_budget": "lots"}}', "budget.daily_token_budget: expected a positive whole number"),
-        ('{"budget": {},}', "there is a comma too many"),
+        ('{"budget": {},}', "an extra comma"),
     ],
 )
 def test_a_config_that_is_wrong_is_refused(ledger: SqliteLedger, tmp_path: Path, text: str, reason: str) -> None:

@@ -152,7 +152,7 @@ def test_other_databases_and_newer_schemas_are_refused(tmp_path: Path) -> None:
     newer.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 99;")
     with pytest.raises(LedgerError, match="newer version"):
         SqliteLedger(tmp_path / "newer.db")
-    with pytest.raises(LedgerError, match="no ledger there yet"):
+    with pytest.raises(LedgerError, match="no ledger yet"):
         SqliteLedger(tmp_path / "none.db", create=False)
     with pytest.raises(LedgerError, match="cannot be opened"):
         SqliteLedger(tmp_path / "other.db" / "x.db")

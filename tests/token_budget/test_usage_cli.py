@@ -423,7 +423,7 @@ def test_an_export_goes_into_another_ledger_whole_and_once(home: Home, tmp_path:
     assert other.exported() == before and not (other.root / "config").exists()
     assert other.says("import", "-", input=file.read_text()) == f"added {added}"
     assert other.says("export") == file.read_text()
-    known = "profile night is there already and stays as it is\n"
+    known = "profile night already exists and was not changed\n"
     again = other.says("import", str(file), stderr=known)
     assert again == "added 0 runs, 0 attempts, 0 records (0 tokens); known before: 7\n"
     assert other.says("export") == file.read_text()
@@ -471,7 +471,7 @@ def test_an_export_onto_the_ledger_itself_is_refused(home: Home, name: str) -> N
 
 def test_an_export_that_cannot_be_leaves_the_file_as_it_was(home: Home) -> None:
     (home.root / "backup.jsonl").write_text("precious")
-    assert "no ledger there yet" in home.refuses("--ledger", "other.db", "export", "backup.jsonl")
+    assert "no ledger yet" in home.refuses("--ledger", "other.db", "export", "backup.jsonl")
     profiles = home.profiles(b"{,")
     assert home.refuses("export", "backup.jsonl").startswith(f"{profiles}: line 1 column 2: invalid JSON")
     home.profiles(b'{"profiles": {"x": {"overall_budget": "lots"}}}')  # no import would take it
@@ -597,7 +597,7 @@ def test_records_with_other_figures_are_told(home: Home) -> None:
     lines = [json.loads(line) for line in home.says("export").splitlines()]
     changed = [{**line, "cost_nano": 1} if line["kind"] == "record" else line for line in lines]
     (home.root / "a.jsonl").write_text("\n".join(map(json.dumps, changed)))
-    before, told = home.exported(), "7 records with other figures: what the ledger has stays as it is\n"
+    before, told = home.exported(), "7 records with other figures: the ledger keeps its own\n"
     for args in (("import", "a.jsonl", "--dry-run"), ("import", "a.jsonl")):
         assert "0 records (0 tokens); known before: 7\n" in home.says(*args, stderr=told)
     assert home.exported() == before
@@ -605,7 +605,7 @@ def test_records_with_other_figures_are_told(home: Home) -> None:
 
 def test_old_runs_go_where_that_is_said_twice(home: Home) -> None:
     shown = home.says("prune", "--before", "2025-11-25")
-    assert shown == "would remove 6 attempts (2.1K tokens); with --yes it is done\n"
+    assert shown == "would remove 6 attempts (2.1K tokens): add --yes to remove them\n"
     assert len(home.exported()) == 1 + 2 + 7 + 7 + 1
     assert home.says("prune", "--before", "2025-11-25", "--yes") == "removed 6 attempts, 6 records (2.1K tokens)\n"
     assert [json.loads(line).get("run") for line in home.exported()] == [None, "run-2", "run-2", "run-2"]
@@ -629,7 +629,7 @@ def make_other(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: None, "no ledger there yet: it begins with the first run"),
+        (lambda path: None, "no ledger yet: the first run creates it"),
         (damage, "cannot be read (file is not a database): nothing was changed"),
         (make_other, "is a database of another program: name another file with --ledger"),
         (Path.mkdir, "cannot be "),

@@ -76,14 +76,14 @@ class _Reader:
             self._put(kind, make(_fields(kind, data, fields)))
         else:
             known = ", ".join((*_KINDS, "profiles"))
-            raise ValueError(f"kind {_show(kind)} is none that version {VERSION} has ({known})")
+            raise ValueError(f"kind {_show(kind)} does not exist in version {VERSION}, which has {known}")
 
     def _begin(self, kind: object, data: dict[str, object]) -> None:
         if kind != HEADER:
             raise ValueError(_not_header(f"kind {_show(kind)}"))
         version = data.get("version")
         if type(version) is not int or not 1 <= version <= VERSION:
-            raise ValueError(f"version {_show(version)} is not one that this program reads (it reads 1 to {VERSION})")
+            raise ValueError(f"version {_show(version)} is unknown: this program reads versions 1 to {VERSION}")
         self.begun = True
 
     def _put(self, kind: str, value: RunRecord | AttemptRecord | UsageRecord | NoteRecord) -> None:
@@ -104,7 +104,7 @@ class _Reader:
                 else value.id
             )
         if self._found[kind].setdefault(key, value) != value:
-            raise ValueError(f"{kind} {_show(key)}: is on a line before with other values")
+            raise ValueError(f"{kind} {_show(key)}: an earlier line has it with other values")
 
     def _add_up(self, record: UsageRecord) -> None:
         self._tokens += sum(map(abs, record.usage.counts))
@@ -144,7 +144,7 @@ _Field = Callable[[object], object]
 def _fields(kind: str, data: Mapping[str, object], fields: Mapping[str, _Field]) -> dict[str, Any]:
     unknown = next((key for key in data if key not in fields), None)
     if unknown is not None:
-        raise ValueError(f"{kind}: key {_show(unknown)} is none that version {VERSION} has")
+        raise ValueError(f"{kind}: key {_show(unknown)} does not exist in version {VERSION}")
     values: dict[str, Any] = {}
     for key, check in fields.items():
         try:

@@ -39,7 +39,7 @@ class SqliteFile:
         self.path = Path(path)
         self.busy_s = BUSY_S
         if not create and not self.path.exists():
-            raise LedgerError(f"{self.path}: no ledger there yet: it begins with the first run")
+            raise LedgerError(f"{self.path}: no ledger yet: the first run creates it")
         try:
             if create:
                 make_folder(self.path.parent, may_be_shared=True)

@@ -180,14 +180,14 @@ class _Reading:
             raise ValueError("a response without usage")
         top = {key: value for key, value in stated.items() if key != "iterations"}
         if not read_usage(top).readable:
-            raise ValueError("a response with counts that are none")
+            raise ValueError("a response with invalid counts")
         usage = read_usage(stated)
         if max(max(part.usage.counts) for part in usage.parts()) > MAX_COUNT:
-            raise ValueError("a response with counts that are none")
+            raise ValueError("a response with invalid counts")
         model = _text(message["model"]) if message.get("model") is not None else ""
         names = [_text(name) if name else "" for name in (message.get("id"), line.get("requestId"), line.get("uuid"))]
         if not any(names):
-            raise ValueError("a response that nothing names")
+            raise ValueError("a response without an id")
         session = _text(line.get("sessionId") or cursor.source.session)
         is_known = any(first - SLACK_MS <= at_ms <= last + SLACK_MS for first, last in self._known.get(session, ()))
         part = None if is_known else cursor.part(line, at_ms, model)

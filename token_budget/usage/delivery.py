@@ -124,7 +124,7 @@ class DeliveryThread:
         except Exception as error:  # the thread must survive for the next alert
             failure = _reason(error)
         if failure is not None and not self._abandoned.is_set():
-            self._complain_once(option, f"{option}: {name}: {failure}: an alert was not delivered (said once)")
+            self._complain_once(option, f"{option}: {name}: {failure}: an alert was not delivered (reported once)")
 
     def _run(self, command: tuple[str, ...], text: bytes, key: str) -> str | None:
         """Run the command with the text as its input; returns why it failed."""

@@ -55,11 +55,11 @@ def _cause(error: json.JSONDecodeError, name: str) -> str | None:
     """The likely cause; None if none is known."""
     before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
     if after.startswith(("}", "]")) and before.endswith(","):
-        return f"there is a comma too many before {after[0]!r}"
+        return f"an extra comma before {after[0]!r}"
     if after.startswith(",") and after[1:].lstrip().startswith(("}", "]")):  # where Python 3.13 points
-        return f"there is a comma too many before {after[1:].lstrip()[0]!r}"
+        return f"an extra comma before {after[1:].lstrip()[0]!r}"
     if after.startswith(("//", "/*", "#")) and before:
-        return "JSON has no comments: a key that begins with // is one"
+        return "JSON has no comments: use a key that begins with //"
     if name.lower().endswith(_YAML) or (after and not error.doc.lstrip().startswith(("{", "["))):
         return 'this file has to be JSON, such as {"instances": [...]}; keys that begin with // are comments'
     return None

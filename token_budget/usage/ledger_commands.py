@@ -101,10 +101,10 @@ def _report(found: Diff, done: str, known_profiles: set[str]) -> None:
     parts = ", ".join(counted(number, noun) for number, noun in new)
     click.echo(f"{done} {parts} ({format_tokens(found.tokens)} tokens); known before: {found.known_records:,}")
     if found.other_records:
-        text = f"{counted(found.other_records, 'record')} with other figures: what the ledger has stays as it is"
+        text = f"{counted(found.other_records, 'record')} with other figures: the ledger keeps its own"
         click.echo(text, err=True)
     for name in sorted(known_profiles.intersection(found.profiles)):
-        click.echo(f"profile {printable(name)} is there already and stays as it is", err=True)
+        click.echo(f"profile {printable(name)} already exists and was not changed", err=True)
 
 
 def _from_claude(ledger: SqliteLedger | None, folder: Path) -> Parcel:
@@ -153,5 +153,5 @@ def prune_command(ctx: click.Context, before: str, yes: bool) -> None:
         )
     else:
         click.echo(
-            f"would remove {counted(attempts, 'attempt')} ({format_tokens(tokens)} tokens); with --yes it is done"
+            f"would remove {counted(attempts, 'attempt')} ({format_tokens(tokens)} tokens): add --yes to remove them"
         )

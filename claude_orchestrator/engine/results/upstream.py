@@ -111,7 +111,7 @@ class _Values:
         if path and path != FILE:
             return as_text(part_of(name, structured_output(upstream), path))
         if answer.text is None and upstream.state == "completed":
-            raise LookupError(f"{name} has completed, but its result is gone: run it again in a new run")
+            raise LookupError(f"{name} has completed, but its result is missing: run it again in a new run")
         if path == FILE:
             raise LookupError(f"{name} has no file: it {upstream.state.replace('_', ' ')}")
         return answer.text if answer.text is not None else f"{upstream.state}: {upstream.reason}"
@@ -125,7 +125,7 @@ def structured_output(upstream: Upstream) -> Any:
     """An instance's structured output. Raises LookupError if it has none."""
     if upstream.answer.structured_output is None:
         gone = upstream.state == "completed"
-        why = "it is gone: run it again in a new run" if gone else f"it is {upstream.state.replace('_', ' ')}"
+        why = "it is missing: run it again in a new run" if gone else f"it is {upstream.state.replace('_', ' ')}"
         raise LookupError(f"{upstream.name} has no structured output: {why}")
     return upstream.answer.structured_output
 

@@ -58,9 +58,9 @@ def _name_faults(asking: Iterable[LaunchSpec]) -> Iterator[str]:
         name = spec.worktree if isinstance(spec.worktree, str) else spec.name
         owner = owners.setdefault(name, spec.name)
         if owner != spec.name:
-            yield f"{spec.name}: worktree: {name} is that of {owner}, too: give each instance its own name"
+            yield f"{spec.name}: worktree: {name} also belongs to {owner}: give each instance its own"
         if asks_for_worktree(spec.argv) and not spec.origin:
-            yield f"{spec.name}: worktree: --worktree in extra_args makes another one: leave one of them out"
+            yield f"{spec.name}: worktree: --worktree in extra_args would make a second worktree: remove one"
 
 
 def _commit(folder: str, base: str | None) -> str:
@@ -124,4 +124,4 @@ def _dirty(folders: Iterable[str]) -> Iterator[str]:
             continue
         if changed:
             count = changed.count(b"\n")
-            yield f"{folder}: worktrees begin without what is not committed ({counted(count, 'file')})"
+            yield f"{folder}: worktrees begin without the uncommitted changes of {counted(count, 'file')}"

@@ -112,7 +112,7 @@ def test_a_reader_that_leaves_does_not_end_the_run(place: Workplace, args: tuple
     process.stdout.close()
     errors = process.stderr.read()
     assert process.wait(timeout=60) == 0 and (place.root / "junit.xml").exists(), errors
-    assert (b"the reader has left" in errors) is (args == ("--results", "-")) and b"Traceback" not in errors
+    assert (b"the reader has closed the pipe" in errors) is (args == ("--results", "-")) and b"Traceback" not in errors
 
 
 def test_only_one_of_them_has_standard_output(place: Workplace) -> None:

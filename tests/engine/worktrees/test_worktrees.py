@@ -175,7 +175,7 @@ def test_no_repository(place: Workplace) -> None:
 def test_bases_names_and_branches(repo: Workplace) -> None:
     assert "base: nothing: no such commit or branch" in refused(repo, instance(base="nothing"))
     two = [instance("a", worktree="x"), instance("b", worktree="x")]
-    assert "b: worktree: x is that of a, too" in refused(repo, *two)
+    assert "b: worktree: x also belongs to a" in refused(repo, *two)
     assert "--worktree in extra_args" in refused(repo, instance(extra_args=["--worktree"]))
     assert "GIT_DIR is set" in refused(repo, instance(), GIT_DIR="x")
     sh(repo.workspace, "git branch orchestrator")
@@ -192,10 +192,10 @@ def test_warnings(repo: Workplace) -> None:
     writers = [{"name": f"w{n}", "prompt": "x", "permission_mode": "acceptEdits"} for n in range(5)]
     config = repo.config({"instances": [instance(), *writers]})
     text = repo.run("--config", config, "--dry-run").stdout
-    assert "worktrees begin without what is not committed (1 file)" in text
+    assert "worktrees begin without the uncommitted changes of 1 file" in text
     assert "WARNING: w0, w1, w2 and 2 more can change files in" in text
     assert "worktree:  one, which begins with HEAD" in text
-    assert "at the same time" not in repo.run("--config", config, "--dry-run", "--max-parallel", "1").stdout
+    assert "can change files in" not in repo.run("--config", config, "--dry-run", "--max-parallel", "1").stdout
 
 
 def test_submodules_are_named_as_empty(repo: Workplace) -> None:
@@ -232,7 +232,7 @@ def test_a_base_can_be_the_branch_of_a_dependency(repo: Workplace) -> None:
         ({"base": "{{branch.plan.x}}"}, "a branch has no parts: write {{branch.plan}}"),
         ({"base": "{{branch.none}}"}, "none has no worktree, and so no branch"),
         ({"worktree": "{{branch.plan}}"}, "it belongs to base"),
-        ({"base": "{{branch.plam}}"}, "no instance and no group is called that"),
+        ({"base": "{{branch.plam}}"}, "no instance or group has this name"),
     ],
 )
 def test_faults_of_a_branch(repo: Workplace, fields: dict[str, Any], why: str) -> None:

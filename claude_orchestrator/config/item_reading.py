@@ -59,7 +59,7 @@ class ItemReader:
         check_count(len(chosen))
         for path in chosen:
             if not path.isprintable() and any("\ud800" <= char <= "\udfff" for char in path):
-                raise BadValue((".glob", f"the name of the file {path!a} is not UTF-8 text: exclude it"))
+                raise BadValue((".glob", f"the name of the file {path!a} is not UTF-8 text: rename the file"))
         return tuple(chosen)
 
     # -- files --

@@ -71,7 +71,8 @@ class Alerting:
             spec = status.spec
             if status.ended:
                 continue
-            used = Amount(self._weights.draw(status.usage), status.attempt.costs.nano_usd or 0)
+            earlier_nano_usd = sum(attempt.cost_nano_usd or 0 for attempt in status.earlier)
+            used = Amount(self._weights.draw(status.usage), earlier_nano_usd + (status.attempt.costs.nano_usd or 0))
             more = {
                 unit: max(0, (forecast.given(used.of(unit)).p50 or 0) - used.of(unit))
                 for unit, forecast in spec.forecasts.items()

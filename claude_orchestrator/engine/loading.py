@@ -167,11 +167,15 @@ def _of_prompt(options: Options, prompt: str, keys: dict[str, Any]) -> Config:
         raise UserError("PROMPT: is empty: expected a slash command or a prompt")
     if prompt.endswith(".json") and len(prompt.split()) == 1:
         raise UserError(f"PROMPT: {prompt} looks like a config: run it with --config {prompt}")
+    warnings: tuple[str, ...] = ()
     if options["for_each"] is not None:
         keys["for_each"] = _for_each(options["for_each"])
+        if "{{" not in prompt:
+            warnings = ("--for-each: the PROMPT has no {{item}}, so every item gets the same prompt",)
     elif "{{item" in prompt:
         raise UserError("PROMPT: {{item}} stands for an item: add --for-each GLOB, --for-each @FILE or --for-each -")
-    return Config(FROM_PROMPT, (InstanceConfig(**{"name": unnamed(prompt), "command": prompt, **keys}),))
+    entry = InstanceConfig(**{"name": unnamed(prompt), "command": prompt, **keys})
+    return Config(FROM_PROMPT, (entry,), warnings=warnings)
 
 
 def _for_each(text: str) -> ForEach:

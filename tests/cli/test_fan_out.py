@@ -178,3 +178,10 @@ def test_thirty_files_with_the_real_cli(claude: str, tmp_path: Path) -> None:
         outcome = run_real(config, api, claude, tmp_path, max_parallel=4, time_limit_s=300, on_event=keep)
         assert answers == {f"read[f{number:02}.txt]": f"Answer {number}." for number in range(30)}
         assert sum(status.total_tokens for status in outcome.instances) == api.billed().total_tokens
+
+
+def test_a_prompt_without_an_item_is_a_doubt(place: Workplace) -> None:
+    (place.workspace / "a.py").touch()
+    done = place.run("Review it.", "--for-each", "*.py", "--rehearse", "--dry-run")
+    assert done.returncode == 0
+    assert "--for-each: the PROMPT has no {{item}}, so every item gets the same prompt" in done.stdout

@@ -66,7 +66,7 @@ def test_a_repository_that_git_cannot_read(tree: Path) -> None:
 def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     with open(bytes(tmp_path) + b"/\xff.py", "w"):  # noqa: PTH123  a Path holds no bytes
         pass
-    assert "is not UTF-8 text: exclude it" in faults(tmp_path, {"glob": "*.py"})[0]
+    assert "is not UTF-8 text: rename the file" in faults(tmp_path, {"glob": "*.py"})[0]
 
 
 LINES = {

@@ -1,0 +1,55 @@
+"""A pipe, a device or a huge file where a file to read is expected: refused at once, never waited for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Workplace
+from token_budget.usage.json_file import JsonFileError, read_bytes
+
+INSTANCE = {"name": "a", "prompt": "/x"}
+
+
+def pipe(path: Path) -> str:
+    os.mkfifo(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("place_of_it", ["config", "for_each", "json_schema", "mcp_config", "profile", "journal"])
+def test_a_pipe_is_refused_at_once(place: Workplace, place_of_it: str) -> None:
+    root = place.root
+    match place_of_it:
+        case "config":
+            args = ["--config", pipe(root / "pipe.json")]
+        case "for_each":
+            args = ["{{item}}", "--for-each", f"@{pipe(root / 'pipe')}"]
+        case "profile":
+            pipe(place.workspace / "claude-orchestrator-profiles.json")
+            args = ["x", "--budget-profile", "x"]
+        case "journal":
+            (root / "out" / "run").mkdir(parents=True)
+            pipe(root / "out" / "run" / "journal.jsonl")
+            args = ["--resume", "run"]
+        case key:
+            value = pipe(root / "pipe.json")
+            args = ["--config", place.config({"instances": [{**INSTANCE, key: value}]})]
+    done = place.run("--rehearse", *args)
+    assert done.returncode == 2 and "regular file" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_pipe_among_the_commands_is_passed_over(place: Workplace) -> None:
+    (place.workspace / ".claude" / "commands").mkdir(parents=True)
+    pipe(place.workspace / ".claude" / "commands" / "x.md")
+    assert place.run("--rehearse", "--config", place.config({"instances": [INSTANCE]})).returncode == 0
+
+
+def test_devices_and_huge_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(JsonFileError, match="is not a regular file"):
+        read_bytes(Path("/dev/zero"), 1024)
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(JsonFileError, match="is larger than 1 MiB"):
+        read_bytes(tmp_path / "huge", 2**20)

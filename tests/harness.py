@@ -28,6 +28,7 @@ from claude_orchestrator.engine.ports import NoAnswers, RunContext, Services
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.resume import restore
 from claude_orchestrator.engine.run_events import RunEvent
+from claude_orchestrator.engine.run_inputs import knows_command
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.gateway.server import Gateway
@@ -106,6 +107,8 @@ def run_config(
                 gateway = Gateway(manager, settings.token_weights, environ=launcher._environ)
                 meter = await stack.enter_async_context(gateway)
             services = Services(price=price, meter=meter, answers=answers or NoAnswers())
+            if isinstance(launcher, LocalLauncher):
+                services = services._replace(knows_command=knows_command)
             if answers is not None:
                 enter = Growth(plan, "", None, manager, answers, []).enter
                 services = services._replace(enter=enter)

@@ -142,6 +142,8 @@ def check_output_dir(path: Path) -> None:
         check_folder(path, may_be_shared=True)
     except NotOursError as error:
         raise UserError(f"--output-dir: {error.strerror}") from None
+    except OSError as error:
+        raise UserError(f"--output-dir: {path}: cannot be written: {error.strerror or error}") from None
 
 
 def fault_of_place(path: Path) -> str | None:

@@ -20,7 +20,7 @@ from claude_orchestrator.launch.sweep import Sweep
 if sys.platform != "win32":
     import resource
 
-FILES_OWN, FILES_EACH = 64, 5
+FILES_OWN, FILES_EACH = 64, 9
 BY_FILE = {"append-system-prompt": "append-system-prompt-file", "mcp-config": "mcp-config"}
 
 
@@ -33,7 +33,8 @@ def use_pidfd_watcher() -> None:
 def raise_file_limit(instances: int, *, more: int = 0) -> None:
     """Allow enough open files for so many instances at once, as far as the system permits.
 
-    Each instance takes its pipes, its log and its process handle. `more` are those that something else needs.
+    Each instance takes a log, a socket to its keeper and three pipes, and while it is launched the other ends of these.
+    `more` are those that something else needs.
     """
     if sys.platform != "win32":
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -505,10 +505,10 @@ def test_warnings(tree: Tree) -> None:
     found = discover(tree.workspace, tree.home)
     unknown = warning_for("/sync --all", found)
     assert unknown is not None
-    assert unknown.startswith("/sync: no such command or skill (did you mean /git:sync?); ")
+    assert unknown.startswith("/sync: no such command or skill (did you mean /git:sync?): ")
     nothing_near = warning_for("/zzzzzzzz", found)
     assert nothing_near is not None
-    assert nothing_near.startswith("/zzzzzzzz: no such command or skill; ")
+    assert nothing_near.startswith("/zzzzzzzz: no such command or skill: ")
     assert warning_for("/help", found) == "/help: not available headless"
     assert warning_for("/inner x", found) == "/inner: only Claude itself can invoke it (user-invocable)"
 

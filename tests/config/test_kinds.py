@@ -73,7 +73,7 @@ def test_accepted(kind: Kind, given: object, value: object) -> None:
         (kinds.TOOL, "(x)", "expected a tool such as Read"),
         (kinds.list_of(kinds.LINE), "a", "expected a list of strings"),
         (kinds.ENV, [], "expected an object of strings"),
-        (kinds.ENV, {"A B": "1"}, "not a name of an environment variable"),
+        (kinds.ENV, {"A B": "1"}, "no name of an environment variable"),
         (kinds.MCP, {"servers": {}}, "expected an object with mcpServers"),
         (kinds.MCP, 5, "expected a file, a list of files or an object"),
         (kinds.WORKTREE, 5, "expected true, false or a name"),

@@ -88,7 +88,8 @@ def run_killed(
     config, report, out = folder / "graph.json", folder / "report.json", folder / "out"
     config.write_text(json.dumps(graph()))
     base = [sys.executable, "-m", "claude_orchestrator", "--output-dir", str(out), "--quiet", "--report", str(report)]
-    first = ["--config", str(config), "--workspace", str(workspace), "--claude-bin", claude, "--max-parallel", "4"]
+    base += ["--claude-bin", claude]
+    first = ["--config", str(config), "--workspace", str(workspace), "--max-parallel", "4"]
     env = {**claude_env(home, api.url), "PYTHONPATH": str(ROOT), "WORK_LOG": str(folder / "work.log")}
     for kills in range(most_kills + 1):
         known = lines_in(out)

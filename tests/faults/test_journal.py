@@ -372,11 +372,11 @@ def test_a_real_session_continues_after_a_sigkill_of_the_orchestrator(claude: st
     script: Script = {"CERISE": [Tools((tool,)), Text()], CONTINUE_PROMPT: [Text("done")]}
     with StandIn(script) as api:
         own = ["--workspace", str(workspace), "--output-dir", str(tmp_path / "out"), "--report", str(tmp_path / "r")]
-        argv = [sys.executable, "-m", "claude_orchestrator", *own, "--quiet"]
+        argv = [sys.executable, "-m", "claude_orchestrator", *own, "--quiet", "--claude-bin", claude]
         env = {**claude_env(home, api.url), "PYTHONPATH": str(ROOT)}
         config = {"instances": [{"name": "one", "prompt": "CERISE work", "permission_mode": "bypassPermissions"}]}
         (tmp_path / "runs.json").write_text(json.dumps(config))
-        process = subprocess.Popen([*argv, "--claude-bin", claude, "--config", str(tmp_path / "runs.json")], env=env)
+        process = subprocess.Popen([*argv, "--config", str(tmp_path / "runs.json")], env=env)
         content_of(pidfile, process)
         while not any("tool_use" in path.read_text() for path in home.glob(".claude/projects/*/*.jsonl")):
             assert process.poll() is None  # until the CLI has kept its session on disk

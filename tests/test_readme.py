@@ -106,6 +106,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS + MANUAL)
 def test_documented_command(command: str, shell: dict[str, str]) -> None:
     done = subprocess.run(

@@ -158,6 +158,7 @@ other_lines = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(piece_lines(), piece_lines(), wrong_lines, other_lines), max_size=6), st.data())
 @settings(max_examples=1_500, deadline=None)
 def test_runs_of_text_are_found_exactly_as_a_json_parser_finds_them(several: list[bytes], data: st.DataObject) -> None:

@@ -101,6 +101,7 @@ def test_odd_instances(place: Workplace, scenario: str, status: str, reason: str
         assert answer["response"]["response"]["behavior"] == "deny"
 
 
+@pytest.mark.slow
 def test_timeout_reaches_everything_that_was_started(place: Workplace) -> None:
     setup = {"instances": [{"name": "one", "prompt": "x", "timeout_s": 1, "env": {"FAKE_CLAUDE": "stubborn"}}]}
     begun = time.monotonic()
@@ -111,6 +112,7 @@ def test_timeout_reaches_everything_that_was_started(place: Workplace) -> None:
     assert not any(alive(pid) for pid in json.loads((place.root / "pids.json").read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_stop_and_report(place: Workplace, number: signal.Signals, code: int) -> None:
     setup = {

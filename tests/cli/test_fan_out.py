@@ -19,6 +19,7 @@ def rows(text: str) -> list[dict[str, object]]:
     return sorted((json.loads(line) for line in text.splitlines()), key=lambda row: str(row["name"]))
 
 
+@pytest.mark.slow
 def test_a_prompt_for_each_file(place: Workplace) -> None:
     for name in ("b.py", "a.py", "sub/c.py", "no.txt"):
         (place.workspace / name).parent.mkdir(exist_ok=True)
@@ -35,6 +36,7 @@ def test_a_prompt_for_each_file(place: Workplace) -> None:
     assert "prompt  3/3 done" in done.stderr
 
 
+@pytest.mark.slow
 def test_items_of_a_file_and_of_standard_input(place: Workplace) -> None:
     (place.root / "items.csv").write_text("page,lang\nintro,de\nintro,fr\n")
     prompt = "{{item.page}} in {{item.lang}}"
@@ -69,6 +71,7 @@ def test_hostile_items_are_only_text(place: Workplace) -> None:
     assert not list(place.root.rglob("pwned*")) and "\x1b[2J" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_trial_then_the_rest(place: Workplace) -> None:
     items = [f"i{number}" for number in range(12)]
     config = place.config({"instances": [{"name": "n", "prompt": "Do {{item}}", "for_each": items}]})
@@ -148,6 +151,7 @@ def test_a_budget_of_the_group_stops_it(place: Workplace) -> None:
     assert "group n budget: used 2,100 + estimate 1,000 > limit 3,000 tokens" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_example_is_rehearsed(place: Workplace) -> None:
     done = place.run(
         "--config", str(ROOT / "configs" / "fan-out.json"), "--rehearse", "--workspace", str(ROOT),
@@ -160,6 +164,7 @@ def test_the_example_is_rehearsed(place: Workplace) -> None:
     assert names[-3:] == ["translate[French,config]", "check-python", "check-click"]
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 def test_thirty_files_with_the_real_cli(claude: str, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"

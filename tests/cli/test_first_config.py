@@ -53,6 +53,7 @@ def test_only_the_projects_own_commands_are_taken(info: CommandInfo, wanted: boo
     assert is_of_project(info) is wanted
 
 
+@pytest.mark.slow
 def test_it_is_written_once_and_runs(place: Workplace) -> None:
     folder = place.workspace / ".claude" / "commands"
     folder.mkdir(parents=True)

@@ -82,6 +82,7 @@ EXACT: dict[str, tuple[Script, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_total_is_what_was_billed(name: str, claude: str, tmp_path: Path) -> None:
     script, setup = EXACT[name]
@@ -134,6 +135,7 @@ def test_budget_stop_in_mid_stream(claude: str, tmp_path: Path) -> None:
     assert outcome.manager.overall is not None and outcome.manager.overall.held == 0
 
 
+@pytest.mark.slow
 def test_stop_in_mid_text_counts_what_was_streamed(claude: str, tmp_path: Path) -> None:
     with StandIn({"greet": [Text(WORDS, gate=threading.Event(), output=500)]}) as api:
         outcome = run_real(config("greet me", timeout_s=4), api, claude, tmp_path)

@@ -189,6 +189,7 @@ def test_one_that_cannot_start(place: Workplace) -> None:
     assert "check cannot be started" in done.stdout and "No such file" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [("--timeout", "1"), ("--idle-timeout", "2")])
 def test_timeouts_of_the_instance(place: Workplace, option: tuple[str, str]) -> None:
     """The timeout reaches a running check; the idle time does not count it."""
@@ -200,6 +201,7 @@ def test_timeouts_of_the_instance(place: Workplace, option: tuple[str, str]) -> 
 WAITS = 'echo $$ > "$FAKE_DIR/pid"; [ -e "$FAKE_DIR/go" ] || exec sleep 600'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_killed_during_a_check_it_is_checked_again(place: Workplace, number: signal.Signals) -> None:
     config = place.config(one(command=WAITS))
@@ -254,6 +256,7 @@ def test_a_stop_of_the_run_reaches_a_check(place: Workplace) -> None:
     assert not alive(int((place.root / "pids.json").read_text()))
 
 
+@pytest.mark.slow
 def test_a_claude_that_leaves_during_its_check(place: Workplace) -> None:
     """Where the check passes, the work is done; where it fails, a retry continues the session."""
     env = {"FAKE_CLAUDE": "leaves-after-1"}

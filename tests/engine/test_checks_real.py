@@ -32,6 +32,7 @@ def test_a_check_that_fails_twice_and_then_passes(claude: str, tmp_path: Path) -
         assert status.usage == api.billed() and status.exact
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 def test_eight_worktrees_at_once_whose_changes_are_applied(claude: str, place: Workplace) -> None:
     sh(place.workspace, "git init -q; echo one > a.txt; git add .; git commit -qm first")

@@ -78,6 +78,7 @@ def test_a_rehearsal_is_in_no_ledger_unless_one_is_named(place: Workplace) -> No
     assert len(SqliteLedger(path).runs()) == 1
 
 
+@pytest.mark.slow
 def test_retries_are_attempts_of_their_own(place: Workplace) -> None:
     setup = {"instances": [{"name": "one", "command": "/test", "retries": 2}]}
     done = run(place, "--config", place.config(setup), FAKE_CLAUDE="flaky", FAKE_FAILS="1", FAKE_FAIL="overloaded")
@@ -130,6 +131,7 @@ def test_a_daily_budget_holds_across_runs(place: Workplace) -> None:
     assert ledger_of(place).sums()[0].usage.total_tokens == 10_000
 
 
+@pytest.mark.slow
 def test_what_another_orchestrator_holds_is_waited_for(place: Workplace) -> None:
     budget = {"daily_token_budget": 9000, "enforcement_mode": "block"}
     first = {"instances": entries(3000, seconds=3.0, max_tokens_per_command=8000), "budget": budget}
@@ -150,6 +152,7 @@ def test_what_another_orchestrator_holds_is_waited_for(place: Workplace) -> None
     assert ledger_of(place).held_by_others("", 0) == Amount()
 
 
+@pytest.mark.slow
 def test_no_order_of_requests_of_several_orchestrators_passes_a_daily_budget(place: Workplace) -> None:
     """Hard cap, by way of the ledger: each request of each run is held there before it goes."""
     budget = {"daily_token_budget": 60_000, "enforcement_mode": "block"}
@@ -210,6 +213,7 @@ def test_tokens_and_money_at_once_the_tightest_decides() -> None:
     assert [budget.label for budget in crossed] == ["/test command cost"]
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 @pytest.mark.parametrize("meter", ["stream", "api"])
 def test_costs_are_claudes_own_and_prices_agree_with_them(claude: str, tmp_path: Path, meter: str) -> None:
@@ -300,6 +304,7 @@ def test_holds_grow_into_the_room_that_is_there(place: Workplace, adjust: str, g
     assert (b'"kind":"adjust"' in next(place.root.glob("out/*/journal.jsonl")).read_bytes()) is grown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("adjust", "at_once"), [("pool", 1), ("fair", 2)])
 def test_fair_shares_let_one_start_that_would_wait(place: Workplace, adjust: str, at_once: int) -> None:
     setup = {"instances": entries(3000, 3000, seconds=1.0, max_tokens_per_command=8000)}
@@ -375,6 +380,7 @@ def test_forecasts_are_shown_held_and_told_when_a_budget_will_be_passed(place: W
     assert "forecast:  unknown (n=0)" in few and "estimate:  1,000 tokens" in few
 
 
+@pytest.mark.slow
 def test_forecasts_are_of_what_budgets_draw(place: Workplace) -> None:
     """With weights a budget draws less than was used, and so does the estimate."""
     setup = {"instances": entries(20_000), "budget": {"token_weights": "cache_read=0"}}
@@ -390,6 +396,7 @@ def test_forecasts_are_of_what_budgets_draw(place: Workplace) -> None:
     assert re.search(r"overall +(4|3)\d% +\d\.\dK/15\.0K", last), last
 
 
+@pytest.mark.slow
 def test_money_that_is_forecast_to_run_out_is_told(place: Workplace) -> None:
     for _ in range(5):
         assert run(place, "/test").returncode == 0  # 0.01 USD each

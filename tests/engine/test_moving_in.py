@@ -144,6 +144,7 @@ def test_one_line_says_it(place: Workplace, args: tuple[str, ...], said: str) ->
     assert done.returncode == (2 if args == ("runs.json",) else 0)
 
 
+@pytest.mark.slow
 def test_levels_and_descriptions_of_zen(place: Workplace) -> None:
     options = ("--log-level", "detailed", "--verbose", "--max-line-length", "80", "--instance-description", "d")
     done = place.run("x", "--rehearse", "--report", "report.json", *options)

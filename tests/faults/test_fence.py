@@ -35,6 +35,7 @@ def test_nothing_is_left_and_nothing_calls(kind: str) -> None:
     assert left_after(kind, "subreaper") == ([], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["guard and keepers", "all"])
 def test_no_instance_calls_after_its_keeper_and_the_guard_were_killed_together(kind: str) -> None:
     """Their daemons can stay: nothing is left that could know them."""
@@ -42,6 +43,7 @@ def test_no_instance_calls_after_its_keeper_and_the_guard_were_killed_together(k
     assert calls == 0 and "claude" not in left
 
 
+@pytest.mark.slow
 def test_without_the_fence_such_a_daemon_survives() -> None:
     left, calls = left_after("orchestrator", "mark")
     assert "sleep" in left and calls == 0

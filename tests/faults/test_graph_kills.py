@@ -24,6 +24,7 @@ def test_every_step_works_once(tmp_path: Path, seed: int) -> None:
     assert len(NAMES) * 1000 <= data["totals"]["input_tokens"] <= billed
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 def test_map_and_reduce_with_a_kill(claude: str, tmp_path: Path) -> None:
     """Over structured output, in one file, with the real CLI."""

@@ -62,6 +62,7 @@ def history_of(data: bytes) -> JournalHistory:
     return read_history(journal.records(data))
 
 
+@pytest.mark.slow
 def test_a_journal_cut_at_any_byte_still_has_the_counted_totals(tmp_path: Path) -> None:
     supervisor = run_journalled(tmp_path, small_plan(), Settings())
     data = (tmp_path / journal.NAME).read_bytes()
@@ -142,6 +143,7 @@ KILLED = {
 BROKEN_COUNTED = b'"instance":"broken","attempt":1,"usage"'
 
 
+@pytest.mark.slow
 def test_resume_runs_only_incomplete_instances_and_keeps_the_use(place: Workplace) -> None:
     args = ("--max-parallel", "1", "--command-budget", "/test=9000")
     folder = kill_in_the_middle(place, KILLED, *args, until=BROKEN_COUNTED)
@@ -191,6 +193,7 @@ def test_resume_continues_in_the_worktree_that_has_the_work() -> None:
     assert not asks_for_worktree(status.spec.argv) and asks_for_worktree(status.planned.argv)
 
 
+@pytest.mark.slow
 def test_a_higher_limit_lets_a_blocked_run_continue(place: Workplace) -> None:
     config = place.config({"instances": [{"name": f"i{n}", "command": "/test"} for n in range(3)]})
     block = ("--overall-token-budget", "2500", "--budget-enforcement-mode", "block")
@@ -237,6 +240,7 @@ def test_finished_work_is_not_repeated_after_a_kill_of_everything(place: Workpla
     assert one["status"] == "completed" and one["attempts"] == 1 and not list(place.root.glob("turns-*.json"))
 
 
+@pytest.mark.slow
 def test_a_rehearsal_stays_one_and_a_real_run_too(place: Workplace) -> None:
     config = place.config({"instances": [{"name": "one", "command": "/test"}]})
     assert place.run("--config", config).returncode == 0

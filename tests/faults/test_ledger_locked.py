@@ -40,6 +40,7 @@ def started(place: Workplace, *args: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_locked_ledger_does_not_hold_up_the_end(place: Workplace) -> None:
     ledger = place.root / "ledger.db"
     process = started(place, "/test", "--report", str(place.root / "report.json"), FAKE_CLAUDE="hang")

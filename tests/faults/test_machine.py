@@ -60,6 +60,7 @@ def test_a_disk_that_fills_up_during_a_run_is_reported_once_and_budgets_still_ho
     assert "Total: " in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_disappears_is_reported_once(place: Workplace) -> None:
     env = {"FAKE_CLAUDE": "hang"}
     setup = {"instances": [{"name": "first", "prompt": "x", "timeout_s": 2, "env": env}, *TWO["instances"]]}
@@ -88,6 +89,7 @@ def test_with_too_many_open_files_only_instances_that_cannot_start_fail(place: W
         assert completed or "Too many open files" in instance["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("files", [32, 36, 40])
 def test_stops_reach_everything_when_no_file_descriptor_is_free(place: Workplace, files: int) -> None:
@@ -147,6 +149,7 @@ def test_a_name_that_is_too_long_is_reported(place: Workplace, option: str) -> N
     assert "no such folder" in place.run("--config", place.config(setup)).stderr
 
 
+@pytest.mark.slow
 def test_the_limit_of_open_files_is_raised_if_the_system_allows(place: Workplace) -> None:
     entries = [{"name": f"i{n}", "command": "/test", "env": {"FAKE_SECONDS": "0.5"}} for n in range(20)]
     args = ("--config", place.config({"instances": entries}), "--max-parallel", "20", "--quiet")
@@ -224,6 +227,7 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(place: Workplace) -> Non
     assert process.wait(timeout=30) == 0 and place.report()["instances"][0]["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_reader_who_stops_reading_does_not_hold_up_the_run(place: Workplace) -> None:
     """A pager, or Ctrl-S: the pipe is full, and the budgets and stops go on."""
     hang = {"name": "one", "prompt": "x", "timeout_s": 2, "env": {"FAKE_CLAUDE": "hang"}}
@@ -270,6 +274,7 @@ def test_records_that_wait_for_a_full_disk_are_bounded() -> None:
     assert len(said) == 1 and sum(map(len, records._pending)) <= journal.MAX_PENDING_BYTES
 
 
+@pytest.mark.slow
 def test_a_pause_of_everything_changes_no_count(place: Workplace) -> None:
     """SIGSTOP to the whole group, as a suspended machine or Ctrl-Z does."""
     setup = {"instances": [{"name": "one", "prompt": "x", "env": {"FAKE_SECONDS": "1"}}]}

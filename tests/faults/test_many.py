@@ -75,12 +75,14 @@ def check(outcome: Outcome, count: int) -> None:
     assert all(budget.held == 0 for budget in outcome.manager.budgets)
 
 
+@pytest.mark.slow
 def test_500_at_once_are_counted_exactly_without_a_thread_for_each(tmp_path: Path) -> None:
     watch = Watch()
     check(run_many(tmp_path, 500, 500, "6", watch), 500)
     assert watch.running == 500 and watch.threads <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_2000_short_ones_leave_memory_flat(tmp_path: Path) -> None:
     """What stays of each is its status: some kilobytes."""

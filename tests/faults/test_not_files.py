@@ -40,6 +40,7 @@ def test_a_pipe_is_refused_at_once(place: Workplace, place_of_it: str) -> None:
     assert done.returncode == 2 and "regular file" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_a_pipe_among_the_commands_is_passed_over(place: Workplace) -> None:
     (place.workspace / ".claude" / "commands").mkdir(parents=True)
     pipe(place.workspace / ".claude" / "commands" / "x.md")

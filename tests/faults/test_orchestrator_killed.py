@@ -72,6 +72,7 @@ def test_sigkill_while_instances_are_being_started(tmp_path: Path, started: int)
     assert not sleeping(seconds) and time.monotonic() - begun < LIMIT_S
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 def test_no_api_call_starts_after_a_sigkill(claude: str, tmp_path: Path) -> None:
     home, workspace, pidfile = tmp_path / "home", tmp_path / "work", tmp_path / "pid"

@@ -240,6 +240,7 @@ def test_recorded_failures_are_classified_correctly() -> None:
     assert {name for name, passes in found.items() if passes} == passing & set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "attempts", "code"),
     [("overloaded", 3, 0), ("no-result", 3, 0), ("authentication_failed", 1, 1), ("invalid_request", 1, 1)],
@@ -263,6 +264,7 @@ def test_bad_numbers_of_retries(place: Workplace, retries: Any) -> None:
     assert done.returncode == 2 and "instances[0].retries: expected a whole number from 0 to 100" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 def test_the_real_cli_comes_back_after_an_overload(claude: str, tmp_path: Path) -> None:
     """It gives up after one retry of its own; the second attempt goes on in its session, and every token counts."""

@@ -61,6 +61,7 @@ def test_no_prompt_key_or_environment_in_messages_and_journal(place: Workplace, 
     assert ("***" in done.stderr) is (scenario == "tells-all")
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 def test_a_key_that_passes_the_gateway_is_in_no_file_and_no_message(claude: str, tmp_path: Path) -> None:
     home, workspace, key = tmp_path / "home", tmp_path / "work", "sk-ant-key-0002"
@@ -166,6 +167,7 @@ def test_hostile_names_are_refused_or_shown(place: Workplace, name: str) -> None
     assert not any(char in done.stderr for char in "\x1b\x07\x9b\u202e")
 
 
+@pytest.mark.slow
 def test_hostile_folders_commands_and_files_are_shown_not_obeyed(place: Workplace) -> None:
     nasty = "\x1b[2J\x1b]0;owned\x07"
     commands = place.workspace / ".claude" / "commands"

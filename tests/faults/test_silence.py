@@ -42,6 +42,7 @@ def test_an_instance_that_never_prints_anything_has_failed(tmp_path: Path) -> No
     assert outcome.instances[0].reason == "printed nothing within 0.1 s of its start"
 
 
+@pytest.mark.slow
 def test_a_paused_orchestrator_does_not_take_its_own_pause_for_a_stall(place: Workplace) -> None:
     """What the instance printed meanwhile waits in the pipe."""
     env = {"FAKE_SECONDS": "3"}
@@ -73,6 +74,7 @@ def test_an_end_without_a_whole_result_is_failed_with_its_last_words(
     assert f"one: failed: {reason}" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--idle-timeout", "--timeout"])
 def test_a_process_that_does_not_leave_when_its_work_is_done_has_completed(place: Workplace, option: str) -> None:
     setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "lingers"}}]}
@@ -83,6 +85,7 @@ def test_a_process_that_does_not_leave_when_its_work_is_done_has_completed(place
     assert not any(map(alive, json.loads((place.root / "pids.json").read_text())))
 
 
+@pytest.mark.slow
 def test_a_process_that_closes_its_output_and_stays_is_ended(place: Workplace) -> None:
     setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "closes-its-output"}}]}
     done = place.run("--config", place.config(setup), "--grace", "0.5", "--report", "report.json")
@@ -102,6 +105,7 @@ def test_killed_by_somebody_else_is_failed(place: Workplace) -> None:
     assert instance["reason"] == "exited with code -9 and without a result"
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 def test_a_real_stall_in_the_middle_of_a_response(claude: str, tmp_path: Path) -> None:
     """Measured: the CLI itself is still silent after 100 s. Here the API stops in the middle of its text."""

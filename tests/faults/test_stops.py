@@ -35,6 +35,7 @@ STOPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STOPS)
 def test_stops_of_our_own_reach_everything(place: Workplace, name: str) -> None:
     args, status = STOPS[name]
@@ -74,6 +75,7 @@ def test_the_second_ctrl_c_is_at_once(place: Workplace) -> None:
     assert not any(map(alive, pids))
 
 
+@pytest.mark.slow
 def test_a_paused_instance_is_ended_too(place: Workplace) -> None:
     process = start(place, "--timeout", "1.5", instances=({**HYDRA, "env": {"FAKE_CLAUDE": "hang"}},))
     pids = json.loads(content_of(place.root / "pids.json", process))
@@ -88,6 +90,7 @@ def test_an_instance_that_ends_leaves_nothing_behind(place: Workplace) -> None:
     assert process.wait(timeout=30) == 0 and not any(map(alive, pids))
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, None])
 def test_a_daemon_of_a_real_tool_is_ended(claude: str, tmp_path: Path, number: signal.Signals | None) -> None:

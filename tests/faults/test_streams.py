@@ -80,6 +80,7 @@ COUNTED = {  # what comes between a response and the result, which repeats its c
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTED)
 def test_it_is_counted_right_and_the_run_continues(place: Workplace, name: str) -> None:
     instance = stream(place, f"start(1)\nend(1)\n{textwrap.dedent(COUNTED[name])}\nresult(1)\nsys.stdin.read()\n")
@@ -97,6 +98,7 @@ HOSTILE = {  # what it says of itself goes into journal, ledger, reports and arg
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_invalid_names_ids_and_versions_do_no_harm(place: Workplace, name: str) -> None:
     """It fails for a passing cause, so that the next attempt is given what it said."""
@@ -149,6 +151,7 @@ def test_a_count_that_is_lost_for_good_is_reported(place: Workplace, line: str) 
     assert instance["usage"]["exact"] is False
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(place: Workplace) -> None:
     """A flood on both pipes, and lines of 20 MB: about two of them at most are held at one time."""
     body = r"""

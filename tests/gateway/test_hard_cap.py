@@ -21,6 +21,7 @@ pytestmark = pytest.mark.real_cli
 ECHO = Tools((Call.bash("echo hi"),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_the_live_total_is_the_apis_own_after_every_response(name: str, claude: str, tmp_path: Path) -> None:
     script, setup = EXACT[name]
@@ -56,6 +57,7 @@ def test_a_dropped_response_is_counted_by_what_passed(drop: str, claude: str, tm
     assert not outcome.only.exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "limit"), [(1, 10_000), (4, 30_000), (16, 60_000)])
 def test_not_one_token_beyond_the_budget(count: int, limit: int, claude: str, tmp_path: Path) -> None:
     script: Script = {"greet": [ECHO] * 8, **SUBAGENT}
@@ -73,6 +75,7 @@ def test_not_one_token_beyond_the_budget(count: int, limit: int, claude: str, tm
     assert "stopped by budget: overall budget: used " in stopped.reason and stopped.session_id
 
 
+@pytest.mark.slow
 def test_not_one_cent_beyond_the_budget(claude: str, tmp_path: Path) -> None:
     """Each request is held with what it can cost at most, by the price of its model."""
     prices, replies = Prices(), [Tools((Call.bash("echo hi"),), output=3000)] * 8
@@ -91,6 +94,7 @@ def test_not_one_cent_beyond_the_budget(claude: str, tmp_path: Path) -> None:
     assert stopped and "overall cost budget: used $0." in stopped[0].reason
 
 
+@pytest.mark.slow
 def test_errors_and_drops_do_not_make_it_pass_the_budget(claude: str, tmp_path: Path) -> None:
     script: Script = {
         "greet": [Tools((Call.bash("echo 1"),), fail_first=(529,)), Text(WORDS, drop="text"), *[ECHO] * 9],

@@ -223,6 +223,7 @@ def test_other_paths_and_methods_pass_and_are_not_counted() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_streams_bodies_and_compressed_answers_are_counted() -> None:
     document = json.dumps(
         {"id": "msg_1", "usage": {"input_tokens": 100, "output_tokens": 50}, "stop_reason": "end_turn"}

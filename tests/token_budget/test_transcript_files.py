@@ -69,6 +69,7 @@ def test_a_line_that_is_too_long_is_one_unreadable_piece(monkeypatch: pytest.Mon
     assert numbers(ONE + b"\n" + ONE + b"   \n" + TWO) == [1, None, 2]
 
 
+@pytest.mark.slow
 def test_a_damaged_line_takes_time_by_its_length_alone() -> None:
     """Each start of an object could be read to the end of the line: a minute for this one."""
     assert numbers(b'{"a": {"b": "' * 20_000 + b"\n" + ONE) == [None, 1]

@@ -124,6 +124,7 @@ def test_without_structured_output_an_instance_has_failed(place: Workplace) -> N
 # -- the real CLI --
 
 
+@pytest.mark.slow
 @pytest.mark.real_cli
 def test_the_real_cli_answers_in_the_form(claude: str, tmp_path: Path) -> None:
     script: dict[str, list[Reply]] = {

@@ -100,6 +100,7 @@ def test_names_and_groups() -> None:
             chosen_of(every, bad)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(place: Workplace) -> None:
     sh(place.workspace, "git init -q; mkdir sub; echo one > a.txt; git add .; git commit -qm first")
     names = [f"n{number}" for number in range(8)]

@@ -92,6 +92,7 @@ def test_a_failed_attempt_keeps_its_work_and_the_next_continues_there(repo: Work
     assert repo.report()["instances"][0]["changes"] == {**first, "insertions": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["check", "made", "saved"])
 def test_killed_at_any_moment_nothing_is_lost(repo: Workplace, moment: str) -> None:
     waits = 'echo work > work; echo $$ > "$FAKE_DIR/pid"; [ -e "$FAKE_DIR/go" ] || exec sleep 600'
@@ -163,6 +164,7 @@ def refused(place: Workplace, *instances: dict[str, Any], **env: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_no_repository(place: Workplace) -> None:
     assert f"ERROR: one: worktree: {place.workspace}: not a git repository" in refused(place, instance())
     sh(place.workspace, "git init -q")
@@ -172,6 +174,7 @@ def test_no_repository(place: Workplace) -> None:
     assert "must be run in a work tree" in refused(place, instance(cwd=str(bare)))
 
 
+@pytest.mark.slow
 def test_bases_names_and_branches(repo: Workplace) -> None:
     assert "base: nothing: no such commit or branch" in refused(repo, instance(base="nothing"))
     two = [instance("a", worktree="x"), instance("b", worktree="x")]

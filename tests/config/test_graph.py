@@ -62,6 +62,23 @@ def step(name: str, *needs: str, prompt: str = "x", **keys: Any) -> dict[str, An
             "[1].cwd: {{results.a}}: this is needed before results are known",
         ),
         (
+            [step("a"), step("b", "a", worktree="{{branch.a}}")],
+            "[1].worktree: {{branch.a}}: "
+            "the name of a worktree is needed before branches are known: it belongs to base",
+        ),
+        (
+            [step("a"), step("b", "a", worktree=True, base="{{branch.a}}")],
+            "[1].base: {{branch.a}}: a has no worktree, and so no branch",
+        ),
+        (
+            [step("a", worktree=True), step("b", "a", worktree=True, base="{{branch.a.x}}")],
+            "[1].base: {{branch.a.x}}: a branch has no parts: write {{branch.a}}",
+        ),
+        (
+            [step("a", worktree=True, for_each=["x"]), step("b", "a", worktree=True, base="{{branch.a}}")],
+            "[1].base: {{branch.a}}: a is a group, which has many branches",
+        ),
+        (
             [step("a"), step("b", env={"X": "{{results.a}}"})],
             "[1].env: {{results.a}}: a may not have ended then: add it to depends_on",
         ),

@@ -10,6 +10,7 @@ from claude_orchestrator.config.plan import InterruptedSession
 from claude_orchestrator.engine import run_events as happened
 from claude_orchestrator.engine.journal_records import record_of
 from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.engine.verification import Verdict
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import an_instance, feed
 from token_budget.models import Action, Amount, Budget, Hold, Scope, Weights
@@ -32,6 +33,35 @@ BUDGET = Budget(100, scope=Scope.OVERALL, used=120)
         (happened.RunStarted({"run_id": "r"}), ("run", {"run_id": "r"})),
         (happened.SessionNamed("one", "s"), ("session", {"instance": "one", "session": "s", "folder": None})),
         (happened.TurnEnded("one", 2), ("turn", {"instance": "one", "done": 2})),
+        (
+            happened.Expanded("fix", (happened.Member("fix[a]", None, "digest", "fix"),)),
+            (
+                "expand",
+                {
+                    "group": "fix",
+                    "instances": [{"name": "fix[a]", "base_command": None, "turns": "digest", "group": "fix"}],
+                },
+            ),
+        ),
+        (
+            happened.Checked("one", 1, Verdict(True)),
+            ("check", {"instance": "one", "round": 1, "passed": True}),
+        ),
+        (
+            happened.Checked("one", 2, Verdict(False, "exit code 1", "text")),
+            (
+                "check",
+                {
+                    "instance": "one",
+                    "round": 2,
+                    "passed": False,
+                    "reason": "exit code 1",
+                    "output": "text",
+                    "hopeless": False,
+                },
+            ),
+        ),
+        (happened.ChangesKept("one", None), ("changes", {"instance": "one", "changes": None})),
         (happened.WorkEnded("one"), ("done", {"instance": "one"})),
         (
             happened.Decided("one", Action.WAIT, "full"),

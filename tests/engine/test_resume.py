@@ -23,6 +23,8 @@ from claude_orchestrator.engine.resume import (
     turns_digest,
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.worktrees.changes import Changes
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import feed
 from token_budget import TokenBudgetManager, Usage
@@ -275,3 +277,20 @@ def test_earlier_attempts_for_the_ledger() -> None:
     assert (second.started_ms, second.ended_ms, second.usage) == (10_000, 12_000, Usage(499, 1))
     assert second.exact and not gone.exact and gone.session == "s-1"
     assert second.cost_nano_usd == 499_000_000 and gone.cost_nano_usd is None
+
+
+def test_checks_changes_and_grown_groups_come_back() -> None:
+    plan, journal = a_plan(one="/a", two="/b"), Journal()
+    journal.start(plan)
+    journal.write(happened.Checked("one", 1, Verdict(False, "exit code 1", "text")))
+    journal.write(happened.Checked("two", 2, Verdict(True)))
+    changes = Changes("b", "base", "commit", None, 1, 2, 3, None)
+    journal.write(happened.ChangesKept("two", changes))
+    journal.write(happened.Expanded("fix", (happened.Member("fix[a]", None, "digest", "fix"),)))
+    history = journal.history
+    one, two = history.instances["one"], history.instances["two"]
+    assert (one.check_rounds, one.verdict, one.fix_due) == (1, Verdict(False, "exit code 1", "text"), True)
+    assert (two.check_rounds, two.state, two.changes) == (2, State.COMPLETED, changes)
+    assert history.instances["fix[a]"].group == "fix"
+    status = restore(plan, history, RUN)[1]
+    assert (status.state, status.changes) == (State.COMPLETED, changes)

@@ -816,3 +816,12 @@ def test_what_is_no_past_moment_is_told_in_one_line(text: str) -> None:
         read_since(text, datetime(2026, 11, 24, 15, 30), "--before")
     expected = "a past moment such as 24h, 7d, 4w, today, yesterday, week, month or 2026-11-01"
     assert str(told.value) == f"--before: expected {expected}, got '{printable(text.strip())}'"
+
+
+def test_the_cost_of_a_verified_success_is_that_of_instances_with_checks(book: Book) -> None:
+    book.add("11-24T12:00", 10, 100, instance="good", verified=True)
+    book.add("11-24T12:00", 10, 30, instance="bad", verified=False, outcome="failed")
+    book.add("11-24T12:00", 10, 7, instance="bad", attempt=2, verified=False, outcome="failed")
+    book.add("11-24T12:00", 10, 1_000, instance="unchecked")
+    (row,) = book.rows("command")
+    assert (row.verified, row.checked_nano_usd, row.cost_per_verified) == (1, 137, 137)

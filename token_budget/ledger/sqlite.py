@@ -256,6 +256,15 @@ class SqliteLedger:
         )
         return [InstanceRecord(*(*row[:8], rows.read_flag(row[8]))) for row in found]
 
+    def costs_of_checked(self) -> dict[tuple[str, str], int]:
+        """What each instance with a check has cost in all its attempts, in nano-dollars, by run and name."""
+        found = self._file.rows(
+            "SELECT a.run, a.instance, sum(r.cost_nano) FROM attempts a JOIN records r ON r.attempt = a.key"
+            " WHERE (a.run, a.instance) IN (SELECT run, instance FROM attempts WHERE verified IS NOT NULL)"
+            " AND r.cost_nano IS NOT NULL GROUP BY a.run, a.instance"
+        )
+        return {(run, instance): nano_usd for run, instance, nano_usd in found}
+
     def records(self, *, run: str | None = None) -> Iterator[UsageRecord]:
         """Records by time, of one run or of all."""
         found = self._file.rows(

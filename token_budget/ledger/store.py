@@ -122,6 +122,9 @@ class LedgerStore(Protocol):
     def attempts_of_group(self, group: str, *, latest: int = -1) -> list[AttemptRecord]:
         """Attempts of the instances named `GROUP[…]` that an orchestrator ran, as `attempts` has them."""
 
+    def costs_of_checked(self) -> dict[tuple[str, str], int]:
+        """What each instance with a check has cost in all its attempts, in nano-dollars, by run and name."""
+
     def instances(self, *, since_ms: int = 0, until_ms: int = FOREVER_MS) -> list[InstanceRecord]:
         """The instances that orchestrators ran, by the moment at which each ended, from a moment up to another."""
 

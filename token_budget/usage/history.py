@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Literal
@@ -48,6 +48,7 @@ class UsageRow:
     p90: int | None = None
     drift: float | None = None
     verified: int = 0
+    checked_nano_usd: int | None = None
 
     @property
     def group(self) -> str:
@@ -69,8 +70,8 @@ class UsageRow:
 
     @property
     def cost_per_verified(self) -> int | None:
-        """The same for one instance that completed and whose check has passed."""
-        return _share_of(self.cost_nano_usd, self.verified)
+        """Nano-dollars for one instance whose check has passed, with the cost of those that failed theirs."""
+        return _share_of(self.checked_nano_usd, self.verified)
 
 
 def _share_of(cost_nano_usd: int | None, count: int) -> int | None:
@@ -99,6 +100,11 @@ def history(
     for one in ledger.instances(since_ms=since_ms, until_ms=until_ms):
         instances[_groups(by, _values_of(one), one.at_ms, local)].append(one)
     rows = {groups: _row(groups, used[groups], instances[groups], by) for groups in {*used, *instances}}
+    if any(one.verified is not None for members in instances.values() for one in members):
+        costs = ledger.costs_of_checked()
+        for groups, row in rows.items():
+            spent = [costs[one.run, one.instance] for one in instances[groups] if (one.run, one.instance) in costs]
+            rows[groups] = replace(row, checked_nano_usd=sum(spent) if spent else None)
     if tuple(by) == ("day",):
         days = _days((row.group for row in rows.values()), since_ms, until_ms, local)
         return [rows.get((day,)) or UsageRow((day,)) for day in days]

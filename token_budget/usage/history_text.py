@@ -29,6 +29,7 @@ def render(rows: Sequence[UsageRow], by: Sequence[By], options: RenderOptions) -
 
 def _total(rows: Sequence[UsageRow], size: int) -> UsageRow:
     costs = [row.cost_nano_usd for row in rows if row.cost_nano_usd is not None]
+    checked = [row.checked_nano_usd for row in rows if row.checked_nano_usd is not None]
     return UsageRow(
         ("total", *[""] * (size - 1)),
         sum((row.usage for row in rows), Usage()),
@@ -37,6 +38,7 @@ def _total(rows: Sequence[UsageRow], size: int) -> UsageRow:
         sum(row.instances for row in rows),
         sum(row.completed for row in rows),
         verified=sum(row.verified for row in rows),
+        checked_nano_usd=sum(checked) if checked else None,
     )
 
 

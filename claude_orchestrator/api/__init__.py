@@ -1,6 +1,6 @@
 """The Python API: `run` and `arun` do what the program does with a config, and return what it reports.
 
-A run has a thread and an event loop of its own, so neither a slow caller nor a slow `on_event` delays a decision about
+Each run has its own thread and event loop. A slow caller or a slow `on_event` therefore delays no decision about
 budgets. Nothing is printed, and no signal is caught.
 """
 
@@ -31,19 +31,13 @@ def run(config: ConfigLike, *, on_event: OnEvent | None = None, **options: Unpac
     `on_event`, the instances are stopped first.
     """
     job = Job(config, options, wants_events=on_event is not None)
-    error: BaseException | None = None
-    while True:
-        try:
+    while not job.finished:
+        with job.stopped_by_errors():
             job.changed.wait()
             for event in job.take():
-                if on_event is not None and error is None:
+                if on_event is not None:
                     on_event(event)
-            if job.ended and not job.events:
-                break
-        except BaseException as raised:
-            job.stop_because_of(raised, again=error is not None)
-            error = error or raised
-    return job.outcome(error)
+    return job.outcome()
 
 
 async def arun(config: ConfigLike, *, on_event: OnEvent | None = None, **options: Unpack[RunOptions]) -> Run:
@@ -58,19 +52,13 @@ async def arun(config: ConfigLike, *, on_event: OnEvent | None = None, **options
             loop.call_soon_threadsafe(changed.set)
 
     job = Job(config, options, wants_events=on_event is not None, notify=notify)
-    error: BaseException | None = None
-    while True:
-        try:
+    while not job.finished:
+        with job.stopped_by_errors():
             await changed.wait()
             changed.clear()
             for event in job.take():
-                if on_event is not None and error is None:
+                if on_event is not None:
                     answer = on_event(event)
                     if inspect.isawaitable(answer):
                         await answer
-            if job.ended and not job.events:
-                break
-        except BaseException as raised:
-            job.stop_because_of(raised, again=error is not None)
-            error = error or raised
-    return job.outcome(error)
+    return job.outcome()

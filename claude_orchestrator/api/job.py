@@ -1,11 +1,11 @@
-"""A run in a thread of its own, and its events for the thread that called it."""
+"""Runs a config in a separate thread, and hands its events to the thread that called it."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from claude_orchestrator.api.inputs import ConfigLike, RunOptions, data_of, options_of
@@ -20,7 +20,7 @@ MAX_EVENTS = 10_000  # that wait for a slow caller
 
 
 class Job:
-    """A run in a thread of its own. `changed` is set when there are events, or when it has ended."""
+    """A run in a separate thread. `changed` is set when there are events, or when the run has ended."""
 
     def __init__(
         self, config: ConfigLike, options: RunOptions, *, wants_events: bool, notify: Callable[[], None] = lambda: None
@@ -34,6 +34,7 @@ class Job:
         self._switch = StopSwitch()
         self._result: Run | None = None
         self._error: BaseException | None = None
+        self._error_of_caller: BaseException | None = None
         self._thread = threading.Thread(target=self._work, args=(config, options), name="claude-orchestrator")
         self._thread.start()
 
@@ -46,7 +47,7 @@ class Job:
         self._tell()
 
     def take(self) -> list[RunEvent]:
-        """The events since the last call."""
+        """The events since the last call; none after an error of the caller."""
         self.changed.clear()
         taken: list[RunEvent] = []
         dropped, self._dropped = self._dropped, 0
@@ -54,19 +55,29 @@ class Job:
             taken.append(Message(Level.WARNING, f"{dropped} events were dropped, because on_event is too slow"))
         while self.events:
             taken.append(self.events.popleft())
-        return taken
+        return [] if self._error_of_caller is not None else taken
 
-    def stop_because_of(self, error: BaseException, *, again: bool) -> None:
-        """Stop the run, because the caller cannot go on with it."""
-        self._switch.stop(f"cancelled by the caller: {type(error).__name__}", at_once=again)
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended, and the caller has all of its events."""
+        return self.ended and not self.events
 
-    def outcome(self, error: BaseException | None) -> Run:
-        """The run that has ended. Raises what ended it, or the error of the caller."""
+    @contextlib.contextmanager
+    def stopped_by_errors(self) -> Iterator[None]:
+        """A context in which an error of the caller stops the run, and a second one does so at once."""
+        try:
+            yield
+        except BaseException as error:
+            again = self._error_of_caller is not None
+            self._switch.stop(f"cancelled by the caller: {type(error).__name__}", at_once=again)
+            self._error_of_caller = self._error_of_caller or error
+
+    def outcome(self) -> Run:
+        """The run that has ended. Raises the error of the caller, or what ended the run."""
         self._thread.join()
-        if error is not None:
-            raise error
-        if self._error is not None:
-            raise self._error
+        for error in (self._error_of_caller, self._error):
+            if error is not None:
+                raise error
         assert self._result is not None
         return self._result
 

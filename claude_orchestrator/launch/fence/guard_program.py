@@ -84,21 +84,33 @@ def parent_of(pid: str) -> int:
         return 0
 
 
-def kill_children(spared: set[int]) -> list[int]:
-    """SIGKILL to each child except the spared ones; returns those that this process may not kill.
+def kill(pids: list[int]) -> list[int]:
+    """SIGKILL to each of these children; returns those that this process may not kill.
 
     What a child had started becomes a child of this process then, and is killed in the next round.
     """
     immune: list[int] = []
-    for pid in children():
-        if pid not in spared:
-            try:
-                posix.kill(pid, _signal.SIGKILL)
-            except PermissionError:
-                immune.append(pid)
-            except ProcessLookupError:
-                continue
+    for pid in pids:
+        try:
+            posix.kill(pid, _signal.SIGKILL)
+        except PermissionError:
+            immune.append(pid)
+        except ProcessLookupError:
+            continue
     return immune
+
+
+def reap() -> tuple[list[tuple[int, int]], bool]:
+    """Wait for the children that have ended; returns each with its status, and whether others are left."""
+    ended: list[tuple[int, int]] = []
+    try:
+        while True:
+            pid, status = posix.waitpid(-1, posix.WNOHANG)
+            if pid == 0:
+                return ended, True
+            ended.append((pid, status))
+    except ChildProcessError:
+        return ended, False
 
 
 class Keeper:
@@ -183,24 +195,21 @@ class Keeper:
         self.say("ended", len(self.killed), len(self.immune))
 
     def reap(self) -> bool:
-        """Wait for those that have ended; returns whether others are left."""
-        try:
-            while True:
-                pid, status = posix.waitpid(-1, posix.WNOHANG)
-                if pid == 0:
-                    return True
-                if pid == self.pid:
-                    self.pid = 0
-                    self.say("exited", posix.waitstatus_to_exitcode(status))
-        except ChildProcessError:
-            return False
+        """Note those that have ended; returns whether others are left."""
+        ended, others_left = reap()
+        for pid, status in ended:
+            if pid == self.pid:
+                self.pid = 0
+                self.say("exited", posix.waitstatus_to_exitcode(status))
+        return others_left
 
     def end_round(self) -> None:
         try:
-            self.killed.update(pid for pid in children() if pid != self.pid)
-            self.immune = kill_children(set())
+            found = children()
         except OSError:
             return  # no file is to be had in the whole system: the next round may get one
+        self.killed.update(pid for pid in found if pid != self.pid)
+        self.immune = kill(found)
 
     def obey(self) -> bool:
         """Pass on signals; False when everything is to end."""
@@ -291,7 +300,7 @@ class Guard:
         while (self.reap() or serving) and rounds < 2 * GIVE_UP_AFTER:
             rounds += not serving
             if self.has_orphans or rounds > GIVE_UP_AFTER:
-                kill_children(self.keepers)
+                kill([pid for pid in children() if pid not in self.keepers])
             for fd, _ in poll.poll(RETRY_MS if self.has_orphans or not serving else None):
                 if fd == self.woken:
                     drain(fd)
@@ -300,18 +309,14 @@ class Guard:
                     poll.unregister(fd)
 
     def reap(self) -> bool:
-        """Wait for those that have ended; returns whether others are left."""
-        try:
-            while True:
-                pid, status = posix.waitpid(-1, posix.WNOHANG)
-                if pid == 0:
-                    return True
-                if pid in self.keepers:
-                    self.keepers.remove(pid)
-                    self.has_orphans |= status != 0  # somebody killed it
-        except ChildProcessError:
-            self.has_orphans = False
-            return False
+        """Note those that have ended; returns whether others are left."""
+        ended, others_left = reap()
+        for pid, status in ended:
+            if pid in self.keepers:
+                self.keepers.remove(pid)
+                self.has_orphans |= status != 0  # somebody killed it
+        self.has_orphans &= others_left
+        return others_left
 
     def take_request(self) -> bool:
         """Fork a keeper; False if there are no more requests."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from token_budget.budget_manager import MODES
@@ -59,6 +59,13 @@ def show_json(value: object) -> str:
 
     text = json.dumps(value, ensure_ascii=True, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one may mean; None if none is near."""
+    import difflib  # only for a slip
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
 def expected(what: str, value: object) -> BadValue:

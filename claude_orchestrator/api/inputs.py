@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.given import ARGUMENT, OPTIONS, Given, Options, read_given
 from claude_orchestrator.errors import UserError
+from token_budget.fields import nearest_name
 
 ConfigLike = Mapping[str, Any] | Sequence[InstanceConfig] | PathLike[str] | str
 
@@ -101,7 +102,8 @@ def options_of(config: ConfigLike, options: RunOptions) -> Options:
         values["config"] = Path(config)
     for name, value in options.items():
         if name not in allowed:
-            faults.append(f"{name}: no such option{_nearest(name, allowed)}")
+            near = nearest_name(name, allowed)
+            faults.append(f"{name}: no such option" + (f"; nearest: {near}" if near else ""))
         elif value is not None:
             given[name] = Given(_as_typed(name, value), ARGUMENT)
             try:
@@ -119,10 +121,3 @@ def _as_typed(name: str, value: Any) -> Any:
     if OPTIONS[name].kind.element is not None and isinstance(value, Mapping):
         return [f"{key}={limit}" for key, limit in value.items()]
     return _data(value)
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; nearest: {near[0]}" if near else ""

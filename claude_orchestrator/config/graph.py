@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from claude_orchestrator.config.for_each import EARLY, group_name, template_placeholders
 from claude_orchestrator.config.item_sources import ResultOf
 from claude_orchestrator.config.placeholders import LATE, Placeholder
-from token_budget.fields import show_json
+from token_budget.fields import nearest_name, show_json
 
 if TYPE_CHECKING:
     from claude_orchestrator.config.config import InstanceConfig
@@ -152,7 +152,5 @@ def _cycle_faults(entries: Sequence[InstanceConfig]) -> list[Fault]:
 
 def near(name: str, known: Iterable[str]) -> str:
     """A hint at the nearest name; empty if nothing is near."""
-    import difflib  # only for a slip
-
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {show_json(found[0])}?" if found else ""
+    found = nearest_name(name, known)
+    return f"; did you mean {show_json(found)}?" if found else ""

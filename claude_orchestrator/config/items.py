@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from claude_orchestrator.config.placeholders import Placeholder
-from token_budget.fields import BadValue, expected, show_json
+from token_budget.fields import BadValue, expected, nearest_name, show_json
 from token_budget.text import short_digest
 
 Item = str | Mapping[str, Any]
@@ -99,12 +99,10 @@ def unknown_placeholder(placeholder: Placeholder, item: Item | None = None) -> B
         return BadValue(("", f"{placeholder.text}: there are no items: add for_each (\\{{{{ is a literal {{{{)"))
     parts = PATH_PARTS if isinstance(item, str) else tuple(item or ())
     known = [] if item is None else ["item", "index", *(f"item.{part}" for part in parts)]
-    import difflib  # only for a slip
-
     name = placeholder.text.strip("{} \t")
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest_name(name, known)
     shown = ", ".join(f"{{{{{name}}}}}" for name in known[:12])
-    hint = f"; did you mean {{{{{near[0]}}}}}?" if near else f"; known here: {shown}" if known else ""
+    hint = f"; did you mean {{{{{near}}}}}?" if near else f"; known here: {shown}" if known else ""
     return BadValue(("", f"unknown placeholder {placeholder.text}{hint} (\\{{{{ is a literal {{{{)"))
 
 

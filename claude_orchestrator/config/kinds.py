@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.claude.argv import OWN_OPTIONS, is_json
-from token_budget.fields import BadValue, Kind, expected, forbidden_character, is_comment, show_json
+from token_budget.fields import BadValue, Kind, expected, forbidden_character, is_comment, nearest_name, show_json
 from token_budget.text import printable
 
 MAX_SECONDS = 30 * 24 * 3600
@@ -221,10 +221,8 @@ def read_object(value: object, kinds: Mapping[str, Kind]) -> dict[str, Any]:
 
 
 def _hint(key: str, known: Iterable[str]) -> str:
-    import difflib  # only for a slip
-
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+    near = nearest_name(key, known)
+    return f"; did you mean {near!r}?" if near else f"; known keys: {', '.join(known)}"
 
 
 def object_of(make: Callable[[dict[str, Any]], Any], kinds: Mapping[str, Kind], ref: str) -> Kind:

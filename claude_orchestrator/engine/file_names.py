@@ -25,8 +25,13 @@ def file_stems(names: Iterable[str]) -> Mapping[str, str]:
     return {name: _stem(name, is_alone=folded[name.casefold()] == 1) for name in names}
 
 
+def clean_name(name: str, most_chars: int = MAX_STEM_CHARS) -> str:
+    """A name as a part of a file name; several names can become the same."""
+    return _UNSAFE.sub("-", name).strip("-.")[:most_chars] or "instance"
+
+
 def _stem(name: str, *, is_alone: bool) -> str:
-    clean = _UNSAFE.sub("-", name).strip("-.")[:MAX_STEM_CHARS] or "instance"
+    clean = clean_name(name)
     ambiguous = _MARKED.fullmatch(name) or _RESERVED.fullmatch(name.casefold())
     if clean == name and is_alone and not ambiguous:
         return name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine import journal
+from claude_orchestrator.engine.file_names import clean_name
 from claude_orchestrator.engine.resume import JournalHistory, read_history
 from claude_orchestrator.errors import UserError
 from token_budget.folders import Folder
@@ -55,9 +55,8 @@ class RunDirectory:
 
     def open_log(self, spec: LaunchSpec, attempt: int) -> LogFile | None:
         """Open a new log for an attempt; None if that fails, which is reported once."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.name).strip("-.")[:60] or "instance"
         number = f".{attempt}" if attempt > 1 else ""
-        file_name = f"{spec.position + 1:03}-{name}{number}.jsonl"
+        file_name = f"{spec.position + 1:03}-{clean_name(spec.name, 60)}{number}.jsonl"
         try:
             fd = self.folder.file(file_name, os.O_WRONLY | NEW)
         except OSError as error:

@@ -20,7 +20,7 @@ MAX_LINKS = 40
 POSIX = sys.platform != "win32"
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 WALK = getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0) | NOFOLLOW  # without O_PATH it is opened for reading
-BINARY = getattr(os, "OBINARY", 0)
+BINARY = getattr(os, "O_BINARY", 0)
 NEW = os.O_CREAT | os.O_EXCL
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from claude_orchestrator.claude.argv import is_json
 from claude_orchestrator.config.config import Config
 from claude_orchestrator.config.plan import Plan
+from claude_orchestrator.engine.shared_folders import some_of
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue
 from token_budget.folders import check_folder
@@ -126,10 +127,9 @@ def without_permissions(config: Config) -> Iterator[str]:
     """A warning for the instances that name neither a permission mode nor tools."""
     names = [entry.name for entry in config.instances if not entry.permission_mode and not entry.allowed_tools]
     if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         yield (
-            f"{', '.join(names[:3])}{more}: without permission_mode and allowed_tools, Claude denies every tool that "
-            "its settings do not allow"
+            f"{some_of(names)}: without permission_mode and allowed_tools, Claude denies every tool that its settings "
+            "do not allow"
         )
 
 

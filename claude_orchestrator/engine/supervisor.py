@@ -288,8 +288,9 @@ class Supervisor:
     async def _keep_earlier_changes(self) -> None:
         """Keep what instances had changed when an earlier start was killed just after they completed."""
         worktrees = self._context.services.worktrees
-        for status in self.instances if worktrees is not None else ():
-            assert worktrees is not None
+        if worktrees is None:
+            return
+        for status in self.instances:
             if status.ended and status.planned.worktree:
                 found = await worktrees.find(status.planned)
                 if found is None:

@@ -21,6 +21,7 @@ if sys.platform != "win32":
     import resource
 
 FILES_OWN, FILES_EACH = 64, 9
+LAUNCH_TRIES = 3  # a guard that is killed meanwhile is replaced
 BY_FILE = {"append-system-prompt": "append-system-prompt-file", "mcp-config": "mcp-config"}
 
 
@@ -101,18 +102,19 @@ class LocalLauncher:
     async def _start_kept(
         self, fence: FenceGuard, argv: Sequence[str], environ: Mapping[str, str], cwd: str | None, mark: str
     ) -> LocalRunning:
-        for is_last in (False, False, True):
+        tries_left = LAUNCH_TRIES
+        while True:
             process = KeptProcess()
             running = self.running(mark, partial(self._end_by_keeper, process))
             try:
                 await process.start(running, fence, argv, environ, cwd)
             except GuardGone:
-                if is_last:
+                tries_left -= 1
+                if not tries_left:
                     raise
                 fence.revive()
             else:
                 return running
-        raise AssertionError("unreachable")
 
     async def _end_by_keeper(self, process: KeptProcess, running: LocalRunning) -> None:
         await process.end_all()

@@ -176,4 +176,4 @@ def list_of(group: Group) -> list[dict[str, Any]]:
 
 def reasons(error: BadValue) -> str:
     """Why a text cannot be filled, or a group cannot grow, in one line."""
-    return "; ".join(f"{place.lstrip('.')}: {why}" if place else why for place, why in error.faults[:3])
+    return str(BadValue(*error.faults[:3]))

@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
     @property
     def own_index(self) -> Path:
-        """An index of ours, so that the worktree's own stays as it is."""
+        """A separate index, so that the index of the worktree stays as it is."""
         return self.path.with_name(f".{self.path.name}.index")
 
     @property
@@ -119,11 +119,8 @@ def _add_again(place: Place, known: Worktree) -> None:
     ref = f"refs/heads/{place.branch}"
     with contextlib.suppress(GitError):
         git(place.folder, "worktree", "prune")
-    try:
-        _commit(place.folder, ref)
-    except GitError:
-        start = next((found for name in (place.saved,) if (found := _try_commit(place.folder, name))), known.base)
-        git(place.folder, "update-ref", ref, start)
+    if _try_commit(place.folder, ref) is None:
+        git(place.folder, "update-ref", ref, _try_commit(place.folder, place.saved) or known.base)
     git(place.folder, "worktree", "add", "--quiet", "--force", place.path, place.branch)
 
 

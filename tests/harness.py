@@ -108,7 +108,7 @@ def run_config(
                 meter = await stack.enter_async_context(gateway)
             services = Services(price=price, meter=meter, answers=answers or NoAnswers())
             if isinstance(launcher, LocalLauncher):
-                services = services._replace(knows_command=knows_command)
+                services = services._replace(knows_command=knows_command, found_command=knows_command)
             if answers is not None:
                 enter = Growth(plan, "", None, manager, answers, []).enter
                 services = services._replace(enter=enter)

@@ -10,7 +10,24 @@ from claude_orchestrator.claude.failures import command_word, is_command_name
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import control_request
 
+MAX_FOUND = 10_000
+Knows = Callable[[str, str], bool]  # whether a folder has a slash command
 ANSWER_S = 10.0  # for a claude that has to start first: seen 1 to 2 s in 2.1.197 and 2.1.332
+
+
+def remembering(knows: Knows) -> Knows:
+    """The same, but without another search for a command that was found once in this folder."""
+    found: set[tuple[str, str]] = set()
+
+    def remembered(folder: str, command: str) -> bool:
+        if (folder, command) in found:
+            return True
+        is_there = knows(folder, command)
+        if is_there and len(found) < MAX_FOUND:
+            found.add((folder, command))
+        return is_there
+
+    return remembered
 
 
 class CommandCheck:
@@ -19,7 +36,7 @@ class CommandCheck:
     Claude lists its commands on request, which calls no model.
     """
 
-    def __init__(self, spec: LaunchSpec, knows: Callable[[str, str], bool]) -> None:
+    def __init__(self, spec: LaunchSpec, knows: Knows) -> None:
         words = dict.fromkeys(filter(None, map(command_word, spec.turns)))
         self._doubtful = [word for word in words if is_command_name(word) and not knows(spec.cwd, word)]
         self._as_text = spec.unknown_command == "prompt"

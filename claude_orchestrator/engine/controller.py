@@ -17,6 +17,7 @@ from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine import guard_watch, journal
 from claude_orchestrator.engine.alerting import AlertDelivery, Alerting
 from claude_orchestrator.engine.bus import Bus, Observer
+from claude_orchestrator.engine.command_check import remembering
 from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.interrupts import Interrupts, StopSwitch
 from claude_orchestrator.engine.journal import Journal
@@ -303,6 +304,7 @@ class _Run:
         services = Services(
             open_log=self._files.directory.open_log,
             knows_command=knows_command,
+            found_command=remembering(knows_command),
             redact=partial(redact, secrets=secrets_of(os.environ, given)),
             price=price_with(self._accounting.prices, self._bus.warn),
             meter=meter,

@@ -52,7 +52,7 @@ class InstanceRunner:
         self._services = context.services
         self._grace_s = context.settings.grace_s
         self._poller = UsagePoller(status, self._send)
-        self._commands = CommandCheck(status.spec, context.services.knows_command)
+        self._commands = CommandCheck(status.spec, context.services.found_command)
         self._running: Running | None = None
         self._metering: Metering | None = None
         self._stop_grace_s: float | None = None

@@ -132,6 +132,7 @@ class Services(NamedTuple):
 
     - `open_log` opens the log of an attempt.
     - `knows_command` is whether a folder has a slash command that a session does not list (an alias).
+    - `found_command` is the same, without another search for what was found once.
     - `redact` hides secrets in the last lines of an instance.
     - `price` computes costs that the CLI does not state.
     - `worktrees`, if there are some, are where instances work that ask for it.
@@ -142,6 +143,7 @@ class Services(NamedTuple):
 
     open_log: Callable[[LaunchSpec, int], Log | None] = lambda spec, attempt: None
     knows_command: Callable[[str, str], bool] = lambda folder, command: True
+    found_command: Callable[[str, str], bool] = lambda folder, command: True
     redact: Callable[[str], str] = str
     price: Price | None = None
     meter: ApiMeter | None = None

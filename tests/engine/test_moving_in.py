@@ -14,7 +14,7 @@ from claude_orchestrator import Run, UserError, run
 from claude_orchestrator.claude.events import COMMANDS_REQUEST, CommandsAnswer
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import Config, InstanceConfig
-from claude_orchestrator.engine.command_check import CommandCheck
+from claude_orchestrator.engine.command_check import CommandCheck, remembering
 from claude_orchestrator.engine.sessions import with_sessions
 from tests.engine.test_state import an_instance
 from tests.harness import Workplace
@@ -112,6 +112,19 @@ def test_an_unknown_command_may_be_a_prompt() -> None:
     check = check_of("/nope now", "/mine", policy="prompt")
     assert check.failure(["mine"]) is None
     assert [check.text_of(turn) for turn in ("/nope now", "/mine", "text")] == [" /nope now", "/mine", "text"]
+
+
+def test_a_command_that_was_found_is_not_searched_for_again() -> None:
+    searches: list[tuple[str, str]] = []
+
+    def knows(folder: str, command: str) -> bool:
+        searches.append((folder, command))
+        return command == "/mine"
+
+    knew = remembering(knows)
+    assert [knew("a", "/mine"), knew("a", "/mine"), knew("b", "/mine")] == [True] * 3
+    assert [knew("a", "/new"), knew("a", "/new")] == [False] * 2  # it may be written while the run goes on
+    assert searches == [("a", "/mine"), ("b", "/mine"), ("a", "/new"), ("a", "/new")]
 
 
 def test_the_answer_lists_names_and_aliases() -> None:

@@ -62,8 +62,12 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
     workspace = options["workspace"].absolute()
     start_checks.check_workspace(workspace)
     start_in_s = _start_in(options["start_at"])
-    config = _expanded(_config(options, workspace, data), options, workspace)
-    config = with_sessions(start_checks.with_schemas(config, workspace), workspace, os.environ)
+    config = _config(options, workspace, data)
+    try:
+        config = start_checks.with_schemas(_expanded(config, options, workspace), workspace)
+    except UserError as error:
+        raise _named_by_option(error, config) from None
+    config = with_sessions(config, workspace, os.environ)
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
     if settings.fail_on_denied is None and os.environ.get("CI", "").lower() not in ("", "0", "false"):
@@ -208,11 +212,16 @@ def _expanded(config: Config, options: Options, workspace: Path) -> Config:
             raise UserError(f"{' and '.join(selection)}: only with --for-each, or with for_each in a config")
         return config  # braces in a PROMPT are text
     selected = Selection(options["limit"], options["shuffle"])
-    try:
-        return expand_races(expand_config(config, ItemReader(workspace).read, selected))
-    except UserError as error:
-        if config.source != FROM_PROMPT:
-            raise
-        place = r"^PROMPT: instances\[0\]\.(?:(for_each)[^:]*|\w+): "
-        lines = (re.sub(place, lambda at: "--for-each: " if at[1] else "PROMPT: ", line) for line in error.lines)
-        raise UserError(*lines) from None
+    return expand_races(expand_config(config, ItemReader(workspace).read, selected))
+
+
+def _named_by_option(error: UserError, config: Config) -> UserError:
+    """The same faults, but of a PROMPT, which has no config: its option is named, not a place in a config."""
+    if config.source != FROM_PROMPT:
+        return error
+    place = re.compile(r"^PROMPT: (?:instances\[0\]|instance .*?)\.(?:(for_each|json_schema)[^:]*|\w+): ")
+
+    def option(at: re.Match[str]) -> str:
+        return f"--{at[1].replace('_', '-')}: " if at[1] else "PROMPT: "
+
+    return UserError(*(place.sub(option, line) for line in error.lines))

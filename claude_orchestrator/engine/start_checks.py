@@ -91,8 +91,6 @@ def with_schemas(config: Config, workspace: Path) -> Config:
             instances.append(instance._replace(json_schema=read(workspace / (instance.cwd or "") / schema)))
         except BadValue as error:
             place = f"{config.source}: {_place(config, index)}.json_schema: {schema}: "
-            if config.source == "PROMPT":
-                place = f"--json-schema: {schema}: "
             faults += [f"{place}{path.lstrip('.') + ': ' if path else ''}{why}" for path, why in error.faults]
             if len(faults) > MAX_FAULTS:
                 break

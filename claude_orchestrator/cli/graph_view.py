@@ -161,7 +161,7 @@ def _forecast(specs: Sequence[LaunchSpec]) -> str:
 
 
 def _forecast_of(spec: LaunchSpec) -> Forecast | None:
-    """What earlier runs tell of an instance's tokens."""
+    """The forecast of an instance's tokens, from earlier runs."""
     found = spec.forecasts.get(Unit.TOKENS)
     return found if found is not None and found.known else None
 

@@ -466,7 +466,7 @@ INSTANCE: tuple[Setting, ...] = (
     _key("env", ENV, "Environment variables, added to the orchestrator's own."),
     _key("append_system_prompt", TEXT, "Text added to Claude's system prompt."),
     _key("mcp_config", MCP, "MCP servers, as a file, a list of files, or the object itself."),
-    _key("worktree", WORKTREE, "true, or a name, gives the instance a git worktree of its own."),
+    _key("worktree", WORKTREE, "Give the instance its own git worktree: true, or the name of the worktree."),
     _key("race", whole_number(1, 100), "How many attempts to make at once. The first that its check verifies wins."),
     _key("base", LINE, "The commit or branch that the worktree begins with.", default_text="HEAD"),
     _key("extra_args", EXTRA_ARGS, "Further arguments for claude, passed unchanged."),

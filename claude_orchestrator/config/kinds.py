@@ -126,7 +126,7 @@ def _read_words(value: object) -> str:
 
 
 def _read_command_line(value: object) -> str:
-    """A shell command, in which a placeholder must be a word of its own or a part of one."""
+    """A shell command. Each placeholder in it must be a word, or a part of one."""
     text = _read_text(value).strip()
     if not text:
         raise BadValue(("", "is empty: expected a shell command"))

@@ -10,7 +10,7 @@ from token_budget.text import printable
 
 
 def expand_races(config: Config) -> Config:
-    """The config with the attempts `NAME#1`, `NAME#2` … of each race, each in a worktree of its own.
+    """The config with the attempts `NAME#1`, `NAME#2` … of each race. Each attempt has its own worktree.
 
     Raises UserError with every fault.
     """

@@ -71,7 +71,7 @@ def groups_of(instances: Iterable[InstanceStatus], now: float) -> list[GroupStat
 
 
 def _left_s(group: list[InstanceStatus], now: float) -> float | None:
-    """How long the rest of a group takes, if it goes on as it went in this start of the run."""
+    """How long the rest of a group takes at its pace since this start of the run."""
     left = sum(not status.ended for status in group)
     ended = [status.attempt for status in group if status.ended and status.attempt.started_at is not None]
     begun = [attempt.started_at for attempt in ended if attempt.started_at is not None]

@@ -41,7 +41,7 @@ def _shared(config: Config) -> Iterator[str]:
 
 
 def _named(entry: InstanceConfig, workspace: Path, environ: Mapping[str, str]) -> InstanceConfig:
-    """Claude keeps a session in `projects/FOLDER/ID.jsonl` of its own folder, and refuses to begin one that it has."""
+    """Claude keeps a session in `projects/FOLDER/ID.jsonl` below its config folder. It refuses to begin it again."""
     if entry.session_id is None or is_session_id(entry.session_id):
         return entry
     folder = (workspace / (entry.cwd or "")).resolve()  # one session by whatever way

@@ -54,7 +54,7 @@ def git(
 ) -> bytes:
     """What git prints in that folder. Raises GitError.
 
-    `index` is used in the place of the folder's own. `keep` names settings of ours that must not apply.
+    `index` replaces the index of the folder. `keep` names those of `_CONFIG` that stay as the user has them.
     """
     config = [word for name, value in _CONFIG.items() if name not in keep for word in ("-c", f"{name}={value}")]
     environ = {name: value for name, value in os.environ.items() if name not in LEADING_ASTRAY}

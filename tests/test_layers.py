@@ -43,6 +43,7 @@ PURE = """
     claude.responses
     claude.stream
     claude.tally
+    claude.tool_text
     cli.dry_run
     config.config
     config.expansion
@@ -64,6 +65,7 @@ PURE = """
     config.schedule
     config.settings
     config.shell_words
+    engine.activity
     engine.attempt
     engine.eligibility
     engine.file_names

@@ -46,6 +46,14 @@ class MessageStart(NamedTuple):
     beside: Usage = NO_USAGE
 
 
+class BlockStart(NamedTuple):
+    """A block of a response begins: its kind (`text`, `thinking`, `tool_use`), and the name of its tool."""
+
+    kind: str
+    name: str
+    parent: str | None
+
+
 class Streamed(NamedTuple):
     """Lines of streamed text that follow each other."""
 
@@ -75,6 +83,7 @@ class Assistant(NamedTuple):
     """One content block (or all) of a response; `usage` is a placeholder unless `stop_reason` is set.
 
     A `synthetic` one is the CLI's own; `error` then is its kind where it tells of an API error (`rate_limit`, …).
+    `calls` says in a few words what each of the `tools` does.
     """
 
     id: str
@@ -88,13 +97,18 @@ class Assistant(NamedTuple):
     malformed: bool = False
     error: str = ""
     beside: Usage = NO_USAGE
+    calls: tuple[str, ...] = ()
 
 
 class User(NamedTuple):
-    """A message to the model: tool results, or the mark that the turn was interrupted."""
+    """A message to the model: tool results, or the mark that the turn was interrupted.
+
+    `results` has the ids of the tool calls that have ended.
+    """
 
     parent: str | None
     interrupted: bool
+    results: tuple[str, ...] = ()
 
 
 class Task(NamedTuple):
@@ -225,6 +239,7 @@ class BadLine(NamedTuple):
 Event = (
     Init
     | MessageStart
+    | BlockStart
     | Streamed
     | MessageDelta
     | MessageStop

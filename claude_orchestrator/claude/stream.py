@@ -14,6 +14,7 @@ from claude_orchestrator.claude.events import (
     COMMANDS_REQUEST,
     Assistant,
     BadLine,
+    BlockStart,
     CommandsAnswer,
     ControlRequest,
     Event,
@@ -35,6 +36,7 @@ from claude_orchestrator.claude.events import (
     User,
 )
 from claude_orchestrator.claude.pieces import end_of_pieces
+from claude_orchestrator.claude.tool_text import call_text
 from token_budget.api_usage import least_tokens, output_text, read_count, read_usage
 from token_budget.models import Usage
 
@@ -177,6 +179,9 @@ def _stream_event(data: Json) -> Event | None:
             return MessageDelta(usage, stop if isinstance(stop, str) else None, parent, malformed, beside)
         case "message_stop":
             return MessageStop(parent)
+        case "content_block_start":
+            block = _object(event.get("content_block"))
+            return BlockStart(_text(block.get("type"))[:MAX_ID_CHARS], _text(block.get("name"))[:MAX_ID_CHARS], parent)
         case "content_block_delta":
             delta = _object(event.get("delta"))
             if delta.get("type") == "signature_delta":
@@ -187,12 +192,13 @@ def _stream_event(data: Json) -> Event | None:
 
 def _assistant(data: Json) -> Event | None:
     message = _object(data.get("message"))
-    tools, tool_ids = [], []
+    tools, tool_ids, calls = [], [], []
     content = message.get("content")
     for block in content if isinstance(content, list) else ():
         if isinstance(block, dict) and block.get("type") == "tool_use":
             tools.append(_text(block.get("name"))[:200])
             tool_ids.append(_text(block.get("id")))
+            calls.append(_text(call_text(tools[-1], block.get("input"))))
     stop = message.get("stop_reason")
     usage, malformed, beside = _response_usage(message.get("usage"))
     return Assistant(
@@ -207,6 +213,7 @@ def _assistant(data: Json) -> Event | None:
         malformed=malformed,
         error=_text(data.get("error"))[:100],
         beside=beside,
+        calls=tuple(calls),
     )
 
 
@@ -214,7 +221,8 @@ def _user(data: Json) -> Event | None:
     content = _object(data.get("message")).get("content")
     texts = [_text(_object(block).get("text")) for block in content] if isinstance(content, list) else [content]
     interrupted = any(isinstance(text, str) and text.startswith("[Request interrupted by user") for text in texts)
-    return User(_parent(data), interrupted)
+    ended = [_object(block).get("tool_use_id") for block in content] if isinstance(content, list) else ()
+    return User(_parent(data), interrupted, tuple(_text(tool_id) for tool_id in ended if tool_id))
 
 
 def _system(data: Json) -> Event | None:

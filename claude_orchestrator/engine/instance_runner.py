@@ -9,6 +9,7 @@ from typing import Any
 from claude_orchestrator.claude.events import CommandsAnswer, ControlRequest, Event, Init, Result, Task, UsageAnswer
 from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
 from claude_orchestrator.engine.check_runner import CheckRunner
 from claude_orchestrator.engine.command_check import ANSWER_S, CommandCheck
 from claude_orchestrator.engine.hold_policy import HoldPolicy
@@ -52,6 +53,7 @@ class InstanceRunner:
         self._services = context.services
         self._grace_s = context.settings.grace_s
         self._poller = UsagePoller(status, self._send)
+        self._activity = ActivityTracker(lambda: status.spec.cwd)
         self._commands = CommandCheck(status.spec, context.services.found_command)
         self._running: Running | None = None
         self._metering: Metering | None = None
@@ -133,6 +135,7 @@ class InstanceRunner:
             return None
 
     def _begin(self, running: Running) -> None:
+        self._does(self._activity.set(Doing.STARTING))
         if self.status.tally.resumed:
             self._poller.ask()  # before the first turn: learn what earlier processes of this session had counted
         request = self._commands.request()
@@ -193,7 +196,17 @@ class InstanceRunner:
         if status.attempt.turns_completed != turns:
             self._bus.publish(TurnEnded(status.name, status.attempt.turns_completed))
         self._poller.observe(event)
+        self._does(self._activity.take(event))
         self._react(event)
+
+    def _does(self, change: tuple[Doing, str] | None) -> None:
+        """Publish what the instance does, if that has changed."""
+        if change is not None:
+            status = self.status
+            turn = status.spec.turns_before + max(1, status.attempt.turns_sent)
+            activity = Activity(status.name, *change, turn, self._context.clock.monotonic())
+            status.do(activity)
+            self._bus.publish(activity)
 
     def _react(self, event: Event) -> None:
         status = self.status
@@ -313,7 +326,7 @@ class InstanceRunner:
             return
         for name in ("idle", "follow_up"):
             self._cancel_timer(name)
-        self._bus.publish(Changed())
+        self._does(self._activity.set(Doing.CHECKING))
         if await checks.round() is None:
             return
         if verification.pending:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_delta import UsageDelta
 from claude_orchestrator.engine.verification import Verdict
@@ -215,6 +216,7 @@ RunEvent = (
     | Expanded
     | Launched
     | SessionNamed
+    | Activity
     | TurnEnded
     | Answered
     | Checked

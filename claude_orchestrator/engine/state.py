@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, continued, in_worktree
+from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
 from claude_orchestrator.engine.verification import Verification
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
@@ -74,6 +75,7 @@ class InstanceStatus:
         self.tools: Counter[str] = Counter()
         self.permission_denials: list[str] = []
         self.log: str | None = None
+        self.activity: Activity | None = None  # while an attempt runs
         self.bad_lines = 0
         self.worktree: Worktree | None = None
         self.changes: Changes | None = None
@@ -284,6 +286,10 @@ class InstanceStatus:
         self.attempt.begin(now)
         self.state, self.reason, self.failed_before = State.RUNNING, "", ""
 
+    def do(self, activity: Activity) -> None:
+        """What the instance does has changed."""
+        self.activity = activity
+
     def decide_end(self, state: State, reason: str) -> bool:
         """Decide how the instance ends, unless that is decided already; returns whether this decision stands."""
         if self.ending:
@@ -304,6 +310,7 @@ class InstanceStatus:
     def finish(self, now: float, exit_code: int | None, stderr: str, redact: Callable[[str], str] = str) -> None:
         """The process has ended and its stream was read to the end: set the state. `redact` hides secrets."""
         self.attempt.finish(now, exit_code)
+        self.activity = None
         if self._decided_end is not None:
             self.state, reason = self._decided_end
         else:

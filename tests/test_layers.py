@@ -80,6 +80,8 @@ PURE = """
     engine.retries
     engine.run_events
     engine.scheduler
+    engine.snapshot
+    engine.time_left
     engine.shared_folders
     engine.state
     engine.usage_delta
@@ -89,12 +91,14 @@ PURE = """
     gateway.admission
     gateway.bounds
     gateway.choice
-    gateway.refusals
     gateway.requests
     gateway.usage_reader
     ui.junit
     ui.messages
+    ui.redraw
+    ui.screen
     ui.status
+    ui.table
 """
 MOST_PARAMETERS = 6
 IMPURE = {"asyncio", "os", "time", "click", "subprocess", "socket", "threading", "sqlite3"}

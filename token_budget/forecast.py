@@ -111,6 +111,10 @@ class Forecast(NamedTuple):
         below = tuple((value - gone) / (1 - gone) for value in self.below[index:])
         return Forecast(self.n, self.n_censored, self.points[index:], below, self.spread)
 
+    def more(self, used_tokens: int) -> int:
+        """What half of the runs that have used `used_tokens` still use at most; 0 when unknown."""
+        return max(0, (self.given(used_tokens).p50 or 0) - used_tokens)
+
     def describe(self, unit: Unit = Unit.TOKENS) -> str:
         """The forecast in words: `about 41K, 90 % under 88K, n=23`, or `unknown (n=2)`."""
         if self.p50 is None or self.p90 is None:

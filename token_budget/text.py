@@ -177,6 +177,13 @@ def format_tokens(tokens: int) -> str:
     return str(tokens)
 
 
+def about_tokens(tokens: float) -> str:
+    """Tokens in three digits at most: `950`, `3K`, `48.7K`, `487K`, `1.2M`."""
+    text = format_tokens(round(tokens))
+    number, unit = text.rstrip("KMB"), text.lstrip("0123456789.")
+    return f"{float(number):.0f}{unit}" if unit and (float(number) >= 100 or number.endswith(".0")) else text
+
+
 def countdown(seconds: float) -> str:
     """`1:02:05`, always with minutes."""
     whole = max(0, int(seconds + 0.999))

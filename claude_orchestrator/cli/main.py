@@ -189,6 +189,7 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
     reports = Reports(
         terminal,
         visuals=not loaded.settings.disable_budget_visuals,
+        columns=options["columns"],
         report=None if _is_stdout(options["report"]) else options["report"],
         junit=None if _is_stdout(options["junit"]) else options["junit"],
         continue_with=partial(_continue_command, options),

@@ -14,7 +14,7 @@ from claude_orchestrator.engine.results.answers import printed, report_fields
 from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_events import Level, Message
 from claude_orchestrator.engine.run_view import RunView
-from claude_orchestrator.ui.display import Display, MessagePrinter
+from claude_orchestrator.ui.display import Display, DisplayStyle, MessagePrinter
 from claude_orchestrator.ui.report_files import Reports, json_bytes, junit_bytes
 from token_budget.text import printable
 
@@ -76,12 +76,9 @@ class _Output:
         text = f"run {view.run_id}: logs in {view.directory}, answers in {files.folder}"
         self._bus.publish(Message(Level.INFO, text))
         settings = self._settings
-        return Display(
-            self._reports.terminal,
-            view,
-            interval_s=settings.status_report_interval_s,
-            visuals=not settings.disable_budget_visuals,
-        )
+        visuals = not settings.disable_budget_visuals
+        style = DisplayStyle(self._reports.columns, settings.status_report_interval_s, visuals)
+        return Display(self._reports.terminal, view, style)
 
     def report(self, result: controller.RunResult) -> int:
         """Write the reports; returns the exit code."""

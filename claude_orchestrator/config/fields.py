@@ -32,6 +32,7 @@ from claude_orchestrator.config.kinds import (
     WORDS,
     WORKTREE,
     list_of,
+    names_of,
 )
 from token_budget.fields import PROFILE_FIELDS, TOKENS, Kind, choice, whole_number
 
@@ -45,6 +46,8 @@ METERS = ("auto", "api", "stream")
 RUN_IF = ("success", "always", "failure")
 UNKNOWN_COMMANDS = ("fail", "prompt")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+DEFAULT_COLUMNS = ("state", "time", "tokens", "cost", "turn", "now")
+MORE_COLUMNS = ("model", "input", "output", "cache_write", "cache_read", "tools", "budget", "try")
 
 WHAT = "What to run"
 BUDGETS = "Budgets"
@@ -392,6 +395,14 @@ SETTINGS: tuple[Setting, ...] = (
         option="status-report-interval",
         group=OUTPUT,
         metavar="TIME",
+    ),
+    _only_option(
+        "columns",
+        names_of(dict.fromkeys((*DEFAULT_COLUMNS, *MORE_COLUMNS))),
+        f"The columns of the table of instances. Others are {', '.join(MORE_COLUMNS)}.",
+        OUTPUT,
+        "NAME,…",
+        default=DEFAULT_COLUMNS,
     ),
     _only_option("quiet", FLAG, "Show only errors and the final summary.", OUTPUT),
     _only_option("log-level", LOG_LEVEL, "Which messages to show.", OUTPUT, default="info"),

@@ -198,6 +198,22 @@ def collect(parts: Iterable[tuple[str, object, Kind]]) -> tuple[Any, ...]:
     return tuple(values)
 
 
+def names_of(known: Mapping[str, object]) -> Kind:
+    """Some of these names, in any order, separated by commas."""
+
+    def read(value: object) -> tuple[str, ...]:
+        names = [name.strip().lower() for name in value.split(",")] if isinstance(value, str) else []
+        unknown = next((name for name in names if name not in known), None)
+        if unknown is not None:
+            why = f"{show_json(unknown)} is unknown{_hint(unknown, known)}: expected some of {', '.join(known)}"
+            raise BadValue(("", why))
+        if not names:
+            raise expected(f"some of {', '.join(known)}", value)
+        return tuple(dict.fromkeys(names))
+
+    return Kind(read, {"type": "string"}, ",".join)
+
+
 def read_object(value: object, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     """The values of an object's keys, without those that are null. Raises BadValue with every fault.
 

@@ -73,11 +73,7 @@ class Alerting:
                 continue
             earlier_nano_usd = sum(attempt.cost_nano_usd or 0 for attempt in status.earlier)
             used = Amount(self._weights.draw(status.usage), earlier_nano_usd + (status.attempt.costs.nano_usd or 0))
-            more = {
-                unit: max(0, (forecast.given(used.of(unit)).p50 or 0) - used.of(unit))
-                for unit, forecast in spec.forecasts.items()
-                if forecast.known
-            }
+            more = {unit: forecast.more(used.of(unit)) for unit, forecast in spec.forecasts.items() if forecast.known}
             budgets = self._manager.budgets_for(spec.base_command, spec.name)
             left.update({budget: more[budget.unit] for budget in budgets if budget.unit in more})
         return left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from claude_orchestrator.engine.state import InstanceStatus, State
@@ -23,6 +23,11 @@ _WORDS = {
 LEAST_ENDED = 3  # a forecast of the time that is left needs so many endings
 
 
+def state_words(states: Counter[State], without: Collection[State]) -> list[str]:
+    """`3 failed`, `8 running` …, without these states."""
+    return [f"{states[state]:,} {word}" for state, word in _WORDS.items() if states[state] and state not in without]
+
+
 class GroupStatus(NamedTuple):
     """The instances of a group together: how many are in each state, their tokens, the seconds left if known."""
 
@@ -39,12 +44,8 @@ class GroupStatus(NamedTuple):
     def figures(self) -> str:
         """`312/10,000 done  3 failed  8 running  ~41 min left`."""
         parts = [f"{self.states[State.COMPLETED]:,}/{self.total:,} done"]
-        parts += [
-            f"{self.states[state]:,} {word}"
-            for state, word in _WORDS.items()
-            if self.states[state] and state is not State.COMPLETED
-        ]
-        left = [] if self.left_s is None else [f"~{_about(self.left_s)} left"]
+        parts += state_words(self.states, (State.COMPLETED,))
+        left = [] if self.left_s is None else [f"~{about_time(self.left_s)} left"]
         return "  ".join([*parts, *left])
 
     def fields(self) -> dict[str, Any]:
@@ -80,7 +81,8 @@ def _left_s(group: list[InstanceStatus], now: float) -> float | None:
     return (now - min(begun)) / len(begun) * left
 
 
-def _about(seconds: float) -> str:
+def about_time(seconds: float) -> str:
+    """Seconds in words, as exactly as a forecast can promise: `40 s`, `6 min`, `1.5 h`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -9,12 +9,11 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext
 from claude_orchestrator.engine.run_events import Changed
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.gateway.refusals import Refusal
-from token_budget.models import Action, Hold
+from token_budget.models import Action, Budget, Hold
 
 
 class Metering:
-    """A MeteredAttempt. `record` charges what was counted; `on_refused` stops the instance that a budget refuses."""
+    """A MeteredAttempt. `record` charges what was counted; `on_refused` stops the instance when its budget is spent."""
 
     def __init__(
         self,
@@ -23,7 +22,7 @@ class Metering:
         status: InstanceStatus,
         launch_hold: Hold,
         record: Callable[[Hold | None], None],
-        on_refused: Callable[[Refusal], None],
+        on_refused: Callable[[Budget], None],
     ) -> None:
         self.budgets = context.budgets_of(status.spec)
         self.environ: Mapping[str, str] = dict(status.spec.env)
@@ -67,9 +66,9 @@ class Metering:
         self._record(hold)
         self._context.bus.publish(Changed())
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, budget: Budget) -> None:
         """Stop the instance."""
-        self._on_refused(refusal)
+        self._on_refused(budget)
 
     async def reserve(self, hold: Hold) -> bool:
         """Reserve a request's hold on the shared limits."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 
 from claude_orchestrator.engine.run_events import Launched, Level, RunEnded, RunEvent, RunStarted, StartsIn
 from claude_orchestrator.engine.run_view import RunView
-from claude_orchestrator.ui import status
+from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.ui.messages import message_of
+from claude_orchestrator.ui.screen import ScreenStyle, screen
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.text import countdown
-from token_budget.visualization import render_budget_panel
 
 REDRAW_EVERY_S = 0.25
 LEAST_PAUSE = 20  # times what the last drawing took: a run of thousands has better work
@@ -20,31 +23,46 @@ LIVE_REPORT_EVERY_S = 1.0  # without any event: times still change
 COUNTDOWN_MESSAGE_S = 60
 
 
+def local_now() -> datetime:
+    """The present time with the offset of this machine's zone."""
+    return datetime.now(UTC).astimezone()
+
+
 class MessagePrinter:
     """An observer that prints the message about each event."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, now: Callable[[], datetime] = local_now) -> None:
         self._terminal = terminal
+        self._now = now
 
     def observe(self, event: RunEvent) -> None:
         """Print the event's message, if it has one."""
         message = message_of(event)
         if message is not None:
-            self._terminal.message(*message)
+            self._terminal.message(*message, at=self._now())
+
+
+class DisplayStyle(NamedTuple):
+    """What the status report contains, and how often it comes where it cannot be redrawn."""
+
+    columns: tuple[str, ...]
+    interval_s: float
+    visuals: bool = True
 
 
 class Display:
     """An observer that keeps a status report on a live terminal, or prints one at intervals elsewhere."""
 
-    def __init__(self, terminal: Terminal, view: RunView, *, interval_s: float, visuals: bool) -> None:
+    def __init__(self, terminal: Terminal, view: RunView, style: DisplayStyle) -> None:
         self._terminal = terminal
-        self._view = view
-        self._visuals = visuals
-        self._interval_s = 0.0 if terminal.quiet else interval_s
+        self._snapshots = Snapshots(view)
+        self._style = style
+        self._interval_s = 0.0 if terminal.quiet else style.interval_s
         self._reports: asyncio.Task[None] | None = None
         self._redraw_due: asyncio.TimerHandle | None = None
         self._drawn_at = self._took_s = 0.0
         self._announced_s = float("inf")
+        self._shows = False
 
     def observe(self, event: RunEvent) -> None:
         """Show what has changed, soon."""
@@ -56,14 +74,13 @@ class Display:
             case RunEnded():
                 self._end()
             case Launched():
-                self._terminal.show(self._lines if self._interval_s > 0 else None)
-                self._redraw_soon()
+                self._show()
             case _:
                 self._redraw_soon()
 
     def _count_down(self, seconds: float) -> None:
         line = f"Starting in {countdown(seconds)} (Ctrl-C cancels)"
-        self._terminal.show(partial(list, [line]))
+        self._terminal.show(partial(list, [line]), self._terminal.redraw)
         if not self._terminal.live and self._announced_s - seconds >= COUNTDOWN_MESSAGE_S:
             self._announced_s = seconds
             self._terminal.message(Level.INFO, f"Starting in {countdown(seconds)}")
@@ -75,11 +92,17 @@ class Display:
             self._redraw_due.cancel()
         self._terminal.show(None)
 
+    def _show(self) -> None:
+        if self._interval_s > 0 and not self._shows:
+            self._shows = True
+            self._terminal.show(self._lines, self._redraw_soon)
+        self._redraw_soon()
+
     def _lines(self) -> list[str]:
-        options = self._terminal.render_options(visuals=self._visuals)
-        panel_rows = len(render_budget_panel(self._view.manager)) if options.visuals else 0
-        rows = max(3, self._terminal.height() - panel_rows - 4)
-        return status.status_report(self._view, time.monotonic(), options, max_rows=rows)
+        style = self._style
+        options = self._terminal.render_options(visuals=style.visuals)
+        height = max(1, self._terminal.height() - 1)
+        return screen(self._snapshots.take(time.monotonic()), options, ScreenStyle(style.columns, height))
 
     def _redraw_soon(self) -> None:
         """Redraw soon, at most a few times a second."""
@@ -99,7 +122,12 @@ class Display:
         while self._interval_s > 0:
             await asyncio.sleep(LIVE_REPORT_EVERY_S if self._terminal.live else self._interval_s)
             if self._terminal.live:
-                self._redraw()
+                self._redraw_soon()
             else:
-                options = self._terminal.render_options(visuals=self._visuals)
-                self._terminal.print(status.status_report(self._view, time.monotonic(), options))
+                self._terminal.print(self._report())
+
+    def _report(self) -> list[str]:
+        """The status report of a terminal that cannot be redrawn, or of a file: it begins with its time."""
+        options = self._terminal.render_options(visuals=self._style.visuals)
+        style = ScreenStyle(self._style.columns, at=local_now())
+        return screen(self._snapshots.take(time.monotonic()), options, style)

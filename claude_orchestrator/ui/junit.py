@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_view import RunView
+from claude_orchestrator.engine.snapshot import state_text
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.ui.status import state_text
 from token_budget.text import printable
 
 _TAGS = {State.FAILED: "failure", State.BLOCKED: "skipped", State.SKIPPED: "skipped"}

@@ -24,6 +24,7 @@ class Reports(NamedTuple):
     """Where the reports of a run go; `continue_with` gives the command that continues the run of that id."""
 
     terminal: Terminal
+    columns: tuple[str, ...]
     visuals: bool = True
     report: Path | None = None
     junit: Path | None = None
@@ -32,7 +33,7 @@ class Reports(NamedTuple):
     def write(self, result: RunResult, answer_of: AnswerOf = no_answers) -> int:
         """Write the reports; returns the run's exit code, or 1 if the run succeeded and a file cannot be written."""
         options = self.terminal.render_options(visuals=self.visuals)
-        lines = status.final_report(result.view, time.monotonic(), options)
+        lines = status.final_report(result.view, time.monotonic(), options, self.columns)
         if self.continue_with is not None and exit_code(result.view.instances):
             lines.append(f"Continue what did not complete: {printable(self.continue_with(result.view.run_id))}")
         self.terminal.print(lines)

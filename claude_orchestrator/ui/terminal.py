@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import re
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import TextIO
 
+from claude_orchestrator.ui.redraw import ESCAPE, erase, update
 from token_budget.text import RenderOptions, printable
 from token_budget.visualization import RED, RESET, YELLOW
 
-_ESCAPES = re.compile(r"\033\[[0-9;]*m")
 _COLORS = {"WARNING": YELLOW, "ERROR": RED}
 MAX_WAITING_CHARS = 4 * 1024 * 1024
 SLOW_CHARS = 64 * 1024  # with more waiting, the terminal is slow, and the status report is not redrawn
@@ -37,10 +37,14 @@ class Terminal:
         self._err = sys.stderr if err is None else err
         self.quiet = quiet
         self._least = LEVELS.index("error" if quiet else level)
-        self._drawn = 0
+        self._drawn: list[str] = []
         self._draw: Callable[[], list[str]] | None = None
+        self._due: Callable[[], None] = lambda: None
+        self._above: list[tuple[TextIO, str]] = []
+        self._size = os.terminal_size((0, 0))
         self._writer: _Writer | None = None
         self.live = not quiet and _is_terminal(self._out) and os.environ.get("TERM") != "dumb"
+        self._watched = _is_terminal(self._err)
         self._color = {stream: _may_color(stream) for stream in (self._out, self._err)}
         if any(self._color.values()):
             import colorama
@@ -55,6 +59,7 @@ class Terminal:
         try:
             yield
         finally:
+            self.show(None)
             writer, self._writer = self._writer, None
             if writer is not None:
                 writer.close()
@@ -62,20 +67,24 @@ class Terminal:
     def render_options(self, *, visuals: bool = True) -> RenderOptions:
         """How to render reports on this terminal."""
         width = shutil.get_terminal_size((100, 24)).columns if self.live else _columns()
-        return RenderOptions(max(20, width), self._color[self._out], not _can_encode("█═…", self._out), visuals)
+        # a line of the full width would hide that its end was reached: terminals differ in what they clear then
+        width = max(20, width) - self.live
+        return RenderOptions(width, self._color[self._out], not _can_encode("█═…·", self._out), visuals)
 
     def height(self) -> int:
         """How many lines the terminal shows."""
         return shutil.get_terminal_size((100, 24)).lines
 
-    def message(self, level: str, text: str) -> None:
-        """Write one message, e.g. `WARNING: …`, if its level is shown. Control characters are escaped."""
+    def message(self, level: str, text: str, at: datetime | None = None) -> None:
+        """Write one message, e.g. `WARNING: …`, if its level is shown. Control characters are escaped.
+
+        `at` is its time, which a person at a terminal does not need.
+        """
         if LEVELS.index(level.lower()) < self._least:
             return
-        self._erase()
+        time = "" if at is None or self._watched else f"{at.isoformat(timespec='seconds')} "
         color = _COLORS.get(level, "") if self._color[self._err] else ""
-        self._write(self._err, f"{color}{level}: {printable(text)}{RESET if color else ''}\n")
-        self.redraw()
+        self._put(self._err, f"{color}{time}{level}: {printable(text)}{RESET if color else ''}\n")
 
     def warn(self, text: str) -> None:
         """Write a message of level WARNING."""
@@ -83,35 +92,56 @@ class Terminal:
 
     def print(self, lines: list[str]) -> None:
         """Write lines of a report above the status report."""
-        self._erase()
-        self._write(self._out, "".join(f"{line}\n" for line in lines))
-        self.redraw()
+        self._put(self._out, "".join(f"{line}\n" for line in lines))
 
-    def show(self, draw: Callable[[], list[str]] | None) -> None:
-        """From now on, keep the lines that `draw` returns at the bottom of the screen; None: keep nothing there."""
-        self._erase()
-        self._draw = draw
+    def show(self, draw: Callable[[], list[str]] | None, due: Callable[[], None] = lambda: None) -> None:
+        """From now on, keep the lines that `draw` returns at the bottom of the screen; None: keep nothing there.
+
+        `due` is called when there is something to write above them. It has to call `redraw` soon.
+        """
+        self._flush()
+        self._draw, self._due = draw, due
         self.redraw()
 
     def redraw(self) -> None:
-        """Redraw the bottom lines, if this is a terminal."""
-        if self._draw is None or not self.live or (self._writer is not None and self._writer.waiting > SLOW_CHARS):
+        """Redraw the bottom lines, if this is a terminal: what has changed of them."""
+        if self._draw is None or not self.live:
             return
-        lines = self._draw()[: max(1, self.height() - 1)]
-        up = f"\033[{self._drawn}F" if self._drawn else ""
-        self._drawn = len(lines)
-        # one write, each line cleared to its end: no flicker
-        self._write(self._out, up + "".join(f"{line}\033[K\n" for line in lines) + "\033[J")
+        if self._writer is not None and self._writer.waiting > SLOW_CHARS:
+            self._flush()
+            return
+        size = shutil.get_terminal_size((100, 24))
+        lines = self._draw()[: max(1, size.lines - 1)]
+        if self._above or size != self._size:
+            self._flush()
+        self._size = size
+        text = update(self._drawn, lines)
+        self._drawn = lines
+        if text:
+            self._write(self._out, text)
 
-    def _erase(self) -> None:
+    def _put(self, stream: TextIO, text: str) -> None:
+        """Write above the bottom lines: with the next redrawing, if there are some."""
+        self._above.append((stream, text))
+        if self._draw is not None and self.live:
+            self._due()
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Remove the bottom lines, and write what has to stand above them."""
         if self._drawn:
-            self._write(self._out, f"\033[{self._drawn}F\033[J")
-            self._drawn = 0
+            columns = shutil.get_terminal_size((100, 24)).columns
+            self._write(self._out, erase(self._drawn, columns))
+            self._drawn = []
+        above, self._above = self._above, []
+        for stream, text in above:
+            self._write(stream, text)
 
     def _write(self, stream: TextIO, text: str) -> None:
         encoding = getattr(stream, "encoding", None) or "utf-8"
         if not self._color.get(stream) and not self.live:
-            text = _ESCAPES.sub("", text)
+            text = ESCAPE.sub("", text)
         text = text.encode(encoding, "replace").decode(encoding, "replace")
         if self._writer is not None:
             self._writer.put(stream, text)

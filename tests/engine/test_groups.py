@@ -6,6 +6,7 @@ import pytest
 
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.expansion import Selection, expand_config
+from claude_orchestrator.config.fields import DEFAULT_COLUMNS
 from claude_orchestrator.config.item_sources import ForEach, Listed
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.plan import make_manager, make_plan
@@ -14,8 +15,10 @@ from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.results.answers import Answer, result_row
 from claude_orchestrator.engine.results.report_json import json_report
 from claude_orchestrator.engine.run_view import RunView
+from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.ui.status import final_report, status_report
+from claude_orchestrator.ui.screen import ScreenStyle, screen
+from claude_orchestrator.ui.status import final_report
 from tests.ui.test_report import NOW
 from token_budget.text import RenderOptions, fit
 
@@ -57,12 +60,13 @@ def end(view: RunView, states: dict[State, int]) -> None:
 def test_a_group_has_a_line() -> None:
     view = a_run(10_000, docs=2)
     end(view, {State.COMPLETED: 312, State.FAILED: 3, State.RUNNING: 8})
-    lines = status_report(view, 180.0, PLAIN, max_rows=12)
-    assert lines[0].startswith("STATUS after 1:20: 9680 pending, 8 running, 312 completed, 3 failed of 10003; 0 tokens")
+    lines = screen(Snapshots(view).take(180.0), PLAIN, ScreenStyle(DEFAULT_COLUMNS, 15))
+    assert lines[0] == "312/10,003 done · 3 failed · 0"
     assert lines[1:3] == ["fix   312/10,000 done  3 failed  8 running  ~41 min left", "docs  0/2 done"]
     rows = [line.split()[:2] for line in lines[4:]]
     assert rows[:8] == [[f"fix[src/file{number}.py]", "running"] for number in range(315, 323)]
-    assert rows[8] == ["fix[src/file312.py]", "failed"] and lines[-1] == "... and 3 more" and len(lines) == 4 + 10
+    assert rows[8:10] == [["fix[src/file312.py]", "failed"], ["fix[src/file313.py]", "failed"]] and len(lines) == 15
+    assert lines[-1] == "… and 2 more: 1 pending, 1 failed"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_the_final_report_is_short() -> None:
     end(view, {State.COMPLETED: 900, State.FAILED: 100})
     for number, status in enumerate(view.instances[901:981]):
         status.reason = f"reason {number}"
-    lines = final_report(view, 180.0, PLAIN)
+    lines = final_report(view, 180.0, PLAIN, DEFAULT_COLUMNS)
     assert "fix: 20 instances failed: a reason" in lines and "fix[src/file900.py]: failed: reason 0" in lines
     assert len(lines) < 120 and "... and 31 more instances with problems (in the JSON report)" in lines
     assert sum("completed" in line.split()[1:2] for line in lines[3:]) == 0

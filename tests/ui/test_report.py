@@ -15,12 +15,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from claude_orchestrator.claude.events import Init
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.fields import DEFAULT_COLUMNS
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.results.report_json import json_report
@@ -30,7 +29,7 @@ from claude_orchestrator.ui import status
 from claude_orchestrator.ui.junit import junit_report
 from claude_orchestrator.ui.terminal import Terminal
 from tests.claude.test_tally import INIT, final, result, start
-from token_budget.text import RenderOptions, display_width
+from token_budget.text import RenderOptions
 
 ESCAPE = re.compile(r"\033\[[0-9;]*m")
 NOW = datetime(2026, 11, 23, 16, 0, tzinfo=UTC)
@@ -55,41 +54,6 @@ def a_run(*names: str, budget: int | None = 5000) -> RunView:
     return RunView("run-1", plan, instances, manager, NOW, clock_at_start=100.0)
 
 
-def test_status_report() -> None:
-    lines = status.status_report(a_run("one", "two"), 165.0, RenderOptions(100))
-    assert lines[0] == "STATUS after 1:05: 1 pending, 1 completed of 2; 3.0K tokens"
-    assert lines[1].split() == "INSTANCE STATE MODEL TIME INPUT OUTPUT C.WRITE C.READ TOTAL TOOLS BUDGET".split()
-    assert lines[2].split() == "one completed m 1:05 3.0K 12 0 0 3.0K 0 75%".split()
-    assert lines[3].split() == "two pending - - 0 0 0 0 0 0 75%".split()
-    assert "BUDGET STATUS" in lines[5]
-    plain = status.status_report(a_run("one", "two"), 165.0, RenderOptions(100, visuals=False))
-    assert not any("BUDGET STATUS" in line for line in plain)
-
-
-@given(
-    st.lists(
-        st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=50),
-        min_size=1,
-        max_size=6,
-        unique=True,
-    ),
-    st.integers(20, 200),
-    st.booleans(),
-    st.booleans(),
-)
-def test_no_line_is_wider_than_the_terminal(names: list[str], width: int, color: bool, ascii_only: bool) -> None:
-    run = a_run(*(" ".join(name.split()) + f" {n}" for n, name in enumerate(names)))
-    lines = status.status_report(run, 200.0, RenderOptions(width, color, ascii_only), max_rows=4)
-    assert all(display_width(ESCAPE.sub("", line)) <= width for line in lines)
-
-
-def test_many_instances_are_cut_to_the_rows_there_are() -> None:
-    run = a_run(*(f"i{n}" for n in range(30)))
-    run.instances[20].begin(120.0)
-    table = status.instance_table(run, 200.0, RenderOptions(100), max_rows=5)
-    assert len(table) == 6 and table[1].startswith("i20 ") and table[-1] == "... and 26 more"
-
-
 def test_final_report_says_how_to_go_on() -> None:
     run = a_run("one", "two")
     second = run.instances[1]
@@ -97,7 +61,7 @@ def test_final_report_says_how_to_go_on() -> None:
     second.apply(Init("abc", "m", "", frozenset()))
     second.decide_end(State.STOPPED, "stopped by budget: overall budget: used 6,000/5,000 tokens")
     second.finish(120.0, 1, "")
-    text = "\n".join(status.final_report(run, 165.0, RenderOptions(100)))
+    text = "\n".join(status.final_report(run, 165.0, RenderOptions(100), DEFAULT_COLUMNS))
     assert "two: stopped: stopped by budget: overall budget" in text
     assert "continue its session: claude --resume abc" in text
     assert exit_code(run.instances) == 1 and exit_code(run.instances[:1]) == 0
@@ -175,7 +139,7 @@ def rehearsal(tmp_path: Path) -> list[str]:
 
 def test_a_terminal_is_redrawn_in_place(rehearsal: list[str], tmp_path: Path) -> None:
     shown = on_a_terminal(*rehearsal, HOME=str(tmp_path))
-    assert shown.count("\033[J") > 2 and re.search(r"\033\[\d+F", shown)
+    assert re.search(r"\033\[\d+F", shown) and "900" in shown
     assert "\033[33m[██████████████████░░]\033[0m 90%" in shown
     colorless = on_a_terminal(*rehearsal, HOME=str(tmp_path), NO_COLOR="1")
     assert "[██████████████████░░] 90%" in colorless and not ESCAPE.search(colorless)

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from claude_orchestrator.claude.events import Retry
+from claude_orchestrator.config.fields import DEFAULT_COLUMNS
 from claude_orchestrator.config.plan import InterruptedSession
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.resume import EarlierInstance
 from claude_orchestrator.engine.run_events import HoldChanged
 from claude_orchestrator.engine.run_view import RunChanges, resume_hint
-from claude_orchestrator.engine.state import PlannedRetry, State
-from claude_orchestrator.ui.status import final_report, instance_table, status_report
+from claude_orchestrator.engine.state import State
+from claude_orchestrator.ui.status import final_report
 from tests.claude.test_tally import INIT, line
 from tests.engine.test_state import a_result, an_instance, feed
 from tests.ui.test_report import a_run
@@ -21,57 +21,6 @@ from token_budget import Usage
 from token_budget.text import RenderOptions
 
 PLAIN = RenderOptions(100, visuals=False)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.0, "0s"), (59.9, "59s"), (205.0, "3:25"), (3745.0, "1:02:25"), (-5.0, "0s")]
-)
-def test_the_time_of_a_run(seconds: float, shown: str) -> None:
-    assert status_report(a_run("one"), 100.0 + seconds, PLAIN)[0].startswith(f"STATUS after {shown}: ")
-
-
-def test_a_table_without_rows_has_no_titles() -> None:
-    assert instance_table(replace(a_run("one"), instances=[]), 165.0, PLAIN) == []
-
-
-def test_a_rehearsal_is_named() -> None:
-    assert status_report(replace(a_run("one"), rehearsal=True), 165.0, PLAIN)[0].startswith("REHEARSAL after 1:05")
-
-
-def test_why_an_instance_waits_for_another_attempt() -> None:
-    view = a_run("one", "two")
-    second = view.instances[1]
-    second.begin(110.0)
-    second.finish(111.0, 1, "no network")
-    second.retry_later(PlannedRetry("no result", "continues at 16:00:01 (retry 1 of 2)", 1.0))
-    lines = status_report(view, 165.0, PLAIN)
-    assert lines[-1].startswith("two: continues at 16:00:01 (retry 1 of 2) after: exited with code 1")
-    assert "no network" in lines[-1]
-
-
-def test_a_row_shows_that_the_cli_retries_and_that_a_count_is_a_lower_bound() -> None:
-    view = a_run("one", "two")
-    second = view.instances[1]
-    second.restore((AttemptTotals(Usage(1_500, 500), exact=False, seconds=3.0),), None)
-    second.begin(110.0)
-    second.apply(Retry(1, "overloaded"))
-    row = instance_table(view, 165.0, PLAIN)[2].split()
-    assert row[:2] == ["two", "retrying"] and ">=2.0K" in row
-
-
-def test_colours_follow_the_state_and_the_budget() -> None:
-    table = instance_table(a_run("one", "two"), 165.0, RenderOptions(100, color=True))
-    assert "\033[32mcompleted\033[0m" in table[1] and "\033[33m" in table[1] and "\033[32m" not in table[2]
-
-
-def test_a_narrow_terminal_loses_the_least_useful_columns_first() -> None:
-    titles = instance_table(a_run("one"), 165.0, RenderOptions(50))[0].split()
-    assert titles[:2] == ["INSTANCE", "STATE"] and "TOTAL" in titles and "MODEL" not in titles
-
-
-def test_a_cut_is_marked_in_ascii_where_that_is_asked_for() -> None:
-    table = instance_table(a_run("x" * 40), 165.0, RenderOptions(60, ascii_only=True))
-    assert table[1].startswith("xxx") and "..." in table[1] and table[1].isascii()
 
 
 def test_the_final_report_has_what_went_wrong_and_what_was_limited() -> None:
@@ -84,7 +33,7 @@ def test_the_final_report_has_what_went_wrong_and_what_was_limited() -> None:
     gone = EarlierInstance("gone", attempts=[AttemptTotals(Usage(1_000, 234), exact=False)])
     limits = {"week": {"utilization": 12.5, "resets_at": "Monday"}, "five_hour": {"utilization": 3}}
     view = replace(view, removed=[gone], changes=RunChanges((), limits), directory="runs/run-1")
-    lines = final_report(view, 165.0, PLAIN)
+    lines = final_report(view, 165.0, PLAIN, DEFAULT_COLUMNS)
     for expected in (
         "two: permission denied for Write x2",
         "two: skipped 1 broken line of its stream",
@@ -101,14 +50,14 @@ def test_the_final_report_has_what_went_wrong_and_what_was_limited() -> None:
 def test_holds_that_grew_several_times_take_one_line_and_a_long_list_is_cut() -> None:
     grown = [HoldChanged("one", "", more) for more in (500, 700)] + [HoldChanged("two", "", 1_000)]
     shrunk = [HoldChanged("one", f"hold of one down to {number}") for number in range(9)]
-    lines = final_report(replace(a_run("one"), changes=RunChanges([*grown, *shrunk])), 165.0, PLAIN)
+    lines = final_report(replace(a_run("one"), changes=RunChanges([*grown, *shrunk])), 165.0, PLAIN, DEFAULT_COLUMNS)
     adjusted = [text for text in lines if text.startswith(("Adjusted: ", "... and "))]
     assert adjusted[0] == "Adjusted: hold of one down to 0" and len(adjusted) == 11
     assert adjusted[9] == "Adjusted: hold of one up 2 times, by 1,200 tokens in all"
     assert adjusted[10].startswith("... and 1 more")
     (once,) = [
         text
-        for text in final_report(replace(a_run("one"), changes=RunChanges(grown[2:])), 165.0, PLAIN)
+        for text in final_report(replace(a_run("one"), changes=RunChanges(grown[2:])), 165.0, PLAIN, DEFAULT_COLUMNS)
         if text.startswith("Adjusted")
     ]
     assert once == "Adjusted: hold of two up once, by 1,000 tokens in all"
@@ -121,7 +70,9 @@ def test_a_rehearsal_has_no_session_to_resume() -> None:
     second.finish(5.0, 1, "")
     assert resume_hint(second) == "claude --resume s"
     for rehearsal in (True, False):
-        text = "\n".join(final_report(replace(view, instances=[second], rehearsal=rehearsal), 165.0, PLAIN))
+        text = "\n".join(
+            final_report(replace(view, instances=[second], rehearsal=rehearsal), 165.0, PLAIN, DEFAULT_COLUMNS)
+        )
         assert ("claude --resume" in text) is not rehearsal
 
 

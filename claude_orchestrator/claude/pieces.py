@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from functools import cache
 
-_SCALAR = rb'(?:null|true|false|-?(?:0|[1-9][0-9]{0,17})|"[^"\\\n]*+")'
+# any byte but a quote, a backslash and LF: the ranges take half the time of the same set written as [^...]
+_PLAIN = rb"[\x00-\x09\x0b-\x21\x23-\x5b\x5d-\xff]*+"
+_SCALAR = rb'(?:null|true|false|-?(?:0|[1-9][0-9]{0,17})|"' + _PLAIN + rb'")'
 _FIELD = rb'"(?!(?:type|event|delta|uuid)")[a-z_]++":' + _SCALAR
 _BEFORE, _AFTER = rb"(?:" + _FIELD + rb",)*+", rb"(?:," + _FIELD + rb")*+"
-_TEXT = rb'(?!")[^"\\\n]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\n]*+)*+'
-_UUID = rb'[^"\\\n]*+"'
+_TEXT = rb'(?!")' + _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})' + _PLAIN + rb")*+"
+_UUID = _PLAIN + rb'"'
 _DELTA = rb'"delta":\{"type":"(?:text_delta","text|thinking_delta","thinking|input_json_delta","partial_json)":"'
 _HEAD = _BEFORE + rb'"type":"stream_event",' + _BEFORE + rb'"event":\{' + _BEFORE + rb'"type":"content_block_delta",'
 _FIRST = (

@@ -178,8 +178,8 @@ class InstanceRunner:
 
     def _take(self, event: Event) -> None:
         status = self.status
-        turns, metered = status.attempt.turns_completed, status.tally.metered
-        session = status.session_id, status.attempt.folder
+        metered, session = status.tally.metered, (status.session_id, status.attempt.folder)
+        turns = status.attempt.turns_completed if isinstance(event, Result) else 0
         status.apply(event)
         self.record(self.hold)
         if metered and not status.tally.metered:
@@ -189,12 +189,8 @@ class InstanceRunner:
             )
         if session != (status.session_id, status.attempt.folder):
             self._bus.publish(SessionNamed(status.name, status.session_id, status.attempt.folder))
-        if isinstance(event, Result) and status.attempt.is_answer(event):
-            of = len(status.planned.turns)
-            turn = min(status.attempt.turn_number, of)  # those that answer a check replace the last one
-            self._bus.publish(Answered(status.name, turn, of, event.answer, event.structured_output))
-        if status.attempt.turns_completed != turns:
-            self._bus.publish(TurnEnded(status.name, status.attempt.turns_completed))
+        if isinstance(event, Result):
+            self._publish_turn(event, turns)
         self._poller.observe(event)
         self._does(self._activity.take(event))
         self._react(event)
@@ -207,6 +203,16 @@ class InstanceRunner:
             activity = Activity(status.name, *change, turn, self._context.clock.monotonic())
             status.do(activity)
             self._bus.publish(activity)
+
+    def _publish_turn(self, result: Result, turns_before: int) -> None:
+        """Publish the answer of a turn, and that the turn has ended."""
+        name, attempt = self.status.name, self.status.attempt
+        if attempt.is_answer(result):
+            of = len(self.status.planned.turns)
+            turn = min(attempt.turn_number, of)  # those that answer a check replace the last one
+            self._bus.publish(Answered(name, turn, of, result.answer, result.structured_output))
+        if attempt.turns_completed != turns_before:
+            self._bus.publish(TurnEnded(name, attempt.turns_completed))
 
     def _react(self, event: Event) -> None:
         status = self.status

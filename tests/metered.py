@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from claude_orchestrator.claude.events import ApiUsage, Price
+from claude_orchestrator.gateway.refusals import Refusal
 from token_budget.models import Budget, Hold
 
 
@@ -17,7 +18,7 @@ class Metered:
     environ: Mapping[str, str] = field(default_factory=dict)
     price: Price | None = None
     on_usage: Callable[[ApiUsage, Hold | None], None] = lambda usage, hold: None
-    refusals: list[Budget] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
 
     def requested(self) -> None:
         pass
@@ -25,8 +26,8 @@ class Metered:
     def used(self, usage: ApiUsage, hold: Hold | None) -> None:
         self.on_usage(usage, hold)
 
-    def refused(self, budget: Budget) -> None:
-        self.refusals.append(budget)
+    def refused(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
 
     async def reserve(self, hold: Hold) -> bool:
         return True

@@ -91,6 +91,7 @@ PURE = """
     gateway.admission
     gateway.bounds
     gateway.choice
+    gateway.refusals
     gateway.requests
     gateway.usage_reader
     ui.junit

@@ -28,6 +28,7 @@ from claude_orchestrator.engine.run_events import (
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_poller import UsagePoller
+from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.launch.base import Exit, Running
 from token_budget.models import Budget, Hold, Unit
 from token_budget.text import NANO
@@ -271,11 +272,11 @@ class InstanceRunner:
         if self._metering is not None:
             await self._metering.close()
 
-    def _refused(self, budget: Budget) -> None:
-        """A request was refused because its budget is spent: claude exits, or is stopped after the grace time."""
-        reason = f"stopped by budget: {figures(budget)}"
+    def _refused(self, refusal: Refusal) -> None:
+        """A request was refused by a budget: claude exits, or is stopped after the grace time."""
+        reason = refusal.reason
         if self.status.decide_end(State.STOPPED, reason):
-            self._bus.publish(Stopping(self.status.name, State.STOPPED, reason, budget))
+            self._bus.publish(Stopping(self.status.name, State.STOPPED, reason, refusal.budget))
             self._call_later("refusal", self._grace_s, self.stop, State.STOPPED, reason)
 
     # -- turns --

@@ -9,11 +9,12 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext
 from claude_orchestrator.engine.run_events import Changed
 from claude_orchestrator.engine.state import InstanceStatus
-from token_budget.models import Action, Budget, Hold
+from claude_orchestrator.gateway.refusals import Refusal
+from token_budget.models import Action, Hold
 
 
 class Metering:
-    """A MeteredAttempt. `record` charges what was counted; `on_refused` stops the instance when its budget is spent."""
+    """A MeteredAttempt. `record` charges what was counted; `on_refused` stops the instance that a budget refuses."""
 
     def __init__(
         self,
@@ -22,7 +23,7 @@ class Metering:
         status: InstanceStatus,
         launch_hold: Hold,
         record: Callable[[Hold | None], None],
-        on_refused: Callable[[Budget], None],
+        on_refused: Callable[[Refusal], None],
     ) -> None:
         self.budgets = context.budgets_of(status.spec)
         self.environ: Mapping[str, str] = dict(status.spec.env)
@@ -66,9 +67,9 @@ class Metering:
         self._record(hold)
         self._context.bus.publish(Changed())
 
-    def refused(self, budget: Budget) -> None:
+    def refused(self, refusal: Refusal) -> None:
         """Stop the instance."""
-        self._on_refused(budget)
+        self._on_refused(refusal)
 
     async def reserve(self, hold: Hold) -> bool:
         """Reserve a request's hold on the shared limits."""

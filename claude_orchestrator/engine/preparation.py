@@ -111,6 +111,18 @@ def _folder_warnings(loaded: Loaded, planned: Planned) -> list[str]:
     return [*shared, *check_worktrees(specs, loaded.output_dir, os.environ, at_once)]
 
 
+def _limit_warnings(loaded: Loaded, planned: Planned) -> list[str]:
+    """Warnings of limits at which block mode would stop an instance before it can do anything."""
+    settings = loaded.settings
+    if settings.budget_enforcement_mode != "block":
+        return []
+    from claude_orchestrator.config.plan import make_manager
+    from claude_orchestrator.engine.least_request import too_small
+
+    manager = make_manager(planned.plan, settings)
+    return list(too_small(planned.plan.specs, manager, planned.ledger, settings.token_weights))
+
+
 def check(loaded: Loaded, planned: Planned) -> Checked:
     """Refuse what cannot work, with UserError; collect what deserves a warning."""
     from claude_orchestrator.claude import versions
@@ -129,6 +141,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     warnings = [*planned.plan.warnings, *([lacks] if lacks else []), *dict.fromkeys(doubts)]
     if not options["rehearse"]:
         warnings += _folder_warnings(loaded, planned)
+        warnings += _limit_warnings(loaded, planned)
     if settings.in_money and planned.prices is None:
         from token_budget.pricing import EXTRA
 

@@ -176,6 +176,12 @@ class Admission:
                 return True
         return False
 
+    def needed(self, ticket: Ticket, budget: Budget) -> int:
+        """The most that the request draws on a budget with the shortest answer that is of use."""
+        if budget.unit is Unit.USD:
+            return ticket.cost.bound(ticket.least_tokens) if ticket.cost is not None else 0
+        return bound(ticket.input_tokens, ticket.least_tokens, self.weights)
+
     def _room(self, ticket: Ticket, budget: Budget, left: int) -> int:
         """Output tokens that what is left of a budget pays for, beside the input."""
         if budget.unit is Unit.USD:

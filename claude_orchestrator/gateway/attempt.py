@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from claude_orchestrator.claude.events import ApiUsage, Price
+from claude_orchestrator.gateway.refusals import Refusal
 from token_budget.models import Budget, Hold
 
 
@@ -26,8 +27,8 @@ class MeteredAttempt(Protocol):
     def used(self, usage: ApiUsage, hold: Hold | None) -> None:
         """A response has used so much, in all, of what was held for it."""
 
-    def refused(self, budget: Budget) -> None:
-        """A request was refused, since this budget is spent."""
+    def refused(self, refusal: Refusal) -> None:
+        """A request was refused, since a budget has too little left for it."""
 
     async def reserve(self, hold: Hold) -> bool:
         """Reserve a request's hold on the limits that all runs share; False if they have no room."""

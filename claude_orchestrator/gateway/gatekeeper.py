@@ -20,6 +20,7 @@ from claude_orchestrator.gateway.forwarding import (
     forwarded_headers,
     refusal,
 )
+from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.requests import (
     COUNTED_KEYS,
     MESSAGES,
@@ -30,7 +31,6 @@ from claude_orchestrator.gateway.requests import (
     read_request,
 )
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
-from token_budget.models import Unit
 
 COUNT_TIMEOUT_S = 10.0
 ASK_AGAIN_S = 0.2
@@ -81,8 +81,9 @@ class Gatekeeper:
                 return error_response(529, "overloaded_error", NO_COUNT)
             if not await self._admit(client, ticket):
                 assert ticket.spent is not None
-                client.attempt.refused(ticket.spent)
-                return refusal(budget_is_spent(ticket))
+                refused = Refusal(ticket.spent, self._admission.needed(ticket, ticket.spent))
+                client.attempt.refused(refused)
+                return refusal(refused.reason)
             body = lowered(body, asked, ticket.output_tokens)
             return await self._forwarder.forward(Exchange(client, request, path, body, ticket, known))
         finally:
@@ -166,13 +167,3 @@ def _uncounted(asked: Asked) -> int:
     if isinstance(effort, dict) and set(effort) <= {"effort"}:
         del rest["output_config"]  # Claude Code always sends it
     return sum(FIELD_TOKENS + len(json.dumps(value, ensure_ascii=False).encode()) for value in rest.values())
-
-
-def budget_is_spent(ticket: Ticket) -> str:
-    """Why a request is refused whose budget is spent."""
-    budget = ticket.spent
-    assert budget is not None
-    needs = f"{ticket.input_tokens:,} for its input and at least {ticket.least_tokens:,} for its answer"
-    if ticket.cost is not None and budget.unit is Unit.USD:
-        needs = f"{budget.unit.show(ticket.cost.bound(ticket.least_tokens))} (tokens: {needs})"
-    return f"{budget.label} budget is spent: used {budget.figures()}; this request needs up to {needs}"

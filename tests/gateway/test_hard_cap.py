@@ -72,7 +72,7 @@ def test_not_one_token_beyond_the_budget(count: int, limit: int, claude: str, tm
     states = {status.state for status in outcome.instances}
     assert State.STOPPED in states and states <= {State.STOPPED, State.BLOCKED, State.COMPLETED}
     stopped = next(status for status in outcome.instances if status.state is State.STOPPED)
-    assert "stopped by budget: overall budget: used " in stopped.reason and stopped.session_id
+    assert " are left of the overall budget (" in stopped.reason and stopped.session_id
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_not_one_cent_beyond_the_budget(claude: str, tmp_path: Path) -> None:
     (budget,) = outcome.manager.budgets
     assert 0.4 * NANO < sum(costs) <= 0.6 * NANO and abs(budget.used - sum(costs)) <= len(costs) and budget.held == 0
     stopped = [status for status in outcome.instances if status.state is State.STOPPED]
-    assert stopped and "overall cost budget: used $0." in stopped[0].reason
+    assert stopped and "left of the overall cost budget ($0.60). To continue: " in stopped[0].reason
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from yarl import URL
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.requests import lowered, read_request
 from claude_orchestrator.gateway.server import Gateway
 from tests.benchmarks.hard_cap import Counted
@@ -111,7 +112,7 @@ class Place:
     session: aiohttp.ClientSession
     upstream: Upstream
     usages: list[ApiUsage]
-    refused: list[Budget]
+    refused: list[Refusal]
 
     async def post(self, data: Any = ASK, path: str = "/v1/messages", **extra: Any) -> tuple[int, bytes]:
         async with self.session.post(self.client.url + path, json=data, **extra) as answer:
@@ -130,7 +131,7 @@ async def place(behave: Behave, limit: int = 1_000_000, *, enforce: bool = True)
     manager = TokenBudgetManager(limit, "block" if enforce else "warn")
     counted = Counted(manager)
     usages: list[ApiUsage] = []
-    refused: list[Budget] = []
+    refused: list[Refusal] = []
 
     def on_usage(usage: ApiUsage, hold: Hold | None) -> None:
         usages.append(usage)
@@ -501,8 +502,8 @@ def test_budgets_in_money_admit_too() -> None:
             assert first * 50 <= 200_000 - cost.held and cost.held == 0
             cost.used = 190_000
             status, said = await here.post(ask)
-            assert status == 400 and b"overall cost budget is spent: used $0.0002/$0.0002" in said
-            assert here.refused == [cost] and len(here.upstream.messages) == 1
+            assert status == 400 and b"left of the overall cost budget ($0.0002)" in said
+            assert [one.budget for one in here.refused] == [cost] and len(here.upstream.messages) == 1
             assert (await here.post({**ASK, "model": "unknown"}))[0] == 200
             cost.used, here.attempt.budgets = 0, (cost,)
             for model in ("known", "unknown"):
@@ -615,9 +616,10 @@ def test_a_spent_budget_is_refused_in_the_apis_own_shape() -> None:
             async with here.session.post(here.client.url + "/v1/messages", json=ASK) as answer:
                 error = (await answer.json())["error"]
                 assert answer.status == 400 and answer.headers["x-should-retry"] == "false"
-            assert error["type"] == "invalid_request_error"
-            assert "overall budget is spent: used 0/300 tokens" in error["message"]
-            assert here.refused == [here.budget] and all("count_tokens" in head for head in here.upstream.heads)
+            assert error["type"] == "billing_error"  # the newest claude retries others of status 400 five times
+            assert "300 are left of the overall budget (300). To continue: " in error["message"]
+            assert [one.budget for one in here.refused] == [here.budget]
+            assert all("count_tokens" in head for head in here.upstream.heads)
 
     asyncio.run(main())
 

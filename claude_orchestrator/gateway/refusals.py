@@ -1,0 +1,56 @@
+"""Why the gateway refuses a request that a budget cannot pay for, and how the user continues. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from typing import NamedTuple
+
+from claude_orchestrator.config.fields import PROGRAM
+from token_budget.budget_manager import WINDOW_SCOPES
+from token_budget.models import Budget, Scope, Unit
+from token_budget.text import decimal_usd
+
+MARGIN_PERCENT = 125  # one request more would be refused soon again
+LEAST_GROWTH_PERCENT = 150  # of the limit that was too small
+
+
+class Refusal(NamedTuple):
+    """A budget that has too little left for a request, which may draw up to `needed` in the budget's unit."""
+
+    budget: Budget
+    needed: int
+
+    @property
+    def reason(self) -> str:
+        """The figures, and the command that continues the run with a limit that has room."""
+        budget, show = self.budget, self.budget.unit.show
+        name = budget.key if budget.scope is Scope.COMMAND and budget.unit is Unit.TOKENS else budget.label
+        needs = f"cost up to {show(self.needed)}" if budget.unit is Unit.USD else f"need up to {self.needed:,} tokens"
+        left = f"{show(budget.remaining)} {'is' if budget.unit is Unit.USD else 'are'} left"
+        return (
+            f"its next request may {needs}; {left} of the {name} budget ({show(budget.limit)}). "
+            f"To continue: {PROGRAM} --resume last {option_for(budget, self.enough)}"
+        )
+
+    @property
+    def enough(self) -> int:
+        """A round limit that has room for this request and some more."""
+        least = max(
+            (self.budget.used + self.needed) * MARGIN_PERCENT // 100, self.budget.limit * LEAST_GROWTH_PERCENT // 100
+        )
+        return round_up(least)
+
+
+def round_up(quantity: int) -> int:
+    """The next number with one digit that is not zero."""
+    unit: int = 10 ** (len(str(max(quantity, 1))) - 1)
+    return -(-quantity // unit) * unit
+
+
+def option_for(budget: Budget, limit: int) -> str:
+    """The option that gives a budget another limit."""
+    is_money = budget.unit is Unit.USD
+    value = decimal_usd(limit) if is_money else str(limit)
+    if budget.scope is Scope.OVERALL or budget.scope in WINDOW_SCOPES:
+        return f"--{budget.scope}-{'cost' if is_money else 'token'}-budget {value}"
+    return f"--command-{'cost-' if is_money else ''}budget {shlex.quote(f'{budget.key}={value}')}"

@@ -66,6 +66,10 @@ PURE = """
     config.settings
     config.shell_words
     engine.activity
+    engine.control.event_json
+    engine.control.methods
+    engine.control.rpc
+    engine.control.snapshot
     engine.attempt
     engine.eligibility
     engine.file_names
@@ -83,6 +87,7 @@ PURE = """
     engine.snapshot
     engine.time_left
     engine.shared_folders
+    engine.slots
     engine.state
     engine.usage_delta
     engine.verification

@@ -69,6 +69,22 @@ class Folder:
             raise
         return descriptor
 
+    def short_path(self, name: str, max_bytes: int) -> str:
+        """A path to a name in this folder for functions that take short paths only, such as those of sockets."""
+        path = str(self.path / name)
+        if self._descriptor is not None and Path("/proc/self/fd").is_dir():
+            return f"/proc/self/fd/{self._descriptor}/{name}"  # the folder itself, whatever stands at its path
+        if len(os.fsencode(path)) > max_bytes:
+            raise OSError(errno.ENAMETOOLONG, f"{path}: the path is too long for a socket")
+        return path
+
+    def remove_socket(self, name: str) -> None:
+        """Remove a socket of this folder, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            where = name if self._descriptor is not None else self.path / name
+            if stat.S_ISSOCK(os.stat(where, dir_fd=self._descriptor, follow_symlinks=False).st_mode):
+                os.unlink(where, dir_fd=self._descriptor)
+
     def names(self) -> list[str]:
         """What is in this folder."""
         if self._descriptor is None:

@@ -57,6 +57,7 @@ class RunOptions(TypedDict, total=False):
     retries: int
     wait_for_reset: bool
     claude_bin: str
+    no_control: bool
     instance_name: str
     instance_description: str
     session_id: str

@@ -326,6 +326,7 @@ SETTINGS: tuple[Setting, ...] = (
         group=HOW,
     ),
     _only_option("claude-bin", RAW, "The claude program to run.", HOW, "PATH", default_text="claude on PATH"),
+    _only_option("no-control", FLAG, "Open no socket, so that claude-runs cannot change the run.", HOW),
     Setting(
         "name",
         LINE,

@@ -16,8 +16,13 @@ from claude_orchestrator.config.plan import Plan, make_manager
 from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine import guard_watch, journal
 from claude_orchestrator.engine.alerting import AlertDelivery, Alerting
+from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus, Observer
 from claude_orchestrator.engine.command_check import remembering
+from claude_orchestrator.engine.control.event_log import EventLog
+from claude_orchestrator.engine.control.run_control import RunControl
+from claude_orchestrator.engine.control.server import ControlServer
+from claude_orchestrator.engine.control.socket_place import CAN_LISTEN
 from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.interrupts import Interrupts, StopSwitch
 from claude_orchestrator.engine.journal import Journal
@@ -44,7 +49,7 @@ from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.fence.guard import FenceGuard
 from claude_orchestrator.launch.guards import Guard, fence_of
-from claude_orchestrator.launch.local import LocalLauncher, raise_file_limit, use_pidfd_watcher
+from claude_orchestrator.launch.local import LocalLauncher, allow_files, use_pidfd_watcher
 from claude_orchestrator.launch.processes import MarkGuard, end_run
 from token_budget.ledger.records import RunRecord
 from token_budget.ledger.run_budgets import write_budgets
@@ -55,14 +60,14 @@ if TYPE_CHECKING:
     from claude_orchestrator.launch.simulated import Ask
     from token_budget.pricing import Prices
 
-FILES_OF_GATEWAY = 192  # connections that are not judged yet, as `gateway.door` bounds them
 KEEP_EVERY_S = 1.0  # ledger and alerts
+APPROVAL_TIMEOUT_S = 600.0
 
 
 class RunRequest(NamedTuple):
     """What to run and how. `header` tells the journal how the run was started.
 
-    `switch` stops the run; without one, the signals of this process do.
+    `switch` stops the run; without one, the signals of this process do. `listens`: it has a control socket.
     """
 
     plan: Plan
@@ -72,6 +77,7 @@ class RunRequest(NamedTuple):
     rehearse: bool = False
     start_in_s: float = 0.0
     switch: StopSwitch | None = None
+    listens: bool = True
 
 
 class RunPlace(NamedTuple):
@@ -118,7 +124,7 @@ def run(
         accounting.prices.load()
     most, specs = request.settings.max_parallel, request.plan.specs
     at_once = most if any(spec.grows for spec in specs) else min(most, len(specs))
-    raise_file_limit(at_once, more=FILES_OF_GATEWAY + at_once * 8 if request.meter.kind == "api" else 0)
+    allow_files(at_once, metered=request.meter.kind == "api")
     files = _open_files(place, bus)
     mark = files.mark
     fence = None if request.rehearse else fence_of(mark)
@@ -237,6 +243,7 @@ class _Run:
         sent = accounting.ledger.alerts_sent() if accounting.ledger else ()
         self._alerting = Alerting(self._view, settings, self._ledger, bus, sent=sent)
         self._interrupts = Interrupts(bus)
+        self._approvals = Approvals(bus, APPROVAL_TIMEOUT_S)
         bus.attach(self._ledger, sync=self._ledger.sync)
         bus.attach(self._view.changes)
         bus.attach(self._answers)
@@ -255,18 +262,49 @@ class _Run:
         self._interrupts.catch(self._request.switch)
         if guard is not None:
             guard_watch.watch(guard, self._bus)
-        await self._wait_for_start()
-        earlier = earlier_attempts(history, view.run_id) if history is not None else ()
-        directory = self._files.directory.path
-        await self._ledger.begin(earlier, output_dir=directory.parent)
-        keeping = asyncio.ensure_future(self._keep())
-        try:
+        async with contextlib.AsyncExitStack() as to_the_end:
             async with self._instances_api() as (launcher, meter):
                 supervisor = Supervisor(view.instances, self._context(launcher, meter))
                 self._interrupts.pass_to(lambda reason, at_once: supervisor.cancel(reason, at_once=at_once))
-                await supervisor.run()
+                control = self._control(supervisor)
+                await to_the_end.enter_async_context(self._listening(control))
+                await self._wait_for_start()
+                await self._run_all(supervisor)
+            control.end()
+            return await self._end(report)
+
+    def _control(self, supervisor: Supervisor) -> RunControl:
+        log = EventLog(self._bus, f"{self._view.run_id}/{self._files.number}")
+        return RunControl(self._view, supervisor, self._bus, self._approvals, log, self._interrupts.stop)
+
+    @contextlib.asynccontextmanager
+    async def _listening(self, control: RunControl) -> AsyncIterator[None]:
+        """While this is open, others can see and change the run through its socket, unless that is switched off."""
+        server = ControlServer(control, self._files.directory.folder)
+        try:
+            if self._request.listens and CAN_LISTEN:
+                server.start()
+        except OSError as error:
+            self._bus.warn(f"no control socket ({error.strerror or error}): claude-runs cannot change this run")
+        try:
+            yield
+        finally:
+            await server.close()
+
+    async def _run_all(self, supervisor: Supervisor) -> None:
+        """Run every instance to its end, and keep the ledger in step."""
+        history, directory = self._files.history, self._files.directory.path
+        earlier = earlier_attempts(history, self._view.run_id) if history is not None else ()
+        await self._ledger.begin(earlier, output_dir=directory.parent)
+        keeping = asyncio.ensure_future(self._keep())
+        try:
+            await supervisor.run()
         finally:
             keeping.cancel()
+
+    async def _end(self, report: Callable[[RunResult], int]) -> int:
+        """Every instance has ended: report, close the ledger, and return the exit code."""
+        view = self._view
         by_signal = self._interrupts.signal
         code = 128 + by_signal if by_signal else exit_code(view.instances)
         self._bus.publish(RunEnded(code))
@@ -276,7 +314,7 @@ class _Run:
         self._ledger.hurry()
         await self._ledger.flush(check=True)
         await self._alerting.raise_due()
-        await self._ledger.end(code, directory=directory)
+        await self._ledger.end(code, directory=self._files.directory.path)
         return final_code
 
     def _header(self) -> dict[str, Any]:

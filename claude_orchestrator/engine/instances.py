@@ -67,6 +67,12 @@ class Instances:
             if not self._by_name[name].ended:
                 yield self._by_name[name], reason, unneeded
 
+    def reopen(self, status: InstanceStatus) -> list[InstanceStatus]:
+        """An instance that was not launched may start after all. Returns it, and those that were skipped with it."""
+        names = self._scheduler.reopen(status.name)
+        self.undecided.update(names)
+        return [self._by_name[name] for name in names]
+
     def failure_of(self, status: InstanceStatus) -> str:
         """How an instance failed; empty if it did not, or if another attempt at the same work can win or has won."""
         others = [one for one in self.race_of(status.name) if one is not status]

@@ -59,7 +59,7 @@ class Interrupts:
     def catch(self, switch: StopSwitch | None) -> None:
         """Listen in the running event loop. With a switch, signals stay the business of the caller."""
         if switch is not None:
-            switch.connect(self._stop)
+            switch.connect(self.stop)
             return
         loop = asyncio.get_running_loop()
         for name in STOP_SIGNALS:
@@ -87,9 +87,10 @@ class Interrupts:
         self.signal = self.signal or number
         how = "immediately" if at_once else "gracefully; a second signal stops immediately"
         self._bus.warn(f"{number.name}: stopping {how}")
-        self._stop(f"cancelled by {number.name}", at_once)
+        self.stop(f"cancelled by {number.name}", at_once)
 
-    def _stop(self, reason: str, at_once: bool) -> None:
+    def stop(self, reason: str, at_once: bool) -> None:
+        """Pass on a stop, or keep it until somebody can take it."""
         self._stops.append((reason, at_once))
         self._came.set()
         if self._on_stop is not None:

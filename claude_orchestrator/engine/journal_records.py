@@ -7,6 +7,8 @@ from typing import Any
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
+    ApprovalAsked,
+    ApprovalEnded,
     AttemptEnded,
     ChangesKept,
     Checked,
@@ -21,6 +23,7 @@ from claude_orchestrator.engine.run_events import (
     RunEvent,
     RunStarted,
     SessionNamed,
+    Steered,
     Stopping,
     TurnEnded,
     UsageRecorded,
@@ -76,6 +79,12 @@ def _ending(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return "retry", {**fields, "wait_s": round(wait_s, 3)}
         case AlertRaised(text, _, _):
             return "alert", {"reason": text}
+        case Steered(action, target, text, by):
+            return "steer", {"action": action, "target": target, "reason": text, **by._asdict()}
+        case ApprovalAsked(id, instance, tool, text):
+            return "ask", {"instance": instance, "id": id, "tool": tool, "reason": text}
+        case ApprovalEnded(id, instance, text, outcome, by):
+            return "answer", {"instance": instance, "id": id, "outcome": outcome, "reason": text, **by._asdict()}
         case RunEnded(exit_code):
             return "finish", {"exit_code": exit_code}
         case _:

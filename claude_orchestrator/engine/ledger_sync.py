@@ -17,6 +17,7 @@ from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.ledger_batch import Key, Unwritten
 from claude_orchestrator.engine.ledger_pending import keep, take_in
 from claude_orchestrator.engine.run_events import (
+    ApprovalEnded,
     AttemptEnded,
     Crossed,
     HoldChanged,
@@ -24,6 +25,7 @@ from claude_orchestrator.engine.run_events import (
     Launched,
     RoomChanged,
     RunEvent,
+    Steered,
     UsageRecorded,
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
@@ -189,10 +191,14 @@ class LedgerSync:
                 self._add_note("adjust", text, instance)
             case InstanceEnded(status, False) if status.state is State.SKIPPED:
                 self._add_note("skipped", status.reason, status.name)
+            case Steered(_, _, text, by):
+                self._add_note("steer", f"{text} ({by})", None)
+            case ApprovalEnded(_, instance, text, outcome, by):
+                self._add_note("approval", f"{outcome}: {text} ({by})", instance)
             case _:
                 pass
 
-    def _add_note(self, kind: str, text: str, instance: str) -> None:
+    def _add_note(self, kind: str, text: str, instance: str | None) -> None:
         self._note_count += 1
         run, at_ms = self._run.run, to_ms(self._now())
         note = NoteRecord(f"{run}/{at_ms}/{self._note_count}", run, at_ms, kind, text, instance)

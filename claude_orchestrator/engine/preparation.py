@@ -163,6 +163,7 @@ def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRe
         _header(loaded, planned.claude),
         loaded.options["rehearse"],
         loaded.start_in_s,
+        listens=not loaded.options["no_control"],
     )
     place = controller.RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
     accounting = controller.Accounting(planned.ledger, planned.prices, loaded.alert_command, loaded.alert_webhook)

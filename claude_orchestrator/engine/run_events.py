@@ -163,6 +163,52 @@ class Stopping(NamedTuple):
     budget: Budget | None = None
 
 
+class By(NamedTuple):
+    """Who changes a run: `via` is the way (`socket`, `web`, `timeout`, `rules`, `run`), `user` a person's name."""
+
+    via: str
+    user: str = ""
+    why: str = ""
+
+    def __str__(self) -> str:
+        who = f"{self.user} by {self.via}" if self.user else self.via
+        return f"{who}: {self.why}" if self.why else who
+
+
+class Steered(NamedTuple):
+    """Somebody changes the run. `text` says what changes, and `target` is an instance, a group, a budget or `run`."""
+
+    action: str
+    target: str
+    text: str
+    by: By
+
+
+class Reopened(NamedTuple):
+    """An instance that a budget had blocked, or that was skipped because of one, may start after all."""
+
+    status: InstanceStatus
+
+
+class ApprovalAsked(NamedTuple):
+    """A tool waits until a person approves it. `text` says what it does."""
+
+    id: str
+    instance: str
+    tool: str
+    text: str
+
+
+class ApprovalEnded(NamedTuple):
+    """A tool that waited has an answer (`allowed`, `denied`), or none is needed any more (`withdrawn`)."""
+
+    id: str
+    instance: str
+    text: str
+    outcome: str
+    by: By
+
+
 class RunStopping(NamedTuple):
     """Everything is being ended, for a reason that came from none of the instances."""
 
@@ -229,6 +275,10 @@ RunEvent = (
     | RoomChanged
     | RateLimitsRead
     | Stopping
+    | Steered
+    | Reopened
+    | ApprovalAsked
+    | ApprovalEnded
     | RunStopping
     | AttemptEnded
     | RetryPlanned

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,19 @@ from typing import TYPE_CHECKING, Any
 from claude_orchestrator.config.plan import LaunchSpec, Plan
 from claude_orchestrator.config.settings import STREAM, Meter
 from claude_orchestrator.engine.resume import EarlierInstance
-from claude_orchestrator.engine.run_events import HoldChanged, RateLimitsRead, RunEvent
+from claude_orchestrator.engine.run_events import (
+    AlertRaised,
+    ApprovalEnded,
+    Crossed,
+    Decided,
+    HoldChanged,
+    RateLimitsRead,
+    RetryPlanned,
+    RunEvent,
+    RunStopping,
+    Steered,
+    Stopping,
+)
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Usage
@@ -20,17 +34,32 @@ if TYPE_CHECKING:
     from claude_orchestrator.engine.results.answer_files import AnswerFiles
 
 MAX_HOLD_CHANGES = 1_000
+MAX_NOTABLE = 500
+NOTABLE = frozenset({AlertRaised, ApprovalEnded, Crossed, Decided, RetryPlanned, RunStopping, Steered, Stopping})
 
 
 class RunChanges:
-    """An observer that collects what reports show besides the instances: hold changes and the latest rate limits."""
+    """An observer that collects what reports and pages show besides the instances.
 
-    def __init__(self, holds: Iterable[HoldChanged] = (), rate_limits: Mapping[str, Any] | None = None) -> None:
+    That is hold changes, the latest rate limits, and the latest decisions with their Unix times.
+    """
+
+    def __init__(
+        self,
+        holds: Iterable[HoldChanged] = (),
+        rate_limits: Mapping[str, Any] | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.notable: deque[tuple[float, RunEvent]] = deque(maxlen=MAX_NOTABLE)
+        self._wall = wall
         self.holds = list(holds)
         self.rate_limits: Mapping[str, Any] = rate_limits or {}
 
     def observe(self, event: RunEvent) -> None:
         """Collect what reports need."""
+        if type(event) in NOTABLE:
+            self.notable.append((self._wall(), event))
+            return
         match event:
             case HoldChanged() if len(self.holds) < MAX_HOLD_CHANGES:
                 self.holds.append(event)

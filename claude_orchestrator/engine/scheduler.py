@@ -43,13 +43,13 @@ class _Entry:
     needs, and `said` is that with the way from there; `unneeded` names what was skipped without a failure.
     """
 
-    __slots__ = ("chain", "dependants", "ended", "failed", "missing", "node", "queued", "said", "unneeded")
+    __slots__ = ("chain", "dependants", "ended", "failed", "missing", "node", "queued", "said", "skipped", "unneeded")
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.dependants: list[_Entry] = []
         self.missing = 0
-        self.ended = self.queued = False
+        self.ended = self.queued = self.skipped = False
         self.failed = self.said = self.unneeded = ""
         self.chain = node.weight
 
@@ -133,11 +133,43 @@ class Scheduler:
             self._end(entry)
         return self._take_skips()
 
+    def reopen(self, name: str) -> tuple[str, ...]:
+        """An instance that ended without a start may start after all, and is ready.
+
+        Returns its name, and those of the instances that were skipped because of it, which wait again. What has
+        started meanwhile is left alone.
+        """
+        first, names = self._entries[name], []
+        again = deque([first])
+        while again:
+            entry = again.popleft()
+            if not entry.ended:
+                continue
+            entry.ended = entry.skipped = False
+            if not entry.node.relay:
+                self._left += 1
+                names.append(entry.node.name)
+            for dependant in entry.dependants:
+                if dependant.ended and not (dependant.skipped or dependant.node.relay):
+                    continue
+                if dependant.missing > 0 or dependant.ended:
+                    dependant.missing += 1
+                    again.append(dependant)
+            self._take_again(entry)
+        self.push(name)
+        return tuple(names)
+
+    def _take_again(self, entry: _Entry) -> None:
+        entry.failed = entry.said = entry.unneeded = ""
+        for need in entry.node.needs:
+            if self._entries[need].ended:
+                entry.take(self._entries[need])
+
     def grow(self, group: str, members: Iterable[Node]) -> tuple[Skip, ...]:
         """A group that was ready consists of these members, which need nothing more, and ends with the last of them."""
         members, entry = tuple(members), self._entries[group]
         after = entry.chain - entry.node.weight
-        entry.node = entry.node._replace(relay=True)
+        entry.node = entry.node._replace(relay=True, needs=tuple(member.name for member in members))
         entry.missing = len(members)
         self._left += len(members) - 1
         for member in members:
@@ -175,6 +207,7 @@ class Scheduler:
         skip = entry.skip()
         if skip is not None:
             self._skips.append(skip)
+            entry.skipped = True
         return skip is None
 
     def _end(self, first: _Entry) -> None:

@@ -273,6 +273,10 @@ class InstanceStatus:
         """The instance ends without a further launch."""
         self.state, self.reason, self.unneeded = state, reason, unneeded
 
+    def reopen(self) -> None:
+        """The instance, which was not launched, may start after all."""
+        self.state, self.reason, self.unneeded = State.PENDING, "", False
+
     def lose_race(self) -> None:
         """Another attempt at the same work was verified first, so the instance may end in any way."""
         self.unneeded = True

@@ -26,11 +26,13 @@ from claude_orchestrator.engine.run_events import (
     Level,
     Message,
     RateLimitsRead,
+    Reopened,
     RetryPlanned,
     RoomChanged,
     RunEvent,
     RunStopping,
 )
+from claude_orchestrator.engine.slots import Slots
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.launch.threads import run_in_thread
 from token_budget.budget_manager import WINDOW_SCOPES
@@ -50,7 +52,8 @@ class Supervisor:
     def __init__(self, instances: list[InstanceStatus], context: RunContext) -> None:
         self.instances = instances
         self.manager = context.manager
-        self.cancelled = False
+        self.cancelled = self.begun = False
+        self.slots = Slots(context.settings.max_parallel)
         self._context = context
         self._settings = context.settings
         self._bus = context.bus
@@ -64,6 +67,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run every instance to its end."""
+        self.begun = True
         await self._keep_earlier_changes()
         for status in [status for status in self.instances if status.ended]:  # in an earlier start
             self._ended(status)
@@ -104,6 +108,41 @@ class Supervisor:
         if self._context.services.meter is not None:
             self._context.services.meter.recheck()
 
+    # -- what a person changes --
+
+    def pause(self, paused: bool) -> None:
+        """Launch nothing more, or launch again."""
+        self.slots.pause(paused)
+        self._changed()
+
+    def set_max_parallel(self, most: int) -> None:
+        """From now on so many instances may run at once."""
+        self.slots.allow(most)
+        self._changed()
+
+    def stop(self, status: InstanceStatus, reason: str) -> None:
+        """Stop an instance, or do not launch it."""
+        if status.name in self._runners:
+            self._runners[status.name].stop(State.STOPPED, reason)
+        elif not status.ended:
+            self._skip(status, State.STOPPED, reason)
+
+    def reopen(self, budget: Budget) -> None:
+        """A budget has a higher limit: instances that it had blocked may start, if all their budgets allow it now."""
+        for status in [one for one in self.instances if one.state is State.BLOCKED]:
+            spec = status.spec
+            if budget not in self._context.budgets_of(spec):
+                continue
+            if self.manager.decide(spec.base_command, spec.estimate, spec.name).action is not Action.BLOCK:
+                for one in self._graph.reopen(status):
+                    one.reopen()
+                    self._bus.publish(Reopened(one))
+        self._wake.set()
+
+    def _changed(self) -> None:
+        self._wake.set()
+        self._bus.publish(Changed())
+
     # -- admission --
 
     async def _launch_eligible(self, tasks: asyncio.TaskGroup) -> float | None:
@@ -138,7 +177,7 @@ class Supervisor:
 
     def _moment(self, reserved: set[Budget]) -> Moment:
         clock = self._context.clock
-        free_slots = self._settings.max_parallel - len(self._runners)
+        free_slots = self.slots.free(len(self._runners))
         return Moment(clock.monotonic(), clock.wall(), self._next_launch_at, free_slots, frozenset(reserved))
 
     async def _decide(self, status: InstanceStatus) -> Decision:

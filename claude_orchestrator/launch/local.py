@@ -21,6 +21,7 @@ if sys.platform != "win32":
     import resource
 
 FILES_OWN, FILES_EACH = 64, 9
+FILES_OF_GATEWAY, FILES_METERED = 192, 8  # connections that are not judged yet, as `gateway.door` bounds them
 LAUNCH_TRIES = 3  # a guard that is killed meanwhile is replaced
 BY_FILE = {"append-system-prompt": "append-system-prompt-file", "mcp-config": "mcp-config"}
 
@@ -45,6 +46,11 @@ def raise_file_limit(instances: int, *, more: int = 0) -> None:
         if soft != resource.RLIM_INFINITY and soft < wanted:
             with contextlib.suppress(ValueError, OSError):  # macOS reports "unlimited" and allows less
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def allow_files(instances: int, *, metered: bool) -> None:
+    """Allow enough open files for so many instances at once; `metered` ones call the API through a gateway here."""
+    raise_file_limit(instances, more=FILES_OF_GATEWAY + instances * FILES_METERED if metered else 0)
 
 
 class LocalLauncher:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
+    ApprovalAsked,
+    ApprovalEnded,
     Checked,
     Crossed,
     Decided,
     InstanceEnded,
     Level,
     Message,
+    Reopened,
     RetryPlanned,
     RunEvent,
     RunStopping,
+    Steered,
     Stopping,
 )
 from claude_orchestrator.engine.state import State
@@ -51,6 +55,20 @@ def message_of(event: RunEvent) -> tuple[Level, str] | None:
             return level, f"{status.name}: skipped: {status.reason}"
         case AlertRaised(text, _, already_reported) if not already_reported:
             return Level.WARNING, text
+        case _:
+            return _steering(event)
+
+
+def _steering(event: RunEvent) -> tuple[Level, str] | None:
+    match event:
+        case Steered(_, _, text, by):
+            return Level.WARNING, f"{text} ({by})"
+        case Reopened(status):
+            return Level.INFO, f"{status.name}: may start after all, because a limit was raised"
+        case ApprovalAsked(id, instance, _, text):
+            return Level.WARNING, f"{instance} asks for approval {id}: {text}"
+        case ApprovalEnded(id, instance, text, outcome, by):
+            return Level.INFO, f"{instance}: approval {id} {outcome} ({by}): {text}"
         case _:
             return None
 

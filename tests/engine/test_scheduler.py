@@ -149,3 +149,54 @@ def test_every_node_of_a_random_graph_ends_once_and_after_what_it_needs(seed: in
     for node in graph:
         if node.run_if == "success" and ended[node.name]:
             assert all(ended[need] for need in node.needs)
+
+
+def test_what_was_blocked_and_what_was_skipped_with_it_can_start_after_all() -> None:
+    nodes = [
+        Node("a"),
+        Node("b", ("a",)),
+        Node("c", ("b",)),
+        Node("d", ("a",), run_if="failure"),
+        Node("e", ("a",), run_if="always"),
+    ]
+    scheduler = Scheduler(nodes)
+    assert scheduler.pop() == "a"
+    assert {skip.name for skip in scheduler.end("a", "was blocked")} == {"b", "c"}
+    assert {scheduler.pop(), scheduler.pop()} == {"d", "e"}
+    assert set(scheduler.reopen("a")) == {"a", "b", "c"}
+    assert scheduler.pop() == "a"
+    scheduler.end("d")
+    scheduler.end("e")
+    assert scheduler.active
+    assert scheduler.end("a") == ()
+    assert scheduler.pop() == "b"
+    scheduler.end("b")
+    assert scheduler.pop() == "c"
+    assert scheduler.pop() is None
+    scheduler.end("c")
+    assert not scheduler.active
+
+
+def test_a_group_with_a_reopened_member_ends_once_more() -> None:
+    nodes = [Node("g[1]"), Node("g[2]"), Node("g", ("g[1]", "g[2]"), relay=True), Node("after", ("g",))]
+    scheduler = Scheduler(nodes)
+    assert [scheduler.pop(), scheduler.pop()] == ["g[1]", "g[2]"]
+    scheduler.end("g[1]", "was blocked")
+    assert [skip.name for skip in scheduler.end("g[2]")] == ["after"]
+    assert not scheduler.active
+    assert set(scheduler.reopen("g[1]")) == {"g[1]", "after"}
+    assert scheduler.pop() == "g[1]"
+    assert scheduler.pop() is None
+    assert scheduler.end("g[1]") == ()
+    assert scheduler.pop() == "after"
+
+
+def test_a_second_failure_still_skips_what_was_reopened() -> None:
+    scheduler = Scheduler([Node("a"), Node("b"), Node("c", ("a", "b"))])
+    assert [scheduler.pop(), scheduler.pop()] == ["a", "b"]
+    scheduler.end("b", "failed")
+    scheduler.end("a", "was blocked")
+    assert set(scheduler.reopen("a")) == {"a", "c"}
+    assert scheduler.pop() == "a"
+    assert [(skip.name, skip.reason) for skip in scheduler.end("a")] == [("c", "b failed")]
+    assert not scheduler.active

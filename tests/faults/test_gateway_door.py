@@ -11,9 +11,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from claude_orchestrator.engine.controller import FILES_OF_GATEWAY
 from claude_orchestrator.gateway import door
 from claude_orchestrator.gateway.door import FILES, MAX_STRANGERS, Door
+from claude_orchestrator.launch.local import FILES_OF_GATEWAY
 from tests.gateway.test_server import ASK, answering, place
 
 

@@ -80,6 +80,11 @@ class AnswerFiles:
             output = None if json_text is None else json.loads(json_text)
         return Answer(text, output, earlier, str(path), None if output is None else str(structured))
 
+    def file_of(self, name: str) -> str | None:
+        """The file with the answer of an instance, relative to the run's directory; None if there is none yet."""
+        path = self._text_file(name)
+        return f"{FOLDER}/{path.name}" if path.is_file() else None
+
     def keep_list(self, group: str, text: str) -> str:
         """Keep the results of a group in a file; returns its path. Raises OSError."""
         path = self.folder / f"{file_stems([group])[group]}.json"

@@ -1,0 +1,231 @@
+"""The one door through which a person or a program sees a run and changes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from claude_orchestrator.engine.approvals import Approvals, Ask, Reply
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.control.event_json import event_json
+from claude_orchestrator.engine.control.event_log import EventLog
+from claude_orchestrator.engine.control.snapshot import Steering, brief, budget_row, snapshot
+from claude_orchestrator.engine.run_events import By, Crossed, RoomChanged, RunEvent, Steered
+from claude_orchestrator.engine.run_view import RunView
+from claude_orchestrator.engine.state import InstanceStatus
+from claude_orchestrator.engine.supervisor import Supervisor
+from claude_orchestrator.launch.local import allow_files
+from token_budget.fields import TOKENS, USD, BadValue, nearest_name, whole_number
+from token_budget.models import Budget, Unit
+from token_budget.text import counted
+
+PARALLEL = whole_number(1, 10**6)
+ALL = "all"
+
+
+class RefusedError(Exception):
+    """An action is not possible; nothing was changed. The text says why."""
+
+
+class RunControl:
+    """Shows a run, and changes it. Every action is synchronous, and publishes who did what and why.
+
+    `stop_run` stops everything for a reason, with or without grace. Actions raise RefusedError.
+    """
+
+    def __init__(
+        self,
+        view: RunView,
+        supervisor: Supervisor,
+        bus: Bus,
+        approvals: Approvals,
+        log: EventLog,
+        stop_run: Callable[[str, bool], None],
+    ) -> None:
+        self.view = view
+        self.log = log
+        self._supervisor = supervisor
+        self._bus = bus
+        self._approvals = approvals
+        self._stop_run = stop_run
+        self._ended = False
+        self._directory = str(Path(view.directory or ".").absolute())
+
+    # -- seeing --
+
+    def status(self) -> dict[str, Any]:
+        """The whole run as JSON data."""
+        return self._numbered(snapshot(self.view, self._steering(), time.monotonic(), self._notable))
+
+    def brief(self) -> dict[str, Any]:
+        """The run without its instances."""
+        return self._numbered(brief(self.view, self._steering(), time.monotonic()))
+
+    def describe(self, event: RunEvent) -> dict[str, Any]:
+        """An event as JSON data."""
+        return event_json(event, self.view, time.monotonic())
+
+    @property
+    def approvals(self) -> tuple[Ask, ...]:
+        """The tools that wait for a person."""
+        return self._approvals.pending
+
+    def complain(self, text: str) -> None:
+        """Report something that went wrong in showing the run."""
+        self._bus.warn(text)
+
+    def end(self) -> None:
+        """The run has ended: it can still be seen, and not changed any more."""
+        self._ended = True
+
+    def _numbered(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {**data, "source": self.log.source, "number": self.log.last_number}
+
+    def _steering(self) -> Steering:
+        supervisor = self._supervisor
+        slots = supervisor.slots
+        state = "paused" if slots.paused else "running" if supervisor.begun else "waiting"
+        state = "ended" if self._ended else "stopping" if supervisor.cancelled else state
+        return Steering(state, slots.paused, slots.most, self._directory, self._approvals.pending)
+
+    def _notable(self) -> Iterable[dict[str, Any]]:
+        for at, event in self.view.changes.notable:
+            yield {"at": round(at, 3), **self.describe(event)}
+
+    # -- changing --
+
+    def stop(self, names: Sequence[str], by: By) -> list[str]:
+        """Stop instances, or all of a group; returns the names of those that it stops. One bad name stops none."""
+        self._check_running()
+        if not names:
+            raise RefusedError("stop: name an instance or a group")
+        found: dict[str, InstanceStatus] = {}
+        for name in names:
+            found |= {status.name: status for status in self._named(name)}
+        reason = f"stopped by {by.user or by.via}" + (f": {by.why}" if by.why else "")
+        self._publish("stop", ", ".join(names), f"stop of {_listed(found)}", by)
+        for status in found.values():
+            self._supervisor.stop(status, reason)
+        return list(found)
+
+    def stop_run(self, by: By, *, at_once: bool = False) -> None:
+        """Stop everything; `at_once` leaves no grace time."""
+        if self._ended:
+            raise RefusedError(f"run {self.view.run_id} has ended")
+        self._publish("stop_run", "run", f"stop of the run{' at once' if at_once else ''}", by)
+        why = f": {by.why}" if by.why else ""
+        self._stop_run(f"cancelled by {by.user or by.via}{why}", at_once)
+
+    def pause(self, by: By) -> None:
+        """Launch nothing more until `resume`. What runs continues."""
+        self._pause(by, paused=True)
+
+    def resume(self, by: By) -> None:
+        """Launch again."""
+        self._pause(by, paused=False)
+
+    def set_max_parallel(self, number: object, by: By) -> int:
+        """Set how many instances run at once; those that run already continue."""
+        self._check_running()
+        try:
+            most: int = PARALLEL.read(number)
+        except BadValue as error:
+            raise RefusedError(f"parallel: {error}") from None
+        before = self._supervisor.slots.most
+        self._publish("set_max_parallel", "run", f"instances at once: {before} is now {most}", by)
+        allow_files(min(most, len(self.view.instances)), metered=self.view.meter.kind == "api")
+        self._supervisor.set_max_parallel(most)
+        return most
+
+    def set_limit(self, label: str, limit: object, by: By) -> dict[str, Any]:
+        """Set the limit of a budget that the run has, in tokens or US dollars; returns the budget.
+
+        More room lets instances start. A limit below what is used acts as a crossing.
+        """
+        self._check_running()
+        budget = self._budget(label)
+        kind = USD if budget.unit is Unit.USD else TOKENS
+        try:
+            new: int = kind.read(limit)
+        except BadValue as error:
+            raise RefusedError(f"{budget.label}: {error}") from None
+        before, was_exceeded = budget.limit, budget.exceeded
+        self._bus_limit(budget, before, new, by)
+        self.view.manager.set_budget(budget.scope, new, budget.key, budget.unit)
+        if budget.exceeded and not was_exceeded:
+            self._bus.publish(Crossed(budget))
+        if new > before:
+            self._supervisor.reopen(budget)
+        self._bus.publish(RoomChanged())
+        return budget_row(budget)
+
+    def approve(self, ids: Sequence[str], by: By) -> list[str]:
+        """Let tools run that wait for a person; `all` means all that wait. Returns their ids."""
+        return self._answer("approve", ids, Reply(True), by)
+
+    def deny(self, ids: Sequence[str], by: By, *, message: str = "") -> list[str]:
+        """Deny tools that wait for a person. Claude gets the message."""
+        text = message or f"Permission denied by {by.user or 'a person'}."
+        return self._answer("deny", ids, Reply(False, text), by)
+
+    # -- the rest --
+
+    def _pause(self, by: By, *, paused: bool) -> None:
+        self._check_running()
+        if self._supervisor.slots.paused is paused:
+            raise RefusedError(f"launches are {'' if paused else 'not '}paused")
+        self._publish(*(("pause", "run", "pause of launches") if paused else ("resume", "run", "end of the pause")), by)
+        self._supervisor.pause(paused)
+
+    def _answer(self, action: str, ids: Sequence[str], reply: Reply, by: By) -> list[str]:
+        waiting = {ask.id for ask in self._approvals.pending}
+        chosen = [ask.id for ask in self._approvals.pending] if list(ids) == [ALL] else list(dict.fromkeys(ids))
+        unknown = [one for one in chosen if one not in waiting]
+        if unknown or not chosen:
+            what = f"{action}: no tool waits for approval" + (f" under {', '.join(unknown)}" if unknown else "")
+            raise RefusedError(what)
+        for one in chosen:
+            self._approvals.answer(one, reply, by)
+        return chosen
+
+    def _named(self, name: str) -> list[InstanceStatus]:
+        instances = self.view.instances
+        named = [status for status in instances if name in (status.name, status.planned.group)]
+        if not named:
+            known = dict.fromkeys(one for status in instances for one in (status.name, status.planned.group) if one)
+            near = nearest_name(name, known)
+            raise RefusedError(f"no instance or group is called {name!r}" + (f"; nearest: {near}" if near else ""))
+        left = [status for status in named if not status.ended]
+        if not left:
+            how = f" already: {named[0].state}" if len(named) == 1 else ""
+            raise RefusedError(f"{name} has ended{how}")
+        return left
+
+    def _budget(self, label: str) -> Budget:
+        budgets = self.view.manager.budgets
+        wanted = label.strip().lower()
+        found = [one for one in budgets if wanted in (one.label.lower(), one.key.lower() or None)]
+        tokens = [one for one in found if one.unit is Unit.TOKENS]
+        if len(found) != 1 and len(tokens) != 1:
+            has = ", ".join(one.label for one in budgets) or "none"
+            problem = f"{len(found)} budgets are" if found else "no budget is"
+            raise RefusedError(f"{problem} called {label!r}; the run has: {has}")
+        return found[0] if len(found) == 1 else tokens[0]
+
+    def _bus_limit(self, budget: Budget, before: int, new: int, by: By) -> None:
+        show = budget.unit.show
+        text = f"limit of the {budget.label} budget: {show(before)} is now {show(new)}"
+        self._publish("set_limit", budget.label, text, by)
+
+    def _check_running(self) -> None:
+        if self._ended or self._supervisor.cancelled:
+            raise RefusedError(f"run {self.view.run_id} {'has ended' if self._ended else 'is being stopped'}")
+
+    def _publish(self, action: str, target: str, text: str, by: By) -> None:
+        self._bus.publish(Steered(action, target, text, by))
+
+
+def _listed(statuses: dict[str, InstanceStatus]) -> str:
+    return next(iter(statuses)) if len(statuses) == 1 else counted(len(statuses), "instance")

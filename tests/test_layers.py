@@ -44,6 +44,7 @@ PURE = """
     claude.stream
     claude.tally
     claude.tool_text
+    cli.continuing
     cli.dry_run
     config.config
     config.expansion

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from token_budget.text import RenderOptions
 
 SCRIPTS = (PROGRAM, "claude-instance-orchestrator")
-MAX_REPEATED_CHARS = 200  # of a PROMPT, in the command that continues its run
 
 
 def run(options: Options) -> int:
@@ -175,6 +174,7 @@ def _shown(loaded: Loaded, terminal: Terminal) -> RenderOptions:
 
 def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal, prints: str) -> int:
     """Run the plan to its end, report it, and return the exit code. `prints` is for Handover."""
+    from claude_orchestrator.cli.continuing import continue_command
     from claude_orchestrator.cli.run_plan import Handover, run_plan
     from claude_orchestrator.engine.preparation import run_parts
     from claude_orchestrator.ui.report_files import Reports
@@ -192,7 +192,7 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
         columns=options["columns"],
         report=None if _is_stdout(options["report"]) else options["report"],
         junit=None if _is_stdout(options["junit"]) else options["junit"],
-        continue_with=partial(_continue_command, options),
+        continue_with=partial(continue_command, options),
     )
     return run_plan(*run_parts(loaded, planned, checked), reports, handover)
 
@@ -220,24 +220,6 @@ def _printed(options: Options, source: str) -> str:
     if not asked:
         return "answer" if source in (FROM_PROMPT, FROM_NOWHERE) else ""
     return {"--report -": "report", "--junit -": "junit", "--print-results": "answers"}.get(asked[0], "")
-
-
-def _continue_command(options: Options, run_id: str) -> str:
-    """The command that continues a run: what the run itself does not keep is given again."""
-    import shlex
-
-    words = [PROGRAM, "--resume", run_id]
-    if "output_dir" in options.given and options.given["output_dir"].origin == "option":
-        words += ["--output-dir", str(options["output_dir"].absolute())]
-    if "claude_bin" in options.given and options.given["claude_bin"].origin == "option":
-        words += ["--claude-bin", str(options["claude_bin"])]
-    if options["for_each"] in ("-", "@-"):
-        return f"{shlex.join([*words, options.prompt or ''])}  (with the same items on standard input)"
-    if options.prompt is None:
-        return shlex.join(words)
-    if len(options.prompt) > MAX_REPEATED_CHARS or not options.prompt.isprintable():
-        return f"{shlex.join(words)} -  (with the same PROMPT on standard input)"
-    return shlex.join([*words, options.prompt])
 
 
 # -- the console script --

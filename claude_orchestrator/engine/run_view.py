@@ -28,7 +28,7 @@ from claude_orchestrator.engine.run_events import (
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Usage
+from token_budget.models import Action, Budget, Usage
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.results.answer_files import AnswerFiles
@@ -41,7 +41,8 @@ NOTABLE = frozenset({AlertRaised, ApprovalEnded, Crossed, Decided, RetryPlanned,
 class RunChanges:
     """An observer that collects what reports and pages show besides the instances.
 
-    That is hold changes, the latest rate limits, and the latest decisions with their Unix times.
+    That is hold changes, the latest rate limits, the latest decisions with their Unix times, and in `limits` the
+    budgets that stopped or blocked instances.
     """
 
     def __init__(
@@ -54,15 +55,17 @@ class RunChanges:
         self._wall = wall
         self.holds = list(holds)
         self.rate_limits: Mapping[str, Any] = rate_limits or {}
+        self.limits: dict[Budget, None] = {}
 
     def observe(self, event: RunEvent) -> None:
         """Collect what reports need."""
         if type(event) in NOTABLE:
             self.notable.append((self._wall(), event))
-            return
         match event:
             case HoldChanged() if len(self.holds) < MAX_HOLD_CHANGES:
                 self.holds.append(event)
+            case Decided(_, Action.BLOCK, _, Budget() as budget) | Stopping(_, _, _, Budget() as budget):
+                self.limits[budget] = None
             case RateLimitsRead(limits):
                 self.rate_limits = limits
             case _:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -95,6 +97,8 @@ class Display:
     def _show(self) -> None:
         if self._interval_s > 0 and not self._shows:
             self._shows = True
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError, AttributeError):  # not everywhere
+                asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, self._redraw_soon)
             self._terminal.show(self._lines, self._redraw_soon)
         self._redraw_soon()
 

@@ -23,6 +23,8 @@ from claude_orchestrator.engine.state import State
 from token_budget.models import Action, Budget, Scope, Unit
 from token_budget.text import counted
 
+BY_BUDGET = "stopped by budget: "
+
 
 def message_of(event: RunEvent) -> tuple[Level, str] | None:
     """The message about an event; None if it needs none."""
@@ -34,7 +36,7 @@ def message_of(event: RunEvent) -> tuple[Level, str] | None:
         case Crossed(budget):
             return Level.WARNING, f"Budget exceeded for {_label(budget)} ({_figures(budget)})"
         case Stopping(instance, _, reason, Budget()):
-            figures = reason.removeprefix("stopped by budget: ")
+            figures = reason.removeprefix(BY_BUDGET)
             return Level.ERROR, f"BLOCK MODE: Budget exceeded for instance {instance}. Stopping. ({figures})"
         case RunStopping(reason):
             return Level.ERROR, f"stopping: {reason}"
@@ -91,7 +93,8 @@ def _ending(event: InstanceEnded) -> tuple[Level, str]:
     tokens, seconds = counted(status.total_tokens, "token"), status.attempt.totals.seconds
     text = f"{status.name}: {status.state} after {seconds:.1f} s, {tokens}"
     level = Level.INFO if status.state is State.COMPLETED or status.unneeded else Level.ERROR
-    return level, f"{text}: {status.reason}" if status.reason else text
+    was_reported = status.reason.startswith(BY_BUDGET)  # when it was stopped
+    return level, f"{text}: {status.reason}" if status.reason and not was_reported else text
 
 
 def _label(budget: Budget) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from claude_orchestrator.engine.controller import RunResult
 from claude_orchestrator.engine.results.report_json import AnswerOf, json_report, no_answers
 from claude_orchestrator.engine.run_events import Level
-from claude_orchestrator.engine.run_view import exit_code
+from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.ui import status
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.files import write_atomically
@@ -21,21 +21,21 @@ Content = Callable[[RunResult, AnswerOf], bytes]
 
 
 class Reports(NamedTuple):
-    """Where the reports of a run go; `continue_with` gives the command that continues the run of that id."""
+    """Where the reports of a run go; `continue_with` gives the command that continues a run."""
 
     terminal: Terminal
     columns: tuple[str, ...]
     visuals: bool = True
     report: Path | None = None
     junit: Path | None = None
-    continue_with: Callable[[str], str] | None = None
+    continue_with: Callable[[RunView], str] | None = None
 
     def write(self, result: RunResult, answer_of: AnswerOf = no_answers) -> int:
         """Write the reports; returns the run's exit code, or 1 if the run succeeded and a file cannot be written."""
         options = self.terminal.render_options(visuals=self.visuals)
         lines = status.final_report(result.view, time.monotonic(), options, self.columns)
         if self.continue_with is not None and exit_code(result.view.instances):
-            lines.append(f"Continue what did not complete: {printable(self.continue_with(result.view.run_id))}")
+            lines.append(f"Continue what did not complete: {printable(self.continue_with(result.view))}")
         self.terminal.print(lines)
         code = result.exit_code
         files: list[tuple[Path | None, Content]] = [

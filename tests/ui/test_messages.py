@@ -64,6 +64,8 @@ def ended(state: State = State.COMPLETED, reason: str = "") -> InstanceStatus:
 def test_the_end_of_an_instance_has_its_figures_and_its_reason() -> None:
     completed = happened.InstanceEnded(ended(), launched=True)
     assert message_of(completed) == (Level.INFO, "one: completed after 2.5 s, 1,234 tokens")
+    stopped = happened.InstanceEnded(ended(State.STOPPED, "stopped by budget: overall"), launched=True)
+    assert message_of(stopped) == (Level.ERROR, "one: stopped after 2.5 s, 1,234 tokens")  # the reason was reported
     failed = happened.InstanceEnded(ended(State.FAILED, "it broke"), launched=True)
     assert message_of(failed) == (Level.ERROR, "one: failed after 2.5 s, 1,234 tokens: it broke")
 

@@ -25,9 +25,9 @@ KEYS = (
 def test_a_prompt_prints_its_answer_and_nothing_else(place: Workplace) -> None:
     done = place.run("Say hello")
     assert (done.returncode, done.stdout) == (0, "done\n")
-    assert "Total: 1,050 tokens" in done.stderr and "BUDGET" in done.stderr
+    assert "Total: 1,050 tokens" in done.stderr and "INSTANCE" in done.stderr
     first = done.stderr.splitlines()[0]
-    assert first.startswith("INFO: run ") and "logs in " in first and "answers in " in first
+    assert " INFO: run " in first and "logs in " in first and "answers in " in first
     assert "Continue" not in done.stderr
 
 

@@ -1,0 +1,74 @@
+"""The command that continues a run which did not complete. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from claude_orchestrator.config.fields import PROGRAM
+from claude_orchestrator.config.given import Options
+from claude_orchestrator.engine.run_view import RunView
+from claude_orchestrator.engine.state import InstanceStatus, State
+from token_budget.models import Budget, Scope, Unit
+from token_budget.text import NANO
+
+MAX_REPEATED_CHARS = 200  # of a PROMPT
+
+
+def continue_command(options: Options, view: RunView) -> str:
+    """What the run itself does not keep is given again, and limits that ended instances are raised."""
+    words = [PROGRAM, "--resume", view.run_id]
+    if "output_dir" in options.given and options.given["output_dir"].origin == "option":
+        words += ["--output-dir", str(options["output_dir"].absolute())]
+    if "claude_bin" in options.given and options.given["claude_bin"].origin == "option":
+        words += ["--claude-bin", str(options["claude_bin"])]
+    words += raised_limits(view)
+    if options["for_each"] in ("-", "@-"):
+        return f"{shlex.join([*words, options.prompt or ''])}  (with the same items on standard input)"
+    if options.prompt is None:
+        return shlex.join(words)
+    if len(options.prompt) > MAX_REPEATED_CHARS or not options.prompt.isprintable():
+        return f"{shlex.join(words)} -  (with the same PROMPT on standard input)"
+    return shlex.join([*words, options.prompt])
+
+
+def raised_limits(view: RunView) -> Iterator[str]:
+    """Options for the limits that stopped or blocked instances: what is used, and what the rest is estimated to use.
+
+    An instance that was stopped may well need as much again as it has used.
+    """
+    left = [status for status in view.instances if status.state is not State.COMPLETED and not status.unneeded]
+    for budget in view.changes.limits:
+        draws = [one for one in left if budget in view.manager.budgets_for(one.planned.base_command, one.name)]
+        needed = budget.used + sum(max(one.planned.estimate.of(budget.unit), _used(one, budget)) for one in draws)
+        yield from _option(budget, max(needed, budget.limit + 1))
+
+
+def _used(status: InstanceStatus, budget: Budget) -> int:
+    if budget.unit is Unit.TOKENS:
+        return status.total_tokens
+    return sum(totals.cost_nano_usd or 0 for totals in (*status.earlier, status.attempt.totals))
+
+
+def _option(budget: Budget, needed: int) -> tuple[str, str]:
+    """The option that gives a budget this limit, rounded up to two digits."""
+    kind = "cost" if budget.unit is Unit.USD else "token"
+    limit = _rounded_up(needed)
+    text = f"{limit / NANO:.9f}".rstrip("0").rstrip(".") if budget.unit is Unit.USD else _short(limit)
+    match budget.scope:
+        case Scope.COMMAND | Scope.GROUP | Scope.INSTANCE:
+            return f"--command{'-cost' if budget.unit is Unit.USD else ''}-budget", f"{budget.key}={text}"
+        case scope:
+            return f"--{scope}-{kind}-budget", text
+
+
+def _rounded_up(number: int) -> int:
+    step = int(10 ** max(0, len(str(number)) - 2))
+    return -(-number // step) * step
+
+
+def _short(tokens: int) -> str:
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if tokens % (size // 10) == 0 and tokens >= size:
+            return f"{tokens / size:g}{unit}"
+    return str(tokens)

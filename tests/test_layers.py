@@ -40,6 +40,7 @@ PURE = """
     claude.argv
     claude.events
     claude.joined_lines
+    claude.prompt_cache
     claude.responses
     claude.stream
     claude.tally
@@ -89,6 +90,7 @@ PURE = """
     engine.time_left
     engine.shared_folders
     engine.slots
+    engine.sharing.start_order
     engine.state
     engine.usage_delta
     engine.verification

@@ -30,6 +30,8 @@ class Settings(NamedTuple):
     token_weights: Weights = _D["token_weights"]
     max_parallel: int = _D["max_parallel"]
     startup_delay_s: float = _D["startup_delay_s"]
+    share_cache: str = _D["share_cache"]
+    share_cache_wait_s: float = _D["share_cache_wait_s"]
     timeout_s: float | None = _D["timeout_s"]
     idle_timeout_s: float | None = _D["idle_timeout_s"]
     startup_timeout_s: float = _D["startup_timeout_s"]

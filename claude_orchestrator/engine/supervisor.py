@@ -6,7 +6,15 @@ import asyncio
 from functools import partial
 
 from claude_orchestrator.config.plan import LaunchSpec
-from claude_orchestrator.engine.eligibility import Eligible, Moment, NotYet, Queued, eligibility
+from claude_orchestrator.engine.eligibility import (
+    WAITS_FOR_CACHE,
+    AwaitsCache,
+    Eligible,
+    Moment,
+    NotYet,
+    Queued,
+    eligibility,
+)
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.instance_runner import InstanceRunner
 from claude_orchestrator.engine.instances import Instances
@@ -31,7 +39,9 @@ from claude_orchestrator.engine.run_events import (
     RoomChanged,
     RunEvent,
     RunStopping,
+    UsageRecorded,
 )
+from claude_orchestrator.engine.sharing.start_order import StartOrder
 from claude_orchestrator.engine.slots import Slots
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.launch.threads import run_in_thread
@@ -62,6 +72,9 @@ class Supervisor:
         self._graph = Instances(instances)
         self._wake = asyncio.Event()
         self._next_launch_at = 0.0
+        shares = self._settings.share_cache != "off"
+        self._order = StartOrder(self._settings.share_cache_wait_s) if shares else None
+        self._places: list[Hold] = []  # in one pass, for those that wait for the shared prompt cache
         self._syncing: asyncio.Task[None] | None = None
         self._bus.attach(self)
 
@@ -91,6 +104,9 @@ class Supervisor:
                 self._stop_over_budget()
             case Checked(instance, _, verdict, _) if verdict.passed:
                 self._settle_race(instance)
+            case UsageRecorded(status, delta) if self._order is not None:
+                if delta.reads_input and self._order.responded(status.name, self._context.clock.monotonic()):
+                    self._wake.set()
             case RoomChanged():
                 self.recheck()
             case RateLimitsRead():
@@ -153,18 +169,23 @@ class Supervisor:
         reserved: set[Budget] = set()
         pauses_s: list[float] = []
         passed: list[InstanceStatus] = []
+        waiting = 0
         while (status := self._graph.take()) is not None:
             if status.planned.grows is not None:
                 await self._grow(status)
                 continue
             passed.append(status)
-            match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved)):
+            match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved, waiting)):
                 case NotYet(pause_s, for_all):
                     pauses_s += [] if pause_s is None else [pause_s]
                     if for_all:
                         break
                 case Queued(reason):
                     self._wait(status, Decision(Action.WAIT, reason))
+                case AwaitsCache(pause_s, reason):
+                    pauses_s.append(pause_s)
+                    waiting += 1
+                    self._wait_for_cache(status, reason)
                 case Eligible():
                     decision = await self._decide(status)
                     await self._act(tasks, status, decision)
@@ -173,12 +194,33 @@ class Supervisor:
             if any(budget.scope in SHARED_BY_ALL for budget in reserved) and not self._graph.undecided:
                 break  # every other one is queued already
         self._graph.put_back(passed)
+        self._release_places()
         return min(pauses_s, default=None)
 
-    def _moment(self, reserved: set[Budget]) -> Moment:
+    def _moment(self, reserved: set[Budget], waiting: int) -> Moment:
+        """What decides now. Each of those `waiting` for the prompt cache keeps its slot, so that the order stays."""
         clock = self._context.clock
-        free_slots = self.slots.free(len(self._runners))
-        return Moment(clock.monotonic(), clock.wall(), self._next_launch_at, free_slots, frozenset(reserved))
+        slots = self.slots.free(len(self._runners)) - waiting
+        return Moment(clock.monotonic(), clock.wall(), self._next_launch_at, slots, frozenset(reserved), self._order)
+
+    def _wait_for_cache(self, status: InstanceStatus, reason: str) -> None:
+        """Keep the instance's place: during this pass, what it needs counts as held."""
+        assert self._order is not None
+        self._order.waits(status.spec, self._context.clock.monotonic())
+        self._places.append(self.manager.hold(self._context.budgets_of(status.spec), status.spec.estimate))
+        if status.reason != reason:
+            self._graph.undecided.discard(status.name)
+            status.wait(reason)
+            self._bus.publish(Changed())
+
+    def _release_places(self) -> None:
+        """The pass is over: nobody else can take the place of those that wait for the prompt cache."""
+        if self._places:
+            for hold in self._places:
+                self.manager.release(hold)
+            self._places.clear()
+            if self._context.services.meter is not None:
+                self._context.services.meter.recheck()
 
     async def _decide(self, status: InstanceStatus) -> Decision:
         """Whether an instance may be launched: by the budgets of this run, then by those that all runs share."""
@@ -257,7 +299,7 @@ class Supervisor:
         self._fail_fast(status)
 
     def _wait(self, status: InstanceStatus, decision: Decision) -> None:
-        is_new = status.state is State.PENDING
+        is_new = status.state is State.PENDING or status.reason == WAITS_FOR_CACHE
         self._graph.undecided.discard(status.name)
         status.wait(decision.reason)
         self._bus.publish(Decided(status.name, Action.WAIT, decision.reason) if is_new else Changed())
@@ -287,6 +329,8 @@ class Supervisor:
     def _launch(self, tasks: asyncio.TaskGroup, status: InstanceStatus, hold: Hold) -> None:
         now = self._context.clock.monotonic()
         self._next_launch_at = now + self._settings.startup_delay_s
+        if self._order is not None:
+            self._order.launched(status.spec, now)
         status.begin(now)
         self._graph.undecided.discard(status.name)
         runner = InstanceRunner(self._context, status, hold, self._holds)
@@ -301,6 +345,8 @@ class Supervisor:
             await runner.run()
         finally:
             del self._runners[status.name]
+            if self._order is not None:
+                self._order.ended(status.name)
             self._context.release(runner.hold)
             self._wake.set()
         self._bus.publish(AttemptEnded(status))

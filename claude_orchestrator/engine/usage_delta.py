@@ -31,6 +31,11 @@ class UsageDelta(NamedTuple):
     by_model: Mapping[str, ModelDelta]
     cost_source: str | None = None
 
+    @property
+    def reads_input(self) -> bool:
+        """Whether it counts the input of another response, which has therefore begun."""
+        return any(model.usage.total_tokens > model.usage.output_tokens for model in self.by_model.values())
+
 
 class AttemptCosts:
     """The costs of one attempt: the CLI's own figures, and prices for what the CLI has no figure for."""

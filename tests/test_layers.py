@@ -77,6 +77,7 @@ PURE = """
     engine.file_names
     engine.groups
     engine.journal_records
+    engine.launch_pace
     engine.ledger_batch
     engine.rate_limits
     engine.redact
@@ -99,6 +100,9 @@ PURE = """
     gateway.admission
     gateway.bounds
     gateway.choice
+    gateway.pacing.estimate
+    gateway.pacing.limits
+    gateway.pacing.pacer
     gateway.refusals
     gateway.requests
     gateway.usage_reader

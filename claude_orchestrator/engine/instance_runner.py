@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from claude_orchestrator.claude.events import CommandsAnswer, ControlRequest, Event, Init, Result, Task, UsageAnswer
+from claude_orchestrator.claude.events import (
+    CommandsAnswer,
+    ControlRequest,
+    Event,
+    Init,
+    Result,
+    Retry,
+    Task,
+    UsageAnswer,
+)
 from claude_orchestrator.claude.prompt_cache import FOLDER_FREE_REQUEST
 from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.config.plan import LaunchSpec
@@ -20,6 +29,7 @@ from claude_orchestrator.engine.run_events import (
     Answered,
     Changed,
     Crossed,
+    RateLimited,
     RateLimitsRead,
     SessionNamed,
     Stopping,
@@ -240,6 +250,8 @@ class InstanceRunner:
                 self._deny(event)
             case Task() if event.status is not None:
                 self._close_after_follow_up()
+            case Retry() if event.is_rate_limit:
+                self._bus.publish(RateLimited(status.name))
             case _:
                 pass
 

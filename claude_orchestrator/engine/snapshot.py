@@ -54,7 +54,10 @@ class Row(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A run at one moment. `tokens_per_min` and `left_s` are None while they are unknown."""
+    """A run at one moment. `tokens_per_min` and `left_s` are None while they are unknown.
+
+    `held_back` is why requests or launches wait for the API's rate limits, if they do.
+    """
 
     run_id: str
     rehearsal: bool
@@ -67,6 +70,7 @@ class Snapshot(NamedTuple):
     nano_usd: int | None
     tokens_per_min: float | None = None
     left_s: float | None = None
+    held_back: str | None = None
 
     @property
     def states(self) -> Counter[State]:
@@ -127,6 +131,7 @@ class Snapshots:
             nano_usd=sum(costs) if costs else None,
             tokens_per_min=pace,
             left_s=time_left_s(used, pace, view.manager.total.tokens / tokens if tokens else 1.0),
+            held_back=view.changes.pace,
         )
 
     def _row(self, status: InstanceStatus, now: float) -> Row:

@@ -18,6 +18,7 @@ from claude_orchestrator.engine.eligibility import (
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.instance_runner import InstanceRunner
 from claude_orchestrator.engine.instances import Instances
+from claude_orchestrator.engine.launch_pace import LaunchPace
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.results.upstream import reasons
@@ -33,6 +34,8 @@ from claude_orchestrator.engine.run_events import (
     Launched,
     Level,
     Message,
+    Paced,
+    RateLimited,
     RateLimitsRead,
     Reopened,
     RetryPlanned,
@@ -50,6 +53,7 @@ from token_budget.fields import BadValue
 from token_budget.models import Action, Budget, Decision, Hold, Scope
 from token_budget.text import counted
 
+RECHECK_PACE_S = 1.0  # while requests wait for the API's rate limits
 SHARED_BY_ALL = frozenset({Scope.OVERALL, *WINDOW_SCOPES})  # budgets that every instance draws on
 
 
@@ -75,6 +79,8 @@ class Supervisor:
         shares = self._settings.share_cache != "off"
         self._order = StartOrder(self._settings.share_cache_wait_s) if shares else None
         self._places: list[Hold] = []  # in one pass, for those that wait for the shared prompt cache
+        self._pace = LaunchPace()
+        self._is_spread = False
         self._syncing: asyncio.Task[None] | None = None
         self._bus.attach(self)
 
@@ -111,6 +117,8 @@ class Supervisor:
                 self.recheck()
             case RateLimitsRead():
                 self._check_rate_limits(event)
+            case RateLimited():
+                self._slow_down()
             case _:
                 pass
 
@@ -199,9 +207,13 @@ class Supervisor:
 
     def _moment(self, reserved: set[Budget], waiting: int) -> Moment:
         """What decides now. Each of those `waiting` for the prompt cache keeps its slot, so that the order stays."""
-        clock = self._context.clock
+        clock, meter = self._context.clock, self._context.services.meter
+        now = clock.monotonic()
+        next_launch_at = max(self._next_launch_at, self._pace.next_at(now))
+        if meter is not None and meter.is_slow:
+            next_launch_at = max(next_launch_at, now + RECHECK_PACE_S)
         slots = self.slots.free(len(self._runners)) - waiting
-        return Moment(clock.monotonic(), clock.wall(), self._next_launch_at, slots, frozenset(reserved), self._order)
+        return Moment(now, clock.wall(), next_launch_at, slots, frozenset(reserved), self._order)
 
     def _wait_for_cache(self, status: InstanceStatus, reason: str) -> None:
         """Keep the instance's place: during this pass, what it needs counts as held."""
@@ -331,7 +343,10 @@ class Supervisor:
         self._next_launch_at = now + self._settings.startup_delay_s
         if self._order is not None:
             self._order.launched(status.spec, now)
+        self._pace.launched(now)
         status.begin(now)
+        if self._is_spread:
+            self._publish_pace()
         self._graph.undecided.discard(status.name)
         runner = InstanceRunner(self._context, status, hold, self._holds)
         self._runners[status.name] = runner
@@ -418,6 +433,20 @@ class Supervisor:
             for runner in list(self._runners.values()):
                 runner.stop_if_over()
             self._wake.set()
+
+    def _slow_down(self) -> None:
+        """The API refuses requests: spread the launches that are still to come."""
+        if self._pace.refused(self._context.clock.monotonic()):
+            text = self._publish_pace()
+            if text is not None:
+                self._bus.publish(Message(Level.WARNING, text))
+
+    def _publish_pace(self) -> str | None:
+        still = any(status.state in (State.PENDING, State.WAITING) for status in self.instances)
+        text = self._pace.describe(self._context.clock.monotonic()) if still else None
+        self._is_spread = text is not None
+        self._bus.publish(Paced(text))
+        return text
 
     def _check_rate_limits(self, event: RateLimitsRead) -> None:
         """Stop the run if a subscription's limit is used up to the percentage that was set."""

@@ -17,6 +17,7 @@ from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.counting import AnswerCount, held_usage
 from claude_orchestrator.gateway.door import SERVER
+from claude_orchestrator.gateway.pacing.gate import Turn
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 from claude_orchestrator.gateway.usage_reader import DECODABLE
 
@@ -49,7 +50,7 @@ class Exchange:
     """A request of an instance on its way to the API.
 
     With a `ticket` its answer is metered, and `known` learns from it. `is_exact`: the answer's usage is all that the
-    API bills for it.
+    API bills for it. `turn` is its place within the API's rate limits.
     """
 
     client: Client
@@ -59,6 +60,7 @@ class Exchange:
     ticket: Ticket | None = None
     known: InputBound | None = None
     is_exact: bool = True
+    turn: Turn | None = None
 
 
 class Forwarder:
@@ -82,6 +84,8 @@ class Forwarder:
                 client.address, request.method, exchange.path, headers, exchange.body
             ) as answer:
                 answered = True
+                if exchange.turn is not None:
+                    exchange.turn.answered(answer.status, answer.headers)
                 return await self._pass_back(exchange, answer)
         except RedirectRefused as error:
             answered = True
@@ -123,7 +127,10 @@ class Forwarder:
             last = b""
         finally:
             if counting is not None:
-                self._learn(exchange, counting.close(whole=whole))
+                usage = counting.close(whole=whole)
+                self._learn(exchange, usage)
+                if exchange.turn is not None:
+                    exchange.turn.ended(usage)
         if last:
             await response.write(last)
         with contextlib.suppress(ConnectionError):

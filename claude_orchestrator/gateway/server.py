@@ -23,8 +23,9 @@ from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.door import BATCH, Door
-from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
+from claude_orchestrator.gateway.forwarding import AGENT, NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
+from claude_orchestrator.gateway.pacing.gate import Gate
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
@@ -53,6 +54,7 @@ class Gateway:
         admission: Admission | None = None,
     ) -> None:
         self.admission = admission or Admission(manager, weights)
+        self._gate = Gate()
         self._api_url = upstream
         self._enforces = manager.enforcement_mode == "block"
         self._environ = environ
@@ -111,6 +113,15 @@ class Gateway:
         """Budgets have more room: let waiting requests proceed."""
         self.admission.recheck()
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether requests wait for the API's rate limits, so that more instances would only wait too."""
+        return self._gate.is_slow
+
+    def pace(self) -> str | None:
+        """Why requests wait for the API's rate limits; None if they do not, or not for long."""
+        return self._gate.describe()
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         secret, _, path = request.raw_path.lstrip("/").partition("/")
         secret, mark, query = secret.partition("?")
@@ -143,10 +154,14 @@ class Gateway:
                 return error_response(404, "not_found_error", "no such path", NO_RETRY)
             return refusal(f"in block mode the gateway sends no {request.method} {plain}: its cost is unknown")
         client.attempt.requested()
-        if enforced:
-            return await self._gatekeeper.send(client, request, path, body)
-        metered = Exchange(client, request, path, body, Ticket((), 0, 0), is_exact=kind is Kind.MESSAGE)
-        return await self._forwarder.forward(metered)
+        turn = await self._gate.turn(client, request.headers, request.headers.get(AGENT, ""), body)
+        try:
+            if enforced:
+                return await self._gatekeeper.send(Exchange(client, request, path, body, turn=turn))
+            metered = Exchange(client, request, path, body, Ticket((), 0, 0), is_exact=kind is Kind.MESSAGE, turn=turn)
+            return await self._forwarder.forward(metered)
+        finally:
+            turn.close()
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:

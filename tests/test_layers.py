@@ -105,6 +105,7 @@ PURE = """
     gateway.pacing.pacer
     gateway.refusals
     gateway.requests
+    gateway.sharing.prefixes
     gateway.usage_reader
     ui.junit
     ui.messages

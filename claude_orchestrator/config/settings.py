@@ -57,6 +57,11 @@ class Settings(NamedTuple):
     origins: Mapping[str, str] = MappingProxyType({})
 
     @property
+    def cache_wait_s(self) -> float:
+        """How long one waits at most for the prompt cache that another one writes; 0 if nobody waits."""
+        return 0.0 if self.share_cache == "off" else self.share_cache_wait_s
+
+    @property
     def in_money(self) -> bool:
         """Whether there is a budget in money."""
         limits = (self.overall_cost_budget, self.daily_cost_budget, self.weekly_cost_budget, self.monthly_cost_budget)

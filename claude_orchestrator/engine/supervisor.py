@@ -76,8 +76,8 @@ class Supervisor:
         self._graph = Instances(instances)
         self._wake = asyncio.Event()
         self._next_launch_at = 0.0
-        shares = self._settings.share_cache != "off"
-        self._order = StartOrder(self._settings.share_cache_wait_s) if shares else None
+        cache_wait_s = self._settings.cache_wait_s
+        self._order = StartOrder(cache_wait_s) if cache_wait_s else None
         self._places: list[Hold] = []  # in one pass, for those that wait for the shared prompt cache
         self._pace = LaunchPace()
         self._is_spread = False

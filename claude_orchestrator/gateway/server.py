@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Mapping
 
 from aiohttp import hdrs, web
@@ -27,6 +28,7 @@ from claude_orchestrator.gateway.forwarding import AGENT, NO_RETRY, Exchange, Fo
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
 from claude_orchestrator.gateway.pacing.gate import Gate
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
+from claude_orchestrator.gateway.sharing.flights import Flights
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Weights
@@ -41,7 +43,8 @@ class Gateway:
     """A context in which instances reach the API through this server.
 
     In block mode it refuses what the manager's budgets cannot pay for. `upstream` is the API for all instances,
-    whatever address they have of their own. `admission` replaces the policy over the manager's budgets.
+    whatever address they have of their own. `admission` replaces the policy over the manager's budgets. A request waits
+    for `share_cache_wait_s` at most while another one writes its prefix to the prompt cache.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Gateway:
         environ: Mapping[str, str] = os.environ,
         upstream: str | None = None,
         admission: Admission | None = None,
+        share_cache_wait_s: float = 0.0,
     ) -> None:
         self.admission = admission or Admission(manager, weights)
         self._gate = Gate()
@@ -60,7 +64,7 @@ class Gateway:
         self._environ = environ
         self._clients: dict[bytes, Client] = {}
         self._upstream = Upstream()
-        self._forwarder = Forwarder(self._upstream, self.admission)
+        self._forwarder = Forwarder(self._upstream, self.admission, Flights(share_cache_wait_s, time.monotonic))
         self._gatekeeper = Gatekeeper(self._upstream, self._forwarder, self.admission)
         self._closing = contextlib.AsyncExitStack()
 

@@ -38,6 +38,7 @@ ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
 ALLOWED[CO] = (f"{CO}.api",)
 PURE = """
     claude.argv
+    claude.conversation
     claude.events
     claude.joined_lines
     claude.prompt_cache
@@ -70,6 +71,7 @@ PURE = """
     engine.activity
     engine.control.event_json
     engine.control.methods
+    engine.control.past
     engine.control.rpc
     engine.control.snapshot
     engine.attempt
@@ -109,6 +111,7 @@ PURE = """
     gateway.usage_reader
     ui.junit
     ui.messages
+    ui.remote
     ui.redraw
     ui.screen
     ui.status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from functools import partial
 
 from claude_orchestrator.config.plan import LaunchSpec
@@ -151,11 +152,11 @@ class Supervisor:
         elif not status.ended:
             self._skip(status, State.STOPPED, reason)
 
-    def reopen(self, budget: Budget) -> None:
-        """A budget has a higher limit: instances that it had blocked may start, if all their budgets allow it now."""
+    def reopen(self, budgets: Collection[Budget]) -> None:
+        """Limits have changed: instances that were blocked may start, if all their budgets allow it now."""
         for status in [one for one in self.instances if one.state is State.BLOCKED]:
             spec = status.spec
-            if budget not in self._context.budgets_of(spec):
+            if not any(budget in budgets for budget in self._context.budgets_of(spec)):
                 continue
             if self.manager.decide(spec.base_command, spec.estimate, spec.name).action is not Action.BLOCK:
                 for one in self._graph.reopen(status):

@@ -37,11 +37,10 @@ ALLOWED[f"{CO}.api"] = ALLOWED[f"{CO}.cli"] = (*ALLOWED[f"{CO}.ui"], f"{CO}.ui")
 ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
 ALLOWED[CO] = (f"{CO}.api",)
 PURE = """
+    claude.attribution
     claude.argv
-    claude.conversation
     claude.events
     claude.joined_lines
-    claude.prompt_cache
     claude.responses
     claude.stream
     claude.tally
@@ -68,10 +67,10 @@ PURE = """
     config.schedule
     config.settings
     config.shell_words
+    config.subagent_limits
     engine.activity
     engine.control.event_json
     engine.control.methods
-    engine.control.past
     engine.control.rpc
     engine.control.snapshot
     engine.attempt
@@ -79,7 +78,6 @@ PURE = """
     engine.file_names
     engine.groups
     engine.journal_records
-    engine.launch_pace
     engine.ledger_batch
     engine.rate_limits
     engine.redact
@@ -93,7 +91,6 @@ PURE = """
     engine.time_left
     engine.shared_folders
     engine.slots
-    engine.sharing.start_order
     engine.state
     engine.usage_delta
     engine.verification
@@ -102,16 +99,12 @@ PURE = """
     gateway.admission
     gateway.bounds
     gateway.choice
-    gateway.pacing.estimate
-    gateway.pacing.limits
-    gateway.pacing.pacer
     gateway.refusals
     gateway.requests
-    gateway.sharing.prefixes
+    gateway.sender
     gateway.usage_reader
     ui.junit
     ui.messages
-    ui.remote
     ui.redraw
     ui.screen
     ui.status

@@ -34,6 +34,7 @@ from claude_orchestrator.config.kinds import (
     list_of,
     names_of,
 )
+from claude_orchestrator.config.subagent_limits import SUBAGENT_LIMITS
 from token_budget.fields import PROFILE_FIELDS, TOKENS, Kind, choice, whole_number
 
 PROGRAM = "claude-orchestrator"
@@ -42,7 +43,6 @@ ENV_PREFIX = "CLAUDE_ORCHESTRATOR"
 MAX_RETRIES = 100
 WINDOWS = ("daily", "weekly", "monthly")
 HOLD_POLICIES = ("off", "pool", "fair")
-SHARE_CACHE = ("auto", "off")
 METERS = ("auto", "api", "stream")
 RUN_IF = ("success", "always", "failure")
 UNKNOWN_COMMANDS = ("fail", "prompt")
@@ -187,6 +187,17 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _budget("token_weights", BUDGETS, "flat|billing|KEY=W,…"),
     Setting(
+        "subagent_token_budget",
+        SUBAGENT_LIMITS,
+        "What each subagent may use. In block mode its next request is refused then, and its parent continues. "
+        "TYPE=TOKENS, depth:N=TOKENS and *=TOKENS limit some of them. Needs the API meter.",
+        option="subagent-token-budget",
+        group=BUDGETS,
+        metavar="TOKENS|KEY=TOKENS,…",
+        budget="subagent_token_budget",
+        instance="subagent_token_budget",
+    ),
+    Setting(
         "meter",
         choice(*METERS),
         "Where to count tokens: api counts on the connection to the API and makes budgets hard caps, stream counts in "
@@ -254,25 +265,6 @@ SETTINGS: tuple[Setting, ...] = (
         option="startup-delay",
         group=HOW,
         metavar="TIME",
-    ),
-    Setting(
-        "share_cache",
-        choice(*SHARE_CACHE),
-        "Whether instances with the same beginning wait until the first of them has begun to write the prompt cache.",
-        "auto",
-        option="share-cache",
-        group=HOW,
-        budget="share_cache",
-    ),
-    Setting(
-        "share_cache_wait_s",
-        DELAY,
-        "How long an instance waits for the shared prompt cache at most.",
-        10.0,
-        option="share-cache-wait",
-        group=HOW,
-        metavar="TIME",
-        budget="share_cache_wait",
     ),
     Setting(
         "timeout_s",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from claude_orchestrator.claude.argv import (
     argv_in_worktree,
@@ -17,13 +16,13 @@ from claude_orchestrator.claude.argv import (
     resume_argv,
 )
 from claude_orchestrator.claude.failures import command_word
-from claude_orchestrator.claude.prompt_cache import cache_prefix, can_leave_folder_out
 from claude_orchestrator.config.config import Check, Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.for_each import group_name, has_templates
 from claude_orchestrator.config.graph import needs_of
 from claude_orchestrator.config.item_sources import ResultOf
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager
 from token_budget.fields import show_json
@@ -33,6 +32,7 @@ from token_budget.text import format_usd
 if TYPE_CHECKING:
     from token_budget.forecast import Forecast
 
+_T = TypeVar("_T")
 DEFAULT_ESTIMATE_TOKENS = 1_000
 # what a base command, or the plain prompt of the instance with this name, will use with a model, in a unit
 ForecastFn = Callable[[str | None, str, str | None, Unit], "Forecast | None"]
@@ -50,7 +50,6 @@ class LaunchSpec(NamedTuple):
     group that a result of another instance makes of it.
     `private` has the options that are passed in files, because everybody on the machine can read a process's arguments.
     `origin` is the folder that it would work in if it had no `worktree`, once it works in that.
-    `folder_free`: claude is asked to leave the folder out of its system prompt, so that worktrees share it.
     `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done. `group`, `item` and
     `item_index` say which item of which `for_each` the instance was made for.
     """
@@ -79,6 +78,7 @@ class LaunchSpec(NamedTuple):
     worktree: str | bool = False
     base: str | None = None
     fail_on_denied: bool = False
+    subagent_limits: SubagentLimits = ()
     race_of: str | None = None
     origin: str = ""
     grows: ResultOf | None = None
@@ -88,7 +88,6 @@ class LaunchSpec(NamedTuple):
     group: str | None = None
     item: Item | None = None
     item_index: int | None = None
-    folder_free: bool = False
 
 
 class PlannedBudget(NamedTuple):
@@ -132,7 +131,6 @@ def make_plan(
     """
     planner = _Planner(config.rehearsal, settings, workspace, claude_bin, forecast)
     specs = tuple(planner.spec(index, instance) for index, instance in enumerate(config.instances))
-    specs = _with_shared_prompts(specs, settings)
     _check_needs(specs)
     explicit, warnings = _explicit_budgets(settings.command_budgets, specs)
     named = {(budget.scope, budget.key) for budget in explicit}
@@ -184,7 +182,7 @@ def continued(spec: LaunchSpec, session: InterruptedSession) -> LaunchSpec:
     )
 
 
-def _first(own: bool | None, of_run: bool | None) -> bool | None:
+def _first(own: _T | None, of_run: _T | None) -> _T | None:
     """What an instance says itself, else what the run says."""
     return of_run if own is None else own
 
@@ -323,6 +321,7 @@ class _Planner(NamedTuple):
             late=instance if later or (instance.depends_on and has_templates(instance)) else None,
             grows=later,
             fail_on_denied=bool(_first(instance.fail_on_denied, settings.fail_on_denied)),
+            subagent_limits=_first(instance.subagent_token_budget, settings.subagent_token_budget) or (),
         )
 
     def _forecasts(self, command: str | None, instance: InstanceConfig) -> dict[Unit, Forecast]:
@@ -340,28 +339,12 @@ class _Planner(NamedTuple):
         """
         planner = self._replace(forecast=lambda command, name, model, unit: group.forecasts.get(unit))
         specs = tuple(planner.spec(first_index + number, instance) for number, instance in enumerate(instances))
-        specs = _with_shared_prompts(specs, self.settings)
         budgets = tuple(
             PlannedBudget(Scope.INSTANCE, spec.name, instance.max_tokens_per_command)
             for spec, instance in zip(specs, instances, strict=True)
             if instance.max_tokens_per_command is not None and spec.base_command not in limited
         )
         return specs, budgets
-
-
-def _with_shared_prompts(specs: tuple[LaunchSpec, ...], settings: Settings) -> tuple[LaunchSpec, ...]:
-    """The same launches, where those that only their worktrees keep from sharing a system prompt share it."""
-    if settings.share_cache == "off" or not any(spec.worktree for spec in specs):
-        return specs
-    places = {
-        index: cache_prefix(spec.argv, spec.private, spec.env, "", folder_free=True)
-        for index, spec in enumerate(specs)
-        if spec.worktree and can_leave_folder_out(spec.argv)
-    }
-    sizes = Counter(places.values())
-    return tuple(
-        spec._replace(folder_free=index in places and sizes[places[index]] > 1) for index, spec in enumerate(specs)
-    )
 
 
 @lru_cache(maxsize=1024)

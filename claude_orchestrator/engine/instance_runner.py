@@ -6,17 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from claude_orchestrator.claude.events import (
-    CommandsAnswer,
-    ControlRequest,
-    Event,
-    Init,
-    Result,
-    Retry,
-    Task,
-    UsageAnswer,
-)
-from claude_orchestrator.claude.prompt_cache import FOLDER_FREE_REQUEST
+from claude_orchestrator.claude.events import CommandsAnswer, ControlRequest, Event, Init, Result, Task, UsageAnswer
 from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
@@ -29,7 +19,6 @@ from claude_orchestrator.engine.run_events import (
     Answered,
     Changed,
     Crossed,
-    RateLimited,
     RateLimitsRead,
     SessionNamed,
     Stopping,
@@ -40,7 +29,7 @@ from claude_orchestrator.engine.run_events import (
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_poller import UsagePoller
 from claude_orchestrator.gateway.refusals import Refusal
-from claude_orchestrator.launch.base import Exit, Running, control_request
+from claude_orchestrator.launch.base import Exit, Running
 from token_budget.models import Budget, Hold, Unit
 from token_budget.text import NANO
 
@@ -152,8 +141,6 @@ class InstanceRunner:
             self._poller.ask()  # before the first turn: learn what earlier processes of this session had counted
         request = self._commands.request()
         if request is None:
-            if self.status.spec.folder_free:
-                self._send(control_request("prompt", "initialize", **FOLDER_FREE_REQUEST))
             self._send_turn()
         else:
             self._send(request)
@@ -186,6 +173,7 @@ class InstanceRunner:
         status.finish(self._context.clock.monotonic(), exit.code, exit.stderr, self._services.redact)
         if self._services.price is not None:
             status.attempt.costs.price(self._services.price, None)
+        status.attempt.costs.settle_sources(self._services.price)
         self.record(self.hold)
 
     # -- events --
@@ -195,6 +183,8 @@ class InstanceRunner:
         metered, session = status.tally.metered, (status.session_id, status.attempt.folder)
         turns = status.attempt.turns_completed if isinstance(event, Result) else 0
         status.apply(event)
+        if metered and isinstance(event, Result):
+            status.attempt.costs.settle_sources(self._services.price)
         self.record(self.hold)
         if metered and not status.tally.metered:
             self._bus.warn(
@@ -250,18 +240,19 @@ class InstanceRunner:
                 self._deny(event)
             case Task() if event.status is not None:
                 self._close_after_follow_up()
-            case Retry() if event.is_rate_limit:
-                self._bus.publish(RateLimited(status.name))
             case _:
                 pass
 
-    def record(self, hold: Hold | None) -> None:
-        """Charge the budgets what was counted since the last call, then report the limits that this passed."""
+    def record(self, hold: Hold | None, subagent: Budget | None = None) -> None:
+        """Charge the budgets what was counted since the last call, then report the limits that this passed.
+
+        `subagent` is the budget of the subagent that has used it.
+        """
         status = self.status
         delta = status.attempt.costs.take_delta(self._context.settings.token_weights)
         if delta is None:
             return
-        crossed = self._context.manager.record(status.spec.base_command, delta.amount, status.name, hold)
+        crossed = self._context.manager.record(status.spec.base_command, delta.amount, status.name, hold, subagent)
         self._bus.publish(UsageRecorded(status, delta))
         for budget in crossed:
             self._bus.publish(Crossed(budget))

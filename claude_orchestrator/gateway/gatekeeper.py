@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -13,7 +13,6 @@ from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS, Admissi
 from claude_orchestrator.gateway.bounds import InputBound, adds_up, by_server_tools, is_bounded
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.forwarding import (
-    AGENT,
     Exchange,
     Forwarder,
     error_response,
@@ -30,6 +29,7 @@ from claude_orchestrator.gateway.requests import (
     lowered,
     read_request,
 )
+from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 
 COUNT_TIMEOUT_S = 10.0
@@ -59,21 +59,21 @@ class Gatekeeper:
         self._forwarder = forwarder
         self._admission = admission
 
-    async def send(self, exchange: Exchange) -> web.StreamResponse:
+    async def send(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
         """Send a request as soon as its bound fits the budgets; refuse what never will."""
-        client, request, body = exchange.client, exchange.request, exchange.body
         try:
             asked = read_request(b"" if hdrs.CONTENT_ENCODING in request.headers else body)
         except Unbounded as error:
             return refusal(str(error))
-        agent = request.headers.get(AGENT, "")
-        ticket = Ticket(client.attempt.budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(agent, 0))
+        sender = Sender.of(request.headers)
+        budgets = await client.attempt.budgets_of(sender)
+        ticket = Ticket(budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(sender.agent, 0))
         ticket.least_tokens = min(ticket.least_tokens, asked.max_tokens)
         ticket.model = str(asked.data.get("model") or "")
         if asked.thinking_tokens is not None:
             ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
         known = client.bound(asked, request.headers.getall("anthropic-beta", []))
-        exchange = replace(exchange, ticket=ticket, known=known)
+        exchange = Exchange(client, request, path, body, ticket, known)
         try:
             count = await self._bound(exchange, ticket, asked, known)
             if count is not None and count.tokens is None:
@@ -83,10 +83,10 @@ class Gatekeeper:
             if not await self._admit(client, ticket):
                 assert ticket.spent is not None
                 refused = Refusal(ticket.spent, self._admission.needed(ticket, ticket.spent))
-                client.attempt.refused(refused)
+                client.attempt.refused(refused, sender)
                 return refusal(refused.reason)
             body = lowered(body, asked, ticket.output_tokens)
-            return await self._forwarder.forward(replace(exchange, body=body))
+            return await self._forwarder.forward(Exchange(client, request, path, body, ticket, known))
         finally:
             self._settle(client, ticket)
 

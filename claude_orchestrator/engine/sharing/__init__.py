@@ -1,1 +1,0 @@
-"""How instances share the API's prompt cache."""

@@ -1,1 +1,0 @@
-"""Keeps the requests of all instances within the API's rate limits."""

@@ -39,8 +39,10 @@ ALLOWED[CO] = (f"{CO}.api",)
 PURE = """
     claude.attribution
     claude.argv
+    claude.conversation
     claude.events
     claude.joined_lines
+    claude.prompt_cache
     claude.responses
     claude.stream
     claude.tally
@@ -71,6 +73,7 @@ PURE = """
     engine.activity
     engine.control.event_json
     engine.control.methods
+    engine.control.past
     engine.control.rpc
     engine.control.snapshot
     engine.attempt
@@ -78,6 +81,7 @@ PURE = """
     engine.file_names
     engine.groups
     engine.journal_records
+    engine.launch_pace
     engine.ledger_batch
     engine.rate_limits
     engine.redact
@@ -91,6 +95,7 @@ PURE = """
     engine.time_left
     engine.shared_folders
     engine.slots
+    engine.sharing.start_order
     engine.state
     engine.usage_delta
     engine.verification
@@ -99,12 +104,17 @@ PURE = """
     gateway.admission
     gateway.bounds
     gateway.choice
+    gateway.pacing.estimate
+    gateway.pacing.limits
+    gateway.pacing.pacer
     gateway.refusals
     gateway.requests
+    gateway.sharing.prefixes
     gateway.sender
     gateway.usage_reader
     ui.junit
     ui.messages
+    ui.remote
     ui.redraw
     ui.screen
     ui.status

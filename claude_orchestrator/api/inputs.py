@@ -47,6 +47,8 @@ class RunOptions(TypedDict, total=False):
     alert_webhook: str
     max_parallel: int
     startup_delay: float | str
+    share_cache: str
+    share_cache_wait: float | str
     timeout: float | str
     idle_timeout: float | str
     startup_timeout: float | str

@@ -157,10 +157,15 @@ class SideCall(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """`system/api_retry`: the API refused a call and the CLI will try again."""
+    """`system/api_retry`: the API refused a call and the CLI will try again. `error` is its status and kind."""
 
     attempt: int
     error: str
+
+    @property
+    def is_rate_limit(self) -> bool:
+        """Whether a rate limit is the reason."""
+        return self.error.startswith("429") or "rate_limit" in self.error
 
 
 class RateLimit(NamedTuple):

@@ -169,6 +169,8 @@ def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, 
     if spec.worktree:
         own = spec.worktree if isinstance(spec.worktree, str) else spec.name
         lines.append(f"   worktree:  {own}, which begins with {spec.base or 'HEAD'}")
+    if spec.folder_free:
+        lines.append("   cache:     its system prompt leaves the folder out, so that the worktrees share it")
     if spec.check is not None:
         lines.append(f"   check:     {spec.check.command!r}, at most {counted(spec.check.rounds, 'round')}")
     if spec.env:

@@ -43,6 +43,7 @@ ENV_PREFIX = "CLAUDE_ORCHESTRATOR"
 MAX_RETRIES = 100
 WINDOWS = ("daily", "weekly", "monthly")
 HOLD_POLICIES = ("off", "pool", "fair")
+SHARE_CACHE = ("auto", "off")
 METERS = ("auto", "api", "stream")
 RUN_IF = ("success", "always", "failure")
 UNKNOWN_COMMANDS = ("fail", "prompt")
@@ -265,6 +266,25 @@ SETTINGS: tuple[Setting, ...] = (
         option="startup-delay",
         group=HOW,
         metavar="TIME",
+    ),
+    Setting(
+        "share_cache",
+        choice(*SHARE_CACHE),
+        "Whether instances with the same beginning wait until the first of them has begun to write the prompt cache.",
+        "auto",
+        option="share-cache",
+        group=HOW,
+        budget="share_cache",
+    ),
+    Setting(
+        "share_cache_wait_s",
+        DELAY,
+        "How long an instance waits for the shared prompt cache at most.",
+        10.0,
+        option="share-cache-wait",
+        group=HOW,
+        metavar="TIME",
+        budget="share_cache_wait",
     ),
     Setting(
         "timeout_s",

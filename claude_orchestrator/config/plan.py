@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import PurePath
@@ -16,6 +17,7 @@ from claude_orchestrator.claude.argv import (
     resume_argv,
 )
 from claude_orchestrator.claude.failures import command_word
+from claude_orchestrator.claude.prompt_cache import cache_prefix, can_leave_folder_out
 from claude_orchestrator.config.config import Check, Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.for_each import group_name, has_templates
 from claude_orchestrator.config.graph import needs_of
@@ -50,6 +52,7 @@ class LaunchSpec(NamedTuple):
     group that a result of another instance makes of it.
     `private` has the options that are passed in files, because everybody on the machine can read a process's arguments.
     `origin` is the folder that it would work in if it had no `worktree`, once it works in that.
+    `folder_free`: claude is asked to leave the folder out of its system prompt, so that worktrees share it.
     `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done. `group`, `item` and
     `item_index` say which item of which `for_each` the instance was made for.
     """
@@ -88,6 +91,7 @@ class LaunchSpec(NamedTuple):
     group: str | None = None
     item: Item | None = None
     item_index: int | None = None
+    folder_free: bool = False
 
 
 class PlannedBudget(NamedTuple):
@@ -131,6 +135,7 @@ def make_plan(
     """
     planner = _Planner(config.rehearsal, settings, workspace, claude_bin, forecast)
     specs = tuple(planner.spec(index, instance) for index, instance in enumerate(config.instances))
+    specs = _with_shared_prompts(specs, settings)
     _check_needs(specs)
     explicit, warnings = _explicit_budgets(settings.command_budgets, specs)
     named = {(budget.scope, budget.key) for budget in explicit}
@@ -339,12 +344,28 @@ class _Planner(NamedTuple):
         """
         planner = self._replace(forecast=lambda command, name, model, unit: group.forecasts.get(unit))
         specs = tuple(planner.spec(first_index + number, instance) for number, instance in enumerate(instances))
+        specs = _with_shared_prompts(specs, self.settings)
         budgets = tuple(
             PlannedBudget(Scope.INSTANCE, spec.name, instance.max_tokens_per_command)
             for spec, instance in zip(specs, instances, strict=True)
             if instance.max_tokens_per_command is not None and spec.base_command not in limited
         )
         return specs, budgets
+
+
+def _with_shared_prompts(specs: tuple[LaunchSpec, ...], settings: Settings) -> tuple[LaunchSpec, ...]:
+    """The same launches, where those that only their worktrees keep from sharing a system prompt share it."""
+    if settings.share_cache == "off" or not any(spec.worktree for spec in specs):
+        return specs
+    places = {
+        index: cache_prefix(spec.argv, spec.private, spec.env, "", folder_free=True)
+        for index, spec in enumerate(specs)
+        if spec.worktree and can_leave_folder_out(spec.argv)
+    }
+    sizes = Counter(places.values())
+    return tuple(
+        spec._replace(folder_free=index in places and sizes[places[index]] > 1) for index, spec in enumerate(specs)
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -31,6 +31,8 @@ class Settings(NamedTuple):
     token_weights: Weights = _D["token_weights"]
     max_parallel: int = _D["max_parallel"]
     startup_delay_s: float = _D["startup_delay_s"]
+    share_cache: str = _D["share_cache"]
+    share_cache_wait_s: float = _D["share_cache_wait_s"]
     timeout_s: float | None = _D["timeout_s"]
     idle_timeout_s: float | None = _D["idle_timeout_s"]
     startup_timeout_s: float = _D["startup_timeout_s"]
@@ -55,6 +57,11 @@ class Settings(NamedTuple):
     hold_policy: str = _D["hold_policy"]
     stop_at_rate_limit: float | None = _D["stop_at_rate_limit"]
     origins: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def cache_wait_s(self) -> float:
+        """How long one waits at most for the prompt cache that another one writes; 0 if nobody waits."""
+        return 0.0 if self.share_cache == "off" else self.share_cache_wait_s
 
     @property
     def in_money(self) -> bool:

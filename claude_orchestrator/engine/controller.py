@@ -40,7 +40,7 @@ from claude_orchestrator.engine.resume import (
     turns_digest,
 )
 from claude_orchestrator.engine.run_dir import EarlierRun, RunDirectory, new_run_id
-from claude_orchestrator.engine.run_events import Level, Message, RunEnded, RunStarted, StartsIn
+from claude_orchestrator.engine.run_events import Level, Message, Paced, RunEnded, RunStarted, StartsIn
 from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.engine.supervisor import Supervisor
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
 KEEP_EVERY_S = 1.0  # ledger and alerts
 APPROVAL_TIMEOUT_S = 600.0
+PACE_EVERY_S = 1.0
 
 
 class RunRequest(NamedTuple):
@@ -371,8 +372,30 @@ class _Run:
             if self._request.rehearse:
                 api = await stack.enter_async_context(FakeApi())
                 launcher, upstream = _simulated(api.ask), api.url
-            gateway = Gateway(self._view.manager, self._request.settings.token_weights, upstream=upstream)
-            yield launcher, await stack.enter_async_context(gateway)
+            settings = self._request.settings
+            gateway = Gateway(
+                self._view.manager,
+                settings.token_weights,
+                upstream=upstream,
+                share_cache_wait_s=settings.cache_wait_s,
+            )
+            await stack.enter_async_context(gateway)
+            watching = asyncio.ensure_future(self._watch_pace(gateway))
+            stack.callback(watching.cancel)
+            yield launcher, gateway
+
+    async def _watch_pace(self, meter: ApiMeter) -> None:
+        """Publish why requests wait for the API's rate limits, whenever that changes, until cancelled."""
+        before, said = None, False
+        while True:
+            await asyncio.sleep(PACE_EVERY_S)
+            pace = meter.pace()
+            if pace is not None and not said:
+                self._bus.publish(Message(Level.INFO, pace))
+                said = True
+            if pace != before:
+                self._bus.publish(Paced(pace))
+                before = pace
 
     async def _wait_for_start(self) -> None:
         start_at = time.monotonic() + self._request.start_in_s

@@ -6,7 +6,17 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from claude_orchestrator.claude.events import CommandsAnswer, ControlRequest, Event, Init, Result, Task, UsageAnswer
+from claude_orchestrator.claude.events import (
+    CommandsAnswer,
+    ControlRequest,
+    Event,
+    Init,
+    Result,
+    Retry,
+    Task,
+    UsageAnswer,
+)
+from claude_orchestrator.claude.prompt_cache import FOLDER_FREE_REQUEST
 from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
@@ -19,6 +29,7 @@ from claude_orchestrator.engine.run_events import (
     Answered,
     Changed,
     Crossed,
+    RateLimited,
     RateLimitsRead,
     SessionNamed,
     Stopping,
@@ -29,7 +40,7 @@ from claude_orchestrator.engine.run_events import (
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_poller import UsagePoller
 from claude_orchestrator.gateway.refusals import Refusal
-from claude_orchestrator.launch.base import Exit, Running
+from claude_orchestrator.launch.base import Exit, Running, control_request
 from token_budget.models import Budget, Hold, Unit
 from token_budget.text import NANO
 
@@ -141,6 +152,8 @@ class InstanceRunner:
             self._poller.ask()  # before the first turn: learn what earlier processes of this session had counted
         request = self._commands.request()
         if request is None:
+            if self.status.spec.folder_free:
+                self._send(control_request("prompt", "initialize", **FOLDER_FREE_REQUEST))
             self._send_turn()
         else:
             self._send(request)
@@ -240,6 +253,8 @@ class InstanceRunner:
                 self._deny(event)
             case Task() if event.status is not None:
                 self._close_after_follow_up()
+            case Retry() if event.is_rate_limit:
+                self._bus.publish(RateLimited(status.name))
             case _:
                 pass
 

@@ -65,7 +65,17 @@ class MeterPlace(Protocol):
 
 
 class ApiMeter(Protocol):
-    """Counts an instance's API calls as they pass, and refuses what its budgets cannot pay for."""
+    """Counts an instance's API calls as they pass, and refuses what its budgets cannot pay for.
+
+    It keeps them within the API's rate limits. `is_slow`: requests wait for these, so that more instances would too.
+    """
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether launches should wait."""
+
+    def pace(self) -> str | None:
+        """Why requests wait for the API's rate limits; None if they do not, or not for long."""
 
     def open(self, attempt: MeteredAttempt) -> Any:
         """A MeterPlace for one attempt; its `environ` may name the API's address."""

@@ -154,6 +154,18 @@ class RateLimitsRead(NamedTuple):
     limits: Mapping[str, Any]
 
 
+class RateLimited(NamedTuple):
+    """The API has refused a request of an instance by a rate limit; claude tries again."""
+
+    instance: str
+
+
+class Paced(NamedTuple):
+    """The pace at which requests and launches go, with its reason, has changed; None: nothing is held back."""
+
+    text: str | None
+
+
 class Stopping(NamedTuple):
     """An instance is being ended; `budget` if one of its budgets is why."""
 
@@ -274,6 +286,8 @@ RunEvent = (
     | Crossed
     | RoomChanged
     | RateLimitsRead
+    | RateLimited
+    | Paced
     | Stopping
     | Steered
     | Reopened

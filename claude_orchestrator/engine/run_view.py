@@ -19,6 +19,7 @@ from claude_orchestrator.engine.run_events import (
     Crossed,
     Decided,
     HoldChanged,
+    Paced,
     RateLimitsRead,
     RetryPlanned,
     RunEvent,
@@ -41,8 +42,8 @@ NOTABLE = frozenset({AlertRaised, ApprovalEnded, Crossed, Decided, RetryPlanned,
 class RunChanges:
     """An observer that collects what reports and pages show besides the instances.
 
-    That is hold changes, the latest rate limits, the latest decisions with their Unix times, and in `limits` the
-    budgets that stopped or blocked instances.
+    That is hold changes, the latest rate limits, the pace, the latest decisions with their Unix times, and in `limits`
+    the budgets that stopped or blocked instances.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class RunChanges:
         self.holds = list(holds)
         self.rate_limits: Mapping[str, Any] = rate_limits or {}
         self.limits: dict[Budget, None] = {}
+        self.pace: str | None = None
 
     def observe(self, event: RunEvent) -> None:
         """Collect what reports need."""
@@ -68,6 +70,8 @@ class RunChanges:
                 self.limits[budget] = None
             case RateLimitsRead(limits):
                 self.rate_limits = limits
+            case Paced(text):
+                self.pace = text
             case _:
                 pass
 

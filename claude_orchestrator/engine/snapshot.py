@@ -6,6 +6,7 @@ from collections import Counter, deque
 from typing import NamedTuple
 
 from claude_orchestrator.engine.activity import Doing
+from claude_orchestrator.engine.eligibility import WAITS_FOR_CACHE
 from claude_orchestrator.engine.groups import GroupStatus, groups_of
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import InstanceStatus, State
@@ -53,7 +54,10 @@ class Row(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A run at one moment. `tokens_per_min` and `left_s` are None while they are unknown."""
+    """A run at one moment. `tokens_per_min` and `left_s` are None while they are unknown.
+
+    `held_back` is why requests or launches wait for the API's rate limits, if they do.
+    """
 
     run_id: str
     rehearsal: bool
@@ -66,6 +70,7 @@ class Snapshot(NamedTuple):
     nano_usd: int | None
     tokens_per_min: float | None = None
     left_s: float | None = None
+    held_back: str | None = None
 
     @property
     def states(self) -> Counter[State]:
@@ -126,6 +131,7 @@ class Snapshots:
             nano_usd=sum(costs) if costs else None,
             tokens_per_min=pace,
             left_s=time_left_s(used, pace, view.manager.total.tokens / tokens if tokens else 1.0),
+            held_back=view.changes.pace,
         )
 
     def _row(self, status: InstanceStatus, now: float) -> Row:
@@ -187,6 +193,8 @@ def _activity(status: InstanceStatus) -> tuple[str, float | None]:
 def doing_of(status: InstanceStatus) -> tuple[str, float | None]:
     """What an instance does, waits for, or why it ended; and since when, on the supervisor's clock, if that matters."""
     match status.state:
+        case State.WAITING if status.reason == WAITS_FOR_CACHE:
+            return status.reason, None
         case State.WAITING if not status.failed_before:
             return f"waits: {status.reason.partition(': ')[0]}", None
         case State.PENDING:

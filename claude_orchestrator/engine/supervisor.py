@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from functools import partial
 
 from claude_orchestrator.config.plan import LaunchSpec
-from claude_orchestrator.engine.eligibility import Eligible, Moment, NotYet, Queued, eligibility
+from claude_orchestrator.engine.eligibility import (
+    WAITS_FOR_CACHE,
+    AwaitsCache,
+    Eligible,
+    Moment,
+    NotYet,
+    Queued,
+    eligibility,
+)
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.instance_runner import InstanceRunner
 from claude_orchestrator.engine.instances import Instances
+from claude_orchestrator.engine.launch_pace import LaunchPace
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.results.upstream import reasons
@@ -25,13 +35,17 @@ from claude_orchestrator.engine.run_events import (
     Launched,
     Level,
     Message,
+    Paced,
+    RateLimited,
     RateLimitsRead,
     Reopened,
     RetryPlanned,
     RoomChanged,
     RunEvent,
     RunStopping,
+    UsageRecorded,
 )
+from claude_orchestrator.engine.sharing.start_order import StartOrder
 from claude_orchestrator.engine.slots import Slots
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.launch.threads import run_in_thread
@@ -40,6 +54,7 @@ from token_budget.fields import BadValue
 from token_budget.models import Action, Budget, Decision, Hold, Scope
 from token_budget.text import counted
 
+RECHECK_PACE_S = 1.0  # while requests wait for the API's rate limits
 SHARED_BY_ALL = frozenset({Scope.OVERALL, *WINDOW_SCOPES})  # budgets that every instance draws on
 
 
@@ -62,6 +77,11 @@ class Supervisor:
         self._graph = Instances(instances)
         self._wake = asyncio.Event()
         self._next_launch_at = 0.0
+        cache_wait_s = self._settings.cache_wait_s
+        self._order = StartOrder(cache_wait_s) if cache_wait_s else None
+        self._places: list[Hold] = []  # in one pass, for those that wait for the shared prompt cache
+        self._pace = LaunchPace()
+        self._is_spread = False
         self._syncing: asyncio.Task[None] | None = None
         self._bus.attach(self)
 
@@ -91,10 +111,15 @@ class Supervisor:
                 self._stop_over_budget()
             case Checked(instance, _, verdict, _) if verdict.passed:
                 self._settle_race(instance)
+            case UsageRecorded(status, delta) if self._order is not None:
+                if delta.reads_input and self._order.responded(status.name, self._context.clock.monotonic()):
+                    self._wake.set()
             case RoomChanged():
                 self.recheck()
             case RateLimitsRead():
                 self._check_rate_limits(event)
+            case RateLimited():
+                self._slow_down()
             case _:
                 pass
 
@@ -127,11 +152,11 @@ class Supervisor:
         elif not status.ended:
             self._skip(status, State.STOPPED, reason)
 
-    def reopen(self, budget: Budget) -> None:
-        """A budget has a higher limit: instances that it had blocked may start, if all their budgets allow it now."""
+    def reopen(self, budgets: Collection[Budget]) -> None:
+        """Limits have changed: instances that were blocked may start, if all their budgets allow it now."""
         for status in [one for one in self.instances if one.state is State.BLOCKED]:
             spec = status.spec
-            if budget not in self._context.budgets_of(spec):
+            if not any(budget in budgets for budget in self._context.budgets_of(spec)):
                 continue
             if self.manager.decide(spec.base_command, spec.estimate, spec.name).action is not Action.BLOCK:
                 for one in self._graph.reopen(status):
@@ -153,18 +178,23 @@ class Supervisor:
         reserved: set[Budget] = set()
         pauses_s: list[float] = []
         passed: list[InstanceStatus] = []
+        waiting = 0
         while (status := self._graph.take()) is not None:
             if status.planned.grows is not None:
                 await self._grow(status)
                 continue
             passed.append(status)
-            match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved)):
+            match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved, waiting)):
                 case NotYet(pause_s, for_all):
                     pauses_s += [] if pause_s is None else [pause_s]
                     if for_all:
                         break
                 case Queued(reason):
                     self._wait(status, Decision(Action.WAIT, reason))
+                case AwaitsCache(pause_s, reason):
+                    pauses_s.append(pause_s)
+                    waiting += 1
+                    self._wait_for_cache(status, reason)
                 case Eligible():
                     decision = await self._decide(status)
                     await self._act(tasks, status, decision)
@@ -173,12 +203,37 @@ class Supervisor:
             if any(budget.scope in SHARED_BY_ALL for budget in reserved) and not self._graph.undecided:
                 break  # every other one is queued already
         self._graph.put_back(passed)
+        self._release_places()
         return min(pauses_s, default=None)
 
-    def _moment(self, reserved: set[Budget]) -> Moment:
-        clock = self._context.clock
-        free_slots = self.slots.free(len(self._runners))
-        return Moment(clock.monotonic(), clock.wall(), self._next_launch_at, free_slots, frozenset(reserved))
+    def _moment(self, reserved: set[Budget], waiting: int) -> Moment:
+        """What decides now. Each of those `waiting` for the prompt cache keeps its slot, so that the order stays."""
+        clock, meter = self._context.clock, self._context.services.meter
+        now = clock.monotonic()
+        next_launch_at = max(self._next_launch_at, self._pace.next_at(now))
+        if meter is not None and meter.is_slow:
+            next_launch_at = max(next_launch_at, now + RECHECK_PACE_S)
+        slots = self.slots.free(len(self._runners)) - waiting
+        return Moment(now, clock.wall(), next_launch_at, slots, frozenset(reserved), self._order)
+
+    def _wait_for_cache(self, status: InstanceStatus, reason: str) -> None:
+        """Keep the instance's place: during this pass, what it needs counts as held."""
+        assert self._order is not None
+        self._order.waits(status.spec, self._context.clock.monotonic())
+        self._places.append(self.manager.hold(self._context.budgets_of(status.spec), status.spec.estimate))
+        if status.reason != reason:
+            self._graph.undecided.discard(status.name)
+            status.wait(reason)
+            self._bus.publish(Changed())
+
+    def _release_places(self) -> None:
+        """The pass is over: nobody else can take the place of those that wait for the prompt cache."""
+        if self._places:
+            for hold in self._places:
+                self.manager.release(hold)
+            self._places.clear()
+            if self._context.services.meter is not None:
+                self._context.services.meter.recheck()
 
     async def _decide(self, status: InstanceStatus) -> Decision:
         """Whether an instance may be launched: by the budgets of this run, then by those that all runs share."""
@@ -257,7 +312,7 @@ class Supervisor:
         self._fail_fast(status)
 
     def _wait(self, status: InstanceStatus, decision: Decision) -> None:
-        is_new = status.state is State.PENDING
+        is_new = status.state is State.PENDING or status.reason == WAITS_FOR_CACHE
         self._graph.undecided.discard(status.name)
         status.wait(decision.reason)
         self._bus.publish(Decided(status.name, Action.WAIT, decision.reason) if is_new else Changed())
@@ -287,7 +342,12 @@ class Supervisor:
     def _launch(self, tasks: asyncio.TaskGroup, status: InstanceStatus, hold: Hold) -> None:
         now = self._context.clock.monotonic()
         self._next_launch_at = now + self._settings.startup_delay_s
+        if self._order is not None:
+            self._order.launched(status.spec, now)
+        self._pace.launched(now)
         status.begin(now)
+        if self._is_spread:
+            self._publish_pace()
         self._graph.undecided.discard(status.name)
         runner = InstanceRunner(self._context, status, hold, self._holds)
         self._runners[status.name] = runner
@@ -301,6 +361,8 @@ class Supervisor:
             await runner.run()
         finally:
             del self._runners[status.name]
+            if self._order is not None:
+                self._order.ended(status.name)
             self._context.release(runner.hold)
             self._wake.set()
         self._bus.publish(AttemptEnded(status))
@@ -372,6 +434,20 @@ class Supervisor:
             for runner in list(self._runners.values()):
                 runner.stop_if_over()
             self._wake.set()
+
+    def _slow_down(self) -> None:
+        """The API refuses requests: spread the launches that are still to come."""
+        if self._pace.refused(self._context.clock.monotonic()):
+            text = self._publish_pace()
+            if text is not None:
+                self._bus.publish(Message(Level.WARNING, text))
+
+    def _publish_pace(self) -> str | None:
+        still = any(status.state in (State.PENDING, State.WAITING) for status in self.instances)
+        text = self._pace.describe(self._context.clock.monotonic()) if still else None
+        self._is_spread = text is not None
+        self._bus.publish(Paced(text))
+        return text
 
     def _check_rate_limits(self, event: RateLimitsRead) -> None:
         """Stop the run if a subscription's limit is used up to the percentage that was set."""

@@ -31,6 +31,12 @@ class UsageDelta(NamedTuple):
     portions: Mapping[Portion, PortionDelta]
     cost_source: str | None = None
 
+    @property
+    def reads_input(self) -> bool:
+        """Whether it counts the input of another response, which has therefore begun."""
+        usages = (part.spent.usage for part in self.portions.values())
+        return any(usage.total_tokens > usage.output_tokens for usage in usages)
+
 
 class AttemptCosts:
     """The costs of one attempt: the CLI's own figures, and prices for what the CLI has no figure for."""

@@ -17,7 +17,10 @@ from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.counting import AnswerCount, held_usage
 from claude_orchestrator.gateway.door import SERVER
+from claude_orchestrator.gateway.pacing.gate import Turn
 from claude_orchestrator.gateway.sender import Sender
+from claude_orchestrator.gateway.sharing.flights import Flight, Flights
+from claude_orchestrator.gateway.sharing.prefixes import prefixes_of
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 from claude_orchestrator.gateway.usage_reader import DECODABLE
 
@@ -41,6 +44,7 @@ HOP_BY_HOP = frozenset(
     ]
 )
 ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
+CREDENTIALS = ("x-api-key", "authorization")
 NO_RETRY = {"x-should-retry": "false"}
 
 
@@ -49,7 +53,7 @@ class Exchange:
     """A request of an instance on its way to the API.
 
     With a `ticket` its answer is metered, and `known` learns from it. `is_exact`: the answer's usage is all that the
-    API bills for it.
+    API bills for it. `turn` is its place within the API's rate limits.
     """
 
     client: Client
@@ -59,18 +63,34 @@ class Exchange:
     ticket: Ticket | None = None
     known: InputBound | None = None
     is_exact: bool = True
+    turn: Turn | None = None
 
 
 class Forwarder:
-    """Sends exchanges to the API."""
+    """Sends exchanges to the API.
 
-    def __init__(self, upstream: Upstream, admission: Admission) -> None:
+    A request whose prefix another one writes to the prompt cache waits with its hold, which is as large as before.
+    """
+
+    def __init__(self, upstream: Upstream, admission: Admission, flights: Flights) -> None:
         self._upstream = upstream
         self._admission = admission
+        self._flights = flights
         self._numbers = itertools.count(1)  # of answers
 
     async def forward(self, exchange: Exchange) -> web.StreamResponse:
         """Send the request and give its answer back."""
+        if exchange.ticket is None or not self._flights.wait_s:
+            return await self._forward(exchange)
+        client, sent = exchange.client, exchange.request.headers
+        account = " ".join((client.address.url, *(sent.get(name, "") for name in CREDENTIALS)))
+        flight = await self._flights.enter(prefixes_of(exchange.body, account), client)
+        try:
+            return await self._forward(exchange, flight)
+        finally:
+            flight.end()
+
+    async def _forward(self, exchange: Exchange, flight: Flight | None = None) -> web.StreamResponse:
         client, request, ticket = exchange.client, exchange.request, exchange.ticket
         headers = forwarded_headers(request.headers)
         accepted = [item.strip() for item in request.headers.get(hdrs.ACCEPT_ENCODING, "").split(",")]
@@ -82,7 +102,9 @@ class Forwarder:
                 client.address, request.method, exchange.path, headers, exchange.body
             ) as answer:
                 answered = True
-                return await self._pass_back(exchange, answer)
+                if exchange.turn is not None:
+                    exchange.turn.answered(answer.status, answer.headers)
+                return await self._pass_back(exchange, answer, flight)
         except RedirectRefused as error:
             answered = True
             return refusal(str(error))
@@ -98,7 +120,9 @@ class Forwarder:
                 unknown = ApiUsage(name, most, False, cut=True, exact=False, model=ticket.model)
                 client.attempt.used(unknown._replace(**Sender.of(request.headers)._asdict()), ticket.hold)
 
-    async def _pass_back(self, exchange: Exchange, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def _pass_back(
+        self, exchange: Exchange, answer: aiohttp.ClientResponse, flight: Flight | None
+    ) -> web.StreamResponse:
         request = exchange.request
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
         for name, value in answer.headers.items():
@@ -113,6 +137,8 @@ class Forwarder:
         try:
             await response.prepare(request)
             async for chunk in answer.content.iter_any():
+                if flight is not None and answer.ok:
+                    flight.begun()
                 if counting is not None:
                     counting.feed(chunk)  # before the instance sees it: it never knows of more than was counted
                     last, chunk = (chunk, last) if counting.is_document else (b"", chunk)  # noqa: PLW2901
@@ -124,7 +150,10 @@ class Forwarder:
             last = b""
         finally:
             if counting is not None:
-                self._learn(exchange, counting.close(whole=whole))
+                usage = counting.close(whole=whole)
+                self._learn(exchange, usage)
+                if exchange.turn is not None:
+                    exchange.turn.ended(usage)
         if last:
             await response.write(last)
         with contextlib.suppress(ConnectionError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -59,8 +59,9 @@ class Gatekeeper:
         self._forwarder = forwarder
         self._admission = admission
 
-    async def send(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
+    async def send(self, exchange: Exchange) -> web.StreamResponse:
         """Send a request as soon as its bound fits the budgets; refuse what never will."""
+        client, request, body = exchange.client, exchange.request, exchange.body
         try:
             asked = read_request(b"" if hdrs.CONTENT_ENCODING in request.headers else body)
         except Unbounded as error:
@@ -73,7 +74,7 @@ class Gatekeeper:
         if asked.thinking_tokens is not None:
             ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
         known = client.bound(asked, request.headers.getall("anthropic-beta", []))
-        exchange = Exchange(client, request, path, body, ticket, known)
+        exchange = replace(exchange, ticket=ticket, known=known)
         try:
             count = await self._bound(exchange, ticket, asked, known)
             if count is not None and count.tokens is None:
@@ -86,7 +87,7 @@ class Gatekeeper:
                 client.attempt.refused(refused, sender)
                 return refusal(refused.reason)
             body = lowered(body, asked, ticket.output_tokens)
-            return await self._forwarder.forward(Exchange(client, request, path, body, ticket, known))
+            return await self._forwarder.forward(replace(exchange, body=body))
         finally:
             self._settle(client, ticket)
 

@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Mapping
 
 from aiohttp import hdrs, web
@@ -25,8 +26,10 @@ from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.door import BATCH, Door
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
+from claude_orchestrator.gateway.pacing.gate import Gate
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
-from claude_orchestrator.gateway.sender import Sender
+from claude_orchestrator.gateway.sender import AGENT, Sender
+from claude_orchestrator.gateway.sharing.flights import Flights
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Weights
@@ -41,7 +44,8 @@ class Gateway:
     """A context in which instances reach the API through this server.
 
     In block mode it refuses what the manager's budgets cannot pay for. `upstream` is the API for all instances,
-    whatever address they have of their own. `admission` replaces the policy over the manager's budgets.
+    whatever address they have of their own. `admission` replaces the policy over the manager's budgets. A request waits
+    for `share_cache_wait_s` at most while another one writes its prefix to the prompt cache.
     """
 
     def __init__(
@@ -52,14 +56,16 @@ class Gateway:
         environ: Mapping[str, str] = os.environ,
         upstream: str | None = None,
         admission: Admission | None = None,
+        share_cache_wait_s: float = 0.0,
     ) -> None:
         self.admission = admission or Admission(manager, weights)
+        self._gate = Gate()
         self._api_url = upstream
         self._enforces = manager.enforcement_mode == "block"
         self._environ = environ
         self._clients: dict[bytes, Client] = {}
         self._upstream = Upstream()
-        self._forwarder = Forwarder(self._upstream, self.admission)
+        self._forwarder = Forwarder(self._upstream, self.admission, Flights(share_cache_wait_s, time.monotonic))
         self._gatekeeper = Gatekeeper(self._upstream, self._forwarder, self.admission)
         self._closing = contextlib.AsyncExitStack()
 
@@ -112,6 +118,15 @@ class Gateway:
         """Budgets have more room: let waiting requests proceed."""
         self.admission.recheck()
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether requests wait for the API's rate limits, so that more instances would only wait too."""
+        return self._gate.is_slow
+
+    def pace(self) -> str | None:
+        """Why requests wait for the API's rate limits; None if they do not, or not for long."""
+        return self._gate.describe()
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         secret, _, path = request.raw_path.lstrip("/").partition("/")
         secret, mark, query = secret.partition("?")
@@ -145,10 +160,14 @@ class Gateway:
                 return error_response(404, "not_found_error", "no such path", NO_RETRY)
             return refusal(f"in block mode the gateway sends no {request.method} {plain}: its cost is unknown")
         client.attempt.requested()
-        if enforced:
-            return await self._gatekeeper.send(client, request, path, body)
-        metered = Exchange(client, request, path, body, Ticket((), 0, 0), is_exact=kind is Kind.MESSAGE)
-        return await self._forwarder.forward(metered)
+        turn = await self._gate.turn(client, request.headers, request.headers.get(AGENT, ""), body)
+        try:
+            if enforced:
+                return await self._gatekeeper.send(Exchange(client, request, path, body, turn=turn))
+            metered = Exchange(client, request, path, body, Ticket((), 0, 0), is_exact=kind is Kind.MESSAGE, turn=turn)
+            return await self._forwarder.forward(metered)
+        finally:
+            turn.close()
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:

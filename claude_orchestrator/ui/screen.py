@@ -37,6 +37,8 @@ def screen(snapshot: Snapshot, options: RenderOptions, style: ScreenStyle) -> li
     height = style.height
     at = "" if style.at is None else f"{style.at.isoformat(timespec='seconds')} "
     lines = [fit(at + header(snapshot, options), options.width, ellipsis=dots(options)).rstrip()]
+    if snapshot.held_back is not None and not snapshot.over:
+        lines.append(fit(printable(snapshot.held_back), options.width, ellipsis=dots(options)))
     lines += _group_lines(snapshot.groups, options, height)
     widest = min(PANEL_WIDTH, options.width)
     panel = [] if height is None else _panel(snapshot, options, widest, height)

@@ -21,7 +21,9 @@ WORK = Path("/")
 
 
 def go(script: Script, *instances: dict[str, Any], **options: Any) -> Outcome:
+    """Run the instances at once: none waits for the prompt cache of another."""
     entries = [{"name": f"i{n}", **instance} for n, instance in enumerate(instances)]
+    options = {"share_cache": "off", **options}
     return run_config({"instances": entries}, script, workspace=WORK, time_limit_s=20, **options)
 
 

@@ -1,0 +1,1 @@
+"""How instances share the API's prompt cache."""

@@ -1,0 +1,1 @@
+"""Keeps the requests of all instances within the API's rate limits."""

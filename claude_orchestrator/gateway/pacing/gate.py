@@ -1,0 +1,206 @@
+"""Lets the requests of all instances go as fast as the API's rate limits allow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import hdrs
+
+from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate
+from claude_orchestrator.gateway.pacing.limits import Resource, read_limits, retry_after_s
+from claude_orchestrator.gateway.pacing.pacer import Pacer, Sent
+
+MAX_LANES = 256
+MAX_CONVERSATIONS = 4_096
+RECHECK_S = 1.0  # answers may have shown more room, or less
+PATIENCE_S = 120.0  # claude itself waits ten minutes for an answer
+NOTICEABLE_S = 2.0  # a wait that people and launches notice
+TOO_MANY_REQUESTS = 429
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A request that waits; `first`: its conversation has not begun."""
+
+    since: float
+    size_bytes: int
+    first: bool
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep until called, but no longer than that."""
+        self.called.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.called.wait(), seconds)
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """The requests of one key for one model."""
+
+    pacer: Pacer = field(default_factory=Pacer)
+    estimate: Estimate = field(default_factory=Estimate)
+    conversations: OrderedDict[tuple[bytes, str], None] = field(default_factory=OrderedDict)
+    begun: dict[Waiter, None] = field(default_factory=dict)  # who waits, in the order of their coming
+    new: dict[Waiter, None] = field(default_factory=dict)  # the same for conversations that have not begun
+
+    def is_first(self, conversation: tuple[bytes, str]) -> bool:
+        """Whether the conversation is new, and known from now on."""
+        if conversation in self.conversations:
+            return False
+        self.conversations[conversation] = None
+        if len(self.conversations) > MAX_CONVERSATIONS:
+            self.conversations.popitem(last=False)
+        return True
+
+    def next(self, now: float) -> Waiter | None:
+        """Whose turn it is. A conversation that has begun goes before new ones: it needs less, and its cache is warm.
+
+        Nobody waits for longer than PATIENCE_S for that.
+        """
+        new, begun = next(iter(self.new), None), next(iter(self.begun), None)
+        if new is None or (begun is not None and now - new.since <= PATIENCE_S):
+            return begun
+        return new
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self.new) + len(self.begun)
+
+    def queue_of(self, waiter: Waiter) -> dict[Waiter, None]:
+        """Where it waits."""
+        return self.new if waiter.first else self.begun
+
+    def longest_wait_s(self, now: float) -> float:
+        """How long the request has waited that has waited longest."""
+        heads = (next(iter(queue), None) for queue in (self.new, self.begun))
+        return max((now - waiter.since for waiter in heads if waiter is not None), default=0.0)
+
+    def draw(self, waiter: Waiter) -> Draw:
+        """What its request will likely draw."""
+        return self.estimate.of(waiter.size_bytes, first=waiter.first)
+
+    def call(self, now: float) -> None:
+        """Whose turn it is looks at the limits again."""
+        waiter = self.next(now)
+        if waiter is not None:
+            waiter.called.set()
+
+
+class Turn:
+    """A request that may be sent now. Tells its lane what becomes of it."""
+
+    def __init__(self, gate: Gate, lane: Lane, sent: Sent, waiter: Waiter) -> None:
+        self._gate = gate
+        self._lane = lane
+        self._sent = sent
+        self._waiter = waiter
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """The headers of the answer have come."""
+        now, readings = self._gate.clock(), read_limits(headers, self._gate.wall())
+        if status == TOO_MANY_REQUESTS:
+            self._lane.pacer.refused(self._sent, readings, retry_after_s(headers), now)
+        else:
+            self._lane.pacer.answered(self._sent, readings, now)
+        self._lane.call(now)
+
+    def ended(self, usage: ApiUsage | None) -> None:
+        """The answer has ended; `usage` is what it states."""
+        if usage is not None and usage.whole and usage.told:
+            draw = self._lane.estimate.learn(self._waiter.size_bytes, usage.usage, first=self._waiter.first)
+            self._lane.pacer.correct(self._sent, draw, self._gate.clock())
+            self._lane.call(self._gate.clock())
+
+    def close(self) -> None:
+        """Nothing more comes, whether it was answered or not."""
+        self._lane.pacer.lost(self._sent)
+        self._lane.call(self._gate.clock())
+
+
+class Gate:
+    """Holds requests back until the API has room for them, for each key and model."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.wall = wall
+        self._lanes: OrderedDict[bytes, Lane] = OrderedDict()
+
+    async def turn(self, client: Client, headers: Mapping[str, str], agent: str, body: bytes) -> Turn:
+        """Wait until a request may be sent."""
+        lane = self._lane(client, headers, body)
+        waiter = Waiter(self.clock(), len(body), lane.is_first((client.digest, agent)))
+        lane.queue_of(waiter)[waiter] = None
+        client.waiting += 1
+        try:
+            while (wait_s := self._wait_s(lane, waiter)) > 0:
+                await waiter.sleep(min(wait_s, RECHECK_S))
+            sent = lane.pacer.send(lane.draw(waiter), self.clock())
+        finally:
+            client.waiting -= 1
+            del lane.queue_of(waiter)[waiter]
+            lane.call(self.clock())
+        return Turn(self, lane, sent, waiter)
+
+    def _wait_s(self, lane: Lane, waiter: Waiter) -> float:
+        now = self.clock()
+        return lane.pacer.wait_s(lane.draw(waiter), now) if lane.next(now) is waiter else RECHECK_S
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether requests wait so long that more instances would only wait too."""
+        now = self.clock()
+        return any(lane.longest_wait_s(now) > NOTICEABLE_S for lane in self._lanes.values())
+
+    @property
+    def refusals(self) -> int:
+        """How many requests the API has refused by a rate limit."""
+        return sum(lane.pacer.refusals for lane in self._lanes.values())
+
+    def describe(self) -> str | None:
+        """The pace and its reason, if requests wait noticeably; else None."""
+        if not self.is_slow:
+            return None
+        slow = max(self._lanes.values(), key=lambda lane: lane.waiting)
+        limits = [
+            f"{slow.pacer.buckets[resource].limit:,} {words}"
+            for resource, words in _WORDS.items()
+            if resource in slow.pacer.buckets
+        ]
+        count = sum(lane.waiting for lane in self._lanes.values())
+        waiting = f"{count:,} {'request waits' if count == 1 else 'requests wait'}"
+        return f"{waiting} for the API's rate limit" + (f" ({', '.join(limits)} a minute)" if limits else "")
+
+    def _lane(self, client: Client, headers: Mapping[str, str], body: bytes) -> Lane:
+        """The lane of a request. Of the key itself only a digest is kept."""
+        key = headers.get("x-api-key") or headers.get(hdrs.AUTHORIZATION) or ""
+        found = _MODEL.search(body)
+        name = "\n".join((client.address.url, key)).encode("utf-8", "replace") + (found[1] if found else b"")
+        digest = hashlib.sha256(name).digest()
+        lane = self._lanes.get(digest)
+        if lane is None:
+            lane = self._lanes[digest] = Lane()
+            if len(self._lanes) > MAX_LANES:
+                idle = next((key for key, one in self._lanes.items() if not one.waiting and not one.pacer.on_way), None)
+                if idle is not None and idle != digest:
+                    del self._lanes[idle]
+        return lane
+
+
+_WORDS = {
+    Resource.REQUESTS: "requests",
+    Resource.INPUT: "input tokens",
+    Resource.OUTPUT: "output tokens",
+    Resource.TOKENS: "tokens",
+}

@@ -1,0 +1,171 @@
+"""When the next request may be sent, so that the API's rate limits are used and no request comes back as 429. Pure.
+
+Each limit is a bucket that refills continuously, as the API's own are. What is sent is drawn from it at once, by an
+estimate that the answer corrects. The API's own figures can lower a bucket, because others may use the same key. They
+raise it only if no other request is on its way, because they may be older than what was sent since. Time is injected,
+in seconds of any steady clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from claude_orchestrator.gateway.pacing.estimate import Draw
+from claude_orchestrator.gateway.pacing.limits import Reading, Resource
+
+PERIOD_S = 60.0
+PROBE_S = 10.0  # the first request shows the limits; the others wait for its answer no longer than that
+LONGEST_BLOCK_S = 120.0  # a longer `retry-after` is that of a quota, which claude handles itself
+REMEMBERED = 1_000  # requests
+FULL_SPEED, LEAST_SPEED = 1.0, 0.25  # shares of the limit's rate
+SLOWER, FASTER = 0.8, 0.005  # after a request that was refused, and after one that was not
+ROUNDING_TOKENS = 500  # the API rounds what remains to thousands
+FIRST_REMAINS = 0.1  # of a request, for clocks that differ
+SLOW_RESET = 1.25  # times the usual time to refill: then the API's own figure counts
+ENOUGH_MISSING = 0.2  # of a limit, to compute a rate from the time of its reset
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A limit: what is left of it, and the rate at which it refills.
+
+    The API's own figure includes what was sent until `told_until`: that needs no correction.
+    """
+
+    limit: int
+    level: float
+    at: float
+    rate: float
+    told_until: float
+
+    def level_at(self, now: float, speed: float) -> float:
+        """What is left of it."""
+        return min(float(self.limit), self.level + max(0.0, now - self.at) * self.rate * speed)
+
+    def move(self, now: float, speed: float, change: float) -> None:
+        """Draw from it, or give back."""
+        self.level = min(float(self.limit), self.level_at(now, speed) + change)
+        self.at = now
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """A request that was sent, and what it draws as far as that is known."""
+
+    at: float
+    draw: Draw
+    answered: bool = False
+
+
+@dataclass(slots=True)
+class Pacer:
+    """The limits of one key for one model, as far as answers have shown them."""
+
+    buckets: dict[Resource, Bucket] = field(default_factory=dict)
+    sent: deque[Sent] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    speed: float = FULL_SPEED
+    blocked_until: float = float("-inf")
+    refusals: int = 0
+    known: bool = False
+    probe_at: float | None = None
+    on_way: int = 0
+
+    def wait_s(self, draw: Draw, now: float) -> float:
+        """Seconds until a request that draws so much may be sent; 0: now."""
+        wait_s = max(0.0, self.blocked_until - now)
+        if not self.known and self.probe_at is not None:
+            wait_s = max(wait_s, self.probe_at + PROBE_S - now)
+        for resource, bucket in self.buckets.items():
+            lacking = _needed(resource, draw, bucket) - bucket.level_at(now, self.speed)
+            if lacking > 0:
+                wait_s = max(wait_s, lacking / (bucket.rate * self.speed))
+        return wait_s
+
+    def send(self, draw: Draw, now: float) -> Sent:
+        """A request is sent."""
+        if not self.known and self.probe_at is None:
+            self.probe_at = now
+        for resource, bucket in self.buckets.items():
+            bucket.move(now, self.speed, -draw.get(resource, 0.0))
+        sent = Sent(now, draw)
+        self.sent.append(sent)
+        self.on_way += 1
+        return sent
+
+    def answered(self, sent: Sent, readings: Iterable[Reading], now: float) -> None:
+        """The headers of an answer have come."""
+        self._arrived(sent)
+        self.known = True
+        self.speed = min(FULL_SPEED, self.speed + FASTER)
+        for reading in readings:
+            self._read(reading, sent, now)
+
+    def refused(self, sent: Sent, readings: Iterable[Reading], retry_after_s: float | None, now: float) -> None:
+        """The API has refused a request by a rate limit."""
+        self._arrived(sent)
+        self.known = True
+        self.refusals += 1
+        self.speed = max(LEAST_SPEED, self.speed * SLOWER)
+        for reading in readings:
+            self._read(reading, sent, now)
+        if retry_after_s is not None and retry_after_s <= LONGEST_BLOCK_S:
+            self.blocked_until = max(self.blocked_until, now + retry_after_s)
+
+    def lost(self, sent: Sent) -> None:
+        """A request has ended without an answer."""
+        if not sent.answered:
+            self._arrived(sent)
+            self.probe_at = None
+
+    def correct(self, sent: Sent, draw: Draw, now: float) -> None:
+        """What a request has really drawn is known."""
+        for resource, bucket in self.buckets.items():
+            if sent.at > bucket.told_until:
+                bucket.move(now, self.speed, sent.draw.get(resource, 0.0) - draw.get(resource, 0.0))
+        sent.draw = draw
+
+    def _arrived(self, sent: Sent) -> None:
+        if not sent.answered:
+            sent.answered = True
+            self.on_way -= 1
+
+    def _read(self, reading: Reading, sent: Sent, now: float) -> None:
+        resource, rate = reading.resource, _rate(reading)
+        bucket = self.buckets.get(resource)
+        # the figure may be as old as its request: then this was drawn since, and as much has come back
+        least = reading.remaining - self._sent_after(sent, resource)
+        seen = min(float(reading.limit), least + (now - sent.at) * rate * self.speed)
+        if bucket is None or bucket.limit != reading.limit:
+            self.buckets[resource] = Bucket(reading.limit, seen, now, rate, sent.at)
+            return
+        own, bucket.rate, bucket.at = bucket.level_at(now, self.speed), rate, now
+        bucket.level = min(seen, own if self.on_way else max(own, least))
+        if bucket.level != own:
+            bucket.told_until = max(bucket.told_until, sent.at)
+
+    def _sent_after(self, sent: Sent, resource: Resource) -> float:
+        drawn = 0.0
+        for other in reversed(self.sent):
+            if other is sent or other.at < sent.at:
+                break
+            drawn += other.draw.get(resource, 0.0)
+        return drawn
+
+
+def _needed(resource: Resource, draw: Draw, bucket: Bucket) -> float:
+    """What must be left for a request; one that is larger than the limit needs nearly all of it."""
+    if resource is Resource.REQUESTS:
+        return min(draw.get(resource, 0.0) + FIRST_REMAINS, float(bucket.limit))
+    return min(draw.get(resource, 0.0) + ROUNDING_TOKENS, 0.95 * bucket.limit)
+
+
+def _rate(reading: Reading) -> float:
+    """How much of a limit comes back in a second."""
+    usual, missing = reading.limit / PERIOD_S, reading.limit - reading.remaining
+    if reading.reset_in_s and missing > ENOUGH_MISSING * reading.limit:
+        stated = missing / reading.reset_in_s
+        if stated * SLOW_RESET < usual:
+            return max(stated, usual / PERIOD_S)
+    return usual

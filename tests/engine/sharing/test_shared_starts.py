@@ -1,0 +1,97 @@
+"""Runs whose instances share a prompt cache, with scripted instances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from claude_orchestrator.engine.run_events import Launched, RunEvent, UsageRecorded
+from claude_orchestrator.engine.state import State
+from claude_orchestrator.engine.supervisor import Supervisor
+from tests.harness import Outcome, run_config
+from tests.scripted import Script
+
+
+class Starts:
+    """What happened first: launches and the beginnings of responses, and who waited."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self.waited: set[str] = set()
+
+    def on_event(self, event: RunEvent) -> None:
+        match event:
+            case Launched(status, _):
+                self.order.append(f"+{status.name}")
+            case UsageRecorded(status, delta) if delta.reads_input:
+                self.order.append(f"={status.name}")
+            case _:
+                pass
+
+    def on_change(self, supervisor: Supervisor) -> None:
+        self.waited |= {one.name for one in supervisor.instances if "shared prompt cache" in one.reason}
+
+
+def go(script: Script, *instances: dict[str, Any], **options: Any) -> tuple[Starts, Outcome]:
+    starts = Starts()
+    entries = [{"name": f"i{n}", **instance} for n, instance in enumerate(instances)]
+    hooks: dict[str, Any] = {"on_event": starts.on_event, "on_change": starts.on_change}
+    outcome = run_config({"instances": entries}, script, workspace=Path("/"), time_limit_s=20, **hooks, **options)
+    done = [status.state for status in outcome.instances if status.planned.command != "mute"]
+    assert done == [State.COMPLETED] * len(done)
+    return starts, outcome
+
+
+ONE = {"command": "/a"}
+
+
+def test_the_others_start_when_the_first_response_begins() -> None:
+    starts, _ = go(Script(), ONE, ONE, ONE)
+    assert starts.order[:4] == ["+i0", "=i0", "+i1", "+i2"] and starts.waited == {"i1", "i2"}
+
+
+def test_without_sharing_all_start_at_once() -> None:
+    starts, _ = go(Script(), ONE, ONE, ONE, share_cache="off")
+    assert starts.order[:3] == ["+i0", "+i1", "+i2"] and not starts.waited
+
+
+def test_another_model_starts_meanwhile() -> None:
+    starts, _ = go(Script(), ONE, ONE, {**ONE, "model": "haiku"}, {**ONE, "model": "haiku"})
+    assert starts.order[:2] == ["+i0", "+i2"] and starts.waited == {"i1", "i3"}
+
+
+def test_those_that_wait_keep_their_slots() -> None:
+    starts, _ = go(Script(), ONE, ONE, {**ONE, "model": "haiku"}, max_parallel=2)
+    assert starts.order[:3] == ["+i0", "=i0", "+i1"]
+
+
+def test_those_that_wait_keep_their_place_at_a_budget() -> None:
+    big = {**ONE, "max_tokens_per_command": 2000}
+    other = {**big, "model": "haiku"}
+    starts, _ = go(
+        Script(tokens=500),
+        big,
+        big,
+        other,
+        overall_token_budget=4500,
+        hold_policy="off",
+        budget_enforcement_mode="block",
+    )
+    assert starts.order[:3] == ["+i0", "=i0", "+i1"]
+
+
+def test_one_that_never_responds_is_waited_for_until_the_bound() -> None:
+    mute = {"command": "mute", "timeout_s": 0.3}
+    starts, outcome = go(Script(), mute, ONE, ONE, share_cache_wait_s=0.05)
+    assert starts.order[:3] == ["+i0", "+i1", "+i2"] and outcome.instances[0].state is State.TIMED_OUT
+
+
+def test_one_that_ends_without_a_response_lets_the_next_one_lead() -> None:
+    mute = {"command": "mute", "timeout_s": 0.05}
+    starts, _ = go(Script(), mute, ONE, ONE)
+    assert starts.order[:4] == ["+i0", "+i1", "=i1", "+i2"]
+
+
+def test_a_single_instance_never_waits() -> None:
+    starts, _ = go(Script(), ONE)
+    assert starts.order[0] == "+i0" and not starts.waited

@@ -37,9 +37,7 @@ ALLOWED[f"{CO}.api"] = ALLOWED[f"{CO}.cli"] = (*ALLOWED[f"{CO}.ui"], f"{CO}.ui")
 ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
 ALLOWED[CO] = (f"{CO}.api",)
 PURE = """
-    claude.attribution
     claude.argv
-    claude.conversation
     claude.events
     claude.joined_lines
     claude.prompt_cache
@@ -69,11 +67,9 @@ PURE = """
     config.schedule
     config.settings
     config.shell_words
-    config.subagent_limits
     engine.activity
     engine.control.event_json
     engine.control.methods
-    engine.control.past
     engine.control.rpc
     engine.control.snapshot
     engine.attempt
@@ -109,15 +105,16 @@ PURE = """
     gateway.pacing.pacer
     gateway.refusals
     gateway.requests
-    gateway.sharing.prefixes
-    gateway.sender
     gateway.usage_reader
     ui.junit
     ui.messages
-    ui.remote
     ui.redraw
     ui.screen
     ui.status
+    ui.web.checks
+    ui.web.conversation
+    ui.web.frames
+    ui.web.timeline
     ui.table
 """
 MOST_PARAMETERS = 6

@@ -82,6 +82,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, asked: bool) -> No
 
 def _option(setting: Setting) -> click.Option:
     kind, older = setting.kind, setting.aliases
+    bare: dict[str, Any] = {"flag_value": setting.bare} if setting.bare else {}
     return click.Option(
         [f"--{setting.option}", *(f"--{name}" for name in older), setting.param],
         is_flag=kind is FLAG,
@@ -93,6 +94,7 @@ def _option(setting: Setting) -> click.Option:
         envvar=[setting.variable, *(f"{ENV_PREFIX}_{name.upper()}" for name in older)] if older else None,
         shell_complete=_completion(kind.choices) if kind.choices else None,
         hidden=bool(setting.no_effect),
+        **bare,
     )
 
 

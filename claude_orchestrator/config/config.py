@@ -11,10 +11,9 @@ from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL, Setting, by_key
 from claude_orchestrator.config.item_sources import ForEach
 from claude_orchestrator.config.items import Item
-from claude_orchestrator.config.kinds import collect, object_of, read_object
+from claude_orchestrator.config.kinds import PORT, collect, object_of, read_object
 from claude_orchestrator.config.placeholders import placeholders
 from claude_orchestrator.config.reader import duplicate_keys, read_config_file
-from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, expected, show_json
 
@@ -63,7 +62,6 @@ class InstanceConfig(NamedTuple):
     base: str | None = None
     check: Check | None = None
     fail_on_denied: bool | None = None
-    subagent_token_budget: SubagentLimits | None = None
     race: int = 1
     race_of: str | None = None
     json_schema: str | None = None
@@ -81,7 +79,7 @@ class Config(NamedTuple):
     """A config: its source, its instances, what its `budget` object sets, and what deserves a warning.
 
     `budget` has the names of Settings; limits by command are objects. `groups` says how many items each `for_each`
-    has, also where fewer were selected.
+    has, also where fewer were selected. `dashboard` is the port of the run's page, and 0 any free one.
     """
 
     source: str
@@ -90,6 +88,7 @@ class Config(NamedTuple):
     rehearsal: Rehearsal = Rehearsal()
     warnings: tuple[str, ...] = ()
     groups: Mapping[str, int] = MappingProxyType({})
+    dashboard: int | None = None
 
 
 def load_config(path: Path, override: Mapping[str, Any] | None = None) -> Config:
@@ -259,4 +258,5 @@ TOP = {
     "instances": Kind(_read_instances, {"type": "array", "minItems": 1, "items": INSTANCE_KIND.schema}),
     "budget": Kind(_read_budget, {"$ref": "#/$defs/budget"}),
     "rehearsal": _REHEARSAL,
+    "dashboard": PORT,
 }

@@ -23,6 +23,7 @@ from claude_orchestrator.config.kinds import (
     LINE,
     MCP,
     PERCENT,
+    PORT,
     RAW,
     SCHEMA,
     SEED,
@@ -34,7 +35,6 @@ from claude_orchestrator.config.kinds import (
     list_of,
     names_of,
 )
-from claude_orchestrator.config.subagent_limits import SUBAGENT_LIMITS
 from token_budget.fields import PROFILE_FIELDS, TOKENS, Kind, choice, whole_number
 
 PROGRAM = "claude-orchestrator"
@@ -58,6 +58,7 @@ ACROSS = "Across runs"
 HOW = "How to run it"
 SINGLE = "The instance of a PROMPT, or the defaults of a config"
 OUTPUT = "Output"
+PAGE = "A page of the run in a browser"
 COMMANDS = "Commands of the workspace"
 MOVED = "Options of Zen, which have no effect"
 
@@ -66,7 +67,7 @@ class Setting(NamedTuple):
     """One setting. `name` is its name in code; each other name is empty if that place cannot give the setting.
 
     `run`: it is a part of Settings, so journals store it. `aliases` are older names of the option and of its keys.
-    `no_effect` says why it is accepted without an effect.
+    `no_effect` says why it is accepted without an effect. `bare` is the value of the option if none follows it.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Setting(NamedTuple):
     instance: str = ""
     aliases: tuple[str, ...] = ()
     no_effect: str = ""
+    bare: str = ""
 
     @property
     def param(self) -> str:
@@ -187,17 +189,6 @@ SETTINGS: tuple[Setting, ...] = (
         budget="disable_visuals",
     ),
     _budget("token_weights", BUDGETS, "flat|billing|KEY=W,…"),
-    Setting(
-        "subagent_token_budget",
-        SUBAGENT_LIMITS,
-        "What each subagent may use. In block mode its next request is refused then, and its parent continues. "
-        "TYPE=TOKENS, depth:N=TOKENS and *=TOKENS limit some of them. Needs the API meter.",
-        option="subagent-token-budget",
-        group=BUDGETS,
-        metavar="TOKENS|KEY=TOKENS,…",
-        budget="subagent_token_budget",
-        instance="subagent_token_budget",
-    ),
     Setting(
         "meter",
         choice(*METERS),
@@ -454,6 +445,25 @@ SETTINGS: tuple[Setting, ...] = (
         "DIR",
         default_text="in the user's state directory",
     ),
+    _only_option(
+        "dashboard",
+        PORT,
+        "Show the run on a page that you can open in a browser. Without PORT, any free port. Needs the extra web.",
+        PAGE,
+        "[PORT]",
+        bare="0",
+    ),
+    _only_option(
+        "dashboard-host",
+        LINE,
+        "The address of this machine that the page is on. Any address but a loopback one needs --dashboard-token-file.",
+        PAGE,
+        "HOST",
+        default="127.0.0.1",
+    ),
+    _only_option("dashboard-token-file", FILE, "A file with the password for the page.", PAGE, "FILE"),
+    _only_option("dashboard-read-only", FLAG, "Let the page show the run, and not change it.", PAGE),
+    _only_option("html", FILE, "Write the finished run as one page that opens without a server.", PAGE, "FILE"),
     _only_option("list-commands", FLAG, "List slash commands and skills, then exit.", COMMANDS),
     _only_option("inspect-command", RAW, "Show one of them, then exit.", COMMANDS, "NAME"),
     _no_effect("max-console-lines", COUNT, "the raw output of instances is in their logs"),

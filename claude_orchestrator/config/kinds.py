@@ -44,7 +44,27 @@ def _read_seed(value: object) -> int:
     return int(value)
 
 
+def _read_port(value: object) -> int | None:
+    """A port; 0 for any free one, which `true` means too; None for `false`."""
+    if isinstance(value, bool):
+        return 0 if value else None
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,5}\s*", value) else value
+    if not isinstance(number, int) or not 0 <= number <= 65_535:
+        raise expected("a port from 1 to 65535, or 0 for any free one", value)
+    return number
+
+
 FLAG = Kind(_read_flag, {"type": "boolean"})
+PORT = Kind(
+    _read_port,
+    {
+        "anyOf": [
+            {"type": "boolean"},
+            {"type": "integer", "minimum": 0, "maximum": 65_535},
+            {"type": "string", "pattern": r"^\s*[0-9]{1,5}\s*$"},
+        ]
+    },
+)
 INTEGER = Kind(_read_integer, {"type": "integer"})
 SEED = Kind(_read_seed, {"type": "integer"})
 

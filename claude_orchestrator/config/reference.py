@@ -29,6 +29,7 @@ def schema() -> dict[str, Any]:
         "instances": "What to run, in order of launch.",
         "budget": "Limits, and what happens when one is exceeded.",
         "rehearsal": _REHEARSAL,
+        "dashboard": "The port of a page that shows the run. `true` means any free port.",
     }
     top = {
         key: {"description": descriptions[key], **(dict(kind.schema) if key == "instances" else _or_null(kind.schema))}

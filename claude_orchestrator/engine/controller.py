@@ -51,6 +51,7 @@ from claude_orchestrator.launch.fence.guard import FenceGuard
 from claude_orchestrator.launch.guards import Guard, fence_of
 from claude_orchestrator.launch.local import LocalLauncher, allow_files, use_pidfd_watcher
 from claude_orchestrator.launch.processes import MarkGuard, end_run
+from token_budget.folders import Folder
 from token_budget.ledger.records import RunRecord
 from token_budget.ledger.run_budgets import write_budgets
 from token_budget.ledger.store import LedgerStore
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
 KEEP_EVERY_S = 1.0  # ledger and alerts
 APPROVAL_TIMEOUT_S = 600.0
 PACE_EVERY_S = 1.0
+
+
+Door = Callable[[RunControl, Folder], contextlib.AbstractAsyncContextManager[object]]
 
 
 class RunRequest(NamedTuple):
@@ -79,6 +83,7 @@ class RunRequest(NamedTuple):
     start_in_s: float = 0.0
     switch: StopSwitch | None = None
     listens: bool = True
+    doors: tuple[Door, ...] = ()
 
 
 class RunPlace(NamedTuple):
@@ -269,6 +274,8 @@ class _Run:
                 self._interrupts.pass_to(lambda reason, at_once: supervisor.cancel(reason, at_once=at_once))
                 control = self._control(supervisor)
                 await to_the_end.enter_async_context(self._listening(control))
+                for door in self._request.doors:
+                    await to_the_end.enter_async_context(door(control, self._files.directory.folder))
                 await self._wait_for_start()
                 await self._run_all(supervisor)
             control.end()
@@ -372,13 +379,7 @@ class _Run:
             if self._request.rehearse:
                 api = await stack.enter_async_context(FakeApi())
                 launcher, upstream = _simulated(api.ask), api.url
-            settings = self._request.settings
-            gateway = Gateway(
-                self._view.manager,
-                settings.token_weights,
-                upstream=upstream,
-                share_cache_wait_s=settings.cache_wait_s,
-            )
+            gateway = Gateway(self._view.manager, self._request.settings.token_weights, upstream=upstream)
             await stack.enter_async_context(gateway)
             watching = asyncio.ensure_future(self._watch_pace(gateway))
             stack.callback(watching.cancel)

@@ -25,7 +25,7 @@ NOT_IN_THE_API = {
     *("config", "dry_run", "disable_budget_visuals", "status_report_interval", "quiet", "log_level"),
     *("verbose", "max_console_lines", "max_line_length", "output_format", "budget_parameter_type"),
     *("init", "graph", "print_results", "results", "report", "junit", "list_commands", "inspect_command"),
-    *("apply", "only"),
+    *("columns", "apply", "only", "dashboard", "dashboard_host", "dashboard_token_file", "dashboard_read_only", "html"),
 }
 
 

@@ -1,1 +1,0 @@
-"""The `claude-runs` program: see runs and change them, from another terminal."""

@@ -1,1 +1,0 @@
-"""How requests share the API's prompt cache."""

@@ -1,0 +1,140 @@
+"""The page's server: an HTTP server on one address, for one run. Needs the extra `web` (aiohttp)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Mapping
+
+from aiohttp import hdrs, web
+
+from claude_orchestrator.engine.control.page_door import page_door
+from claude_orchestrator.ui.web.checks import HEADERS, Access, Visitor, cookie_of, is_our_name, names_of, refusal
+from claude_orchestrator.ui.web.routes import (
+    EVENTS,
+    MAX_BODY_BYTES,
+    ROUTES,
+    Answer,
+    Request,
+    Site,
+    answer,
+    error_answer,
+)
+
+MAX_HEADER_BYTES = 8_190
+MAX_PAGES = 64  # that follow a run at once
+STUCK_S = 10.0  # a page that takes nothing for so long is dropped
+CLOSE_S = 0.5
+BACKLOG = 64
+SILENT = logging.Logger("page")  # nothing of a request may get into a log
+SILENT.addHandler(logging.NullHandler())
+
+
+class PageServer:
+    """Serves a site on a socket while its context is open. `host` is the address that the socket is bound to."""
+
+    def __init__(self, site: Site, listening: socket.socket, host: str) -> None:
+        self._site = site
+        self._listening = listening
+        self._names = names_of(
+            host, (socket.gethostname(), socket.getfqdn()) if host not in ("127.0.0.1", "::1") else ()
+        )
+        self._any_address = self._names > names_of("127.0.0.1")
+        self._pages: set[asyncio.Task[object]] = set()
+        self._closing = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> PageServer:
+        self._door = page_door(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            logger=SILENT,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        runner = web.ServerRunner(self._door, shutdown_timeout=CLOSE_S)
+        await runner.setup()
+        self._closing.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, self._listening, backlog=BACKLOG).start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._pages:
+            task.cancel()
+        await self._closing.aclose()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        headers = request.headers
+        host = headers.get(hdrs.HOST, "")
+        if not is_our_name(host, self._names, any_address=self._any_address):
+            return _response(error_answer(421, "this server has another name"))
+        route = ROUTES.get((request.method, request.path))
+        if route is None:
+            return _response(error_answer(404, "no such page"))
+        visitor = self._visitor(headers, host)
+        refused = refusal(route.access, visitor, read_only=self._site.read_only)
+        if refused is not None:
+            return _response(error_answer(refused.status, refused.text))
+        if route.access is not Access.PUBLIC:
+            self._door.admit(request.protocol)
+        if request.path == EVENTS:
+            return await self._events(request)
+        body = await _read(request)
+        if body is None:
+            return _response(error_answer(413, f"a request has at most {MAX_BODY_BYTES // 1024} KiB"))
+        return _response(await answer(self._site, request.method, request.path, Request(request.query, body)))
+
+    def _visitor(self, headers: Mapping[str, str], host: str) -> Visitor:
+        cookie = cookie_of(headers.get(hdrs.COOKIE, ""), self._site.cookie)
+        return Visitor(
+            host,
+            headers.get(hdrs.ORIGIN),
+            headers.get("Sec-Fetch-Site"),
+            headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower(),
+            self._site.keys.knows(cookie),
+        )
+
+    async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Server-sent events, until the page leaves, is stuck, or the run is over."""
+        if len(self._pages) >= MAX_PAGES:
+            return _response(error_answer(503, f"{MAX_PAGES} pages are open already"))
+        response = web.StreamResponse(headers={**HEADERS, hdrs.CONTENT_TYPE: "text/event-stream"})
+        task = asyncio.current_task()
+        assert task is not None
+        self._pages.add(task)
+        last_id = request.headers.get("Last-Event-ID") or request.query.get("last", "")
+        try:
+            await response.prepare(request)
+            if request.transport is not None:
+                request.transport.set_write_buffer_limits(high=64 * 1024)
+            async with contextlib.aclosing(self._site.feed.page(last_id)) as messages:
+                async for data in messages:
+                    async with asyncio.timeout(STUCK_S):
+                        await response.write(data)
+        except (TimeoutError, ConnectionError):
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            self._pages.discard(task)
+        return response
+
+
+def _response(made: Answer) -> web.Response:
+    headers = {**HEADERS, **made.headers, hdrs.CONTENT_TYPE: made.content_type}
+    response = web.Response(body=made.data, status=made.status, headers=headers)
+    if made.status in (400, 413, 421):
+        response.force_close()
+    return response
+
+
+async def _read(request: web.BaseRequest) -> bytes | None:
+    """The body; None if it is too large."""
+    parts, size_bytes = [], 0
+    async for chunk in request.content.iter_any():
+        size_bytes += len(chunk)
+        if size_bytes > MAX_BODY_BYTES:
+            return None
+        parts.append(chunk)
+    return b"".join(parts)

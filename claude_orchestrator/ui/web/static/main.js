@@ -1,0 +1,180 @@
+// Puts the page together, and draws what has changed at most a few times a second.
+
+import { button, el, replace, toast } from "./dom.js";
+import { Store } from "./store.js";
+import { FileSource, ServerSource } from "./source.js";
+import { Header } from "./header.js";
+import { Budgets } from "./budgets.js";
+import { Chart } from "./chart.js";
+import { Table } from "./table.js";
+import { Graph } from "./graph.js";
+import { Detail } from "./detail.js";
+import { Approvals } from "./approvals.js";
+import { Decisions } from "./decisions.js";
+
+const DRAW_EVERY_MS = 250;
+const TICK_MS = 1000;
+const VIEWS = ["instances", "graph", "decisions"];
+
+class Actions {
+  constructor(source, canAct) {
+    this.source = source;
+    this.canAct = canAct;
+  }
+
+  async run(method, params, done) {
+    try {
+      await this.source.act(method, params);
+      toast(done);
+    } catch (error) {
+      toast(error.message, true);
+    }
+  }
+}
+
+class Page {
+  constructor(store, source, readOnly) {
+    this.store = store;
+    const actions = new Actions(source, source.canFetch && !readOnly);
+    const open = (name) => { this.table.selected = name; this.detail.open(name); };
+    this.header = new Header(store, actions);
+    this.budgets = new Budgets(store, actions);
+    this.chart = new Chart(store);
+    this.table = new Table(store, open);
+    this.graph = new Graph(store, open);
+    this.decisions = new Decisions(store, open);
+    this.approvals = new Approvals(store, source, actions, open);
+    this.detail = new Detail(store, source, actions, () => this.table.view.focus({ preventScroll: true }));
+    this.view = "instances";
+    this.buildViews();
+    store.listen((what) => this.changed(what));
+    setInterval(() => this.tick(), TICK_MS);
+  }
+
+  buildViews() {
+    const titles = { instances: "Instances", graph: "Graph", decisions: "Decisions" };
+    this.buttons = VIEWS.map((view) => button(titles[view], () => this.show(view), { role: "tab", id: `view-${view}`, "aria-controls": view }));
+    const bar = el("div", { role: "tablist", class: "tabs", "aria-label": "Views", onkeydown: (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      this.show(VIEWS[(VIEWS.indexOf(this.view) + step + VIEWS.length) % VIEWS.length]);
+      document.getElementById(`view-${this.view}`).focus();
+    } }, this.buttons);
+    replace(document.getElementById("views"), bar);
+    this.show(this.view);
+  }
+
+  show(view) {
+    this.view = view;
+    for (const [place, name] of VIEWS.entries()) {
+      const isThis = name === view;
+      document.getElementById(name).hidden = !isThis;
+      this.buttons[place].setAttribute("aria-selected", String(isThis));
+      this.buttons[place].tabIndex = isThis ? 0 : -1;
+    }
+    this.draw(true);
+  }
+
+  changed(what) {
+    if (what === "all") this.opened = false;
+    if (this.drawing) return;
+    const wait = Math.max(0, DRAW_EVERY_MS - (performance.now() - (this.drawnAt || -1e9)));
+    this.drawing = setTimeout(() => this.draw(), wait);
+  }
+
+  draw() {
+    clearTimeout(this.drawing);
+    this.drawing = null;
+    if (!this.store.ready) return;
+    document.body.classList.add("ready");
+    this.header.draw();
+    this.approvals.draw();
+    this.budgets.draw();
+    this.chart.draw();
+    if (this.view === "instances") this.table.draw();
+    if (this.view === "graph") this.graph.draw();
+    if (this.view === "decisions") this.decisions.draw();
+    this.detail.draw();
+    if (!this.opened) {
+      this.opened = true;
+      const named = new URLSearchParams(location.hash.slice(1)).get("instance");
+      if (named && !this.detail.name) { this.table.selected = named; this.detail.open(named); }
+    }
+    this.drawnAt = performance.now();
+  }
+
+  // Times pass without events.
+  tick() {
+    if (!this.store.ready || this.store.over || document.hidden) return;
+    this.header.draw();
+    this.approvals.draw();
+    if (this.view === "instances") this.table.paint();
+    this.detail.draw();
+  }
+}
+
+function theme() {
+  const modes = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" };
+  const names = Object.keys(modes);
+  let mode = "auto";
+  try { mode = localStorage.getItem("theme") || "auto"; } catch { /* a file has no storage */ }
+  const set = (next) => {
+    mode = names.includes(next) ? next : "auto";
+    if (mode === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = mode;
+    toggle.textContent = modes[mode];
+    try { localStorage.setItem("theme", mode); } catch { /* the same */ }
+    if (page) page.chart.draw(true);
+  };
+  const toggle = button("", () => set(names[(names.indexOf(mode) + 1) % names.length]), { class: "quiet", "aria-label": "Colours: change between automatic, light and dark" });
+  document.getElementById("theme").append(toggle);
+  set(mode);
+}
+
+function signIn(source, about) {
+  const place = document.getElementById("sign-in");
+  document.getElementById("app").hidden = true;
+  place.hidden = false;
+  const refused = location.search.includes("refused") ? "This address was used before. " : "";
+  if (!about.password) {
+    replace(place, el("h1", {}, "Sign in"), el("p", {}, `${refused}Open the address that the run has printed. For a new one, run: claude-runs open last`));
+    return;
+  }
+  const field = el("input", { type: "password", id: "password", autocomplete: "current-password", required: true });
+  const fault = el("p", { class: "bad", role: "alert" });
+  const form = el("form", { onsubmit: async (event) => {
+    event.preventDefault();
+    try {
+      await source.signIn(field.value);
+      location.replace("/");
+    } catch (error) {
+      fault.textContent = error.message;
+    }
+  } }, el("h1", {}, "Sign in"), el("label", { for: "password" }, "Password"), field, el("button", { class: "primary" }, "Sign in"), fault);
+  replace(place, form);
+  field.focus();
+}
+
+let page = null;
+
+async function start() {
+  theme();
+  const store = new Store();
+  const embedded = document.getElementById("run-data");
+  if (embedded) {
+    const data = JSON.parse(embedded.textContent);
+    page = new Page(store, new FileSource(data), true);
+    store.snapshot(data.snapshot);
+    page.header.connection("file");
+    return;
+  }
+  const source = new ServerSource(store, (state) => {
+    if (state === "refused" && !store.ready) signIn(source, about);
+    else page.header.connection(state);
+  });
+  const about = await source.about();
+  page = new Page(store, source, about.read_only);
+  source.connect();
+}
+
+start();

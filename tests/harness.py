@@ -104,7 +104,12 @@ def run_config(
             meter = None
             if settings.meter == "api":
                 assert isinstance(launcher, LocalLauncher)
-                gateway = Gateway(manager, settings.token_weights, environ=launcher._environ)
+                gateway = Gateway(
+                    manager,
+                    settings.token_weights,
+                    environ=launcher._environ,
+                    share_cache_wait_s=settings.cache_wait_s,
+                )
                 meter = await stack.enter_async_context(gateway)
             services = Services(price=price, meter=meter, answers=answers or NoAnswers())
             if isinstance(launcher, LocalLauncher):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.gateway.refusals import Refusal
+from claude_orchestrator.gateway.sender import Sender
 from token_budget.models import Budget, Hold
 
 
@@ -20,13 +21,16 @@ class Metered:
     on_usage: Callable[[ApiUsage, Hold | None], None] = lambda usage, hold: None
     refusals: list[Refusal] = field(default_factory=list)
 
+    async def budgets_of(self, sender: Sender) -> tuple[Budget, ...]:
+        return self.budgets
+
     def requested(self) -> None:
         pass
 
     def used(self, usage: ApiUsage, hold: Hold | None) -> None:
         self.on_usage(usage, hold)
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: Refusal, sender: Sender) -> None:
         self.refusals.append(refusal)
 
     async def reserve(self, hold: Hold) -> bool:

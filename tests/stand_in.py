@@ -96,6 +96,7 @@ class Entry:
     agent: bool
     billed: Usage = field(default_factory=Usage)
     finished: bool = False
+    details: dict[str, Any] = field(default_factory=dict)  # more of the usage
     at: float = field(default_factory=time.monotonic)
 
 
@@ -115,6 +116,7 @@ class StandIn:
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.before_text: Callable[[Entry], None] = lambda entry: None
+        self.on_request: Callable[[dict[str, Any]], None] = lambda body: None
         self._attempts: dict[tuple[str, int, str], int] = {}
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.stand_in = self  # type: ignore[attr-defined]
@@ -140,6 +142,11 @@ class StandIn:
             for entry in self.entries:
                 total += entry.billed
             return total
+
+    def bill(self, entry: Entry, body: dict[str, Any]) -> Usage:
+        """What a call is billed when its response begins."""
+        number = entry.index
+        return Usage(100 + number, 1, 1000 + number, 2000 + number)
 
     def choose(self, messages: list[dict[str, Any]]) -> tuple[str, int, Reply]:
         """The marker, index and reply for a conversation."""
@@ -201,6 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _message(self, body: dict[str, Any]) -> None:
         api = self.api
+        api.on_request(body)
         marker, index, reply = api.choose(body["messages"])
         conversation = (self.headers.get("x-claude-code-session-id") or "") + (
             self.headers.get("x-claude-code-agent-id") or ""
@@ -224,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 200 or isinstance(reply, Fail):
             self._error(status, reply)
             return
-        entry.billed = Usage(100 + number, 1, 1000 + number, 2000 + number)
+        entry.billed = api.bill(entry, body)
         drop = reply.drop if attempt == len(reply.fail_first) else None
         if body.get("stream"):
             with contextlib.suppress(OSError):  # the client left: billed is what was sent
@@ -329,13 +337,13 @@ def _envelope(entry: Entry, body: dict[str, Any]) -> dict[str, Any]:
         "model": entry.model,
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": _api_usage(entry.billed),
+        "usage": {**_api_usage(entry.billed), **entry.details},
     }
 
 
 def _ending(entry: Entry, reply: Text | Tools) -> dict[str, Any]:
     stop_reason = reply.stop_reason if isinstance(reply, Text) else "tool_use"
-    return {"stop_reason": stop_reason, "usage": _api_usage(entry.billed)}
+    return {"stop_reason": stop_reason, "usage": {**_api_usage(entry.billed), **entry.details}}
 
 
 def _blocks(reply: Text | Tools, number: int) -> list[dict[str, Any]]:

@@ -37,7 +37,9 @@ ALLOWED[f"{CO}.api"] = ALLOWED[f"{CO}.cli"] = (*ALLOWED[f"{CO}.ui"], f"{CO}.ui")
 ALLOWED[f"{CO}.__main__"] = (f"{CO}.cli",)
 ALLOWED[CO] = (f"{CO}.api",)
 PURE = """
+    claude.attribution
     claude.argv
+    claude.conversation
     claude.events
     claude.joined_lines
     claude.prompt_cache
@@ -67,9 +69,11 @@ PURE = """
     config.schedule
     config.settings
     config.shell_words
+    config.subagent_limits
     engine.activity
     engine.control.event_json
     engine.control.methods
+    engine.control.past
     engine.control.rpc
     engine.control.snapshot
     engine.attempt
@@ -105,9 +109,12 @@ PURE = """
     gateway.pacing.pacer
     gateway.refusals
     gateway.requests
+    gateway.sharing.prefixes
+    gateway.sender
     gateway.usage_reader
     ui.junit
     ui.messages
+    ui.remote
     ui.redraw
     ui.screen
     ui.status

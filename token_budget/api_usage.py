@@ -34,12 +34,14 @@ class PriceTerms(NamedTuple):
     """What a response's price depends on beside its counts; empty where the API does not state it.
 
     `server_tools` has the number of uses of each tool that the API ran itself, such as `web_search_requests`.
+    `fallback_credit` is what became of a credit for a declined attempt, such as `redeemed`.
     """
 
     speed: str = ""
     inference_geo: str = ""
     service_tier: str = ""
     server_tools: tuple[tuple[str, int], ...] = ()
+    fallback_credit: str = ""
 
 
 NO_TERMS = PriceTerms()
@@ -69,7 +71,8 @@ class ApiUsageObject(NamedTuple):
                 other.terms.speed or self.terms.speed,
                 other.terms.inference_geo or self.terms.inference_geo,
                 other.terms.service_tier or self.terms.service_tier,
-                other.terms.server_tools or self.terms.server_tools,
+                _most_uses(self.terms.server_tools, other.terms.server_tools),
+                other.terms.fallback_credit or self.terms.fallback_credit,
             ),
             self.readable and other.readable,
             self.has_input or other.has_input,
@@ -93,7 +96,12 @@ class ApiUsageObject(NamedTuple):
     @property
     def beside(self) -> Usage:
         """What the top level leaves out and Claude Code does not count either: compaction."""
-        return total(part for part in self.iterations if part.kind == COMPACTION)
+        return total(self.beside_parts)
+
+    @property
+    def beside_parts(self) -> tuple[UsagePart, ...]:
+        """The parts of `beside`."""
+        return tuple(part for part in self.iterations if part.kind == COMPACTION)
 
     def _resolve(self) -> tuple[tuple[UsagePart, ...], bool]:
         hops = tuple(part for part in self.iterations if part.kind in _HOPS)
@@ -127,6 +135,9 @@ class ApiUsageObject(NamedTuple):
         is_stated = (self.has_input, self.has_output, False, False)
         counts = zip(self.top.usage.counts, total(hops).counts, is_stated, strict=True)
         return all(stated == added for stated, added, must_agree in counts if stated or must_agree)
+
+
+NOTHING_STATED = ApiUsageObject()
 
 
 def total(parts: Iterable[UsagePart]) -> Usage:
@@ -208,7 +219,21 @@ def _terms(data: dict[str, object]) -> PriceTerms:
         _name(data.get("inference_geo")),
         _name(data.get("service_tier")),
         tuple(sorted((name, count) for name, count in counts if count)),
+        _credit(data.get("fallback_credit")),
     )
+
+
+def _credit(value: object) -> str:
+    status = value.get("status") if isinstance(value, dict) else None
+    return _name(status.get("type")) if isinstance(status, dict) else ""
+
+
+def _most_uses(old: tuple[tuple[str, int], ...], new: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """The larger number of uses of each tool."""
+    uses = dict(old)
+    for name, count in new:
+        uses[name] = max(count, uses.get(name, 0))
+    return tuple(sorted(uses.items()))
 
 
 def _name(value: object) -> str:

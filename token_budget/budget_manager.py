@@ -26,6 +26,7 @@ class TokenBudgetManager:
         self._budgets: dict[tuple[Unit, Scope, str], Budget] = {}
         self._places: list[tuple[Unit, Scope]] = []  # that have a budget
         self._group_of: dict[str, str] = {}
+        self._subagents: dict[str, Budget] = {}
         if overall_budget is not None:
             self.set_budget(Scope.OVERALL, overall_budget)
 
@@ -49,6 +50,17 @@ class TokenBudgetManager:
     def set_command_budget(self, command_name: str, limit: int) -> None:
         """Limit a base command (e.g. "/test") to `limit` tokens; what it has used stays on the new limit."""
         self.set_budget(Scope.COMMAND, limit, command_name)
+
+    def subagent_budget(self, key: str, limit: int) -> Budget:
+        """The budget of one subagent in tokens, made with this limit if there is none. Only `record` charges it."""
+        if key not in self._subagents:
+            self._subagents[key] = Budget(limit, scope=Scope.SUBAGENT, key=key)
+        return self._subagents[key]
+
+    @property
+    def subagent_budgets(self) -> dict[str, Budget]:
+        """The budgets of subagents by their keys, in the order in which they were made."""
+        return dict(self._subagents)
 
     def join(self, instance: str, group: str) -> None:
         """From now on the instance draws on the budgets of this group, too."""
@@ -173,11 +185,17 @@ class TokenBudgetManager:
     # -- use --
 
     def record(
-        self, command_name: str | None, amount: Amount, instance: str | None = None, hold: Hold | None = None
+        self,
+        command_name: str | None,
+        amount: Amount,
+        instance: str | None = None,
+        hold: Hold | None = None,
+        subagent: Budget | None = None,
     ) -> tuple[Budget, ...]:
         """Record an amount (a delta, never negative) and return the budgets whose limits this passed.
 
-        What was held for it becomes used. Recording is never refused: the amount is already spent.
+        What was held for it becomes used. Recording is never refused: the amount is already spent. `subagent` is the
+        budget of the subagent that has used it.
         """
         if amount.tokens < 0 or amount.nano_usd < 0:
             raise ValueError(f"usage is recorded as a delta of zero or more, got {amount}")
@@ -185,7 +203,8 @@ class TokenBudgetManager:
         if hold is not None:
             self._change(hold, Amount() - amount.at_most(hold.remaining))
         crossed = []
-        for budget in self.budgets_for(command_name, instance):
+        own = () if subagent is None else (subagent,)
+        for budget in (*self.budgets_for(command_name, instance), *own):
             was_exceeded = budget.exceeded
             budget.used += amount.of(budget.unit)
             if budget.exceeded and not was_exceeded:

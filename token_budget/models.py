@@ -132,6 +132,7 @@ class Scope(StrEnum):
     COMMAND = "command"
     GROUP = "group"
     INSTANCE = "instance"
+    SUBAGENT = "subagent"
 
 
 class Unit(StrEnum):
@@ -217,6 +218,7 @@ class Budget:
             Scope.COMMAND: f"{self.key} command",
             Scope.GROUP: f"group {self.key}",
             Scope.INSTANCE: f"instance {self.key}",
+            Scope.SUBAGENT: f"subagent {self.key}",
         }
         return names.get(self.scope, str(self.scope)) + (" cost" if self.unit is Unit.USD else "")
 

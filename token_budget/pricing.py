@@ -1,18 +1,19 @@
 """Money: amounts in integer nano-dollars, and what one response costs by the public price lists.
 
-Prices are estimates: subscriptions do not pay by the token, and discounts and batches are not in them. `with_terms`
-adds fast mode and inference in the US, `of_tools` web searches:
+Prices are estimates: subscriptions do not pay by the token, and discounts are not in them. `with_terms` adds fast mode,
+batches and inference in the US, `of_tools` web searches:
 https://docs.claude.com/en/docs/about-claude/pricing.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from importlib.util import find_spec
 
-from token_budget.api_usage import PriceTerms
+from token_budget.api_usage import PriceTerms, UsagePart
 from token_budget.models import MAX_USD, PRICE_LISTS, Usage
 
 EXTRA = "the extra cost (pip install 'claude-orchestrator[cost]')"
@@ -21,6 +22,7 @@ UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts that the CLI 
 # times the list price in fast mode, by model; any other has the dearest
 FAST = {"claude-opus-4-8": 2, "claude-opus-5": 2, "claude-opus-5-5": 2}
 FAST_MAX = 6
+BATCH_DIVISOR = 2
 US_TENTHS = 11  # inference in the US only: tenths of the list price
 TOOL_NANO_USD = {"web_search_requests": 10_000_000}  # one use
 
@@ -106,10 +108,37 @@ class Prices:
 
 
 def with_terms(nano_usd: int, model: str, terms: PriceTerms) -> int:
-    """What one part of a response costs under these terms, from its list price, without server tools; rounded up."""
+    """What one part of a response costs under these terms, from its list price, without server tools; rounded up.
+
+    Priority service is paid for in advance, so its tokens count at the list price. A redeemed fallback credit lowers
+    the bill by what only the API knows, so the list price is the most that it can be.
+    """
     if terms.speed == "fast":
         nano_usd *= FAST.get(_reference(model)[1], FAST_MAX)
+    if terms.service_tier == "batch":
+        nano_usd = -(-nano_usd // BATCH_DIVISOR)
     return -(-nano_usd * US_TENTHS // 10) if terms.inference_geo == "us" else nano_usd
+
+
+def costs_of_parts(
+    price: Callable[[str, Usage, int], int | None], parts: Sequence[UsagePart], model: str, terms: PriceTerms
+) -> list[int | None]:
+    """What each part of one response of `model` costs, in nano-dollars; None where its model has no price.
+
+    Each part is a request of its own, so its size alone decides on a tier for long contexts. The first part also has
+    what the API's own tools cost.
+    """
+    costs = []
+    for part in parts:
+        own = part.model or model
+        nano_usd = price(own, part.usage, part.written_for_1h_tokens)
+        # an advisor of another model does not answer in fast mode, if that model has none
+        slow = terms._replace(speed="") if own != model and _reference(own)[1] not in FAST else terms
+        costs.append(None if nano_usd is None else with_terms(nano_usd, own, slow))
+    tools = of_tools(terms)
+    if costs and tools:
+        costs[0] = (costs[0] or 0) + tools
+    return costs
 
 
 def of_tools(terms: PriceTerms) -> int:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from token_budget.api_usage import MESSAGE, NO_TERMS, PriceTerms, UsagePart, total
-from token_budget.models import NO_USAGE, Usage
+from token_budget.api_usage import MESSAGE, NO_TERMS, NOTHING_STATED, ApiUsageObject, PriceTerms, UsagePart, total
+from token_budget.models import Usage
 
 
 class ModelUsage(NamedTuple):
@@ -35,7 +35,7 @@ class Init(NamedTuple):
 class MessageStart(NamedTuple):
     """An API response begins: its id, and its exact input and cache counts.
 
-    `beside` is what the response bills beside `usage` and the CLI's own count leaves out: compaction.
+    `stated` is its whole usage object. That has what the CLI's own count leaves out, and the terms of the price.
     """
 
     id: str
@@ -43,7 +43,7 @@ class MessageStart(NamedTuple):
     usage: Usage
     parent: str | None
     malformed: bool = False
-    beside: Usage = NO_USAGE
+    stated: ApiUsageObject = NOTHING_STATED
 
 
 class BlockStart(NamedTuple):
@@ -70,7 +70,7 @@ class MessageDelta(NamedTuple):
     stop_reason: str | None
     parent: str | None
     malformed: bool = False
-    beside: Usage = NO_USAGE
+    stated: ApiUsageObject = NOTHING_STATED
 
 
 class MessageStop(NamedTuple):
@@ -96,8 +96,17 @@ class Assistant(NamedTuple):
     synthetic: bool
     malformed: bool = False
     error: str = ""
-    beside: Usage = NO_USAGE
+    stated: ApiUsageObject = NOTHING_STATED
     calls: tuple[str, ...] = ()
+
+
+class AgentReport(NamedTuple):
+    """A tool result with which a subagent ends: `usage` is that of its last response alone."""
+
+    agent: str
+    type: str
+    model: str
+    usage: Usage
 
 
 class User(NamedTuple):
@@ -109,14 +118,21 @@ class User(NamedTuple):
     parent: str | None
     interrupted: bool
     results: tuple[str, ...] = ()
+    report: AgentReport | None = None
 
 
 class Task(NamedTuple):
-    """`system/task_*`: a subagent or background command; `status` is None while it goes on, `whole` if it finished."""
+    """`system/task_*`: a subagent or background command; `status` is None while it goes on, `whole` if it finished.
+
+    `tool_use_id` is the call that started it. `parent_task` is the subagent that made the call, where it is named.
+    """
 
     id: str
     kind: str
     status: str | None
+    subagent_type: str = ""
+    tool_use_id: str = ""
+    parent_task: str = ""
 
     @property
     def whole(self) -> bool:
@@ -206,6 +222,8 @@ class ApiUsage(NamedTuple):
     `whole`: the response ended by itself; `cut`: it was cut off; `exact`: `usage` is not just a lower bound; `told`:
     the response stated all of its counts. `parts` divide `usage` by model and kind.
     `session_id`: the session that sent the request, which may be that of a claude that a tool has started.
+    `agent`: the subagent that sent it, and `parent_agent` the subagent that started that one.
+    `source`: who asked, as `token_budget.portions` has it.
     """
 
     id: str
@@ -219,6 +237,9 @@ class ApiUsage(NamedTuple):
     parts: tuple[UsagePart, ...] = ()
     terms: PriceTerms = NO_TERMS
     session_id: str | None = None
+    agent: str = ""
+    parent_agent: str = ""
+    source: str = ""
 
     def billed(self) -> tuple[UsagePart, ...]:
         """`usage` divided into parts, each with its model."""

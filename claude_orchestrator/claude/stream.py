@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from claude_orchestrator.claude.events import (
     COMMANDS_REQUEST,
+    AgentReport,
     Assistant,
     BadLine,
     BlockStart,
@@ -37,7 +38,7 @@ from claude_orchestrator.claude.events import (
 )
 from claude_orchestrator.claude.pieces import end_of_pieces
 from claude_orchestrator.claude.tool_text import call_text
-from token_budget.api_usage import least_tokens, output_text, read_count, read_usage
+from token_budget.api_usage import ApiUsageObject, least_tokens, output_text, read_count, read_usage
 from token_budget.models import Usage
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -171,12 +172,12 @@ def _stream_event(data: Json) -> Event | None:
     match event.get("type"):
         case "message_start":
             message = _object(event.get("message"))
-            usage, malformed, beside = _response_usage(message.get("usage"))
-            return MessageStart(_text(message.get("id")), _text(message.get("model")), usage, parent, malformed, beside)
+            usage, malformed, stated = _response_usage(message.get("usage"))
+            return MessageStart(_text(message.get("id")), _text(message.get("model")), usage, parent, malformed, stated)
         case "message_delta":
             stop = _object(event.get("delta")).get("stop_reason")
-            usage, malformed, beside = _response_usage(event.get("usage"))
-            return MessageDelta(usage, stop if isinstance(stop, str) else None, parent, malformed, beside)
+            usage, malformed, stated = _response_usage(event.get("usage"))
+            return MessageDelta(usage, stop if isinstance(stop, str) else None, parent, malformed, stated)
         case "message_stop":
             return MessageStop(parent)
         case "content_block_start":
@@ -200,7 +201,7 @@ def _assistant(data: Json) -> Event | None:
             tool_ids.append(_text(block.get("id")))
             calls.append(_text(call_text(tools[-1], block.get("input"))))
     stop = message.get("stop_reason")
-    usage, malformed, beside = _response_usage(message.get("usage"))
+    usage, malformed, stated = _response_usage(message.get("usage"))
     return Assistant(
         id=_text(message.get("id")),
         model=_text(message.get("model")),
@@ -212,7 +213,7 @@ def _assistant(data: Json) -> Event | None:
         synthetic=message.get("model") == "<synthetic>",
         malformed=malformed,
         error=_text(data.get("error"))[:100],
-        beside=beside,
+        stated=stated,
         calls=tuple(calls),
     )
 
@@ -222,7 +223,18 @@ def _user(data: Json) -> Event | None:
     texts = [_text(_object(block).get("text")) for block in content] if isinstance(content, list) else [content]
     interrupted = any(isinstance(text, str) and text.startswith("[Request interrupted by user") for text in texts)
     ended = [_object(block).get("tool_use_id") for block in content] if isinstance(content, list) else ()
-    return User(_parent(data), interrupted, tuple(_text(tool_id) for tool_id in ended if tool_id))
+    results = tuple(_text(tool_id) for tool_id in ended if tool_id)
+    return User(_parent(data), interrupted, results, _report(data.get("tool_use_result")))
+
+
+def _report(value: object) -> AgentReport | None:
+    """What a tool result says of the subagent that it ends, if it ends one."""
+    data = _object(value)
+    agent = _id(data.get("agentId"))
+    if not agent or not isinstance(data.get("usage"), dict):
+        return None
+    usage = read_usage(data["usage"])
+    return AgentReport(agent, _name(data.get("agentType")), _name(data.get("resolvedModel")), usage.top.usage)
 
 
 def _system(data: Json) -> Event | None:
@@ -242,7 +254,14 @@ def _system(data: Json) -> Event | None:
         case "task_started" | "task_progress" | "task_updated" | "task_notification":
             status = data.get("status") or _object(data.get("patch")).get("status")
             ended = status if status in ("completed", "failed", "killed", "stopped", "cancelled") else None
-            return Task(_text(data.get("task_id")), _text(data.get("task_type")), ended)
+            return Task(
+                _text(data.get("task_id")),
+                _text(data.get("task_type")),
+                ended,
+                _name(data.get("subagent_type")),
+                _text(data.get("tool_use_id")),
+                _text(data.get("parent_task_id")),
+            )
         case "compact_boundary":
             return SideCall()
         case "status":
@@ -350,6 +369,10 @@ def _id(value: object) -> str:
     return text if len(text) <= MAX_ID_CHARS and text.isprintable() else ""
 
 
+def _name(value: object) -> str:
+    return _text(value)[:200]
+
+
 def _parent(data: Json) -> str | None:
     return _text(data.get("parent_tool_use_id")) or None
 
@@ -360,11 +383,11 @@ def _count(value: object) -> tuple[int, bool]:
     return count, not readable
 
 
-def _response_usage(value: object) -> tuple[Usage, bool, Usage]:
-    """What one response bills and the CLI counts, whether it is a lower bound, and what the CLI does not count."""
+def _response_usage(value: object) -> tuple[Usage, bool, ApiUsageObject]:
+    """What one response bills and the CLI counts, whether it is a lower bound, and its whole usage object."""
     found = read_usage(value)
     beside = found.beside
-    return found.usage - beside if beside.total_tokens else found.usage, not found.exact, beside
+    return found.usage - beside if beside.total_tokens else found.usage, not found.exact, found
 
 
 _MODEL_USAGE_KEYS = ("inputTokens", "outputTokens", "cacheCreationInputTokens", "cacheReadInputTokens")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 
+from claude_orchestrator.claude.attribution import Attribution
 from claude_orchestrator.claude.events import (
     ApiUsage,
     Assistant,
@@ -34,7 +35,14 @@ from claude_orchestrator.claude.events import (
     User,
 )
 from claude_orchestrator.claude.responses import REMEMBERED_IDS, MeterCount, OpenResponse
+from token_budget.api_usage import ApiUsageObject
 from token_budget.models import Usage
+from token_budget.portions import MAIN, SIDE_CALLS, TOOLS, Portion, Spent
+
+
+def plain_model(model: str) -> str:
+    """A model's name without the mark that the CLI adds for a longer context: `[1m]`."""
+    return model.partition("[")[0]
 
 
 def _number(version: str) -> int:
@@ -53,7 +61,7 @@ class UsageTally:
     the API meter tells of each response, which then is the count, as long as the stream shows none that it missed.
 
     `usage` is the total so far and never falls; `exact` is False where it is a lower bound. `cut_off` has what the CLI
-    has no cost for: id, model and usage of each response that was cut off.
+    has no cost for: each response that was cut off, and compaction. `attribution` has who asked.
     """
 
     def __init__(self, *, resumed: bool = False, metered: bool = False) -> None:
@@ -63,7 +71,8 @@ class UsageTally:
         self.cost_usd: float | None = None
         self.models: tuple[str, ...] = ()
         self.agents: set[str] = set()
-        self.cut_off: list[tuple[str, str, Usage]] = []
+        self.cut_off: list[ApiUsage] = []
+        self.attribution = Attribution()
         self._api = MeterCount()
         self._read = self._finished = self._lost = self._before_restart = self._unread_at_reset = Usage()
         self._baseline: ModelUsage | None = None
@@ -93,6 +102,46 @@ class UsageTally:
         return {name: usage for name, usage in parts.items() if usage.total_tokens}
 
     @property
+    def by_portion(self) -> dict[Portion, Spent]:
+        """`usage` divided by model, by who asked, and by the terms of the price; what is not known stays undivided."""
+        if self.metered:
+            return self._api.by_portion
+        found: dict[Portion, Spent] = {}
+        shown = self.attribution.shown
+        for model, usage in self.by_model.items():
+            rest = usage
+            for (source, name), part in shown.items():
+                if name == plain_model(model):
+                    own = Usage(*map(min, part, rest))  # the CLI's own count decides
+                    rest -= own
+                    if own.total_tokens:
+                        found[Portion(model, source)] = Spent(own)
+            if rest.total_tokens:
+                found[Portion(model)] = Spent(rest)
+        return found
+
+    def settle_sources(self) -> list[ApiUsage]:
+        """A turn is over: what no subagent asked for and the stream has not shown are side calls, from now on.
+
+        Returns the responses that count as another source than before.
+        """
+        changed = []
+        for response in self._api.responses.values():
+            source = self._source(response)
+            if source != response.source:
+                changed.append(response._replace(source=source))
+        for response in changed:
+            self._api.count(response)
+        return changed
+
+    def _source(self, response: ApiUsage) -> str:
+        if response.source not in (MAIN, TOOLS):
+            return response.source
+        if self.attribution.is_main(response.id.partition("#")[0]):
+            return MAIN
+        return SIDE_CALLS if response.source == MAIN and response.whole else response.source
+
+    @property
     def cost_by_model(self) -> dict[str, float]:
         """`cost_usd` divided by model where the CLI does so; else it is the main model's."""
         if self.cost_usd is None:
@@ -120,6 +169,8 @@ class UsageTally:
 
     def feed(self, event: Event) -> None:
         """Take one event into account."""
+        if not isinstance(event, Streamed):
+            self.attribution.feed(event)
         match event:
             case Streamed():
                 self._stream_piece(event)
@@ -139,6 +190,7 @@ class UsageTally:
             case UsageAnswer():
                 self._answer(event)
             case ApiUsage():
+                self.attribution.meet_sender(event)
                 self._api.count(event)
             case Task():
                 self._task(event)
@@ -215,12 +267,12 @@ class UsageTally:
             return
         if event.id in self._open:
             self._open[event.id].usage |= event.usage
-            self._count_beside(self._open[event.id], event.beside)
+            self._count_beside(self._open[event.id], event.stated)
             return
         self._cut_current(event.parent)
         self._ended.pop(event.parent, None)
         response = self._open[event.id] = OpenResponse(event.id, event.usage, streamed=True, model=event.model)
-        self._count_beside(response, event.beside)
+        self._count_beside(response, event.stated)
         self._current[event.parent] = self._streaming = event.id
 
     def _count_delta(self, event: MessageDelta) -> None:
@@ -231,7 +283,7 @@ class UsageTally:
             return
         response.has_delta = True
         response.usage |= event.usage
-        self._count_beside(response, event.beside)
+        self._count_beside(response, event.stated)
         if event.stop_reason is not None:
             del self._current[event.parent]
             self._ended[event.parent] = response
@@ -262,14 +314,15 @@ class UsageTally:
             self._finished += response.usage
         self._settle(response)
 
-    def _count_beside(self, response: OpenResponse, beside: Usage) -> None:
+    def _count_beside(self, response: OpenResponse, stated: ApiUsageObject) -> None:
         """Count what the response bills beside its own counts: the CLI never does."""
-        self._lost += beside - response.beside
-        response.beside |= beside
+        before = response.beside
+        response.stated |= stated
+        self._lost += response.beside - before
 
     def _settle(self, response: OpenResponse) -> None:
         if response.beside.total_tokens:
-            self.cut_off.append((f"{response.id}/compaction", response.model, response.beside))
+            self.cut_off.append(response.compaction())
         del self._open[response.id]
         self._settled[response.id] = None
         if len(self._settled) > REMEMBERED_IDS:
@@ -293,7 +346,7 @@ class UsageTally:
             self._open[event.id] = response
             self._current[event.parent] = event.id
         response.usage |= event.usage
-        self._count_beside(response, event.beside)
+        self._count_beside(response, event.stated)
         if event.stop_reason is not None:
             self._current.pop(event.parent, None)
             self._finish(response, whole=True)
@@ -321,7 +374,7 @@ class UsageTally:
 
     def _lose(self, response: OpenResponse) -> None:
         self._lost += response.with_estimate()
-        self.cut_off.append((response.id, response.model, response.with_estimate()))
+        self.cut_off.append(response.lost())
         self._lower_bound = True
         self._settle(response)
 

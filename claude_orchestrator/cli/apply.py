@@ -22,12 +22,18 @@ def apply(options: Options, terminal: Terminal) -> int:
     if options.prompt is not None or options["resume"] is not None:
         raise UserError("--apply: excludes PROMPT and --resume")
     output_dir = options["output_dir"] or places.runs_dir(terminal.warn, move=False)
-    run = reopen_run(output_dir, options["apply"], terminal.warn, rehearsal=False, verb="apply")
+    workspace = options["workspace"].absolute() if "workspace" in options.given else None
+    return apply_changes(output_dir, options["apply"], options["only"], workspace, terminal)
+
+
+def apply_changes(output_dir: Path, run_id: str, only: str | None, workspace: Path | None, terminal: Terminal) -> int:
+    """Apply the changes of a run to a workspace, or to its own; see `apply`. Raises UserError."""
+    run = reopen_run(output_dir, run_id, terminal.warn, rehearsal=False, verb="apply")
     run.journal.close()
     run.directory.close()
     history = run.history
-    workspace = options["workspace"].absolute() if "workspace" in options.given else Path(history.header["workspace"])
-    chosen = chosen_of(list(history.instances.values()), options["only"])
+    workspace = workspace or Path(history.header["workspace"])
+    chosen = chosen_of(list(history.instances.values()), only)
     if not chosen:
         raise UserError(f"--apply: no instance of run {run.directory.path.name} completed with changes in a worktree")
     patches = [Patch(instance.name, _read(instance)) for instance in chosen]

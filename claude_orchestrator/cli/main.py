@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from claude_orchestrator import __version__
+from claude_orchestrator.cli.console import run_script
 from claude_orchestrator.cli.options import make_command
 from claude_orchestrator.config.fields import CONFIG_NAME, PROGRAM
 from claude_orchestrator.config.given import Options
 from claude_orchestrator.errors import UserError
 from token_budget import places
-from token_budget.text import counted, printable
+from token_budget.text import counted
 
 if TYPE_CHECKING:
     from claude_orchestrator.config.plan import LaunchSpec
@@ -246,51 +242,6 @@ def _printed(options: Options, source: str) -> str:
 command = make_command(run)
 
 
-def _open_standard_streams() -> None:
-    """Open those that the shell has closed (`>&-`), so that no other file gets their numbers."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            fd = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
-            setattr(sys, name, os.fdopen(fd, "w" if number else "r"))
-
-
-def _script(argv0: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The name that this program was called by, and the variable with which a shell asks that name for completion."""
-    name = Path(argv0).name.removesuffix(".exe")
-    name = PROGRAM if name in ("", "-c", "-m", "__main__.py") else name
-    variables = {
-        f"_{script}_COMPLETE".replace("-", "_").replace(".", "_").upper(): script for script in (name, *SCRIPTS)
-    }
-    asked = next((variable for variable in variables if environ.get(variable)), None)
-    return (variables[asked], asked) if asked else (name, next(iter(variables)))
-
-
 def main() -> None:
     """The console script: runs the command and turns errors into exit codes."""
-    _open_standard_streams()
-    name, variable = _script(sys.argv[0], os.environ)
-    try:
-        code = command.main(prog_name=name, complete_var=variable, standalone_mode=False)
-    except UserError as error:
-        for line in error.lines:
-            click.echo(f"ERROR: {printable(line)}", err=True)
-        code = 2
-    except click.ClickException as error:
-        click.echo(f"ERROR: {printable(error.format_message())} (see {name} --help)", err=True)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
-    except Exception as error:
-        from claude_orchestrator.engine import run_inputs
-
-        if run_inputs.is_ledger_error(error):
-            click.echo(f"ERROR: --ledger: {printable(str(error))}", err=True)
-            sys.exit(2)
-        if isinstance(error, click.Abort) and not isinstance(error.__cause__, EOFError):
-            sys.exit(130)  # click's word for Ctrl-C, but also for an EOFError
-        import traceback
-
-        traceback.print_exc()
-        click.echo(f"ERROR: this is a bug in {PROGRAM} {__version__}: please report it with the text above", err=True)
-        code = 3
-    sys.exit(code or 0)
+    run_script(command, SCRIPTS)

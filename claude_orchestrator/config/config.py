@@ -14,6 +14,7 @@ from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.kinds import PORT, collect, object_of, read_object
 from claude_orchestrator.config.placeholders import placeholders
 from claude_orchestrator.config.reader import duplicate_keys, read_config_file
+from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, expected, show_json
 
@@ -62,6 +63,7 @@ class InstanceConfig(NamedTuple):
     base: str | None = None
     check: Check | None = None
     fail_on_denied: bool | None = None
+    subagent_token_budget: SubagentLimits | None = None
     race: int = 1
     race_of: str | None = None
     json_schema: str | None = None

@@ -35,6 +35,7 @@ from claude_orchestrator.config.kinds import (
     list_of,
     names_of,
 )
+from claude_orchestrator.config.subagent_limits import SUBAGENT_LIMITS
 from token_budget.fields import PROFILE_FIELDS, TOKENS, Kind, choice, whole_number
 
 PROGRAM = "claude-orchestrator"
@@ -189,6 +190,17 @@ SETTINGS: tuple[Setting, ...] = (
         budget="disable_visuals",
     ),
     _budget("token_weights", BUDGETS, "flat|billing|KEY=W,…"),
+    Setting(
+        "subagent_token_budget",
+        SUBAGENT_LIMITS,
+        "What each subagent may use. In block mode its next request is refused then, and its parent continues. "
+        "TYPE=TOKENS, depth:N=TOKENS and *=TOKENS limit some of them. Needs the API meter.",
+        option="subagent-token-budget",
+        group=BUDGETS,
+        metavar="TOKENS|KEY=TOKENS,…",
+        budget="subagent_token_budget",
+        instance="subagent_token_budget",
+    ),
     Setting(
         "meter",
         choice(*METERS),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from claude_orchestrator.claude.argv import (
     argv_in_worktree,
@@ -24,6 +24,7 @@ from claude_orchestrator.config.graph import needs_of
 from claude_orchestrator.config.item_sources import ResultOf
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager
 from token_budget.fields import show_json
@@ -33,6 +34,7 @@ from token_budget.text import format_usd
 if TYPE_CHECKING:
     from token_budget.forecast import Forecast
 
+_T = TypeVar("_T")
 DEFAULT_ESTIMATE_TOKENS = 1_000
 # what a base command, or the plain prompt of the instance with this name, will use with a model, in a unit
 ForecastFn = Callable[[str | None, str, str | None, Unit], "Forecast | None"]
@@ -79,6 +81,7 @@ class LaunchSpec(NamedTuple):
     worktree: str | bool = False
     base: str | None = None
     fail_on_denied: bool = False
+    subagent_limits: SubagentLimits = ()
     race_of: str | None = None
     origin: str = ""
     grows: ResultOf | None = None
@@ -184,7 +187,7 @@ def continued(spec: LaunchSpec, session: InterruptedSession) -> LaunchSpec:
     )
 
 
-def _first(own: bool | None, of_run: bool | None) -> bool | None:
+def _first(own: _T | None, of_run: _T | None) -> _T | None:
     """What an instance says itself, else what the run says."""
     return of_run if own is None else own
 
@@ -323,6 +326,7 @@ class _Planner(NamedTuple):
             late=instance if later or (instance.depends_on and has_templates(instance)) else None,
             grows=later,
             fail_on_denied=bool(_first(instance.fail_on_denied, settings.fail_on_denied)),
+            subagent_limits=_first(instance.subagent_token_budget, settings.subagent_token_budget) or (),
         )
 
     def _forecasts(self, command: str | None, instance: InstanceConfig) -> dict[Unit, Forecast]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from claude_orchestrator.config.fields import BUDGET, DEFAULTS, RUN, Setting
 from claude_orchestrator.config.given import Given, read_given
+from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.models import Weights
 
@@ -38,6 +39,7 @@ class Settings(NamedTuple):
     grace_s: float = _D["grace_s"]
     fail_fast: bool = _D["fail_fast"]
     fail_on_denied: bool | None = _D["fail_on_denied"]
+    subagent_token_budget: SubagentLimits | None = _D["subagent_token_budget"]
     keep_worktrees: bool = _D["keep_worktrees"]
     meter: str = _D["meter"]
     retries: int = _D["retries"]
@@ -55,6 +57,11 @@ class Settings(NamedTuple):
     hold_policy: str = _D["hold_policy"]
     stop_at_rate_limit: float | None = _D["stop_at_rate_limit"]
     origins: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def cache_wait_s(self) -> float:
+        """How long one waits at most for the prompt cache that another one writes; 0 if nobody waits."""
+        return 0.0 if self.share_cache == "off" else self.share_cache_wait_s
 
     @property
     def in_money(self) -> bool:

@@ -31,6 +31,7 @@ from claude_orchestrator.config.plan import LaunchSpec, in_worktree
 from claude_orchestrator.engine.usage_delta import AttemptCosts
 from claude_orchestrator.engine.verification import Verification
 from token_budget.models import NO_USAGE, Usage
+from token_budget.portions import MAIN, TOOLS
 
 MAX_SESSIONS = 1_000
 MAX_LAST_CHARS, LAST_LINES = 4_096, 6
@@ -65,6 +66,7 @@ class AttemptStatus:
         self.session_id = spec.session_id
         self.folder = spec.cwd if spec.resumed else None  # where claude works, once it has named it
         self.sessions: dict[str, None] = {}  # every session that is counted here, in the order of their beginnings
+        self._own_sessions: set[str] = set()  # not those of a claude that a tool has started
         self.tally = UsageTally(resumed=spec.session_id is not None)
         self.costs = AttemptCosts(self.tally)
         self.started_at: float | None = None
@@ -241,7 +243,13 @@ class AttemptStatus:
         """Note the session that the process works in; `/clear` begins another one."""
         if session_id:
             self.session_id = session_id
+            self._own_sessions.add(session_id)
             self._count_session(session_id)
+
+    def source_of(self, session_id: str | None) -> str:
+        """Who asks in this session: the instance itself, or a claude that a tool has started."""
+        is_own = not self._own_sessions or session_id is None or session_id in self._own_sessions
+        return MAIN if is_own else TOOLS
 
     def _count_session(self, session_id: str) -> None:
         if len(self.sessions) < MAX_SESSIONS:

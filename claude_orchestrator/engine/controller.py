@@ -379,7 +379,13 @@ class _Run:
             if self._request.rehearse:
                 api = await stack.enter_async_context(FakeApi())
                 launcher, upstream = _simulated(api.ask), api.url
-            gateway = Gateway(self._view.manager, self._request.settings.token_weights, upstream=upstream)
+            settings = self._request.settings
+            gateway = Gateway(
+                self._view.manager,
+                settings.token_weights,
+                upstream=upstream,
+                share_cache_wait_s=settings.cache_wait_s,
+            )
             await stack.enter_async_context(gateway)
             watching = asyncio.ensure_future(self._watch_pace(gateway))
             stack.callback(watching.cancel)

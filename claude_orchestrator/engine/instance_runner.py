@@ -186,6 +186,7 @@ class InstanceRunner:
         status.finish(self._context.clock.monotonic(), exit.code, exit.stderr, self._services.redact)
         if self._services.price is not None:
             status.attempt.costs.price(self._services.price, None)
+        status.attempt.costs.settle_sources(self._services.price)
         self.record(self.hold)
 
     # -- events --
@@ -195,6 +196,8 @@ class InstanceRunner:
         metered, session = status.tally.metered, (status.session_id, status.attempt.folder)
         turns = status.attempt.turns_completed if isinstance(event, Result) else 0
         status.apply(event)
+        if metered and isinstance(event, Result):
+            status.attempt.costs.settle_sources(self._services.price)
         self.record(self.hold)
         if metered and not status.tally.metered:
             self._bus.warn(
@@ -255,13 +258,16 @@ class InstanceRunner:
             case _:
                 pass
 
-    def record(self, hold: Hold | None) -> None:
-        """Charge the budgets what was counted since the last call, then report the limits that this passed."""
+    def record(self, hold: Hold | None, subagent: Budget | None = None) -> None:
+        """Charge the budgets what was counted since the last call, then report the limits that this passed.
+
+        `subagent` is the budget of the subagent that has used it.
+        """
         status = self.status
         delta = status.attempt.costs.take_delta(self._context.settings.token_weights)
         if delta is None:
             return
-        crossed = self._context.manager.record(status.spec.base_command, delta.amount, status.name, hold)
+        crossed = self._context.manager.record(status.spec.base_command, delta.amount, status.name, hold, subagent)
         self._bus.publish(UsageRecorded(status, delta))
         for budget in crossed:
             self._bus.publish(Crossed(budget))

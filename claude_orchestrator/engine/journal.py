@@ -15,6 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.engine.journal_records import record_of
@@ -188,3 +189,18 @@ def _lock(fd: int) -> bool:
     except OSError:
         pass
     return True
+
+
+def is_locked(fd: int) -> bool:
+    """Whether an orchestrator has a journal, which is open for reading. The lock itself is not touched."""
+    if sys.platform == "linux":
+        inode = str(os.fstat(fd).st_ino)
+        try:
+            locks = Path("/proc/locks").read_text()
+        except OSError:
+            return False
+        return any(
+            line.split()[1:2] == ["FLOCK"] and line.split()[5].rpartition(":")[2] == inode
+            for line in locks.splitlines()
+        )
+    return False

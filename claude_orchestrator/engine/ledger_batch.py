@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from claude_orchestrator.engine.usage_delta import ModelDelta, UsageDelta
+from claude_orchestrator.engine.usage_delta import PortionDelta, UsageDelta
 from token_budget.ledger.records import AttemptRecord, NoteRecord
-from token_budget.models import Usage
+from token_budget.portions import Portion, Spent
 
 Key = tuple[str, int]  # an instance's name and the number of its attempt
 
@@ -16,7 +16,7 @@ class Unwritten:
     """What the ledger lacks."""
 
     attempts: dict[Key, AttemptRecord] = field(default_factory=dict)
-    use: dict[Key, dict[str, Use]] = field(default_factory=dict)
+    use: dict[Key, dict[Portion, Use]] = field(default_factory=dict)
     notes: list[NoteRecord] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -24,29 +24,29 @@ class Unwritten:
 
     def add(self, key: Key, delta: UsageDelta) -> None:
         """Add what an attempt has used."""
-        by_model = self.use.setdefault(key, {})
-        for model, part in delta.by_model.items():
-            by_model.setdefault(model, Use()).add(part, delta.cost_source)
+        portions = self.use.setdefault(key, {})
+        for portion, part in delta.portions.items():
+            portions.setdefault(portion, Use()).add(part, delta.cost_source)
 
     def put_back(self, earlier: Unwritten) -> None:
         """Take back what could not be written; what has come since is newer."""
         self.attempts = {**earlier.attempts, **self.attempts}
         self.notes = earlier.notes + self.notes
-        for key, by_model in earlier.use.items():
-            for model, use in by_model.items():
-                newer = self.use.setdefault(key, {}).setdefault(model, Use())
-                newer.add(ModelDelta(use.usage, use.nano_usd), newer.cost_source or use.cost_source)
+        for key, portions in earlier.use.items():
+            for portion, use in portions.items():
+                newer = self.use.setdefault(key, {}).setdefault(portion, Use())
+                newer.add(PortionDelta(use.spent, use.nano_usd), newer.cost_source or use.cost_source)
 
 
 @dataclass(slots=True)
 class Use:
     """What is to become one record of the ledger."""
 
-    usage: Usage = field(default_factory=Usage)
+    spent: Spent = field(default_factory=Spent)
     nano_usd: int = 0
     cost_source: str | None = None
 
-    def add(self, delta: ModelDelta, cost_source: str | None) -> None:
+    def add(self, delta: PortionDelta, cost_source: str | None) -> None:
         """Add a delta; the latest source of the cost counts."""
-        self.usage, self.nano_usd = self.usage + delta.usage, self.nano_usd + delta.nano_usd
+        self.spent, self.nano_usd = self.spent + delta.spent, self.nano_usd + delta.nano_usd
         self.cost_source = cost_source

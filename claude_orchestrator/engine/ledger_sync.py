@@ -29,7 +29,7 @@ from claude_orchestrator.engine.run_events import (
     UsageRecorded,
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.engine.usage_delta import ModelDelta, UsageDelta
+from claude_orchestrator.engine.usage_delta import PortionDelta, UsageDelta
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
 from token_budget.ledger.records import (
     AttemptRecord,
@@ -42,6 +42,7 @@ from token_budget.ledger.records import (
 )
 from token_budget.ledger.store import LedgerError, LedgerStore
 from token_budget.models import Action, Amount, Budget, Decision, Hold, Scope, Usage, Weights
+from token_budget.portions import Portion, Spent
 from token_budget.windows import Window, start_of, to_ms
 
 _T = TypeVar("_T")
@@ -138,9 +139,10 @@ class LedgerSync:
             attempt = attempt._replace(started_ms=known.started_ms, ended_ms=known.ended_ms, outcome=known.outcome)
         key = attempt.instance, attempt.attempt
         self._unwritten.attempts[key] = attempt
-        missing = ModelDelta(attempt.usage - usage, max(0, (attempt.cost_nano_usd or 0) - cost_nano_usd))
+        cost = max(0, (attempt.cost_nano_usd or 0) - cost_nano_usd)
+        missing = PortionDelta(Spent(attempt.usage - usage), cost)
         source = None if attempt.cost_nano_usd is None else "claude"
-        self._unwritten.add(key, UsageDelta(Amount(), {"": missing}, source))
+        self._unwritten.add(key, UsageDelta(Amount(), {Portion(): missing}, source))
 
     def hurry(self) -> None:
         """The run is over: from now on wait only a few seconds for a ledger that another program has locked."""
@@ -321,12 +323,12 @@ class LedgerSync:
 
     def _records_of(self, unwritten: Unwritten, at_ms: int) -> list[UsageRecord]:
         found: list[UsageRecord] = []
-        for key, by_model in unwritten.use.items():
+        for key, portions in unwritten.use.items():
             number = self._records.get(key, 0)
-            for model, use in by_model.items():
+            for portion, use in portions.items():
                 is_priced = use.cost_source is not None
                 # a first price of nothing tells what is free from what has no price
-                if not (any(use.usage.counts) or use.nano_usd or (is_priced and key not in self._priced)):
+                if not (use.spent or use.nano_usd or (is_priced and key not in self._priced)):
                     continue
                 number += 1
                 found.append(
@@ -335,10 +337,14 @@ class LedgerSync:
                         self._run.run,
                         *key,
                         at_ms=at_ms,
-                        model=model,
-                        usage=use.usage,
+                        model=portion.model,
+                        usage=use.spent.usage,
                         cost_nano_usd=use.nano_usd if is_priced else None,
                         cost_source=use.cost_source,
+                        source=portion.source,
+                        terms=portion.terms,
+                        written_for_1h_tokens=use.spent.written_for_1h_tokens,
+                        web_searches=use.spent.web_searches,
                     )
                 )
         return found
@@ -382,6 +388,7 @@ class LedgerSync:
             other_sessions=tuple(session for session in status.attempt.sessions if session != status.session_id),
             workspace=status.spec.origin or status.spec.cwd,
             verified=status.verified,
+            subagents=tuple(status.tally.attribution.subagents.values()),
         )
 
     def _in_thread(self, work: Callable[[], _T]) -> Awaitable[_T]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.subagent_limits import SubagentLimits, limit_for, needs_type
 from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext
 from claude_orchestrator.engine.run_events import Changed
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.gateway.refusals import Refusal
-from token_budget.models import Action, Hold
+from claude_orchestrator.gateway.sender import Sender
+from token_budget.models import Action, Budget, Hold, Scope
+
+ASK_TYPE_S = 0.02
+ASK_TYPE_TIMES = 50  # that is a second; the stream names a subagent's type when it sends its first request
 
 
 class Metering:
@@ -22,7 +28,7 @@ class Metering:
         meter: ApiMeter,
         status: InstanceStatus,
         launch_hold: Hold,
-        record: Callable[[Hold | None], None],
+        record: Callable[[Hold | None, Budget | None], None],
         on_refused: Callable[[Refusal], None],
     ) -> None:
         self.budgets = context.budgets_of(status.spec)
@@ -34,6 +40,8 @@ class Metering:
         self._launch_hold = launch_hold
         self._record = record
         self._on_refused = on_refused
+        self._subagent_budgets: dict[str, Budget] = {}
+        self._refused_subagents: set[str] = set()
         self._place: MeterPlace = meter.open(self)
         status.attempt.meter()
 
@@ -53,6 +61,35 @@ class Metering:
 
     # -- MeteredAttempt --
 
+    async def budgets_of(self, sender: Sender) -> tuple[Budget, ...]:
+        """The instance's budgets, and the subagent's own. That needs its type, which the stream names in a moment."""
+        limits = self._status.spec.subagent_limits
+        if not limits or not sender.agent:
+            return self.budgets
+        own = await self._subagent_budget(limits, sender)
+        return self.budgets if own is None else (*self.budgets, own)
+
+    async def _subagent_budget(self, limits: SubagentLimits, sender: Sender) -> Budget | None:
+        known = self._subagent_budgets.get(sender.agent)
+        if known is not None:
+            return known
+        attribution = self._status.tally.attribution
+        if sender.parent_agent:
+            attribution.meet(sender.parent_agent)
+        attribution.meet(sender.agent, sender.parent_agent)
+        if needs_type(limits):
+            for _ in range(ASK_TYPE_TIMES):
+                if attribution.knows_type(sender.agent):
+                    break
+                await asyncio.sleep(ASK_TYPE_S)
+        subagent = attribution.subagent(sender.agent)
+        limit = limit_for(limits, subagent)
+        if limit is None:
+            return None
+        key = f"{subagent.type or 'of no type'} {subagent.id} of {self._status.name}"
+        budget = self._subagent_budgets[sender.agent] = self._context.manager.subagent_budget(key, limit)
+        return budget
+
     def requested(self) -> None:
         """Release the hold of the launch: from the first request on, each request has its own hold."""
         if self._launch_hold.remaining:
@@ -61,15 +98,25 @@ class Metering:
 
     def used(self, usage: ApiUsage, hold: Hold | None) -> None:
         """Count and charge what a response has used."""
+        source = usage.agent or self._status.attempt.source_of(usage.session_id)
+        usage = usage._replace(source=source)
         self._status.apply(usage)
         if self.price is not None:
             self._status.attempt.costs.price(self.price, usage)
-        self._record(hold)
+        self._record(hold, self._subagent_budgets.get(usage.agent))
         self._context.bus.publish(Changed())
 
-    def refused(self, refusal: Refusal) -> None:
-        """Stop the instance."""
-        self._on_refused(refusal)
+    def refused(self, refusal: Refusal, sender: Sender) -> None:
+        """Stop the instance; if a subagent's own budget is spent, only that subagent."""
+        if refusal.budget.scope is not Scope.SUBAGENT:
+            self._on_refused(refusal)
+        elif sender.agent not in self._refused_subagents:
+            self._refused_subagents.add(sender.agent)
+            budget = refusal.budget
+            self._context.bus.warn(
+                f"{budget.label} budget: used {budget.figures()}, and its next request may need up to "
+                f"{refusal.needed:,}: that request is refused, and its parent continues"
+            )
 
     async def reserve(self, hold: Hold) -> bool:
         """Reserve a request's hold on the shared limits."""

@@ -142,6 +142,10 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     if not options["rehearse"]:
         warnings += _folder_warnings(loaded, planned)
         warnings += _limit_warnings(loaded, planned)
+    if meter.kind == "stream" and any(spec.subagent_limits for spec in planned.plan.specs):
+        warnings.append(
+            f"the subagent budgets have no effect, because only the API meter knows subagents: {meter.reason}"
+        )
     if settings.in_money and planned.prices is None:
         from token_budget.pricing import EXTRA
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from functools import partial
 
 from claude_orchestrator.config.plan import LaunchSpec
@@ -76,8 +77,8 @@ class Supervisor:
         self._graph = Instances(instances)
         self._wake = asyncio.Event()
         self._next_launch_at = 0.0
-        shares = self._settings.share_cache != "off"
-        self._order = StartOrder(self._settings.share_cache_wait_s) if shares else None
+        cache_wait_s = self._settings.cache_wait_s
+        self._order = StartOrder(cache_wait_s) if cache_wait_s else None
         self._places: list[Hold] = []  # in one pass, for those that wait for the shared prompt cache
         self._pace = LaunchPace()
         self._is_spread = False
@@ -151,11 +152,11 @@ class Supervisor:
         elif not status.ended:
             self._skip(status, State.STOPPED, reason)
 
-    def reopen(self, budget: Budget) -> None:
-        """A budget has a higher limit: instances that it had blocked may start, if all their budgets allow it now."""
+    def reopen(self, budgets: Collection[Budget]) -> None:
+        """Limits have changed: instances that were blocked may start, if all their budgets allow it now."""
         for status in [one for one in self.instances if one.state is State.BLOCKED]:
             spec = status.spec
-            if budget not in self._context.budgets_of(spec):
+            if not any(budget in budgets for budget in self._context.budgets_of(spec)):
                 continue
             if self.manager.decide(spec.base_command, spec.estimate, spec.name).action is not Action.BLOCK:
                 for one in self._graph.reopen(status):

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from operator import sub
 from typing import NamedTuple
 
 from claude_orchestrator.claude.events import ApiUsage, Price
+from claude_orchestrator.claude.responses import portions_of
 from claude_orchestrator.claude.tally import UsageTally
-from token_budget.api_usage import MESSAGE, NO_TERMS, PriceTerms, UsagePart
 from token_budget.models import Amount, Usage, Weights
+from token_budget.portions import Portion, Spent
 from token_budget.text import NANO
 
 
-class ModelDelta(NamedTuple):
-    """What was used of one model since the last delta. A correction can be negative."""
+class PortionDelta(NamedTuple):
+    """What was used of one portion since the last delta. A correction can be negative."""
 
-    usage: Usage
-    nano_usd: int
+    spent: Spent = Spent()
+    nano_usd: int = 0
 
 
 class UsageDelta(NamedTuple):
-    """What an attempt has used since the last delta: the amount that budgets are charged, and its parts by model.
+    """What an attempt has used since the last delta: the amount that budgets are charged, and its portions.
 
     `cost_source` names the source of the cost: `claude`, `prices`, or None while the cost is unknown.
     """
 
     amount: Amount
-    by_model: Mapping[str, ModelDelta]
+    portions: Mapping[Portion, PortionDelta]
     cost_source: str | None = None
 
     @property
     def reads_input(self) -> bool:
         """Whether it counts the input of another response, which has therefore begun."""
-        return any(model.usage.total_tokens > model.usage.output_tokens for model in self.by_model.values())
+        usages = (part.spent.usage for part in self.portions.values())
+        return any(usage.total_tokens > usage.output_tokens for usage in usages)
 
 
 class AttemptCosts:
@@ -43,25 +44,47 @@ class AttemptCosts:
     def __init__(self, tally: UsageTally) -> None:
         self._tally = tally
         self._prices_found = 0
-        self._priced: dict[str, Counter[str]] = {}
-        self._priced_by_model: Counter[str] = Counter()
-        self._taken_version: tuple[Usage, float | None, int] = (Usage(), None, 0)
+        self._priced: dict[str, Counter[Portion]] = {}
+        self._priced_portions: Counter[Portion] = Counter()
+        self._taken_version: tuple[Usage, float | None, int, int] = (Usage(), None, 0, 0)
         self._taken = Amount()
-        self._taken_usage: dict[str, Usage] = {}
-        self._taken_costs: dict[str, int] = {}
+        self._taken_spent: dict[Portion, Spent] = {}
+        self._taken_costs: dict[Portion, int] = {}
+        self._moves = 0
 
     @property
     def nano_usd(self) -> int | None:
         """The cost so far in nano-dollars; None while it is unknown."""
-        return sum(self.by_model.values()) if self._priced or self._tally.cost_usd is not None else None
+        return sum(self.by_portion.values()) if self._priced or self._tally.cost_usd is not None else None
+
+    @property
+    def by_portion(self) -> dict[Portion, int]:
+        """The cost so far in nano-dollars by portion, as far as it can be divided."""
+        stated = self._stated()
+        if self._tally.metered:
+            return max(stated, dict(self._priced_portions), key=lambda costs: sum(costs.values()))
+        return dict(Counter(stated) + self._priced_portions)
+
+    def _stated(self) -> dict[Portion, int]:
+        """The CLI's own costs. It states them by model, so a model that several have asked is not divided."""
+        costs = self._tally.cost_by_model
+        if not costs:
+            return {}
+        asked: dict[str, list[Portion]] = {}
+        for portion in self._tally.by_portion:
+            asked.setdefault(portion.model, []).append(portion)
+        return {
+            own[0] if len(own := asked.get(model, [])) == 1 else Portion(model): round(cost * NANO)
+            for model, cost in costs.items()
+        }
 
     @property
     def by_model(self) -> dict[str, int]:
         """The cost so far in nano-dollars by model, as far as the models are known."""
-        stated = {model: round(cost * NANO) for model, cost in self._tally.cost_by_model.items()}
-        if self._tally.metered:
-            return max(stated, dict(self._priced_by_model), key=lambda costs: sum(costs.values()))
-        return dict(Counter(stated) + self._priced_by_model)
+        found = Counter[str]()
+        for portion, nano_usd in self.by_portion.items():
+            found[portion.model] += nano_usd
+        return dict(found)
 
     @property
     def source(self) -> str | None:
@@ -70,50 +93,46 @@ class AttemptCosts:
 
     def price(self, price: Price, response: ApiUsage | None) -> None:
         """Price a response that the API meter has seen; with None, price the responses that were cut off."""
-        if response is not None:
-            responses = {response.id: response.billed()}
-        else:
-            cut_off = [] if self._tally.metered else self._tally.cut_off
-            responses = {response_id: (UsagePart(MESSAGE, model, usage),) for response_id, model, usage in cut_off}
-        terms = NO_TERMS if response is None else response.terms
-        for response_id, parts in responses.items():
-            self._add_prices(price, response_id, parts, terms)
+        cut_off = [] if self._tally.metered else self._tally.cut_off
+        for one in cut_off if response is None else [response]:
+            self._add_prices(price, one)
 
-    def _add_prices(self, price: Price, response_id: str, parts: tuple[UsagePart, ...], terms: PriceTerms) -> None:
-        from token_budget.pricing import of_tools, with_terms  # only where the CLI states no cost
+    def settle_sources(self, price: Price | None) -> None:
+        """A turn is over, so side calls are told from the main thread's: their costs move with them."""
+        for response in self._tally.settle_sources():
+            self._moves += 1
+            if price is not None:
+                self._add_prices(price, response)
 
-        costs = [(part.model, price(part.model, part.usage, part.written_for_1h_tokens)) for part in parts]
-        by_model = Counter[str]()
-        for model, nano_usd in costs:
-            by_model[model] += with_terms(nano_usd or 0, model, terms)
-        if parts:
-            by_model[parts[0].model] += of_tools(terms)
-        before = self._priced.get(response_id, Counter())
-        if by_model.total() >= before.total() and any(nano_usd is not None for _, nano_usd in costs):
+    def _add_prices(self, price: Price, response: ApiUsage) -> None:
+        from token_budget.pricing import costs_of_parts  # only where the CLI states no cost
+
+        costs = costs_of_parts(price, response.billed(), response.model, response.terms)
+        priced = Counter[Portion]()
+        for (portion, _), nano_usd in zip(portions_of(response), costs, strict=True):
+            priced[portion] += nano_usd or 0
+        before = self._priced.get(response.id, Counter())
+        if priced.total() >= before.total() and any(nano_usd is not None for nano_usd in costs):
             self._prices_found += 1
-            self._priced[response_id] = by_model
-            self._priced_by_model.subtract(before)
-            self._priced_by_model.update(by_model)
+            self._priced[response.id] = priced
+            self._priced_portions.subtract(before)
+            self._priced_portions.update(priced)
 
     def take_delta(self, weights: Weights) -> UsageDelta | None:
         """What the attempt has used and cost since the last call; None if nothing has changed."""
-        version = self._tally.usage, self._tally.cost_usd, self._prices_found
+        version = self._tally.usage, self._tally.cost_usd, self._prices_found, self._moves
         if version == self._taken_version:
             return None
         self._taken_version = version
-        usage, costs = self._tally.by_model, self.by_model
+        spent, costs = self._tally.by_portion, {portion: cost for portion, cost in self.by_portion.items() if cost}
         amount = Amount(weights.draw(self._tally.usage), max(sum(costs.values()), self._taken.nano_usd))
-        by_model = {
-            model: ModelDelta(
-                _difference(usage.get(model, Usage()), self._taken_usage.get(model, Usage())),
-                costs.get(model, 0) - self._taken_costs.get(model, 0),
+        portions = {
+            portion: PortionDelta(
+                spent.get(portion, Spent()) - self._taken_spent.get(portion, Spent()),
+                costs.get(portion, 0) - self._taken_costs.get(portion, 0),
             )
-            for model in {**usage, **costs, **self._taken_usage, **self._taken_costs}
+            for portion in {**spent, **costs, **self._taken_spent, **self._taken_costs}
         }
-        delta = UsageDelta(amount - self._taken, by_model, self.source)
-        self._taken, self._taken_usage, self._taken_costs = amount, usage, costs
+        delta = UsageDelta(amount - self._taken, portions, self.source)
+        self._taken, self._taken_spent, self._taken_costs = amount, spent, costs
         return delta
-
-
-def _difference(now: Usage, before: Usage) -> Usage:
-    return Usage(*map(sub, now, before))

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.gateway.refusals import Refusal
+from claude_orchestrator.gateway.sender import Sender
 from token_budget.models import Budget, Hold
 
 
@@ -21,13 +22,16 @@ class MeteredAttempt(Protocol):
     environ: Mapping[str, str]
     price: Price | None
 
+    async def budgets_of(self, sender: Sender) -> tuple[Budget, ...]:
+        """The budgets that a request draws on: `budgets`, and the one of the subagent that sends it."""
+
     def requested(self) -> None:
         """A request that will be billed has come."""
 
     def used(self, usage: ApiUsage, hold: Hold | None) -> None:
         """A response has used so much, in all, of what was held for it."""
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: Refusal, sender: Sender) -> None:
         """A request was refused, since a budget has too little left for it."""
 
     async def reserve(self, hold: Hold) -> bool:

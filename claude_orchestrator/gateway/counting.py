@@ -8,6 +8,7 @@ from aiohttp import hdrs
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.admission import Ticket
 from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.usage_reader import answer_meter
 from token_budget.models import Usage
 
@@ -26,6 +27,7 @@ class AnswerCount:
         self._is_exact = is_exact
         self._id = self._name = ""
         self._session_id = answer.request_info.headers.get(SESSION)
+        self._sender = Sender.of(answer.request_info.headers)
         kind = answer.headers.get(hdrs.CONTENT_TYPE, "").lower()
         self.is_document = "event-stream" not in kind
         self._meter = answer_meter(answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower())
@@ -43,7 +45,7 @@ class AnswerCount:
         most = held_usage(ticket)
         if usage is None:
             unknown = ApiUsage(name, most, whole, cut=not whole, exact=False, model=ticket.model)
-            self._client.attempt.used(unknown, ticket.hold)
+            self._client.attempt.used(unknown._replace(**self._sender._asdict()), ticket.hold)
             return None
         usage = usage._replace(id=usage.id or name)
         if not usage.told and usage.usage.total_tokens < most.total_tokens:
@@ -58,7 +60,7 @@ class AnswerCount:
             self._id = usage.id
             self._name = self._client.name_of(usage.id, self._number)
         exact = usage.exact and self._is_exact
-        named = usage._replace(id=self._name, exact=exact, session_id=self._session_id)
+        named = usage._replace(id=self._name, exact=exact, session_id=self._session_id, **self._sender._asdict())
         self._client.attempt.used(named, self._ticket.hold)
 
 

@@ -18,10 +18,12 @@ from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.counting import AnswerCount, held_usage
 from claude_orchestrator.gateway.door import SERVER
 from claude_orchestrator.gateway.pacing.gate import Turn
+from claude_orchestrator.gateway.sender import Sender
+from claude_orchestrator.gateway.sharing.flights import Flight, Flights
+from claude_orchestrator.gateway.sharing.prefixes import prefixes_of
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 from claude_orchestrator.gateway.usage_reader import DECODABLE
 
-AGENT = "x-claude-code-agent-id"
 # headers that are between two neighbours only, and those that aiohttp sets itself
 HOP_BY_HOP = frozenset(
     [
@@ -42,6 +44,7 @@ HOP_BY_HOP = frozenset(
     ]
 )
 ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
+CREDENTIALS = ("x-api-key", "authorization")
 NO_RETRY = {"x-should-retry": "false"}
 
 
@@ -64,15 +67,30 @@ class Exchange:
 
 
 class Forwarder:
-    """Sends exchanges to the API."""
+    """Sends exchanges to the API.
 
-    def __init__(self, upstream: Upstream, admission: Admission) -> None:
+    A request whose prefix another one writes to the prompt cache waits with its hold, which is as large as before.
+    """
+
+    def __init__(self, upstream: Upstream, admission: Admission, flights: Flights) -> None:
         self._upstream = upstream
         self._admission = admission
+        self._flights = flights
         self._numbers = itertools.count(1)  # of answers
 
     async def forward(self, exchange: Exchange) -> web.StreamResponse:
         """Send the request and give its answer back."""
+        if exchange.ticket is None or not self._flights.wait_s:
+            return await self._forward(exchange)
+        client, sent = exchange.client, exchange.request.headers
+        account = " ".join((client.address.url, *(sent.get(name, "") for name in CREDENTIALS)))
+        flight = await self._flights.enter(prefixes_of(exchange.body, account), client)
+        try:
+            return await self._forward(exchange, flight)
+        finally:
+            flight.end()
+
+    async def _forward(self, exchange: Exchange, flight: Flight | None = None) -> web.StreamResponse:
         client, request, ticket = exchange.client, exchange.request, exchange.ticket
         headers = forwarded_headers(request.headers)
         accepted = [item.strip() for item in request.headers.get(hdrs.ACCEPT_ENCODING, "").split(",")]
@@ -86,7 +104,7 @@ class Forwarder:
                 answered = True
                 if exchange.turn is not None:
                     exchange.turn.answered(answer.status, answer.headers)
-                return await self._pass_back(exchange, answer)
+                return await self._pass_back(exchange, answer, flight)
         except RedirectRefused as error:
             answered = True
             return refusal(str(error))
@@ -99,9 +117,12 @@ class Forwarder:
             if not answered:  # whether the API billed it is not known
                 assert ticket is not None
                 name, most = f"unknown-{next(self._numbers)}", held_usage(ticket)
-                client.attempt.used(ApiUsage(name, most, False, cut=True, exact=False, model=ticket.model), ticket.hold)
+                unknown = ApiUsage(name, most, False, cut=True, exact=False, model=ticket.model)
+                client.attempt.used(unknown._replace(**Sender.of(request.headers)._asdict()), ticket.hold)
 
-    async def _pass_back(self, exchange: Exchange, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def _pass_back(
+        self, exchange: Exchange, answer: aiohttp.ClientResponse, flight: Flight | None
+    ) -> web.StreamResponse:
         request = exchange.request
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
         for name, value in answer.headers.items():
@@ -116,6 +137,8 @@ class Forwarder:
         try:
             await response.prepare(request)
             async for chunk in answer.content.iter_any():
+                if flight is not None and answer.ok:
+                    flight.begun()
                 if counting is not None:
                     counting.feed(chunk)  # before the instance sees it: it never knows of more than was counted
                     last, chunk = (chunk, last) if counting.is_document else (b"", chunk)  # noqa: PLW2901
@@ -148,7 +171,7 @@ class Forwarder:
         client, ticket = exchange.client, exchange.ticket
         if usage is None or ticket is None:
             return
-        agent = exchange.request.headers.get(AGENT, "")
+        agent = Sender.of(exchange.request.headers).agent
         if usage.stop_reason == "max_tokens" and ticket.output_tokens < ticket.max_tokens:
             client.wanted_tokens[agent] = MORE_AFTER_A_CUT * ticket.output_tokens
         elif usage.whole:

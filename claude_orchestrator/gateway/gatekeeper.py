@@ -13,7 +13,6 @@ from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS, Admissi
 from claude_orchestrator.gateway.bounds import InputBound, adds_up, by_server_tools, is_bounded
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.forwarding import (
-    AGENT,
     Exchange,
     Forwarder,
     error_response,
@@ -30,6 +29,7 @@ from claude_orchestrator.gateway.requests import (
     lowered,
     read_request,
 )
+from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 
 COUNT_TIMEOUT_S = 10.0
@@ -66,8 +66,9 @@ class Gatekeeper:
             asked = read_request(b"" if hdrs.CONTENT_ENCODING in request.headers else body)
         except Unbounded as error:
             return refusal(str(error))
-        agent = request.headers.get(AGENT, "")
-        ticket = Ticket(client.attempt.budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(agent, 0))
+        sender = Sender.of(request.headers)
+        budgets = await client.attempt.budgets_of(sender)
+        ticket = Ticket(budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(sender.agent, 0))
         ticket.least_tokens = min(ticket.least_tokens, asked.max_tokens)
         ticket.model = str(asked.data.get("model") or "")
         if asked.thinking_tokens is not None:
@@ -83,7 +84,7 @@ class Gatekeeper:
             if not await self._admit(client, ticket):
                 assert ticket.spent is not None
                 refused = Refusal(ticket.spent, self._admission.needed(ticket, ticket.spent))
-                client.attempt.refused(refused)
+                client.attempt.refused(refused, sender)
                 return refusal(refused.reason)
             body = lowered(body, asked, ticket.output_tokens)
             return await self._forwarder.forward(replace(exchange, body=body))

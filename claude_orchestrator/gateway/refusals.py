@@ -24,12 +24,23 @@ class Refusal(NamedTuple):
     def reason(self) -> str:
         """The figures, and the command that continues the run with a limit that has room."""
         budget, show = self.budget, self.budget.unit.show
+        if budget.scope is Scope.SUBAGENT:
+            return self._for_parent()
         name = budget.key if budget.scope is Scope.COMMAND and budget.unit is Unit.TOKENS else budget.label
         needs = f"cost up to {show(self.needed)}" if budget.unit is Unit.USD else f"need up to {self.needed:,} tokens"
         left = f"{show(budget.remaining)} {'is' if budget.unit is Unit.USD else 'are'} left"
         return (
             f"its next request may {needs}; {left} of the {name} budget ({show(budget.limit)}). "
             f"To continue: {PROGRAM} --resume last {option_for(budget, self.enough)}"
+        )
+
+    def _for_parent(self) -> str:
+        """What the subagent's parent reads as its result: it can continue without the subagent."""
+        budget = self.budget
+        return (
+            f"this subagent has used its token budget: {budget.remaining:,} of {budget.limit:,} tokens are left, and "
+            f"its next request may need up to {self.needed:,}. Do not continue it. Use what it has finished, "
+            "give a smaller task to a new subagent, or do the rest yourself"
         )
 
     @property

@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Mapping
 
 from aiohttp import hdrs, web
@@ -23,10 +24,12 @@ from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.door import BATCH, Door
-from claude_orchestrator.gateway.forwarding import AGENT, NO_RETRY, Exchange, Forwarder, error_response, refusal
+from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
 from claude_orchestrator.gateway.pacing.gate import Gate
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
+from claude_orchestrator.gateway.sender import AGENT, Sender
+from claude_orchestrator.gateway.sharing.flights import Flights
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Weights
@@ -41,7 +44,8 @@ class Gateway:
     """A context in which instances reach the API through this server.
 
     In block mode it refuses what the manager's budgets cannot pay for. `upstream` is the API for all instances,
-    whatever address they have of their own. `admission` replaces the policy over the manager's budgets.
+    whatever address they have of their own. `admission` replaces the policy over the manager's budgets. A request waits
+    for `share_cache_wait_s` at most while another one writes its prefix to the prompt cache.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Gateway:
         environ: Mapping[str, str] = os.environ,
         upstream: str | None = None,
         admission: Admission | None = None,
+        share_cache_wait_s: float = 0.0,
     ) -> None:
         self.admission = admission or Admission(manager, weights)
         self._gate = Gate()
@@ -60,7 +65,7 @@ class Gateway:
         self._environ = environ
         self._clients: dict[bytes, Client] = {}
         self._upstream = Upstream()
-        self._forwarder = Forwarder(self._upstream, self.admission)
+        self._forwarder = Forwarder(self._upstream, self.admission, Flights(share_cache_wait_s, time.monotonic))
         self._gatekeeper = Gatekeeper(self._upstream, self._forwarder, self.admission)
         self._closing = contextlib.AsyncExitStack()
 
@@ -147,7 +152,8 @@ class Gateway:
         kind = kind_of(request.method, path, body)
         if kind is Kind.FREE:
             return await self._forwarder.forward(Exchange(client, request, path, body))
-        enforced = self._enforces and bool(client.attempt.budgets)
+        budgets = await client.attempt.budgets_of(Sender.of(request.headers))
+        enforced = self._enforces and bool(budgets)
         if enforced and kind is Kind.UNKNOWN:
             plain = plain_path(path)
             if plain == MESSAGES:  # some servers would take it as a message

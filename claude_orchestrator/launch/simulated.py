@@ -23,6 +23,7 @@ DEFAULT_TURNS = 4
 MAX_NAMED_CHARS = 100  # of the prompt, in a simulated answer
 DEFAULT_SECONDS = 3.0
 PIECES = 5  # of streamed text for each response
+TOOL_SHARE = 0.4  # of the time of a response and the tool before it
 TOOLS = ("Read", "Grep", "Bash", "Edit")
 # the API's names, and those of the CLI's own count
 NAMES = {
@@ -188,18 +189,30 @@ class SimulatedRunning:
         if text != self._final_turn:
             return
         shares = [self._random.uniform(0.5, 1.5) for _ in range(self._responses)]
-        left = self._tokens
+        left, tool_id = self._tokens, ""
         for number, share in enumerate(shares):
             tokens = left if number == self._responses - 1 else min(left, round(self._tokens * share / sum(shares)))
             left -= tokens
-            await self._respond(tokens, self._seconds * share / sum(shares), last=number == self._responses - 1)
+            seconds = self._seconds * share / sum(shares)
+            if tool_id:
+                await asyncio.sleep(seconds * TOOL_SHARE)
+                seconds -= seconds * TOOL_SHARE
+                block = {"type": "tool_result", "tool_use_id": tool_id, "content": "Rehearsed."}
+                self._emit(
+                    {"type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None}
+                )
+            tool_id = await self._respond(tokens, seconds, last=number == self._responses - 1)
 
-    async def _respond(self, tokens: int, seconds: float, *, last: bool) -> None:
-        """Take one API response of so many tokens: mostly cache reads, as in real sessions."""
+    async def _respond(self, tokens: int, seconds: float, *, last: bool) -> str:
+        """Take one API response of so many tokens: mostly cache reads, as in real sessions.
+
+        Returns the id of the tool that it calls; empty if it calls none.
+        """
         output, written, read = tokens * 10 // 100, tokens * 15 // 100, tokens * 70 // 100
         message_id = f"msg_rehearsal_{self._random.getrandbits(64):016x}"
         response = Response(message_id, tokens - output - written - read, written, read, output, seconds)
         block: dict[str, Any] = {"type": "text", "text": "Rehearsed."}
+        tool_id = ""
         if not last:
             tool_id = f"toolu_{self._random.getrandbits(64):016x}"
             block = {"type": "tool_use", "id": tool_id, "name": self._random.choice(TOOLS), "input": {}}
@@ -216,6 +229,7 @@ class SimulatedRunning:
                     for key in self._usage:
                         self._usage[key] += event["usage"][key]
             self._emit({"type": "stream_event", "event": event, "parent_tool_use_id": None})
+        return tool_id
 
     def _result(self, text: str, interrupted: bool, refused: BaseException | None) -> None:
         is_final, failed = text == self._final_turn, interrupted or refused is not None

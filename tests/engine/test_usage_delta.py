@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.engine.usage_delta import ModelDelta
+from claude_orchestrator.engine.usage_delta import PortionDelta
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import a_result, an_instance, feed
 from token_budget import Usage
 from token_budget.models import Amount, Weights
+from token_budget.portions import MAIN, Portion, Spent
 
 FLAT = Weights()
 
@@ -33,13 +34,13 @@ def test_deltas_sum_up_to_the_total() -> None:
     feed(status, INIT, start("a", 5))
     first = status.attempt.costs.take_delta(Weights.parse("output=5"))
     assert first is not None and first.cost_source is None
-    assert first.by_model == {"m": ModelDelta(status.usage, 0)}
+    assert first.portions == {Portion("m", MAIN): PortionDelta(Spent(status.usage), 0)}
     counted = status.usage
     feed(status, final(4), a_result(total_cost_usd=0.5, modelUsage={"m": {"inputTokens": 5, "outputTokens": 4}}))
     second = status.attempt.costs.take_delta(Weights.parse("output=5"))
     assert second is not None and second.cost_source == "claude"
     assert first.amount + second.amount == Amount(5 + 5 * 4, 500_000_000)
-    assert second.by_model == {"m": ModelDelta(status.usage - counted, 500_000_000)}
+    assert second.portions == {Portion("m", MAIN): PortionDelta(Spent(status.usage - counted), 500_000_000)}
     assert status.attempt.costs.take_delta(FLAT) is None
 
 
@@ -63,7 +64,7 @@ def test_a_metered_response_is_priced_again_as_it_grows() -> None:
         status.attempt.costs.price(a_price, response)
         assert status.attempt.costs.by_model == {"m-1": 10 * tokens} and status.attempt.costs.source == "prices"
         delta = status.attempt.costs.take_delta(FLAT)
-        assert delta is not None and delta.by_model.keys() == {"m-1"}
+        assert delta is not None and delta.portions.keys() == {Portion("m-1")}
         charged.append(delta.amount)
     assert charged == [Amount(3, 30), Amount(5, 50)]
 

@@ -14,6 +14,7 @@ from token_budget.api_usage import (
     MAX_COUNT,
     MESSAGE,
     ApiUsageObject,
+    PriceTerms,
     UsagePart,
     least_tokens,
     output_text,
@@ -156,10 +157,11 @@ def test_prices_need_lifetimes_speed_place_and_server_tools() -> None:
         inference_geo="us",
         service_tier="priority",
         server_tool_use={"web_search_requests": 3, "web_fetch_requests": 0, "other": "x"},
+        fallback_credit={"status": {"type": "redeemed"}},
     )
     found = read_usage(said)
     assert found.top == UsagePart(MESSAGE, "", Usage(1, 2, 30, 4), 20) and found.exact
-    assert found.terms == ("fast", "us", "priority", (("web_search_requests", 3),))
+    assert found.terms == PriceTerms("fast", "us", "priority", (("web_search_requests", 3),), "redeemed")
 
 
 def test_lifetimes_alone_are_cache_writes() -> None:

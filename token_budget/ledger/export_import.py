@@ -17,11 +17,13 @@ from token_budget.ledger.import_reader import COUNTS, HEADER, VERSION, Parcel
 from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, UsageRecord
 from token_budget.ledger.store import LedgerStore
 from token_budget.models import Usage
+from token_budget.portions import Terms
 from token_budget.text import csv_line
 
 CSV_COLUMNS = (
     *("at", "run", "instance", "attempt", "base_command", "session", "outcome", "model"),
     *(*COUNTS, "total_tokens", "cost_usd", "cost_source", "record"),
+    *("source", "subagent_type", "subagent_depth", *Terms._fields, "written_for_1h_tokens", "web_searches"),
 )
 
 _Ended = TypeVar("_Ended", RunRecord, AttemptRecord)
@@ -85,12 +87,18 @@ def lines_of(parcel: Parcel) -> Generator[str, None, None]:
 def _attempt_line(attempt: AttemptRecord) -> str:
     values = attempt._asdict()
     del values["usage"], values["cost_nano_usd"]
-    return _line("attempt", {**values, "other_sessions": list(attempt.other_sessions) or None})
+    agents = [agent._asdict() for agent in attempt.subagents]
+    return _line(
+        "attempt", {**values, "other_sessions": list(attempt.other_sessions) or None, "subagents": agents or None}
+    )
 
 
 def _record_line(record: UsageRecord) -> str:
     values = record._asdict()
     usage, cost = values.pop("usage"), values.pop("cost_nano_usd")
+    values["terms"] = {name: term for name, term in record.terms._asdict().items() if term} or None
+    for name in ("source", "written_for_1h_tokens", "web_searches"):
+        values[name] = values[name] or None
     return _line("record", {**values, "cost_nano": cost, **usage._asdict()})
 
 
@@ -117,8 +125,15 @@ def export_csv(ledger: LedgerStore) -> Generator[str, None, None]:
                 *(at.replace("+00:00", "Z"), *attempt.key, attempt.base_command, attempt.session, attempt.outcome),
                 *(record.model, *record.usage.counts, record.usage.total_tokens),
                 *(_usd(record.cost_nano_usd), record.cost_source, record.id),
+                *_of_source(record, attempt),
             )
         )
+
+
+def _of_source(record: UsageRecord, attempt: AttemptRecord) -> tuple[str | int | None, ...]:
+    agent = next((one for one in attempt.subagents if one.id == record.source), None)
+    about = (None, None) if agent is None else (agent.type, agent.depth)
+    return (record.source, *about, *record.terms, record.written_for_1h_tokens, record.web_searches)
 
 
 def _attempts(ledger: LedgerStore) -> list[AttemptRecord]:

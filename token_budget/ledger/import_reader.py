@@ -9,8 +9,9 @@ from typing import Any
 
 from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, UsageRecord
 from token_budget.models import Usage
+from token_budget.portions import Subagent, Terms
 
-VERSION = 2  # 1 had no other_sessions and no workspace
+VERSION = 3  # 1 had no other_sessions and no workspace, 2 no source, terms and subagents
 HEADER = "token-budget"
 MAX_COUNT = 2**62  # of one number, and of all numbers of a file together: sums must fit SQLite's 64 bits
 MAX_MS = 253_370_764_800_000  # the year 9999 begins: a date in every zone
@@ -185,6 +186,19 @@ def _texts(value: object) -> object:
     return [_text(one) for one in value]
 
 
+def _terms(value: object) -> object:
+    if not isinstance(value, dict) or not value.keys() <= set(Terms._fields):
+        raise ValueError(f"an object with {', '.join(Terms._fields)}")
+    return Terms(**{name: str(_text(term)) for name, term in value.items()})
+
+
+def _subagents(value: object) -> object:
+    fields: dict[str, _Field] = {**dict.fromkeys(("id", "type", "parent"), _text), "depth": _whole(1, MAX_COUNT)}
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise ValueError("a list of objects")
+    return [Subagent(**_fields("subagent", one, fields)) for one in value]
+
+
 def _flag(value: object) -> object:
     if not isinstance(value, bool):
         raise ValueError("true or false")
@@ -211,13 +225,15 @@ def _maybe(check: _Field) -> _Field:
 
 
 def _make_attempt(values: dict[str, Any]) -> AttemptRecord:
-    sessions = values.pop("other_sessions") or ()
-    return AttemptRecord(**values, other_sessions=tuple(sessions))
+    sessions, agents = values.pop("other_sessions") or (), values.pop("subagents") or ()
+    return AttemptRecord(**values, other_sessions=tuple(sessions), subagents=tuple(agents))
 
 
 def _make_record(values: dict[str, Any]) -> UsageRecord:
     usage = Usage(*(values.pop(key) for key in COUNTS))
     cost_nano_usd = values.pop("cost_nano")
+    divided = {"source": "", "terms": Terms(), "written_for_1h_tokens": 0, "web_searches": 0}
+    values.update({name: values[name] or default for name, default in divided.items()})
     return UsageRecord(**values, usage=usage, cost_nano_usd=cost_nano_usd)
 
 
@@ -242,6 +258,7 @@ _ATTEMPT: dict[str, _Field] = {
     **dict.fromkeys(("session", "command", "base_command", "model", "outcome", "workspace"), _maybe(_text)),
     "other_sessions": _maybe(_texts),
     "verified": _maybe(_flag),
+    "subagents": _maybe(_subagents),
 }
 _RECORD: dict[str, _Field] = {
     "id": _text,
@@ -251,6 +268,10 @@ _RECORD: dict[str, _Field] = {
     **dict.fromkeys(COUNTS, _COUNT),
     "cost_nano": _maybe(_COUNT),
     "cost_source": _maybe(_text),
+    "source": _maybe(_text),
+    "terms": _maybe(_terms),
+    "written_for_1h_tokens": _maybe(_COUNT),
+    "web_searches": _maybe(_COUNT),
 }
 _NOTE: dict[str, _Field] = {
     **dict.fromkeys(("id", "run", "about", "text"), _text),

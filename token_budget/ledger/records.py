@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from token_budget.models import NO_USAGE, Action, Amount, Unit, Usage, Weights
+from token_budget.portions import UNKNOWN, Subagent, Terms
 
 FOREVER_MS = 2**62
 WEIGHTS_KEY = "token weights"  # in the budgets of a run that an earlier version recorded
@@ -31,6 +32,7 @@ class AttemptRecord(NamedTuple):
 
     `other_sessions` are the sessions beside `session` whose use was counted here: those before a `/clear`, and those
     of a claude that a tool of the instance has started. `verified` is what the instance's check said last.
+    `subagents` are those that the records name as their source.
     """
 
     run: str
@@ -49,6 +51,7 @@ class AttemptRecord(NamedTuple):
     other_sessions: tuple[str, ...] = ()
     workspace: str | None = None
     verified: bool | None = None
+    subagents: tuple[Subagent, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -73,7 +76,9 @@ class InstanceRecord(NamedTuple):
 class UsageRecord(NamedTuple):
     """What a model has used for an attempt since its record before. `cost_source` is `claude` or `prices`.
 
-    A count can be negative where an earlier record had named another model; the sums are right.
+    A count can be negative where an earlier record had named another model or source; the sums are right. `source` is
+    who asked, as `token_budget.portions` has it. `terms` are those of the price, and `written_for_1h_tokens` the cache
+    writes that live an hour.
     """
 
     id: str
@@ -85,6 +90,10 @@ class UsageRecord(NamedTuple):
     usage: Usage
     cost_nano_usd: int | None = None
     cost_source: str | None = None
+    source: str = UNKNOWN
+    terms: Terms = Terms()
+    written_for_1h_tokens: int = 0
+    web_searches: int = 0
 
 
 class NoteRecord(NamedTuple):

@@ -9,6 +9,8 @@ from typing import Protocol
 from token_budget.api_usage import FALLBACK, MESSAGE, ApiUsageObject
 from token_budget.ledger.records import IMPORTED, AttemptRecord, RunRecord, UsageRecord
 from token_budget.models import Usage
+from token_budget.portions import MAIN, Spent, Terms
+from token_budget.pricing import costs_of_parts
 
 RUN_PREFIX = "claude:"
 
@@ -176,33 +178,46 @@ def _attempt(part: Part) -> AttemptRecord:
 
 def _records(name: str, response: _Response, key: tuple[str, str, int], price: Price | None) -> Iterator[UsageRecord]:
     """A record for the response, and one for each kind of iteration and model that is billed beside it."""
-    usages: dict[str, Usage] = {}
+    terms = response.usage.terms
+    parts = response.usage.parts()
+    spent: dict[str, Spent] = {}
     models: dict[str, str] = {}
     costs: dict[str, int | None] = {}
-    for part in response.usage.parts():
+    for number, (part, cost) in enumerate(zip(parts, _costs(price, response), strict=True)):
         model = part.model or response.model
         is_own = part.kind in (MESSAGE, FALLBACK) and model == response.model
         suffix = "" if is_own else f"#{part.kind}/{model}"
-        cost = _cost(price, model, part.usage, part.written_for_1h_tokens, response.at_ms)
-        if suffix in usages:
+        if suffix in spent:
             before = costs[suffix]
-            cost = None if cost is None or before is None else before + cost
-        usages[suffix] = usages.get(suffix, Usage()) + part.usage
+            cost = None if cost is None or before is None else before + cost  # noqa: PLW2901
+        spent[suffix] = spent.get(suffix, Spent()) + Spent.of(part, None if number else terms)
         models[suffix], costs[suffix] = model, cost
-    for suffix, usage in usages.items():
+    for suffix, one in spent.items():
         cost = costs[suffix]
         yield UsageRecord(
             f"{RUN_PREFIX}{name}{suffix}",
             *key,
             at_ms=response.at_ms,
             model=models[suffix],
-            usage=usage,
+            usage=one.usage,
             cost_nano_usd=cost,
             cost_source=None if cost is None else "prices",
+            source=MAIN,
+            terms=Terms.of(terms),
+            written_for_1h_tokens=one.written_for_1h_tokens,
+            web_searches=one.web_searches,
         )
 
 
-def _cost(price: Price | None, model: str, usage: Usage, written_for_1h_tokens: int, at_ms: int) -> int | None:
-    if price is None or not model:
-        return None
-    return price(model, usage, written_for_1h_tokens=written_for_1h_tokens, at_ms=at_ms)
+def _costs(price: Price | None, response: _Response) -> list[int | None]:
+    """What each part of a response cost; None where its model has no name or no price."""
+    parts = response.usage.parts()
+    if price is None:
+        return [None] * len(parts)
+
+    def at_the_time(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
+        if not model:
+            return None
+        return price(model, usage, written_for_1h_tokens=written_for_1h_tokens, at_ms=response.at_ms)
+
+    return costs_of_parts(at_the_time, parts, response.model, response.usage.terms)

@@ -63,6 +63,13 @@ ALTER TABLE attempts ADD COLUMN workspace TEXT;
 """,
     "CREATE INDEX attempts_by_instance ON attempts (instance, ended_ms);",
     "ALTER TABLE attempts ADD COLUMN verified INTEGER;",
+    """
+ALTER TABLE records ADD COLUMN source TEXT NOT NULL DEFAULT '';
+ALTER TABLE records ADD COLUMN terms TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE records ADD COLUMN write_1h INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE records ADD COLUMN searches INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN subagents TEXT NOT NULL DEFAULT '[]';
+""",
 )
 
 

@@ -237,7 +237,8 @@ class SqliteLedger:
     def _attempts(self, asked: Mapping[str, str | int], latest: int) -> list[AttemptRecord]:
         found = self._file.rows(
             "SELECT run, instance, attempt, started_ms, session, command, base_command, model, ended_ms, outcome,"
-            f" exact, input, output, cache_write, cache_read, cost_nano, other_sessions, workspace, verified"
+            f" exact, input, output, cache_write, cache_read, cost_nano, other_sessions, workspace, verified,"
+            " subagents"
             f" FROM attempts WHERE {' AND '.join(asked) or 'true'} ORDER BY ended_ms DESC LIMIT ?",
             (*asked.values(), latest),
         )
@@ -269,7 +270,8 @@ class SqliteLedger:
         """Records by time, of one run or of all."""
         found = self._file.rows(
             "SELECT r.id, a.run, a.instance, a.attempt, r.at_ms, r.model, r.input, r.output, r.cache_write,"
-            " r.cache_read, r.cost_nano, r.cost_source FROM records r JOIN attempts a ON a.key = r.attempt"
+            " r.cache_read, r.cost_nano, r.cost_source, r.source, r.terms, r.write_1h, r.searches"
+            " FROM records r JOIN attempts a ON a.key = r.attempt"
             " WHERE ? IS NULL OR a.run = ? ORDER BY r.at_ms, r.id",
             (run, run),
         )

@@ -9,6 +9,7 @@ from typing import Any
 from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord, UsageRecord
 from token_budget.ledger.schema import QUARTER_MS
 from token_budget.models import Usage
+from token_budget.portions import Subagent, Terms
 
 OLD = "coalesce(ended_ms, started_ms) < ? AND (ended_ms IS NOT NULL OR started_ms < ?)"
 HELD = "coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0)"
@@ -26,13 +27,14 @@ ON CONFLICT (run) DO UPDATE SET ended_ms = coalesce(excluded.ended_ms, ended_ms)
 PUT_ATTEMPT = """
 INSERT INTO attempts
     (run, instance, attempt, session, command, base_command, model, started_ms, ended_ms, outcome, exact,
-    other_sessions, workspace, verified)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    other_sessions, workspace, verified, subagents)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run, instance, attempt) DO UPDATE SET session = coalesce(excluded.session, session),
     model = coalesce(excluded.model, model), ended_ms = coalesce(excluded.ended_ms, ended_ms),
     outcome = coalesce(excluded.outcome, outcome), exact = excluded.exact,
     other_sessions = coalesce(nullif(excluded.other_sessions, '[]'), other_sessions),
-    workspace = coalesce(excluded.workspace, workspace), verified = coalesce(excluded.verified, verified)
+    workspace = coalesce(excluded.workspace, workspace), verified = coalesce(excluded.verified, verified),
+    subagents = coalesce(nullif(excluded.subagents, '[]'), subagents)
 """
 PUT_HOLD = """
 INSERT INTO holds (key, run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, '', ?, ?, ?)
@@ -41,7 +43,9 @@ ON CONFLICT (key) DO UPDATE SET tokens = excluded.tokens, cost_nano = excluded.c
 """
 PUT_RECORD = """
 INSERT INTO records
-SELECT ?, key, ?, ?, ?, ?, ?, ?, ?, ? FROM attempts WHERE run = ? AND instance = ? AND attempt = ?
+    (id, attempt, at_ms, model, input, output, cache_write, cache_read, cost_nano, cost_source, source, terms, write_1h,
+    searches)
+SELECT ?, key, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM attempts WHERE run = ? AND instance = ? AND attempt = ?
 ON CONFLICT DO NOTHING
 """
 
@@ -64,7 +68,12 @@ def attempt_row(attempt: AttemptRecord) -> tuple[str | int | None, ...]:
     """An attempt's values for PUT_ATTEMPT."""
     about = (attempt.session, attempt.command, attempt.base_command, attempt.model)
     end = (attempt.started_ms, attempt.ended_ms, attempt.outcome, int(attempt.exact))
-    return (*attempt.key, *about, *end, json.dumps(attempt.other_sessions), attempt.workspace, attempt.verified)
+    return (*attempt.key, *about, *end, *_places(attempt))
+
+
+def _places(attempt: AttemptRecord) -> tuple[str | int | None, ...]:
+    sessions, agents = json.dumps(attempt.other_sessions), json.dumps(attempt.subagents)
+    return (sessions, attempt.workspace, attempt.verified, agents)
 
 
 def record_row(record: UsageRecord) -> tuple[str | int | None, ...]:
@@ -76,6 +85,10 @@ def record_row(record: UsageRecord) -> tuple[str | int | None, ...]:
         record.model,
         *record.usage.counts,
         *cost,
+        record.source,
+        json.dumps(record.terms) if any(record.terms) else "[]",
+        record.written_for_1h_tokens,
+        record.web_searches,
         record.run,
         record.instance,
         record.attempt,
@@ -85,13 +98,14 @@ def record_row(record: UsageRecord) -> tuple[str | int | None, ...]:
 def read_attempt(*row: Any) -> AttemptRecord:
     """An attempt from its columns, in the order of the record's fields."""
     sessions = tuple(json.loads(row[16])) if row[16] != "[]" else ()
-    values = (*row[:10], bool(row[10]), read_usage(row[11:15]), row[15], sessions, row[17], read_flag(row[18]))
+    agents = tuple(Subagent(*one) for one in json.loads(row[19])) if row[19] != "[]" else ()
+    values = (*row[:10], bool(row[10]), read_usage(row[11:15]), row[15], sessions, row[17], read_flag(row[18]), agents)
     return AttemptRecord(*values)
 
 
 def read_record(*row: Any) -> UsageRecord:
     """A usage record from its columns, in the order of the record's fields."""
-    values = (*row[:6], read_usage(row[6:10]), row[10], row[11])
+    values = (*row[:6], read_usage(row[6:10]), *row[10:13], Terms(*json.loads(row[13])), *row[14:16])
     return UsageRecord(*values)
 
 

@@ -66,7 +66,14 @@ def by_of(via: str, user: str, params: Params) -> By:
 
 
 def _set_limit(control: RunControl, params: Params, by: By) -> object:
-    return control.set_limit(params.text("budget"), params.any("limit"), by)
+    return control.set_limits({params.text("budget"): params.any("limit")}, by)[0]
+
+
+def _set_limits(control: RunControl, params: Params, by: By) -> object:
+    limits = params.any("limits")
+    if not isinstance(limits, dict) or not limits or len(limits) > MAX_NAMES:
+        raise params.fault("limits", "an object of limits by budget")
+    return control.set_limits(limits, by)
 
 
 def _set_max_parallel(control: RunControl, params: Params, by: By) -> object:
@@ -84,6 +91,7 @@ METHODS: Mapping[str, Method] = {
     "pause": lambda control, params, by: control.pause(by),
     "resume": lambda control, params, by: control.resume(by),
     "set_limit": _set_limit,
+    "set_limits": _set_limits,
     "set_max_parallel": _set_max_parallel,
     "approvals": lambda control, params, by: [approval_row(ask) for ask in control.approvals],
     "approve": lambda control, params, by: {"approved": control.approve(params.names("ids"), by)},

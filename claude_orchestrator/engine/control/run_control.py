@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from claude_orchestrator.engine.approvals import Approvals, Ask, Reply
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.control.event_json import event_json
 from claude_orchestrator.engine.control.event_log import EventLog
-from claude_orchestrator.engine.control.snapshot import Steering, brief, budget_row, snapshot
+from claude_orchestrator.engine.control.snapshot import Moment, Steering, brief, budget_row, snapshot
 from claude_orchestrator.engine.run_events import By, Crossed, RoomChanged, RunEvent, Steered
 from claude_orchestrator.engine.run_view import RunView
+from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.launch.local import allow_files
@@ -51,17 +52,18 @@ class RunControl:
         self._approvals = approvals
         self._stop_run = stop_run
         self._ended = False
+        self._snapshots = Snapshots(view)
         self._directory = str(Path(view.directory or ".").absolute())
 
     # -- seeing --
 
     def status(self) -> dict[str, Any]:
         """The whole run as JSON data."""
-        return self._numbered(snapshot(self.view, self._steering(), time.monotonic(), self._notable))
+        return self._numbered(snapshot(self.view, self._steering(), self._moment(), self._notable))
 
     def brief(self) -> dict[str, Any]:
         """The run without its instances."""
-        return self._numbered(brief(self.view, self._steering(), time.monotonic()))
+        return self._numbered(brief(self.view, self._steering(), self._moment()))
 
     def describe(self, event: RunEvent) -> dict[str, Any]:
         """An event as JSON data."""
@@ -79,6 +81,10 @@ class RunControl:
     def end(self) -> None:
         """The run has ended: it can still be seen, and not changed any more."""
         self._ended = True
+
+    def _moment(self) -> Moment:
+        now = time.monotonic()
+        return Moment(now, self._snapshots.take(now))
 
     def _numbered(self, data: dict[str, Any]) -> dict[str, Any]:
         return {**data, "source": self.log.source, "number": self.log.last_number}
@@ -139,27 +145,24 @@ class RunControl:
         self._supervisor.set_max_parallel(most)
         return most
 
-    def set_limit(self, label: str, limit: object, by: By) -> dict[str, Any]:
-        """Set the limit of a budget that the run has, in tokens or US dollars; returns the budget.
+    def set_limits(self, limits: Mapping[str, object], by: By) -> list[dict[str, Any]]:
+        """Set limits of budgets that the run has, in tokens or US dollars, all or none; returns these budgets.
 
         More room lets instances start. A limit below what is used acts as a crossing.
         """
         self._check_running()
-        budget = self._budget(label)
-        kind = USD if budget.unit is Unit.USD else TOKENS
-        try:
-            new: int = kind.read(limit)
-        except BadValue as error:
-            raise RefusedError(f"{budget.label}: {error}") from None
-        before, was_exceeded = budget.limit, budget.exceeded
-        self._bus_limit(budget, before, new, by)
-        self.view.manager.set_budget(budget.scope, new, budget.key, budget.unit)
-        if budget.exceeded and not was_exceeded:
-            self._bus.publish(Crossed(budget))
-        if new > before:
-            self._supervisor.reopen(budget)
+        checked = dict(map(self._limit, limits, limits.values()))
+        for budget, limit in checked.items():
+            show = budget.unit.show
+            text = f"limit of the {budget.label} budget: {show(budget.limit)} is now {show(limit)}"
+            self._publish("set_limit", budget.label, text, by)
+            was_exceeded = budget.exceeded
+            self.view.manager.set_budget(budget.scope, limit, budget.key, budget.unit)
+            if budget.exceeded and not was_exceeded:
+                self._bus.publish(Crossed(budget))
+        self._supervisor.reopen(tuple(checked))
         self._bus.publish(RoomChanged())
-        return budget_row(budget)
+        return [budget_row(budget) for budget in checked]
 
     def approve(self, ids: Sequence[str], by: By) -> list[str]:
         """Let tools run that wait for a person; `all` means all that wait. Returns their ids."""
@@ -214,10 +217,12 @@ class RunControl:
             raise RefusedError(f"{problem} called {label!r}; the run has: {has}")
         return found[0] if len(found) == 1 else tokens[0]
 
-    def _bus_limit(self, budget: Budget, before: int, new: int, by: By) -> None:
-        show = budget.unit.show
-        text = f"limit of the {budget.label} budget: {show(before)} is now {show(new)}"
-        self._publish("set_limit", budget.label, text, by)
+    def _limit(self, label: str, limit: object) -> tuple[Budget, int]:
+        budget = self._budget(label)
+        try:
+            return budget, (USD if budget.unit is Unit.USD else TOKENS).read(limit)
+        except BadValue as error:
+            raise RefusedError(f"{budget.label}: {error}") from None
 
     def _check_running(self) -> None:
         if self._ended or self._supervisor.cancelled:

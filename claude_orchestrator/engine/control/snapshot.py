@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import PurePath
@@ -12,7 +11,8 @@ from claude_orchestrator.engine.approvals import Ask
 from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_view import RunView, place_fields, usage_fields
-from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.engine.snapshot import Snapshot, doing_of, state_text
+from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.models import Budget, Unit
 from token_budget.text import NANO
 
@@ -30,13 +30,20 @@ class Steering(NamedTuple):
     approvals: tuple[Ask, ...] = ()
 
 
+class Moment(NamedTuple):
+    """A run at a time of the supervisor's clock, with the figures that all instances have together."""
+
+    now: float
+    figures: Snapshot
+
+
 def snapshot(
-    view: RunView, steering: Steering, now: float, notable: Callable[[], Iterable[dict[str, Any]]] = lambda: ()
+    view: RunView, steering: Steering, at: Moment, notable: Callable[[], Iterable[dict[str, Any]]] = lambda: ()
 ) -> dict[str, Any]:
-    """The whole run. `now` is on the supervisor's clock; `notable` has the decisions so far, as events."""
-    instances = tuple(view.instances)
+    """The whole run. `notable` has the decisions so far, as events."""
+    instances, now = tuple(view.instances), at.now
     return {
-        **brief(view, steering, now),
+        **brief(view, steering, at),
         "instances": [instance_row(status, view, now) for status in instances],
         "groups": [{**group.fields(), "left_s": group.left_s} for group in groups_of(instances, now)],
         "edges": [list(edge) for edge in edges(instances)],
@@ -49,10 +56,9 @@ def snapshot(
     }
 
 
-def brief(view: RunView, steering: Steering, now: float) -> dict[str, Any]:
+def brief(view: RunView, steering: Steering, at: Moment) -> dict[str, Any]:
     """The run without its instances: for lists, headers and budgets."""
-    usage, exact = view.total_usage()
-    states = Counter(str(status.state) for status in view.instances)
+    figures = at.figures
     return {
         "protocol": PROTOCOL,
         "run": {
@@ -61,7 +67,7 @@ def brief(view: RunView, steering: Steering, now: float) -> dict[str, Any]:
             "rehearsal": view.rehearsal,
             "directory": steering.directory,
             "started_at": view.started_at.isoformat(timespec="milliseconds"),
-            "seconds": round(now - view.clock_at_start, 3),
+            "seconds": round(figures.seconds, 3),
             "mode": view.manager.enforcement_mode,
             "meter": view.meter.kind,
             "paused": steering.paused,
@@ -69,10 +75,13 @@ def brief(view: RunView, steering: Steering, now: float) -> dict[str, Any]:
             "approvals": len(steering.approvals),
         },
         "totals": {
-            **usage_fields(usage, exact=exact),
+            **usage_fields(figures.usage, exact=figures.exact),
             "cost_usd": view.total_cost_usd(),
-            "instances": len(view.instances),
-            "states": dict(states),
+            "cost_nano_usd": figures.nano_usd,
+            "tokens_per_min": figures.tokens_per_min,
+            "left_s": figures.left_s,
+            "instances": len(figures.rows),
+            "states": {str(state): count for state, count in figures.states.items()},
         },
         "budgets": [budget_row(budget) for budget in view.manager.budgets],
         "rate_limits": [
@@ -111,13 +120,19 @@ def budget_row(budget: Budget) -> dict[str, Any]:
 
 
 def instance_row(status: InstanceStatus, view: RunView, now: float) -> dict[str, Any]:
-    """An instance with all figures of all its attempts. Files are relative to the run's directory."""
+    """An instance with all figures of all its attempts. Files are relative to the run's directory.
+
+    `now` says what it does, what it waits for or why it ended, and for how long, in seconds, if that matters.
+    """
     spec, attempt = status.spec, status.attempt
     budgets = view.manager.budgets_for(spec.base_command, status.name)
+    doing, since = doing_of(status)
+    costs = [cost for cost in (*(one.cost_nano_usd for one in status.earlier), attempt.costs.nano_usd) if cost]
     return {
         "name": status.name,
         **place_fields(spec),
         "state": str(status.state),
+        "label": state_text(status),
         "reason": status.reason,
         "unneeded": status.unneeded,
         "description": spec.description,
@@ -129,11 +144,16 @@ def instance_row(status: InstanceStatus, view: RunView, now: float) -> dict[str,
         "models": list(status.models),
         "usage": usage_fields(status.usage, exact=status.exact),
         "cost_usd": status.cost_usd,
+        "cost_nano_usd": sum(costs) if costs else None,
         "estimate_tokens": spec.estimate.tokens,
         "budgets": [budget.label for budget in budgets],
         "turn": min(spec.turns_before + max(1, attempt.turns_sent), len(status.planned.turns)),
         "turns": len(status.planned.turns),
-        "now": now_row(status, now),
+        "now": {
+            "doing": None if status.activity is None else str(status.activity.doing),
+            "text": doing,
+            "seconds": None if since is None else round(max(0.0, now - since), 1),
+        },
         "seconds": round(status.seconds(now), 3) if status.launched else None,
         "started_at": _wall(view, attempt.started_at),
         "ended_at": _wall(view, attempt.ended_at) if status.ended else None,
@@ -150,17 +170,6 @@ def instance_row(status: InstanceStatus, view: RunView, now: float) -> dict[str,
         "log": None if status.log is None else PurePath(status.log).name,
         "result_file": None if view.answers is None else view.answers.file_of(status.name),
     }
-
-
-def now_row(status: InstanceStatus, now: float) -> dict[str, Any] | None:
-    """What an instance does: `doing`, the words for it, and for how long; None if it does nothing."""
-    if status.state is State.WAITING:
-        return {"doing": "waiting", "text": f"waits: {status.reason.partition(':')[0]}", "seconds": None}
-    activity = status.activity
-    if activity is None or status.state is not State.RUNNING:
-        return None
-    seconds = round(max(0.0, now - activity.since), 1)
-    return {"doing": str(activity.doing), "text": activity.words, "seconds": seconds}
 
 
 def approval_row(ask: Ask) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The `claude-runs` program: see runs and change them, from another terminal."""

@@ -1,0 +1,54 @@
+"""What a shell offers after Tab: runs, instances, budgets, approvals. It never fails, and never prints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+LATEST = 50  # runs that are offered
+
+
+def output_dir_of(ctx: click.Context) -> Path:
+    """The folder with the runs that the user means."""
+    given = ctx.find_root().obj or ctx.find_root().params.get("output_dir")
+    if given is not None:
+        return Path(given)
+    from token_budget import places
+
+    return places.runs_dir(lambda line: None, move=False)
+
+
+def _completer(find: Callable[[click.Context], Iterable[str]]) -> Callable[..., list[str]]:
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        with contextlib.suppress(Exception):
+            return [one for one in find(ctx) if one.startswith(incomplete)]
+        return []
+
+    return complete
+
+
+def _run_ids(ctx: click.Context) -> Iterable[str]:
+    from claude_orchestrator.engine.control.runs import run_names
+
+    return ["last", *reversed(run_names(output_dir_of(ctx))[-LATEST:])]
+
+
+def _status(ctx: click.Context) -> dict[str, Any]:
+    from claude_orchestrator.engine.control.runs import find_run, status_of
+
+    return status_of(find_run(output_dir_of(ctx), ctx.params["run"]))
+
+
+def _instances(ctx: click.Context) -> Iterable[str]:
+    rows = _status(ctx)["instances"]
+    return dict.fromkeys(name for row in rows for name in (row["group"], row["name"]) if name)
+
+
+runs = _completer(_run_ids)
+instances = _completer(_instances)
+budgets = _completer(lambda ctx: [f"{budget['label']}=" for budget in _status(ctx)["budgets"]])
+approvals = _completer(lambda ctx: ["all", *(ask["id"] for ask in _status(ctx)["approvals"])])

@@ -1,0 +1,260 @@
+"""`claude-runs`: lists runs, shows them, and changes those that are at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from claude_orchestrator.cli.console import run_script
+from claude_orchestrator.cli.runs import completion
+
+PROGRAM = "claude-runs"
+OUTPUT_DIR_VARIABLE = "CLAUDE_ORCHESTRATOR_OUTPUT_DIR"
+_EPILOG = (
+    "RUN is the id of a run, the beginning of one, or last. Exit codes: 0 done; 1 the run failed, or the program "
+    "waited in vain; 2 bad usage, or the run cannot do that; 3 a bug; 130 interrupted."
+)
+
+run_argument = click.argument("run", metavar="RUN", shell_complete=completion.runs)
+instance_argument = click.argument("instance", metavar="INSTANCE", shell_complete=completion.instances)
+why_option = click.option("--why", default="", metavar="TEXT", help="The reason, which the run records.")
+
+
+@click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    envvar=OUTPUT_DIR_VARIABLE,
+    help="The folder with the folders of runs.  [default: in the user's state directory]",
+)
+@click.version_option(package_name="claude-orchestrator", prog_name=PROGRAM, help="Show the version and exit.")
+@click.pass_context
+def group(ctx: click.Context, output_dir: Path | None) -> int:
+    """See runs of claude-orchestrator, and change them while they run. Without a command, list them."""
+    ctx.obj = output_dir
+    if ctx.invoked_subcommand is not None:
+        return 0
+    from claude_orchestrator.cli.runs import show
+
+    return show.list_runs(_output_dir(ctx), every=False, as_json=False)
+
+
+def _output_dir(ctx: click.Context) -> Path:
+    return completion.output_dir_of(ctx)
+
+
+def _find(ctx: click.Context, run: str) -> Any:
+    from claude_orchestrator.engine.control.runs import find_run
+
+    return find_run(_output_dir(ctx), run)
+
+
+# -- see --
+
+
+@group.command("list")
+@click.option("--all", "every", is_flag=True, help="List every run, not only the latest ones.")
+@click.option("--json", "as_json", is_flag=True, help="Print each run as a line of JSON.")
+@click.pass_context
+def list_command(ctx: click.Context, every: bool, as_json: bool) -> int:
+    """List runs with their states, tokens and costs."""
+    from claude_orchestrator.cli.runs import show
+
+    return show.list_runs(_output_dir(ctx), every=every, as_json=as_json)
+
+
+@group.command("show")
+@run_argument
+@click.option("--json", "as_json", is_flag=True, help="Print the whole run as JSON.")
+@click.pass_context
+def show_command(ctx: click.Context, run: str, as_json: bool) -> int:
+    """Show a run: its instances, budgets, approvals and latest decisions."""
+    from claude_orchestrator.cli.runs import show
+
+    return show.show_run(_find(ctx, run), as_json=as_json)
+
+
+@group.command("watch")
+@run_argument
+@click.argument("instance", required=False, shell_complete=completion.instances)
+@click.pass_context
+def watch_command(ctx: click.Context, run: str, instance: str | None) -> int:
+    """Watch a run, or one instance of it, until it ends. q leaves, and the run continues."""
+    from claude_orchestrator.cli.runs import watch
+
+    return watch.watch(_find(ctx, run), instance)
+
+
+@group.command("logs")
+@run_argument
+@instance_argument
+@click.option("-f", "--follow", is_flag=True, help="Print what is added, until the instance ends.")
+@click.option("--raw", is_flag=True, help="Print the lines of the log as claude wrote them.")
+@click.pass_context
+def logs_command(ctx: click.Context, run: str, instance: str, follow: bool, raw: bool) -> int:
+    """Print what an instance said, which tools it called, and what they returned."""
+    from claude_orchestrator.cli.runs import logs
+
+    return logs.print_log(_find(ctx, run), instance, follow=follow, raw=raw)
+
+
+@group.command("results")
+@run_argument
+@click.argument("instance", required=False, shell_complete=completion.instances)
+@click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON.")
+@click.pass_context
+def results_command(ctx: click.Context, run: str, instance: str | None, as_json: bool) -> int:
+    """Print the answers of a run, or of one instance."""
+    from claude_orchestrator.cli.runs import results
+
+    return results.print_results(_find(ctx, run), instance, as_json=as_json)
+
+
+@group.command("wait")
+@run_argument
+@click.option("--success", is_flag=True, help="Exit with 1 unless every instance completed.")
+@click.option("--timeout", metavar="TIME", help="Wait no longer than this, for example 90s or 2h. Then exit with 1.")
+@click.pass_context
+def wait_command(ctx: click.Context, run: str, success: bool, timeout: str | None) -> int:
+    """Wait until a run has ended."""
+    from claude_orchestrator.cli.runs import waiting
+
+    return waiting.wait(_find(ctx, run), success=success, timeout=timeout)
+
+
+# -- change --
+
+
+@group.command("stop")
+@run_argument
+@click.argument("instances", nargs=-1, shell_complete=completion.instances)
+@click.option("--at-once", is_flag=True, help="Stop the whole run without grace time.")
+@why_option
+@click.pass_context
+def stop_command(ctx: click.Context, run: str, instances: tuple[str, ...], at_once: bool, why: str) -> int:
+    """Stop instances or groups of a run. Without INSTANCES, stop the run."""
+    from claude_orchestrator.cli.runs import steer
+
+    return steer.stop(_find(ctx, run), list(instances), at_once=at_once, why=why)
+
+
+@group.command("pause")
+@run_argument
+@why_option
+@click.pass_context
+def pause_command(ctx: click.Context, run: str, why: str) -> int:
+    """Launch nothing more. Instances that run continue."""
+    from claude_orchestrator.cli.runs import steer
+
+    return steer.pause(_find(ctx, run), why)
+
+
+@group.command("resume")
+@run_argument
+@why_option
+@click.pass_context
+def resume_command(ctx: click.Context, run: str, why: str) -> int:
+    """Launch again after a pause."""
+    from claude_orchestrator.cli.runs import steer
+
+    return steer.resume(_find(ctx, run), why)
+
+
+@group.command("limit")
+@run_argument
+@click.argument("limits", nargs=-1, required=True, metavar="BUDGET=LIMIT…", shell_complete=completion.budgets)
+@why_option
+@click.pass_context
+def limit_command(ctx: click.Context, run: str, limits: tuple[str, ...], why: str) -> int:
+    """Change limits, for example overall=200k or /test=50k. Budgets in money take dollars."""
+    from claude_orchestrator.cli.runs import steer
+
+    return steer.limit(_find(ctx, run), list(limits), why)
+
+
+@group.command("parallel")
+@run_argument
+@click.argument("number", metavar="N")
+@why_option
+@click.pass_context
+def parallel_command(ctx: click.Context, run: str, number: str, why: str) -> int:
+    """Set how many instances run at once."""
+    from claude_orchestrator.cli.runs import steer
+
+    return steer.parallel(_find(ctx, run), number, why)
+
+
+# -- approvals --
+
+
+@group.command("approvals")
+@run_argument
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@click.pass_context
+def approvals_command(ctx: click.Context, run: str, as_json: bool) -> int:
+    """List the tools that wait until you approve them."""
+    from claude_orchestrator.cli.runs import steer
+
+    return steer.approvals(_find(ctx, run), as_json=as_json)
+
+
+@group.command("approve")
+@run_argument
+@click.argument("ids", nargs=-1, required=True, metavar="ID…|all", shell_complete=completion.approvals)
+@click.option("--always", is_flag=True, help="Also allow such calls for the rest of the run.")
+@why_option
+@click.pass_context
+def approve_command(ctx: click.Context, run: str, ids: tuple[str, ...], always: bool, why: str) -> int:
+    """Approve tools, so that they run."""
+    from claude_orchestrator.cli.runs import steer
+
+    return steer.approve(_find(ctx, run), list(ids), always=always, why=why)
+
+
+@group.command("deny")
+@run_argument
+@click.argument("ids", nargs=-1, required=True, metavar="ID…|all", shell_complete=completion.approvals)
+@click.option("--message", default="", metavar="TEXT", help="What Claude is told.")
+@why_option
+@click.pass_context
+def deny_command(ctx: click.Context, run: str, ids: tuple[str, ...], message: str, why: str) -> int:
+    """Deny tools. Claude continues without them."""
+    from claude_orchestrator.cli.runs import steer
+
+    return steer.deny(_find(ctx, run), list(ids), message=message, why=why)
+
+
+# -- what is left of a run --
+
+
+@group.command("apply")
+@run_argument
+@click.argument("names", nargs=-1, metavar="[NAME]…", shell_complete=completion.instances)
+@click.option("--workspace", type=click.Path(path_type=Path), metavar="DIR", help="Apply them here instead.")
+@click.pass_context
+def apply_command(ctx: click.Context, run: str, names: tuple[str, ...], workspace: Path | None) -> int:
+    """Apply the changes from the worktrees of a run to the workspace, either all of them or none."""
+    from claude_orchestrator.cli.apply import apply_changes
+    from claude_orchestrator.ui.terminal import Terminal
+
+    found = _find(ctx, run)
+    return apply_changes(found.path.parent, found.id, ",".join(names) or None, workspace, Terminal())
+
+
+@group.command("prune")
+@click.option("--before", required=True, metavar="WHEN", help="Runs that ended before, for example 30d or 2026-01-01.")
+@click.option("--yes", is_flag=True, help="Remove them. Without --yes, the command only shows what it would remove.")
+@click.pass_context
+def prune_command(ctx: click.Context, before: str, yes: bool) -> int:
+    """Remove the folders of old runs. Runs with worktrees stay."""
+    from claude_orchestrator.cli.runs import prune
+
+    return prune.prune(_output_dir(ctx), before, yes=yes)
+
+
+def main() -> None:
+    """The console script."""
+    run_script(group, (PROGRAM,))

@@ -1,0 +1,143 @@
+"""A run that nobody runs any more, as the same JSON data as a live one, from its journal. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from claude_orchestrator.engine.control.snapshot import PROTOCOL
+from claude_orchestrator.engine.resume import EarlierInstance, read_history
+from claude_orchestrator.engine.run_view import usage_fields
+from claude_orchestrator.engine.state import NOT_ENDED
+
+INTERRUPTED = "interrupted"
+_DECISIONS = {
+    "decision": "decided",
+    "crossing": "crossed",
+    "stop": "stopping",
+    "steer": "steered",
+    "retry": "retry_planned",
+    "alert": "alert_raised",
+    "answer": "approval_ended",
+}
+Record = Mapping[str, Any]
+
+
+def past_status(
+    records: Iterable[Record | None], directory: str, result_of: Callable[[str], str | None] = lambda name: None
+) -> dict[str, Any] | None:
+    """The run that a journal records; None if the journal has no readable beginning.
+
+    `result_of` has the file of an instance's answer, relative to the run's directory.
+    """
+    known = list(records)
+    history = read_history(known)
+    if not history.header:
+        return None
+    found = [record for record in known if record is not None]
+    finish = _finish(found)
+    rows = [_row(one, finish is None, result_of(one.name)) for one in history.instances.values()]
+    costs = [one.cost_usd for one in history.instances.values() if one.cost_usd is not None]
+    nano = [cost for row in rows if (cost := row["cost_nano_usd"]) is not None]
+    return {
+        "protocol": PROTOCOL,
+        "run": {
+            "id": history.header["run"],
+            "state": INTERRUPTED if finish is None else "ended",
+            "exit_code": None if finish is None else finish.get("exit_code"),
+            "rehearsal": bool(history.header.get("rehearsal")),
+            "directory": directory,
+            "started_at": _time(found[0]["at"]),
+            "ended_at": _time(found[-1]["at"]),
+            "seconds": _seconds(found),
+            "paused": False,
+            "approvals": 0,
+        },
+        "totals": {
+            **usage_fields(history.usage, exact=all(one.exact for one in history.instances.values())),
+            "cost_usd": sum(costs) if costs else None,
+            "cost_nano_usd": sum(nano) if nano else None,
+            "tokens_per_min": None,
+            "left_s": None,
+            "instances": len(rows),
+            "states": dict(Counter(row["state"] for row in rows)),
+        },
+        "budgets": [],
+        "rate_limits": [],
+        "instances": rows,
+        "groups": [],
+        "edges": [],
+        "removed": [],
+        "decisions": [_decision(record) for record in found if record.get("kind") in _DECISIONS],
+        "approvals": [],
+        "damaged_lines": history.damaged_lines,
+    }
+
+
+def _row(one: EarlierInstance, interrupted: bool, result_file: str | None) -> dict[str, Any]:
+    state = INTERRUPTED if interrupted and one.state in NOT_ENDED and one.attempts else str(one.state)
+    done = one.done
+    charged = [attempt.cost_nano_usd for attempt in one.attempts if attempt.cost_nano_usd]
+    log = done.get("log")
+    return {
+        "name": one.name,
+        "group": one.group,
+        "state": state,
+        "label": state,
+        "reason": one.reason,
+        "unneeded": False,
+        "base_command": one.base_command,
+        "models": list(done.get("models", ())),
+        "usage": usage_fields(one.usage, exact=one.exact),
+        "cost_usd": one.cost_usd,
+        "cost_nano_usd": sum(charged) if charged else None,
+        "budgets": [],
+        "turn": one.turns_done,
+        "turns": max(1, one.turns_done),
+        "now": {"doing": None, "text": one.reason, "seconds": None},
+        "seconds": round(sum(attempt.seconds for attempt in one.attempts), 3) if one.attempts else None,
+        "attempts": len(one.attempts),
+        "tool_calls": sum(dict(done.get("tools", {})).values()),
+        "tools": dict(done.get("tools", {})),
+        "permission_denials": list(done.get("permission_denials", ())),
+        "session_id": one.session_id,
+        "verified": None if one.verdict is None else one.verdict.passed,
+        "check_rounds": one.check_rounds,
+        "changes": None if one.changes is None else one.changes.fields,
+        "log": str(log).replace("\\", "/").rpartition("/")[2] if log else None,
+        "result_file": result_file,
+    }
+
+
+def _finish(found: list[Record]) -> Record | None:
+    """The record of the end of the latest start; None if that was interrupted."""
+    last = None
+    for record in found:
+        if record.get("kind") == "run":
+            last = None
+        elif record.get("kind") == "finish":
+            last = record
+    return last
+
+
+def _seconds(found: list[Record]) -> float:
+    """How long the orchestrators of the run have worked, without the time between them."""
+    total, began, before = 0.0, None, 0.0
+    for record in found:
+        at = float(record["at"])
+        if record.get("kind") == "run":
+            total += 0.0 if began is None else before - began
+            began = at
+        before = at
+    return round(total + (0.0 if began is None else before - began), 3)
+
+
+def _decision(record: Record) -> dict[str, Any]:
+    fields = {key: value for key, value in record.items() if key not in ("n", "crc", "kind", "at")}
+    return {"at": record["at"], "kind": _DECISIONS[record["kind"]], **fields}
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="milliseconds")

@@ -1,0 +1,123 @@
+"""Finds runs, and reads them: from their orchestrator while it is there, else from their directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from claude_orchestrator.engine import journal
+from claude_orchestrator.engine.control.client import ControlClient
+from claude_orchestrator.engine.control.past import past_status
+from claude_orchestrator.engine.control.socket_place import NotListening
+from claude_orchestrator.engine.file_names import file_stems
+from claude_orchestrator.engine.results.answer_files import FOLDER as RESULTS
+from claude_orchestrator.engine.run_dir import LAST
+from claude_orchestrator.errors import UserError
+from token_budget.folders import Folder
+from token_budget.owned import NotOursError
+
+NAMES_SHOWN = 5
+
+
+class FoundRun(NamedTuple):
+    """A run's id and its directory."""
+
+    id: str
+    path: Path
+
+
+def run_names(output_dir: Path) -> list[str]:
+    """The ids of the runs in a folder, the latest last. Raises UserError for a folder that others can change."""
+    try:
+        with Folder.open(output_dir, may_be_shared=True) as folder:
+            return sorted(name for name in folder.names() if (output_dir / name / journal.NAME).is_file())
+    except NotOursError as error:
+        raise UserError(f"--output-dir: {error.strerror}") from None
+    except OSError:
+        return []
+
+
+def find_run(output_dir: Path, text: str) -> FoundRun:
+    """The run with this id or unique prefix; `last` is the latest one. Raises UserError."""
+    names = run_names(output_dir)
+    if not names:
+        raise UserError(f"there are no runs in {output_dir}")
+    if text == LAST:
+        return FoundRun(names[-1], output_dir / names[-1])
+    found = [name for name in names if name.startswith(text)] if text else []
+    if text in names or len(found) == 1:
+        name = text if text in names else found[0]
+        return FoundRun(name, output_dir / name)
+    if found:
+        more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
+        raise UserError(f"{text}: several runs begin with this: {', '.join(found[-NAMES_SHOWN:])}{more}")
+    raise UserError(f"no run is called {text!r}; see claude-runs list")
+
+
+@contextlib.contextmanager
+def opened(run: FoundRun) -> Iterator[Folder]:
+    """The run's directory, open. Raises UserError."""
+    try:
+        folder = Folder.open(run.path)
+    except NotOursError as error:
+        raise UserError(f"{run.id}: {error.strerror}") from None
+    except OSError as error:
+        raise UserError(f"{run.id}: {error.strerror or error}") from None
+    with folder:
+        yield folder
+
+
+def connect(run: FoundRun, timeout_s: float | None = 10.0) -> ControlClient | None:
+    """A connection to the orchestrator of the run; None if it is gone, or does not listen."""
+    with opened(run) as folder:
+        try:
+            return ControlClient(folder, timeout_s)
+        except NotListening:
+            return None
+        except OSError as error:
+            raise UserError(f"{run.id}: its orchestrator cannot be reached: {error.strerror or error}") from None
+
+
+def status_of(run: FoundRun, *, brief: bool = False) -> dict[str, Any]:
+    """The run as JSON data, whoever has it. Raises UserError."""
+    client = connect(run)
+    if client is not None:
+        with client, contextlib.suppress(OSError):
+            found: dict[str, Any] = client.call("status", brief=brief)
+            return {**found, "live": True}
+    return past_of(run)
+
+
+def past_of(run: FoundRun) -> dict[str, Any]:
+    """The run from its directory. Raises UserError."""
+    with opened(run) as folder:
+        try:
+            with os.fdopen(folder.file(journal.NAME, os.O_RDONLY), "rb") as file:
+                data = file.read()
+                used = journal.is_locked(file.fileno())
+        except OSError as error:
+            raise UserError(f"{run.id}: its journal cannot be read: {error.strerror or error}") from None
+    stems: dict[str, str] = {}
+
+    def result_of(name: str) -> str | None:
+        if not stems:
+            stems.update(file_stems(names))
+        path = f"{RESULTS}/{stems[name]}.md"
+        return path if (run.path / path).is_file() else None
+
+    records = list(journal.records(data))
+    names = _names_in(records)
+    status = past_status(records, str(run.path.absolute()), result_of)
+    if status is None:
+        raise UserError(f"{run.id}: the first line of its journal is damaged")
+    if used:
+        status["run"]["state"] = "unreachable"
+    return {**status, "live": False}
+
+
+def _names_in(records: list[dict[str, Any] | None]) -> list[str]:
+    entries = (record.get("instances", ()) for record in records if record and record.get("kind") in ("run", "expand"))
+    return list(dict.fromkeys(entry["name"] for found in entries for entry in found if "name" in entry))

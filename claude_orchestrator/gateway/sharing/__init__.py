@@ -1,0 +1,1 @@
+"""How requests share the API's prompt cache."""

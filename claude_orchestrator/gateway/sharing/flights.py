@@ -1,0 +1,98 @@
+"""Lets one request write a prefix of the prompt cache while the others with that prefix wait for its first byte.
+
+What a response writes can be read as soon as the response begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from claude_orchestrator.gateway.sharing.prefixes import Prefix
+
+MAX_PREFIXES = 10_000
+
+
+class Waits(Protocol):
+    """Whose request waits; `waiting` is how many of its requests do."""
+
+    waiting: int
+
+
+class Flight:
+    """A request on its way to the API, and the prefixes that it writes."""
+
+    def __init__(self, flights: Flights, prefixes: tuple[Prefix, ...], until: float) -> None:
+        self._flights = flights
+        self.prefixes = prefixes
+        self.until = until
+        self.over = asyncio.Event()  # nobody needs to wait for it any more
+
+    def begun(self) -> None:
+        """The first byte of its response has come."""
+        if not self.over.is_set():
+            self._flights.begun(self)
+
+    def end(self) -> None:
+        """The request has ended. What no response has begun to write, another one has to."""
+        if not self.over.is_set():
+            self._flights.leave(self)
+
+
+class Flights:
+    """The requests of all instances. A request waits for `wait_s` at most; with 0 none waits."""
+
+    def __init__(self, wait_s: float, clock: Callable[[], float]) -> None:
+        self.wait_s = wait_s
+        self._clock = clock
+        self._writers: dict[bytes, Flight] = {}
+        self._readable_until: dict[bytes, float] = {}
+
+    async def enter(self, prefixes: tuple[Prefix, ...], who: Waits) -> Flight:
+        """Wait until nobody else is about to write a prefix of this request; then it may be sent."""
+        until = self._clock() + self.wait_s
+        who.waiting += 1
+        try:
+            while (writer := self._writer(prefixes)) is not None:
+                left_s = min(until, writer.until) - self._clock()
+                if left_s <= 0:
+                    break
+                try:
+                    await asyncio.wait_for(writer.over.wait(), left_s)
+                except TimeoutError:
+                    break
+        finally:
+            who.waiting -= 1
+        now = self._clock()
+        flight = Flight(self, prefixes, now + self.wait_s)
+        for digest, _ in prefixes:
+            if digest not in self._writers and self._readable_until.get(digest, now) <= now:
+                self._writers[digest] = flight
+        return flight
+
+    def begun(self, flight: Flight) -> None:
+        """A response has begun: what its request had can be read from now on."""
+        now = self._clock()
+        for digest, lifetime_s in flight.prefixes:
+            self._readable_until.pop(digest, None)
+            self._readable_until[digest] = now + lifetime_s
+        while len(self._readable_until) > MAX_PREFIXES:
+            del self._readable_until[next(iter(self._readable_until))]
+        self.leave(flight)
+
+    def leave(self, flight: Flight) -> None:
+        """A request writes nothing any more: let those go who wait for it."""
+        for digest, _ in flight.prefixes:
+            if self._writers.get(digest) is flight:
+                del self._writers[digest]
+        flight.over.set()
+
+    def _writer(self, prefixes: tuple[Prefix, ...]) -> Flight | None:
+        """Who writes a prefix that cannot be read yet, and is waited for."""
+        now = self._clock()
+        for digest, _ in prefixes:
+            writer = self._writers.get(digest)
+            if writer is not None and writer.until > now and self._readable_until.get(digest, now) <= now:
+                return writer
+        return None

@@ -1,0 +1,57 @@
+"""A log as a person reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from claude_orchestrator.claude.conversation import MAX_TEXT, Piece, Said, conversation
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def test_text_tools_outputs_and_the_result_in_their_order() -> None:
+    block = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "ls"}}
+    thought = {"type": "thinking", "thinking": "hm"}
+    content = [thought, {"type": "text", "text": "I look."}, block]
+    output = {
+        "type": "tool_result",
+        "tool_use_id": "t1",
+        "content": [{"type": "text", "text": "a\nb"}],
+        "is_error": True,
+    }
+    lines = [
+        {"type": "system", "subtype": "init", "session_id": "s", "model": "m"},
+        {"type": "assistant", "message": {"content": content}},
+        {"type": "user", "message": {"content": [output]}, "parent_tool_use_id": "t0"},
+        {"type": "result", "subtype": "success", "result": "Done."},
+        {"type": "result", "subtype": "error_during_execution", "errors": ["no", "way"]},
+    ]
+    assert list(conversation(json.dumps(line).encode() for line in lines)) == [
+        Said(Piece.TURN, "session s, model m"),
+        Said(Piece.THOUGHT, "hm"),
+        Said(Piece.TEXT, "I look."),
+        Said(Piece.TOOL, "Bash: ls", id="t1", given={"command": "ls"}),
+        Said(Piece.OUTPUT, "a\nb", True, "t0", "t1"),
+        Said(Piece.RESULT, "Done."),
+        Said(Piece.RESULT, "no, way", True),
+    ]
+
+
+@pytest.mark.parametrize("line", [b"", b"x", b"[]", b"7", b'{"type":7}', b'{"type":"user","message":5}', b"[" * 9000])
+def test_odd_lines_say_nothing(line: bytes) -> None:
+    assert list(conversation([line])) == []
+
+
+def test_long_texts_and_half_surrogates_are_tamed() -> None:
+    text = {"type": "text", "text": "\ud800" + "x" * MAX_TEXT}
+    (said,) = conversation([json.dumps({"type": "assistant", "message": {"content": [text]}}).encode()])
+    assert said.text == ("?" + "x" * MAX_TEXT)[:MAX_TEXT]
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_recorded_sessions_can_be_read(path: Path) -> None:
+    said = list(conversation(path.read_bytes().split(b"\n")))
+    assert all(one.text.encode() is not None for one in said)

@@ -80,6 +80,7 @@ PURE = """
     engine.eligibility
     engine.file_names
     engine.groups
+    engine.hidden_use
     engine.journal_records
     engine.launch_pace
     engine.ledger_batch

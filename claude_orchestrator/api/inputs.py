@@ -31,6 +31,7 @@ class RunOptions(TypedDict, total=False):
     token_weights: str | Mapping[str, float]
     meter: str
     hold_policy: str
+    stop_margin: float | str
     budget_profile: str
     overall_cost_budget: float | str
     command_cost_budget: Mapping[str, float | str]

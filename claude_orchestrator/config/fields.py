@@ -21,6 +21,7 @@ from claude_orchestrator.config.kinds import (
     FLAG,
     INTEGER,
     LINE,
+    MARGIN,
     MCP,
     PERCENT,
     PORT,
@@ -219,6 +220,16 @@ SETTINGS: tuple[Setting, ...] = (
         group=BUDGETS,
         budget="hold_policy",
         aliases=("adjust",),
+    ),
+    Setting(
+        "stop_margin",
+        MARGIN,
+        "In block mode, stop this far before each limit. Only runs that count from streams need it.",
+        0.0,
+        option="stop-margin",
+        group=BUDGETS,
+        metavar="PERCENT",
+        budget="stop_margin",
     ),
     _only_option(
         "budget-profile", RAW, "Use the limits of this profile. token-budget profile manages profiles.", BUDGETS, "NAME"

@@ -105,16 +105,39 @@ DURATION = _duration("a positive number", zero=False)
 DELAY = _duration("a number", zero=True)
 
 
-def _read_percent(value: object) -> float:
-    number: object = value
+def _percent(value: object) -> float:
+    """A number of percent; nan for anything else."""
     if isinstance(value, str):
         text = value.strip().removesuffix("%").strip()
-        number = float(text) if re.fullmatch(r"\d{1,3}(\.\d{1,9})?", text, re.ASCII) else None
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= 100:
+        return float(text) if re.fullmatch(r"\d{1,3}(\.\d{1,9})?", text, re.ASCII) else math.nan
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _read_percent(value: object) -> float:
+    number = _percent(value)
+    if not 0 < number <= 100:
         raise expected("a percentage above 0 and up to 100, such as 90", value)
-    return float(number)
+    return number
 
 
+def _read_margin(value: object) -> float:
+    number = _percent(value)
+    if not 0 <= number <= MAX_MARGIN:
+        raise expected(f"a percentage from 0 to {MAX_MARGIN}, such as 5%", value)
+    return number
+
+
+MAX_MARGIN = 50
+MARGIN = Kind(
+    _read_margin,
+    {
+        "anyOf": [
+            {"type": "number", "minimum": 0, "maximum": MAX_MARGIN},
+            {"type": "string", "pattern": r"^\s*[0-9]{1,2}(\.[0-9]{1,9})?\s*%?\s*$"},
+        ]
+    },
+    lambda value: f"{value:g}%",
+)
 PERCENT = Kind(_read_percent, {"type": "number", "exclusiveMinimum": 0, "maximum": 100}, lambda value: f"{value:g}")
 
 # -- text --

@@ -55,6 +55,7 @@ class Settings(NamedTuple):
     command_cost_budgets: tuple[tuple[str, int], ...] = ()
     alert_at: tuple[int, ...] = _D["alert_at"]
     hold_policy: str = _D["hold_policy"]
+    stop_margin: float = _D["stop_margin"]
     stop_at_rate_limit: float | None = _D["stop_at_rate_limit"]
     origins: Mapping[str, str] = MappingProxyType({})
 

@@ -22,6 +22,7 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
 from claude_orchestrator.engine.check_runner import CheckRunner
 from claude_orchestrator.engine.command_check import ANSWER_S, CommandCheck
+from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.metering import Metering
 from claude_orchestrator.engine.ports import Log, RunContext
@@ -29,6 +30,7 @@ from claude_orchestrator.engine.run_events import (
     Answered,
     Changed,
     Crossed,
+    Foreseen,
     RateLimited,
     RateLimitsRead,
     SessionNamed,
@@ -41,7 +43,7 @@ from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_poller import UsagePoller
 from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.launch.base import Exit, Running, control_request
-from token_budget.models import Budget, Hold, Unit
+from token_budget.models import Amount, Budget, Hold, Unit
 from token_budget.text import NANO
 
 LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed
@@ -50,13 +52,16 @@ BACKGROUND_S = 600.0  # how long a finished turn waits for what works in the bac
 FOLLOW_UP_S = 2.0  # the CLI's time to begin its own turn after a background subagent has ended
 LATE_S = 1.0
 LEAST_NANO_USD = 1_000  # a limit below this would round to nothing
+NOTHING = Amount()
 _ANSWER = b'{"type":"control_response"'
 
 
 class InstanceRunner:
     """One attempt at an instance, from launch to end."""
 
-    def __init__(self, context: RunContext, status: InstanceStatus, hold: Hold, holds: HoldPolicy) -> None:
+    def __init__(
+        self, context: RunContext, status: InstanceStatus, hold: Hold, holds: HoldPolicy, hidden: HiddenUse
+    ) -> None:
         self.status = status
         self.hold = hold
         self._context = context
@@ -64,7 +69,9 @@ class InstanceRunner:
         self._bus = context.bus
         self._services = context.services
         self._grace_s = context.settings.grace_s
-        self._poller = UsagePoller(status, self._send)
+        self._hidden = hidden
+        self._stopped_by = context.budgets_of(status.spec) if context.enforces else ()
+        self._poller = UsagePoller(status, self._send, hidden, self._stopped_by)
         self._activity = ActivityTracker(lambda: status.spec.cwd)
         self._commands = CommandCheck(status.spec, context.services.found_command)
         self._running: Running | None = None
@@ -198,7 +205,7 @@ class InstanceRunner:
         status.apply(event)
         if metered and isinstance(event, Result):
             status.attempt.costs.settle_sources(self._services.price)
-        self.record(self.hold)
+        charged = self.record(self.hold)
         if metered and not status.tally.metered:
             self._bus.warn(
                 f"{status.name} bypasses the API meter, perhaps by an address in its settings.json: its stream is "
@@ -208,7 +215,9 @@ class InstanceRunner:
             self._bus.publish(SessionNamed(status.name, status.session_id, status.attempt.folder))
         if isinstance(event, Result):
             self._publish_turn(event, turns)
-        self._poller.observe(event)
+        self._poller.observe(event, charged)
+        if self._hidden.watches:
+            self._foresee()
         self._does(self._activity.take(event))
         self._react(event)
 
@@ -258,7 +267,7 @@ class InstanceRunner:
             case _:
                 pass
 
-    def record(self, hold: Hold | None, subagent: Budget | None = None) -> None:
+    def record(self, hold: Hold | None, subagent: Budget | None = None) -> Amount:
         """Charge the budgets what was counted since the last call, then report the limits that this passed.
 
         `subagent` is the budget of the subagent that has used it.
@@ -266,13 +275,21 @@ class InstanceRunner:
         status = self.status
         delta = status.attempt.costs.take_delta(self._context.settings.token_weights)
         if delta is None:
-            return
+            return NOTHING
         crossed = self._context.manager.record(status.spec.base_command, delta.amount, status.name, hold, subagent)
         self._bus.publish(UsageRecorded(status, delta))
         for budget in crossed:
             self._bus.publish(Crossed(budget))
         if hold is not None:
             self._holds.grow(status, hold)
+        return delta.amount
+
+    def _foresee(self) -> None:
+        """Report a limit that the hidden responses in progress will pass, or that is nearer than the margin."""
+        if not self.status.tally.metered:
+            found = self._hidden.foreseen(self._stopped_by)
+            if found is not None:
+                self._bus.publish(Foreseen(*found))
 
     def _ask_for_limits(self) -> None:
         """If a rate limit may stop the run, ask for the limits at the start and the end of each turn."""
@@ -448,10 +465,16 @@ class InstanceRunner:
 
     def stop_if_over(self) -> None:
         """Stop the instance if a budget that it draws on is spent and its work is not done."""
+        budget = self._context.over_budget(self.status.spec)
+        if budget is not None:
+            self.stop_for(budget, figures(budget))
+
+    def stop_for(self, budget: Budget, why: str) -> None:
+        """Stop the instance if it draws on this budget and its work is not done."""
         status = self.status
-        budget = self._context.over_budget(status.spec)
-        if budget is not None and not status.ending and not status.attempt.work_done:
-            self.stop(State.STOPPED, f"stopped by budget: {figures(budget)}", budget=budget)
+        draws = budget in self._context.budgets_of(status.spec)
+        if draws and not status.ending and not status.attempt.work_done:
+            self.stop(State.STOPPED, f"stopped by budget: {why}", budget=budget)
 
     def stop(self, state: State, reason: str, grace_s: float | None = None, budget: Budget | None = None) -> None:
         """Stop the instance step by step. The first reason stands; a later call can only shorten the grace time.

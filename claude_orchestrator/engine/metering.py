@@ -28,7 +28,7 @@ class Metering:
         meter: ApiMeter,
         status: InstanceStatus,
         launch_hold: Hold,
-        record: Callable[[Hold | None, Budget | None], None],
+        record: Callable[[Hold | None, Budget | None], object],
         on_refused: Callable[[Refusal], None],
     ) -> None:
         self.budgets = context.budgets_of(status.spec)

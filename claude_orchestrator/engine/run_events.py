@@ -144,6 +144,16 @@ class Crossed(NamedTuple):
     budget: Budget
 
 
+class Foreseen(NamedTuple):
+    """A budget's limit, less the margin, is passed once the hidden responses in progress are counted.
+
+    `tokens` is what they use at least.
+    """
+
+    budget: Budget
+    tokens: int
+
+
 class RoomChanged(NamedTuple):
     """Other runs use or hold more or less of the shared budgets than before."""
 
@@ -284,6 +294,7 @@ RunEvent = (
     | Decided
     | HoldChanged
     | Crossed
+    | Foreseen
     | RoomChanged
     | RateLimitsRead
     | RateLimited

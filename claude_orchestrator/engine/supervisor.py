@@ -16,8 +16,9 @@ from claude_orchestrator.engine.eligibility import (
     Queued,
     eligibility,
 )
+from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
-from claude_orchestrator.engine.instance_runner import InstanceRunner
+from claude_orchestrator.engine.instance_runner import InstanceRunner, figures
 from claude_orchestrator.engine.instances import Instances
 from claude_orchestrator.engine.launch_pace import LaunchPace
 from claude_orchestrator.engine.ports import RunContext
@@ -31,6 +32,7 @@ from claude_orchestrator.engine.run_events import (
     Checked,
     Crossed,
     Decided,
+    Foreseen,
     InstanceEnded,
     Launched,
     Level,
@@ -73,6 +75,8 @@ class Supervisor:
         self._settings = context.settings
         self._bus = context.bus
         self._holds = HoldPolicy(context)
+        self._hidden = HiddenUse(context.settings.stop_margin, context.settings.token_weights)
+        self._foreseen: dict[Budget, str] = {}
         self._runners: dict[str, InstanceRunner] = {}
         self._graph = Instances(instances)
         self._wake = asyncio.Event()
@@ -109,6 +113,8 @@ class Supervisor:
         match event:
             case Crossed():
                 self._stop_over_budget()
+            case Foreseen(budget, tokens) if budget not in self._foreseen and not budget.exceeded:
+                self._stop_before(budget, tokens)
             case Checked(instance, _, verdict, _) if verdict.passed:
                 self._settle_race(instance)
             case UsageRecorded(status, delta) if self._order is not None:
@@ -130,6 +136,7 @@ class Supervisor:
     def recheck(self) -> None:
         """Budgets may have more room: let waiting instances and requests proceed."""
         self._wake.set()
+        self._forget_foreseen([budget for budget in self._foreseen if budget.scope in WINDOW_SCOPES])
         if self._context.services.meter is not None:
             self._context.services.meter.recheck()
 
@@ -154,6 +161,7 @@ class Supervisor:
 
     def reopen(self, budgets: Collection[Budget]) -> None:
         """Limits have changed: instances that were blocked may start, if all their budgets allow it now."""
+        self._forget_foreseen(budgets)
         for status in [one for one in self.instances if one.state is State.BLOCKED]:
             spec = status.spec
             if not any(budget in budgets for budget in self._context.budgets_of(spec)):
@@ -238,6 +246,9 @@ class Supervisor:
     async def _decide(self, status: InstanceStatus) -> Decision:
         """Whether an instance may be launched: by the budgets of this run, then by those that all runs share."""
         spec = status.spec
+        for budget in self._context.budgets_of(spec):
+            if budget in self._foreseen:
+                return Decision(Action.BLOCK, self._foreseen[budget], budget)
         decision = self.manager.reserve(spec.base_command, spec.estimate, spec.name)
         if decision.action is Action.WAIT and decision.budget is not None:
             holders = [(name, runner.hold) for name, runner in self._runners.items()]
@@ -349,7 +360,7 @@ class Supervisor:
         if self._is_spread:
             self._publish_pace()
         self._graph.undecided.discard(status.name)
-        runner = InstanceRunner(self._context, status, hold, self._holds)
+        runner = InstanceRunner(self._context, status, hold, self._holds, self._hidden)
         self._runners[status.name] = runner
         self._bus.publish(Launched(status, hold))
         tasks.create_task(self._supervise(runner))
@@ -448,6 +459,22 @@ class Supervisor:
         self._is_spread = text is not None
         self._bus.publish(Paced(text))
         return text
+
+    def _stop_before(self, budget: Budget, tokens: int) -> None:
+        """Stop every instance that draws on a budget which is spent once the responses in progress are counted."""
+        in_progress = f" and at least {counted(tokens, 'token')} of responses in progress" if tokens else ""
+        margin = self._hidden.margin_percent
+        why = figures(budget) + in_progress + (f", with a margin of {margin:g} %" if margin else "")
+        self._foreseen[budget] = why
+        self._syncing = asyncio.ensure_future(self._bus.sync())  # not awaited: the stops come first
+        for runner in list(self._runners.values()):
+            runner.stop_for(budget, why)
+        self._wake.set()
+
+    def _forget_foreseen(self, budgets: Collection[Budget]) -> None:
+        """These budgets have more room: decide about launches by what is counted again."""
+        for budget in budgets:
+            self._foreseen.pop(budget, None)
 
     def _check_rate_limits(self, event: RateLimitsRead) -> None:
         """Stop the run if a subscription's limit is used up to the percentage that was set."""

@@ -1,4 +1,7 @@
-"""Asks a running claude for its own count: after events that imply hidden API calls, and at slow intervals."""
+"""Asks a running claude for its own count: after events that imply hidden API calls, and at slow intervals.
+
+Near a limit it asks after each such event, without an interval.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from claude_orchestrator.claude.events import Assistant, Event, Retry, SideCall, Task, UsageAnswer, User
+from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.launch.base import control_request
+from token_budget.models import Amount, Budget
 
 ASK_EVERY_S = 0.25  # at most this often for one instance, on its events
 ASK_SUBSCRIPTION_EVERY_S = 2.0  # if answers carry rate limits, which claude may have to fetch
@@ -21,11 +26,22 @@ LOCAL_TOOLS = frozenset(
 
 
 class UsagePoller:
-    """Sends `get_usage` requests for one attempt. A metered attempt needs them only for calls that bypass the meter."""
+    """Sends `get_usage` requests for one attempt. A metered attempt needs them only for calls that bypass the meter.
 
-    def __init__(self, status: InstanceStatus, send: Callable[[Mapping[str, Any]], None]) -> None:
+    `hidden` has the hidden responses of all instances, and `budgets` are those that stop this one.
+    """
+
+    def __init__(
+        self,
+        status: InstanceStatus,
+        send: Callable[[Mapping[str, Any]], None],
+        hidden: HiddenUse,
+        budgets: tuple[Budget, ...],
+    ) -> None:
         self._status = status
         self._send = send
+        self._hidden = hidden
+        self._own = hidden.of(budgets, self._ask_unless_asking)
         self._asked_at = float("-inf")
         self._asking = False
         self._every_s = ASK_EVERY_S
@@ -33,22 +49,25 @@ class UsagePoller:
 
     def ask(self) -> None:
         """Ask now."""
-        self.close()
+        self._cancel_timer()
+        self._own.asked()
         self._asked_at, self._asking = asyncio.get_running_loop().time(), True
         self._send(control_request("usage", "get_usage", skip_behaviors=True))
 
-    def observe(self, event: Event) -> None:
-        """Ask soon if the event implies API calls that the stream may not show."""
+    def observe(self, event: Event, charged: Amount) -> None:
+        """Ask soon if the event implies API calls that the stream may not show. `charged` is what it added."""
         match event:
             case UsageAnswer():
                 self._asking = False
                 self._every_s = ASK_EVERY_S if event.rate_limits is None else ASK_SUBSCRIPTION_EVERY_S
+                self._own.counted(charged)
+                self._hidden.ask_near_limits(self._own)
             case Task() | SideCall() | Retry():
-                self._ask_soon()
+                self._ask_soon(event)
             case Assistant() | User() if event.parent is not None:
-                self._ask_soon()
+                self._ask_soon(event)
             case Assistant(tools=tools) if not LOCAL_TOOLS.issuperset(tools):
-                self._ask_soon()
+                self._ask_soon(event)
             case _:
                 pass
 
@@ -59,15 +78,26 @@ class UsagePoller:
             self.ask()
 
     def close(self) -> None:
-        """Cancel a request that is due soon."""
+        """Ask nothing more."""
+        self._cancel_timer()
+        self._hidden.remove(self._own)
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _ask_soon(self) -> None:
+    def _ask_unless_asking(self) -> None:
+        if not self._asking:
+            self.ask()
+
+    def _ask_soon(self, event: Event) -> None:
         """Ask now, or as soon as the interval allows."""
         if self._status.tally.metered:
             return
+        if self._own.budgets and self._own.observe(event):
+            self._hidden.add(self._own)
+            self._hidden.ask_near_limits(self._own)
         loop = asyncio.get_running_loop()
         wait_s = self._asked_at + self._every_s - loop.time()
         if wait_s <= 0 and not self._asking:

@@ -250,3 +250,51 @@ def test_silence_is_noticed_and_answers_are_none() -> None:
 
     outcome = go(AnsweringScript(), {"command": "wait"}, idle_timeout_s=0.2, at_start=ask_often)
     assert states(outcome) == [State.TIMED_OUT] and outcome.only.reason == "stalled: nothing printed for 0.2 s"
+
+
+class WithSubagent(ScriptedRunning):
+    """Its turn calls a subagent, whose first response has ended and whose second one never does."""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        super().send(message)
+        if message["type"] == "user":
+            usage = {"input_tokens": self.script.tokens, "output_tokens": 1}
+            tools = [{"type": "tool_use", "id": "t2", "name": "Bash", "input": {}}]
+            response = {"id": f"{self.spec.name}-sub", "model": "m", "content": tools, "usage": usage}
+            self.emit({"type": "assistant", "message": response, "parent_tool_use_id": "t1"})
+            result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t2", "content": "done"}]}
+            self.emit({"type": "user", "message": result, "parent_tool_use_id": "t1"})
+
+
+class SubagentScript(Script):
+    async def launch(self, spec: LaunchSpec) -> ScriptedRunning:
+        return WithSubagent(self, spec)
+
+
+def test_responses_of_subagents_in_progress_count_when_a_run_is_stopped() -> None:
+    block = {"budget_enforcement_mode": "block", "max_parallel": 1}
+    outcome = go(SubagentScript(), {"command": "wait"}, {"command": "wait"}, overall_token_budget=2500, **block)
+    assert states(outcome) == [State.STOPPED, State.BLOCKED]
+    assert outcome.instances[0].reason == (
+        "stopped by budget: overall budget: used 2,002/2,500 tokens and at least 1,000 tokens of responses in progress"
+    )
+
+
+def test_with_room_for_the_responses_in_progress_nothing_is_stopped() -> None:
+    block = {"budget_enforcement_mode": "block", "timeout_s": 0.3}
+    outcome = go(SubagentScript(), {"command": "wait"}, overall_token_budget=3002, **block)
+    assert states(outcome) == [State.TIMED_OUT]
+
+
+def test_in_warn_mode_nothing_is_foreseen() -> None:
+    outcome = go(SubagentScript(), {"command": "wait"}, overall_token_budget=2500, timeout_s=0.3)
+    assert states(outcome) == [State.TIMED_OUT]
+
+
+def test_a_margin_stops_a_run_before_its_limit() -> None:
+    block = {"budget_enforcement_mode": "block", "max_parallel": 1, "stop_margin": 10.0}
+    outcome = go(Script(), *[{"command": "wait"}] * 2, overall_token_budget=1100, **block)
+    assert states(outcome) == [State.STOPPED, State.BLOCKED]
+    assert outcome.instances[0].reason == (
+        "stopped by budget: overall budget: used 1,001/1,100 tokens, with a margin of 10 %"
+    )

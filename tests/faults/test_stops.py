@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import ROOT, Workplace, alive, content_of
-from tests.stand_in import Call, StandIn, Text, Tools, claude_env
+from claude_orchestrator.engine.state import State
+from tests.harness import ROOT, Workplace, alive, content_of, run_real
+from tests.stand_in import Call, Reply, StandIn, Text, Tools, claude_env
 
 GRACE_S = 1.0
 # ignores SIGINT and SIGTERM; started a process that ignores SIGTERM, a double-forked daemon, and one without the
@@ -114,3 +116,21 @@ def test_a_daemon_of_a_real_tool_is_ended(claude: str, tmp_path: Path, number: s
         assert len(pids) == 2 and not any(map(alive, pids))
         (instance,) = json.loads((tmp_path / "report.json").read_text())["instances"]
         assert instance["usage"]["total_tokens"] >= api.billed().total_tokens - 50 and len(api.entries) == 1
+
+
+@pytest.mark.real_cli
+def test_what_a_subagent_has_in_progress_stops_the_run(claude: str, tmp_path: Path) -> None:
+    """Only its own request, which never ends here, takes the run past the limit: no count can have it yet."""
+    never = threading.Event()
+    subagent = Call.agent("AZURE work", run_in_background=False)
+    script: dict[str, list[Reply]] = {
+        "VIOLET": [Tools((subagent,))],
+        "AZURE": [Tools((Call.bash("true"),)), Text(gate=never, pings=False)],
+    }
+    entry = {"name": "a", "prompt": "VIOLET work", "permission_mode": "bypassPermissions"}
+    with StandIn(script) as api:
+        block = {"budget_enforcement_mode": "block", "overall_token_budget": 8000, "timeout_s": 40.0}
+        outcome = run_real({"instances": [entry]}, api, claude, tmp_path, **block)
+        assert outcome.only.state is State.STOPPED and not outcome.only.exact
+        assert "at least 3,103 tokens of responses in progress" in outcome.only.reason
+        assert len(api.entries) <= 3  # the stop can come before the API has the request

@@ -18,6 +18,7 @@ settings.register_profile(
 settings.load_profile("repeatable")
 
 
+os.environ.pop("GITHUB_ACTIONS", None)  # the tests of CI set it
 STARTS_PROCESSES = {"claude", "place", "rehearsal"}  # fixtures
 
 

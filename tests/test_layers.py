@@ -113,6 +113,8 @@ PURE = """
     gateway.sharing.prefixes
     gateway.sender
     gateway.usage_reader
+    ui.ci.markdown
+    ui.ci.workflow_commands
     ui.junit
     ui.messages
     ui.remote

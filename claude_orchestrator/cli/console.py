@@ -38,6 +38,15 @@ def script_name(argv0: str, environ: Mapping[str, str], scripts: Sequence[str]) 
     return (variables[asked], asked) if asked else (name, next(iter(variables)))
 
 
+def _complain(text: str) -> None:
+    line = f"ERROR: {printable(text)}"
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from claude_orchestrator.ui.ci.workflow_commands import annotation
+
+        line = annotation("ERROR", text)
+    click.echo(line, err=True)
+
+
 def run_script(command: click.Command, scripts: Sequence[str]) -> None:
     """Run a command as a console script: it ends this process with an exit code."""
     open_standard_streams()
@@ -46,13 +55,13 @@ def run_script(command: click.Command, scripts: Sequence[str]) -> None:
         code = command.main(prog_name=name, complete_var=variable, standalone_mode=False)
     except UserError as error:
         for line in error.lines:
-            click.echo(f"ERROR: {printable(line)}", err=True)
+            _complain(line)
         code = 2
     except click.ClickException as error:
         if isinstance(error, HELP_ALONE):
             error.show()
         else:
-            click.echo(f"ERROR: {printable(error.format_message())} (see {name} --help)", err=True)
+            _complain(f"{error.format_message()} (see {name} --help)")
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
@@ -60,7 +69,7 @@ def run_script(command: click.Command, scripts: Sequence[str]) -> None:
         from claude_orchestrator.engine import run_inputs
 
         if run_inputs.is_ledger_error(error):
-            click.echo(f"ERROR: --ledger: {printable(str(error))}", err=True)
+            _complain(f"--ledger: {error}")
             sys.exit(2)
         if isinstance(error, click.Abort) and not isinstance(error.__cause__, EOFError):
             sys.exit(130)  # click's word for Ctrl-C, but also for an EOFError
@@ -68,6 +77,6 @@ def run_script(command: click.Command, scripts: Sequence[str]) -> None:
 
         traceback.print_exc()
         text = f"this is a bug in {scripts[0]} {__version__}: please report it with the text above"
-        click.echo(f"ERROR: {text}", err=True)
+        _complain(text)
         code = 3
     sys.exit(code or 0)

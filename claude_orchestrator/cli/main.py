@@ -189,6 +189,7 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
         columns=options["columns"],
         report=None if _is_stdout(options["report"]) else options["report"],
         junit=None if _is_stdout(options["junit"]) else options["junit"],
+        summary=None if _is_stdout(options["summary"]) else options["summary"],
         continue_with=partial(continue_command, options),
     )
     request, place, accounting = run_parts(loaded, planned, checked)
@@ -226,6 +227,7 @@ def _printed(options: Options, source: str) -> str:
             ("--results -", _is_stdout(options["results"])),
             ("--report -", _is_stdout(options["report"])),
             ("--junit -", _is_stdout(options["junit"])),
+            ("--summary -", _is_stdout(options["summary"])),
             ("--print-results", options["print_results"]),
         )
         if there
@@ -234,7 +236,8 @@ def _printed(options: Options, source: str) -> str:
         raise UserError(f"{' and '.join(asked)}: only one of them can have standard output")
     if not asked:
         return "answer" if source in (FROM_PROMPT, FROM_NOWHERE) else ""
-    return {"--report -": "report", "--junit -": "junit", "--print-results": "answers"}.get(asked[0], "")
+    printed = {"--report -": "report", "--junit -": "junit", "--summary -": "summary", "--print-results": "answers"}
+    return printed.get(asked[0], "")
 
 
 # -- the console script --

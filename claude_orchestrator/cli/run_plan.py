@@ -15,7 +15,7 @@ from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_events import Level, Message
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.ui.display import Display, DisplayStyle, MessagePrinter
-from claude_orchestrator.ui.report_files import Reports, json_bytes, junit_bytes
+from claude_orchestrator.ui.report_files import Reports, json_bytes, junit_bytes, summary_bytes
 from token_budget.text import printable
 
 
@@ -23,8 +23,8 @@ class Handover(NamedTuple):
     """What programs and people get of a run while it runs, and on standard output.
 
     `results` is the file of result lines, and `-` is standard output. `append`: an earlier start of the run has
-    written lines already. `prints` is what else is printed at the end: `report`, `junit`, `answer`, `answers` or
-    nothing.
+    written lines already. `prints` is what else is printed at the end: `report`, `junit`, `summary`, `answer`,
+    `answers` or nothing.
     """
 
     results: Path | None = None
@@ -88,6 +88,8 @@ class _Output:
                 self._printed = json_bytes(result, self._answer_of)
             case "junit":
                 self._printed = junit_bytes(result, self._answer_of)
+            case "summary":
+                self._printed = summary_bytes(result, self._answer_of)
             case "answer" | "answers" as what:
                 names = [status.name for status in result.view.instances]
                 answers = [(name, self._text_of(name)) for name in names]

@@ -460,6 +460,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _only_option("report", FILE, "Write a report of the run as JSON. - prints it.", OUTPUT, "FILE|-"),
     _only_option("junit", FILE, "Write a report of the run as JUnit XML. - prints it.", OUTPUT, "FILE|-"),
+    _only_option("summary", FILE, "Write a summary of the run as Markdown. - prints it.", OUTPUT, "FILE|-"),
     _only_option(
         "output-dir",
         FILE,

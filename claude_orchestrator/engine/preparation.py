@@ -132,7 +132,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     options, settings = loaded.options, loaded.settings
     start_checks.check_plan(planned.plan, loaded.config)
     start_checks.check_output_dir(loaded.output_dir)
-    for option in ("report", "junit", "results"):
+    for option in ("report", "junit", "summary", "results"):
         if options[option] not in (None, Path("-")):
             start_checks.check_writable(f"--{option}", options[option])
     meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])

@@ -128,7 +128,7 @@ class Display:
             if self._terminal.live:
                 self._redraw_soon()
             else:
-                self._terminal.print(self._report())
+                self._terminal.print(self._report(), folded=True)
 
     def _report(self) -> list[str]:
         """The status report of a terminal that cannot be redrawn, or of a file: it begins with its time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ class Reports(NamedTuple):
     visuals: bool = True
     report: Path | None = None
     junit: Path | None = None
+    summary: Path | None = None
     continue_with: Callable[[RunView], str] | None = None
 
     def write(self, result: RunResult, answer_of: AnswerOf = no_answers) -> int:
@@ -41,6 +43,7 @@ class Reports(NamedTuple):
         files: list[tuple[Path | None, Content]] = [
             (self.report, json_bytes),
             (self.junit, junit_bytes),
+            (self.summary, summary_bytes),
         ]
         for path, content in files:
             if path is None:
@@ -50,7 +53,24 @@ class Reports(NamedTuple):
             except OSError as error:
                 self.terminal.message(Level.ERROR, f"{path}: cannot be written: {error.strerror or error}")
                 code = code or 1
+        self._add_to_step_summary(result, answer_of)
         return code
+
+    def _add_to_step_summary(self, result: RunResult, answer_of: AnswerOf) -> None:
+        """Add the summary to that of a step in GitHub Actions. What is there already counts for its limit."""
+        name = os.environ.get("GITHUB_STEP_SUMMARY") if self.terminal.is_workflow else None
+        if not name:
+            return
+        from claude_orchestrator.ui.ci.markdown import MAX_BYTES, markdown_summary
+
+        try:
+            with Path(name).open("ab") as file:
+                text = markdown_summary(result.view, time.monotonic(), answer_of, MAX_BYTES - file.tell())
+                if not text:
+                    raise OSError("there is no room left in it")
+                file.write(text.encode("utf-8", "replace"))
+        except OSError as error:
+            self.terminal.warn(f"GITHUB_STEP_SUMMARY: {name}: cannot be written: {error.strerror or error}")
 
 
 def json_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:
@@ -64,3 +84,10 @@ def junit_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:
     from claude_orchestrator.ui.junit import junit_report  # with an XML library
 
     return junit_report(result.view, result.seconds, answer_of)
+
+
+def summary_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:
+    """The summary in Markdown as a file's content."""
+    from claude_orchestrator.ui.ci.markdown import markdown_summary
+
+    return markdown_summary(result.view, time.monotonic(), answer_of).encode("utf-8", "replace")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TextIO
 
+from claude_orchestrator.ui.ci.workflow_commands import annotation, group, plain
 from claude_orchestrator.ui.redraw import ESCAPE, erase, update
 from token_budget.text import RenderOptions, printable
 from token_budget.visualization import RED, RESET, YELLOW
@@ -43,7 +44,8 @@ class Terminal:
         self._above: list[tuple[TextIO, str]] = []
         self._size = os.terminal_size((0, 0))
         self._writer: _Writer | None = None
-        self.live = not quiet and _is_terminal(self._out) and os.environ.get("TERM") != "dumb"
+        self.is_workflow = os.environ.get("GITHUB_ACTIONS") == "true"
+        self.live = not quiet and not self.is_workflow and _is_terminal(self._out) and os.environ.get("TERM") != "dumb"
         self._watched = _is_terminal(self._err)
         self._color = {stream: _may_color(stream) for stream in (self._out, self._err)}
         if any(self._color.values()):
@@ -82,6 +84,9 @@ class Terminal:
         """
         if LEVELS.index(level.lower()) < self._least:
             return
+        if self.is_workflow:
+            self._put(self._err, annotation(level, text) + "\n")
+            return
         time = "" if at is None or self._watched else f"{at.isoformat(timespec='seconds')} "
         color = _COLORS.get(level, "") if self._color[self._err] else ""
         self._put(self._err, f"{color}{time}{level}: {printable(text)}{RESET if color else ''}\n")
@@ -90,8 +95,10 @@ class Terminal:
         """Write a message of level WARNING."""
         self.message("WARNING", text)
 
-    def print(self, lines: list[str]) -> None:
-        """Write lines of a report above the status report."""
+    def print(self, lines: list[str], *, folded: bool = False) -> None:
+        """Write lines of a report above the status report. `folded`: the log of a workflow shows the first one only."""
+        if self.is_workflow:
+            lines = [*(group(lines) if folded and lines else map(plain, lines))]
         self._put(self._out, "".join(f"{line}\n" for line in lines))
 
     def show(self, draw: Callable[[], list[str]] | None, due: Callable[[], None] = lambda: None) -> None:
@@ -211,8 +218,8 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 def _may_color(stream: TextIO) -> bool:
-    """See no-color.org and force-color.org."""
-    if os.environ.get("NO_COLOR"):
+    """See no-color.org and force-color.org. The log of a workflow shows the levels of messages by itself."""
+    if os.environ.get("NO_COLOR") or os.environ.get("GITHUB_ACTIONS") == "true":
         return False
     if os.environ.get("FORCE_COLOR"):
         return True

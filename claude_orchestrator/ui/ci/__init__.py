@@ -1,0 +1,1 @@
+"""What continuous integration shows of a run: annotations, grouped logs, and a summary in Markdown."""

@@ -165,7 +165,7 @@ class CachingApi(StandIn):
         with self.lock:
             self.bodies.append(body)
             asked = self.asked[entry.index] = self.cache.ask(body, self._clock())
-        self.closing.wait(self.first_byte_s)
+        self.before_first_byte()
         with self.lock:
             self.begun_at[entry.index] = now = self._clock()
             self.cache.begin(asked, now)
@@ -177,6 +177,10 @@ class CachingApi(StandIn):
             }
         }
         return Usage(asked.input_tokens, 1, asked.written_tokens, asked.read_tokens)
+
+    def before_first_byte(self) -> None:
+        """Wait as long as the API takes."""
+        self.closing.wait(self.first_byte_s)
 
     def billed_nano(self) -> int:
         """What all calls cost."""

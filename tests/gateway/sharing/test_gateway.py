@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import aiohttp
@@ -66,8 +67,19 @@ def test_only_one_request_writes_the_shared_prefix() -> None:
         assert min(entry.at for entry in others) >= api.begun_at[first.index]
 
 
+class Simultaneous(CachingApi):
+    """Responses begin when all requests have come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(REQUESTS)
+
+    def before_first_byte(self) -> None:
+        self.barrier.wait(20)
+
+
 def test_without_sharing_each_request_writes_its_own() -> None:
-    with CachingApi(first_byte_s=FIRST_BYTE_S) as api:
+    with Simultaneous() as api:
         send_all(api, wait_s=0.0)
         assert all(entry.billed.cache_creation_input_tokens for entry in api.entries)
 

@@ -96,6 +96,7 @@ PURE = """
     engine.time_left
     engine.shared_folders
     engine.slots
+    engine.sharing.cache_use
     engine.sharing.start_order
     engine.state
     engine.usage_delta

@@ -43,6 +43,7 @@ from claude_orchestrator.engine.run_dir import EarlierRun, RunDirectory, new_run
 from claude_orchestrator.engine.run_events import Level, Message, Paced, RunEnded, RunStarted, StartsIn
 from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_view import RunView, exit_code
+from claude_orchestrator.engine.sharing.cache_use import CacheUse
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.engine.worktrees.keeper import Worktrees
 from claude_orchestrator.errors import UserError
@@ -236,6 +237,7 @@ class _Run:
             meter=request.meter,
             removed=removed(plan, history) if history is not None else [],
             answers=self._answers,
+            cache=CacheUse(time.monotonic, price_with(accounting.prices, lambda warning: None)),
         )
         budgets = write_budgets(manager.budgets, settings.token_weights)
         entry = RunRecord(
@@ -252,6 +254,7 @@ class _Run:
         self._approvals = Approvals(bus, APPROVAL_TIMEOUT_S)
         bus.attach(self._ledger, sync=self._ledger.sync)
         bus.attach(self._view.changes)
+        bus.attach(self._view.cache)
         bus.attach(self._answers)
         self._growth = Growth(plan, files.run_id, history, manager, self._answers, self._view.removed)
         bus.attach(self._growth)

@@ -27,6 +27,7 @@ from claude_orchestrator.engine.run_events import (
     Steered,
     Stopping,
 )
+from claude_orchestrator.engine.sharing.cache_use import CacheUse
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Usage
@@ -96,6 +97,7 @@ class RunView:
     removed: list[EarlierInstance] = field(default_factory=list)
     changes: RunChanges = field(default_factory=RunChanges)
     answers: AnswerFiles | None = None
+    cache: CacheUse = field(default_factory=lambda: CacheUse(time.monotonic))
 
     @property
     def parts(self) -> tuple[InstanceStatus | EarlierInstance, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_view import RunView, place_fields, resume_hint, usage_fields
+from claude_orchestrator.engine.sharing.cache_use import cache_report
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.models import Budget, Scope, Unit
 from token_budget.text import decimal_usd
@@ -26,6 +27,7 @@ def json_report(view: RunView, ended_at: datetime, code: int, answer_of: AnswerO
     """The run as JSON data, `schema_version` 1. Times are ISO 8601 with the offset; costs are the CLI's own, in USD."""
     usage, exact = view.total_usage()
     manager = view.manager
+    cache = cache_report(view.cache, view.instances)
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": view.run_id,
@@ -63,6 +65,7 @@ def json_report(view: RunView, ended_at: datetime, code: int, answer_of: AnswerO
             {"name": name, "used_percent": used, "resets_at": resets or None}
             for name, used, resets in rate_limit_rows(view.changes.rate_limits)
         ],
+        "prompt_cache": None if cache is None else cache.fields(),
         "totals": {**usage_fields(usage, exact=exact), "cost_usd": view.total_cost_usd()},
     }
 

@@ -31,7 +31,7 @@ from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.engine.run_inputs import knows_command
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
-from claude_orchestrator.gateway.server import Gateway
+from claude_orchestrator.gateway.server import Gateway, GatewayOptions
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.ui.messages import message_of
@@ -108,7 +108,7 @@ def run_config(
                     manager,
                     settings.token_weights,
                     environ=launcher._environ,
-                    share_cache_wait_s=settings.cache_wait_s,
+                    options=GatewayOptions(settings.cache_wait_s),
                 )
                 meter = await stack.enter_async_context(gateway)
             services = Services(price=price, meter=meter, answers=answers or NoAnswers())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.sender import Sender
+from claude_orchestrator.gateway.unanswered import Most
 from token_budget.models import Budget, Hold
 
 
@@ -33,7 +34,7 @@ class Metered:
     def refused(self, refusal: Refusal, sender: Sender) -> None:
         self.refusals.append(refusal)
 
-    async def reserve(self, hold: Hold) -> bool:
+    async def reserve(self, hold: Hold, most: Most) -> bool:
         return True
 
     def settled(self, hold: Hold) -> None:

@@ -81,6 +81,7 @@ PURE = """
     engine.file_names
     engine.groups
     engine.hidden_use
+    engine.in_flight
     engine.journal_records
     engine.launch_pace
     engine.ledger_batch
@@ -113,6 +114,7 @@ PURE = """
     gateway.requests
     gateway.sharing.prefixes
     gateway.sender
+    gateway.unanswered
     gateway.usage_reader
     ui.ci.markdown
     ui.ci.workflow_commands

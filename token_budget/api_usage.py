@@ -193,6 +193,16 @@ def least_tokens(text: str) -> int:
     return max(1, len(text.split())) if text else 0
 
 
+def rest_of(most: Usage, seen: Usage, more_input: int = MAX_COUNT) -> Usage:
+    """What a request can still use that can use `most` and has used `seen`, whatever the kind of its input.
+
+    Its input grows by at most `more_input`.
+    """
+    read = seen.total_tokens - seen.output_tokens
+    rest = most - Usage(read, seen.output_tokens, read, read)
+    return Usage(*(min(count, more_input) for count in rest))._replace(output_tokens=rest.output_tokens)
+
+
 _KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 

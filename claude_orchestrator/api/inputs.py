@@ -30,6 +30,7 @@ class RunOptions(TypedDict, total=False):
     budget_enforcement_mode: str
     token_weights: str | Mapping[str, float]
     meter: str
+    charge_unanswered: str
     hold_policy: str
     stop_margin: float | str
     budget_profile: str

@@ -220,7 +220,7 @@ class ApiUsage(NamedTuple):
     """What the gateway has read of one response so far: `usage` is the sum of all that is billed for it.
 
     `whole`: the response ended by itself; `cut`: it was cut off; `exact`: `usage` is not just a lower bound; `told`:
-    the response stated all of its counts. `parts` divide `usage` by model and kind.
+    the response stated all of its counts; `failed`: it has an error in it. `parts` divide `usage` by model and kind.
     `session_id`: the session that sent the request, which may be that of a claude that a tool has started.
     `agent`: the subagent that sent it, and `parent_agent` the subagent that started that one.
     `source`: who asked, as `token_budget.portions` has it.
@@ -234,6 +234,7 @@ class ApiUsage(NamedTuple):
     stop_reason: str | None = None
     model: str = ""
     told: bool = True
+    failed: bool = False
     parts: tuple[UsagePart, ...] = ()
     terms: PriceTerms = NO_TERMS
     session_id: str | None = None

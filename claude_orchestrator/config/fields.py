@@ -47,6 +47,7 @@ WINDOWS = ("daily", "weekly", "monthly")
 HOLD_POLICIES = ("off", "pool", "fair")
 SHARE_CACHE = ("auto", "off")
 METERS = ("auto", "api", "stream")
+CHARGES = ("bound", "input", "none")
 RUN_IF = ("success", "always", "failure")
 UNKNOWN_COMMANDS = ("fail", "prompt")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -210,6 +211,17 @@ SETTINGS: tuple[Setting, ...] = (
         "auto",
         option="meter",
         group=BUDGETS,
+    ),
+    Setting(
+        "charge_unanswered",
+        choice(*CHARGES),
+        "With --meter api, what a request is charged that gets no complete answer: all that it can cost, its input, or "
+        "nothing.",
+        None,
+        "bound in block mode, none in warn mode",
+        option="charge-unanswered",
+        group=BUDGETS,
+        budget="charge_unanswered",
     ),
     Setting(
         "hold_policy",

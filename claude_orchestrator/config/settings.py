@@ -42,6 +42,7 @@ class Settings(NamedTuple):
     subagent_token_budget: SubagentLimits | None = _D["subagent_token_budget"]
     keep_worktrees: bool = _D["keep_worktrees"]
     meter: str = _D["meter"]
+    charge_unanswered: str | None = _D["charge_unanswered"]
     retries: int = _D["retries"]
     wait_for_reset: bool = _D["wait_for_reset"]
     status_report_interval_s: float = _D["status_report_interval_s"]

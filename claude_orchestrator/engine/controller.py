@@ -33,6 +33,7 @@ from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.resume import (
     JournalHistory,
     carry_over,
+    charge_in_flight,
     earlier_attempts,
     removed,
     restore,
@@ -221,7 +222,9 @@ class _Run:
         self._launcher = launcher
         plan, settings, history = request.plan, request.settings, files.history
         manager = make_manager(plan, settings)
+        self._in_flight: list[tuple[str, str]] = []
         if history is not None:
+            self._in_flight = charge_in_flight(history, settings.charge_unanswered)
             carry_over(manager, history, settings.token_weights)
         turns = {spec.name: len(spec.turns) for spec in plan.specs}
         self._answers = AnswerFiles(files.directory.path, turns, bus.warn)
@@ -266,7 +269,7 @@ class _Run:
         view, history = self._view, self._files.history
         self._bus.publish(RunStarted(self._header()))
         if history is not None:
-            for level, text in resume_messages(view.plan, history, view.run_id):
+            for level, text in resume_messages(view.plan, history, view.run_id) + self._in_flight:
                 self._bus.publish(Message(Level(level), text))
         self._interrupts.catch(self._request.switch)
         if guard is not None:
@@ -375,7 +378,8 @@ class _Run:
             yield self._launcher, None
             return
         from claude_orchestrator.gateway.fake_api import FakeApi
-        from claude_orchestrator.gateway.server import Gateway
+        from claude_orchestrator.gateway.server import Gateway, GatewayOptions
+        from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 
         async with contextlib.AsyncExitStack() as stack:
             launcher, upstream = self._launcher, None
@@ -383,11 +387,12 @@ class _Run:
                 api = await stack.enter_async_context(FakeApi())
                 launcher, upstream = _simulated(api.ask), api.url
             settings = self._request.settings
+            how = settings.charge_unanswered and ChargeUnanswered(settings.charge_unanswered)
             gateway = Gateway(
                 self._view.manager,
                 settings.token_weights,
                 upstream=upstream,
-                share_cache_wait_s=settings.cache_wait_s,
+                options=GatewayOptions(settings.cache_wait_s, how or None),
             )
             await stack.enter_async_context(gateway)
             watching = asyncio.ensure_future(self._watch_pace(gateway))

@@ -24,6 +24,7 @@ from claude_orchestrator.engine.check_runner import CheckRunner
 from claude_orchestrator.engine.command_check import ANSWER_S, CommandCheck
 from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
+from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.metering import Metering
 from claude_orchestrator.engine.ports import Log, RunContext
 from claude_orchestrator.engine.run_events import (
@@ -267,17 +268,17 @@ class InstanceRunner:
             case _:
                 pass
 
-    def record(self, hold: Hold | None, subagent: Budget | None = None) -> Amount:
+    def record(self, hold: Hold | None, subagent: Budget | None = None, sent: SentRequest | None = None) -> Amount:
         """Charge the budgets what was counted since the last call, then report the limits that this passed.
 
-        `subagent` is the budget of the subagent that has used it.
+        `subagent` is the budget of the subagent that has used it, `sent` the API request, as far as they are known.
         """
         status = self.status
         delta = status.attempt.costs.take_delta(self._context.settings.token_weights)
         if delta is None:
             return NOTHING
         crossed = self._context.manager.record(status.spec.base_command, delta.amount, status.name, hold, subagent)
-        self._bus.publish(UsageRecorded(status, delta))
+        self._bus.publish(UsageRecorded(status, delta, sent))
         for budget in crossed:
             self._bus.publish(Crossed(budget))
         if hold is not None:

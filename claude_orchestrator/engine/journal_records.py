@@ -18,6 +18,8 @@ from claude_orchestrator.engine.run_events import (
     HoldChanged,
     InstanceEnded,
     Launched,
+    RequestSent,
+    RequestSettled,
     RetryPlanned,
     RunEnded,
     RunEvent,
@@ -54,8 +56,13 @@ def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return "changes", {"instance": instance, "changes": None if changes is None else changes._asdict()}
         case WorkEnded(instance):
             return "done", {"instance": instance}
-        case UsageRecorded(status, _):
-            return "usage", {**_attempt(status), **_use(status.attempt.totals)}
+        case UsageRecorded(status, _, sent):
+            left = {} if sent is None else {"request": sent.number, "left": sent.left.record}
+            return "usage", {**_attempt(status), **_use(status.attempt.totals), **left}
+        case RequestSent(status, sent):
+            return "sent", {**_attempt(status), "request": sent.number, "left": sent.left.record}
+        case RequestSettled(status, sent):
+            return "settled", {**_attempt(status), "request": sent.number}
         case Decided(instance, Action.WAIT | Action.WARN as action, reason, _):
             return "decision", {"instance": instance, "action": str(action), "reason": reason}
         case HoldChanged(instance, text, _):

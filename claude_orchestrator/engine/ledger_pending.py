@@ -52,6 +52,8 @@ def take_in(output_dir: Path, ledger: LedgerStore, warn: Callable[[str], None]) 
             warn(f"the ledger: {path}: {error}: its records are not taken in")
             continue
         ledger.write(runs=parcel.runs, attempts=parcel.attempts, records=parcel.records, notes=parcel.notes)
+        for run in parcel.runs:
+            ledger.release_run(run.run)  # it has ended, and its records have what its holds were for
         with contextlib.suppress(OSError):
             path.unlink()
 

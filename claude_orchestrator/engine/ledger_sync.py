@@ -79,6 +79,7 @@ class LedgerSync:
         self._now = now
         self._reported = False
         self._is_ending = self._gave_up = False
+        self._holds_earlier = True  # an earlier start of this run may have holds
         self._running: dict[Key, InstanceStatus] = {}  # with news that the ledger lacks
         self._unwritten = Unwritten()
         self._started_ms: dict[Key, int] = {}
@@ -108,7 +109,6 @@ class LedgerSync:
             ledger.write(runs=[self._run])
             if output_dir is not None:
                 take_in(output_dir, ledger, said.append)
-            ledger.release_run(run_id)
             return ledger.totals(run_id), ledger.attempts(run=run_id)
 
         try:
@@ -219,22 +219,22 @@ class LedgerSync:
 
     # -- the limits that all runs share --
 
-    async def admit(self, instance: str, hold: Hold) -> Decision:
+    async def admit(self, instance: str, hold: Hold, *, sent: bool = False) -> Decision:
         """Reserve a hold on the windows' budgets, for all orchestrators at once."""
         if not self.windows or self._ledger is None:
             return Decision(Action.ALLOW, hold=hold)
         await self.flush()  # what this run has used counts too
-        reserving = asyncio.ensure_future(self._reserve(self._ledger, instance, hold))
+        reserving = asyncio.ensure_future(self._reserve(self._ledger, instance, hold, sent))
         try:
             return await asyncio.shield(reserving)
         except asyncio.CancelledError:
             reserving.add_done_callback(lambda _: self.released(hold))
             raise
 
-    async def _reserve(self, ledger: LedgerStore, instance: str, hold: Hold) -> Decision:
+    async def _reserve(self, ledger: LedgerStore, instance: str, hold: Hold, sent: bool) -> Decision:
         amount = hold.remaining
         enforce = self._manager.enforcement_mode == "block"
-        request = HoldRequest(self._run.run, instance, amount, LEASE_MS, self._weights, enforce=enforce)
+        request = HoldRequest(self._run.run, instance, amount, LEASE_MS, self._weights, enforce, sent)
         reserve = partial(ledger.reserve, request, _limits(self.windows, self._now()), to_ms(self._now()))
         try:
             answer = await self._in_thread(reserve)
@@ -285,7 +285,8 @@ class LedgerSync:
         renew = bool(self._held) and now_ms - self._renewed_ms >= RENEW_EVERY_MS
         holds = {hold: Amount() if hold in self._released else hold.remaining for hold in self._held}
         is_new = bool(self._running or self._unwritten or whole or renew or holds != self._held)
-        if ledger is None or self._gave_up or not (is_new or (check and self.windows)):
+        holds_earlier = self._holds_earlier and not self._hold_keys
+        if ledger is None or self._gave_up or not (is_new or holds_earlier or (check and self.windows)):
             return
         unwritten, released = self._take_unwritten(), frozenset(self._released)
         records = self._records_of(unwritten, now_ms)
@@ -300,9 +301,11 @@ class LedgerSync:
             if is_new:
                 runs, attempts = [self._run] if whole else [], list(unwritten.attempts.values())
                 ledger.write(runs=runs, attempts=attempts, records=records, notes=unwritten.notes, holds=hold_rows)
+            if holds_earlier:  # what those were for is in the records by now
+                ledger.release_run(self._run.run)
             if not self.windows:
                 return [], Amount()
-            return ledger.used(limits, self._weights), ledger.held_by_others(self._run.run, now_ms)
+            return ledger.used(limits, self._weights, now_ms), ledger.held_by_others(self._run.run, now_ms)
 
         try:
             used, held = await self._in_thread(write)
@@ -310,6 +313,7 @@ class LedgerSync:
             self._failed(error)
             self._unwritten.put_back(unwritten)
             return
+        self._holds_earlier = False
         self._renewed_ms = now_ms if is_new else self._renewed_ms
         self._written(records, holds, released)
         self._take_shared(used, held, recorded)
@@ -414,7 +418,7 @@ def read_shared(ledger: LedgerStore, manager: TokenBudgetManager, weights: Weigh
     """Read what all runs use and hold now of the windows' budgets, without being a run."""
     now, windows = datetime.now(), manager.windows
     held = ledger.held_by_others("", to_ms(now))
-    for budget, used in zip(windows, ledger.used(_limits(windows, now), weights), strict=True):
+    for budget, used in zip(windows, ledger.used(_limits(windows, now), weights, to_ms(now)), strict=True):
         manager.update_shared(budget, used, held.of(budget.unit))
 
 

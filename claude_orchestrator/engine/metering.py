@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.subagent_limits import SubagentLimits, limit_for, needs_type
+from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext
-from claude_orchestrator.engine.run_events import Changed
+from claude_orchestrator.engine.run_events import Changed, RequestSent, RequestSettled
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.sender import Sender
@@ -17,6 +19,9 @@ from token_budget.models import Action, Budget, Hold, Scope
 
 ASK_TYPE_S = 0.02
 ASK_TYPE_TIMES = 50  # that is a second; the stream names a subagent's type when it sends its first request
+
+if TYPE_CHECKING:
+    from claude_orchestrator.gateway.unanswered import Most
 
 
 class Metering:
@@ -28,7 +33,7 @@ class Metering:
         meter: ApiMeter,
         status: InstanceStatus,
         launch_hold: Hold,
-        record: Callable[[Hold | None, Budget | None], object],
+        record: Callable[[Hold | None, Budget | None, SentRequest | None], object],
         on_refused: Callable[[Refusal], None],
     ) -> None:
         self.budgets = context.budgets_of(status.spec)
@@ -43,6 +48,8 @@ class Metering:
         self._subagent_budgets: dict[str, Budget] = {}
         self._refused_subagents: set[str] = set()
         self._place: MeterPlace = meter.open(self)
+        self._sent: dict[Hold, tuple[SentRequest, Most]] = {}
+        self._sent_count = 0
         status.attempt.meter()
 
     @property
@@ -103,7 +110,10 @@ class Metering:
         self._status.apply(usage)
         if self.price is not None:
             self._status.attempt.costs.price(self.price, usage)
-        self._record(hold, self._subagent_budgets.get(usage.agent))
+        sent, most = self._sent.get(hold, (None, None)) if hold is not None else (None, None)
+        if sent is not None and most is not None:
+            sent.rest = most.rest(usage)
+        self._record(hold, self._subagent_budgets.get(usage.agent), sent)
         self._context.bus.publish(Changed())
 
     def refused(self, refusal: Refusal, sender: Sender) -> None:
@@ -118,11 +128,20 @@ class Metering:
                 f"{refusal.needed:,}: that request is refused, and its parent continues"
             )
 
-    async def reserve(self, hold: Hold) -> bool:
-        """Reserve a request's hold on the shared limits."""
-        decision = await self._context.services.shared.admit(self._status.name, hold)
-        return decision.action in (Action.ALLOW, Action.WARN)
+    async def reserve(self, hold: Hold, most: Most) -> bool:
+        """Reserve a request's hold on the shared limits, and record it: a crash must not forget what was sent."""
+        decision = await self._context.services.shared.admit(self._status.name, hold, sent=True)
+        if decision.action not in (Action.ALLOW, Action.WARN):
+            return False
+        self._sent_count += 1
+        sent = SentRequest(self._sent_count, hold, most.usage.usage)
+        self._sent[hold] = sent, most
+        self._context.bus.publish(RequestSent(self._status, sent))
+        return True
 
     def settled(self, hold: Hold) -> None:
         """Give a request's hold back to the shared limits."""
         self._context.services.shared.released(hold)
+        sent, _ = self._sent.pop(hold, (None, None))
+        if sent is not None:
+            self._context.bus.publish(RequestSettled(self._status, sent))

@@ -36,8 +36,9 @@ class Log(Protocol):
 class SharedLimits(Protocol):
     """The limits that all runs share."""
 
-    async def admit(self, instance: str, hold: Hold) -> Decision:
-        """Reserve a hold on the shared limits too."""
+    async def admit(self, instance: str, hold: Hold, *, sent: bool = False) -> Decision:
+        """Reserve a hold on the shared limits too. `sent`: it is for an API request, which is billed whatever happens
+        to this run."""
 
     def released(self, hold: Hold) -> None:
         """A hold has ended."""
@@ -46,7 +47,7 @@ class SharedLimits(Protocol):
 class NoSharedLimits:
     """Nothing is shared with other runs."""
 
-    async def admit(self, instance: str, hold: Hold) -> Decision:
+    async def admit(self, instance: str, hold: Hold, *, sent: bool = False) -> Decision:
         """Allow it."""
         return Decision(Action.ALLOW, hold=hold)
 

@@ -10,6 +10,7 @@ from typing import Any
 from claude_orchestrator.config.items import as_text
 from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, Plan
 from claude_orchestrator.engine.attempt import AttemptTotals, cost_of
+from claude_orchestrator.engine.in_flight import InFlight, in_flight_message
 from claude_orchestrator.engine.state import NOT_ENDED, InstanceStatus, State
 from claude_orchestrator.engine.verification import Verdict
 from claude_orchestrator.engine.worktrees.changes import Changes, changes_from
@@ -45,6 +46,7 @@ class EarlierInstance:
     fix_due: bool = False
     changes: Changes | None = None
     changes_known: bool = False
+    in_flight: InFlight = field(default_factory=InFlight)
 
     @property
     def usage(self) -> Usage:
@@ -148,6 +150,10 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
             instance.state = State.COMPLETED
         case "usage":
             _count(instance, record, seconds=max(0.0, record["at"] - instance.launched_at))
+            if "request" in record:
+                instance.in_flight.note(record)
+        case "sent" | "settled":
+            instance.in_flight.note(record)
         case "end":
             instance.state, instance.reason = State(record["state"]), record["reason"]
             if record["attempt"]:
@@ -214,6 +220,16 @@ def restore_one(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str)
         if instance.state is State.COMPLETED:
             status.take_over(instance.state, instance.reason)
     return status
+
+
+def charge_in_flight(history: JournalHistory, how: str | None) -> list[tuple[str, str]]:
+    """Charge the requests that were in flight when the run was killed, as `charge_unanswered` says.
+
+    Returns the message about them with its level, if there were any.
+    """
+    count = sum(len(instance.in_flight) for instance in history.instances.values())
+    charged = [instance.in_flight.charge(instance.attempts, how or "bound") for instance in history.instances.values()]
+    return [("WARNING", in_flight_message(count, sum(charged, Usage())))] if count else []
 
 
 def carry_over(manager: TokenBudgetManager, history: JournalHistory, weights: Weights) -> None:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from claude_orchestrator.engine.activity import Activity
+from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_delta import UsageDelta
 from claude_orchestrator.engine.verification import Verdict
@@ -115,10 +116,25 @@ class WorkEnded(NamedTuple):
 
 
 class UsageRecorded(NamedTuple):
-    """More was counted, and is on the budgets."""
+    """More was counted, and is on the budgets. `sent` is the API request that used it, if that is known."""
 
     status: InstanceStatus
     delta: UsageDelta
+    sent: SentRequest | None = None
+
+
+class RequestSent(NamedTuple):
+    """The gateway is about to send an API request of an attempt."""
+
+    status: InstanceStatus
+    sent: SentRequest
+
+
+class RequestSettled(NamedTuple):
+    """An API request has ended, and what it used is counted."""
+
+    status: InstanceStatus
+    sent: SentRequest
 
 
 class Decided(NamedTuple):
@@ -291,6 +307,8 @@ RunEvent = (
     | ChangesKept
     | WorkEnded
     | UsageRecorded
+    | RequestSent
+    | RequestSettled
     | Decided
     | HoldChanged
     | Crossed

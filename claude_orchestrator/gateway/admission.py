@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from token_budget.api_usage import NO_TERMS, PriceTerms
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Amount, Budget, Hold, Unit, Weights
 
@@ -57,13 +58,16 @@ class Verdict(Enum):
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A request that asks to be sent. `input_tokens` is an upper bound; `cost` is the most that the request can cost,
-    or None if its `model` has no price: then budgets in money do not apply."""
+    or None if its `model` has no price: then budgets in money do not apply. `terms` are the dearest that it allows.
+    `growth_tokens` of the input may come while it is answered."""
 
     budgets: tuple[Budget, ...]
     input_tokens: int
     max_tokens: int
     cost: Cost | None = None
     model: str = ""
+    terms: PriceTerms = NO_TERMS
+    growth_tokens: int = 0
     least_tokens: int = LEAST_OUTPUT_TOKENS
     wanted_tokens: int = 0
     answer: Callable[[Verdict], None] = lambda verdict: None

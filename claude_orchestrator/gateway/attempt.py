@@ -8,6 +8,7 @@ from typing import Protocol
 from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.sender import Sender
+from claude_orchestrator.gateway.unanswered import Most
 from token_budget.models import Budget, Hold
 
 
@@ -34,8 +35,9 @@ class MeteredAttempt(Protocol):
     def refused(self, refusal: Refusal, sender: Sender) -> None:
         """A request was refused, since a budget has too little left for it."""
 
-    async def reserve(self, hold: Hold) -> bool:
-        """Reserve a request's hold on the limits that all runs share; False if they have no room."""
+    async def reserve(self, hold: Hold, most: Most) -> bool:
+        """Record a request before it is sent, with the most that it can use, and reserve its hold on the limits that
+        all runs share; False if they have no room."""
 
     def settled(self, hold: Hold) -> None:
         """A request's hold has ended."""

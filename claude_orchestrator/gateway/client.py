@@ -63,9 +63,9 @@ class Client:
         fixed = with_terms(nano, model, terms) + of_tools(terms)
         return Cost(fixed, with_terms(more - nano, model, terms))
 
-    def name_of(self, response_id: str, number: int) -> str:
-        """A name for the response with this id that no other response has; `number` is no other response's."""
-        name = f"{response_id}#{number}" if response_id in self.ids else response_id
+    def name_of(self, response_id: str, name: str) -> str:
+        """A name for the response with this id that no other response has, as none has `name`."""
+        name = f"{response_id}#{name}" if response_id in self.ids else response_id
         self.ids[response_id] = None
         if len(self.ids) > MAX_IDS:
             del self.ids[next(iter(self.ids))]

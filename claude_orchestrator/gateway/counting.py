@@ -6,25 +6,36 @@ import aiohttp
 from aiohttp import hdrs
 
 from claude_orchestrator.claude.events import ApiUsage
-from claude_orchestrator.gateway.admission import Ticket
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.sender import Sender
+from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most, charged_unanswered, completed
 from claude_orchestrator.gateway.usage_reader import answer_meter
-from token_budget.models import Usage
+from token_budget.models import Hold
 
 SESSION = "x-claude-code-session-id"  # of the claude that asks, which a tool of the instance may have started
 
 
 class AnswerCount:
-    """The count of one answer; `number` is no other answer's. `is_exact`: its usage is all that is billed."""
+    """The count of one answer. `most` is what its request can use, with a name that no other answer has.
+
+    `is_exact`: the answer's usage is all that is billed. `unanswered` decides on one that has not begun.
+    """
 
     def __init__(
-        self, client: Client, ticket: Ticket, answer: aiohttp.ClientResponse, number: int, *, is_exact: bool = True
+        self,
+        client: Client,
+        hold: Hold | None,
+        answer: aiohttp.ClientResponse,
+        most: Most,
+        *,
+        is_exact: bool = True,
+        unanswered: ChargeUnanswered = ChargeUnanswered.BOUND,
     ) -> None:
         self._client = client
-        self._ticket = ticket
-        self._number = number
+        self._hold = hold
+        self._most = most
         self._is_exact = is_exact
+        self._unanswered = unanswered
         self._id = self._name = ""
         self._session_id = answer.request_info.headers.get(SESSION)
         self._sender = Sender.of(answer.request_info.headers)
@@ -41,15 +52,15 @@ class AnswerCount:
 
         An answer that does not state its usage counts with all that was held for it: the API billed something.
         """
-        usage, ticket, name = self._meter.close(), self._ticket, f"unknown-{self._number}"
-        most = held_usage(ticket)
+        usage, most = self._meter.close(), self._most
         if usage is None:
-            unknown = ApiUsage(name, most, whole, cut=not whole, exact=False, model=ticket.model)
-            self._client.attempt.used(unknown._replace(**self._sender._asdict()), ticket.hold)
+            unknown = most.usage._replace(whole=True) if whole else charged_unanswered(most, self._unanswered)
+            self._client.attempt.used(unknown._replace(**self._sender._asdict()), self._hold)
             return None
-        usage = usage._replace(id=usage.id or name)
-        if not usage.told and usage.usage.total_tokens < most.total_tokens:
-            usage = usage._replace(usage=most | usage.usage)
+        usage = usage._replace(id=usage.id or most.usage.id)
+        is_broken = usage.cut and not usage.failed
+        if not usage.told or (is_broken and self._unanswered is ChargeUnanswered.BOUND):
+            usage = completed(usage, most)
         self._charge(usage)
         return usage
 
@@ -58,12 +69,7 @@ class AnswerCount:
             return
         if usage.id != self._id:
             self._id = usage.id
-            self._name = self._client.name_of(usage.id, self._number)
+            self._name = self._client.name_of(usage.id, self._most.usage.id)
         exact = usage.exact and self._is_exact
         named = usage._replace(id=self._name, exact=exact, session_id=self._session_id, **self._sender._asdict())
-        self._client.attempt.used(named, self._ticket.hold)
-
-
-def held_usage(ticket: Ticket) -> Usage:
-    """The most that the API can bill for a request; nothing where no budget holds it."""
-    return Usage(ticket.input_tokens, ticket.output_tokens) if ticket.hold is not None else Usage()
+        self._client.attempt.used(named, self._hold)

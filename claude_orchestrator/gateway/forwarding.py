@@ -15,12 +15,13 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.admission import MORE_AFTER_A_CUT, Admission, Ticket
 from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
-from claude_orchestrator.gateway.counting import AnswerCount, held_usage
+from claude_orchestrator.gateway.counting import AnswerCount
 from claude_orchestrator.gateway.door import SERVER
 from claude_orchestrator.gateway.pacing.gate import Turn
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flight, Flights
 from claude_orchestrator.gateway.sharing.prefixes import prefixes_of
+from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most, charged_unanswered, most_of
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 from claude_orchestrator.gateway.usage_reader import DECODABLE
 
@@ -72,10 +73,13 @@ class Forwarder:
     A request whose prefix another one writes to the prompt cache waits with its hold, which is as large as before.
     """
 
-    def __init__(self, upstream: Upstream, admission: Admission, flights: Flights) -> None:
+    def __init__(
+        self, upstream: Upstream, admission: Admission, flights: Flights, unanswered: ChargeUnanswered
+    ) -> None:
         self._upstream = upstream
         self._admission = admission
         self._flights = flights
+        self._unanswered = unanswered
         self._numbers = itertools.count(1)  # of answers
 
     async def forward(self, exchange: Exchange) -> web.StreamResponse:
@@ -116,8 +120,7 @@ class Forwarder:
         finally:
             if not answered:  # whether the API billed it is not known
                 assert ticket is not None
-                name, most = f"unknown-{next(self._numbers)}", held_usage(ticket)
-                unknown = ApiUsage(name, most, False, cut=True, exact=False, model=ticket.model)
+                unknown = charged_unanswered(self._most(ticket), self._unanswered)
                 client.attempt.used(unknown._replace(**Sender.of(request.headers)._asdict()), ticket.hold)
 
     async def _pass_back(
@@ -163,8 +166,12 @@ class Forwarder:
     def _counting(self, exchange: Exchange, answer: aiohttp.ClientResponse) -> AnswerCount | None:
         if exchange.ticket is None or not answer.ok:
             return None
-        number = next(self._numbers)
-        return AnswerCount(exchange.client, exchange.ticket, answer, number, is_exact=exchange.is_exact)
+        ticket, how = exchange.ticket, self._unanswered
+        most = self._most(ticket)
+        return AnswerCount(exchange.client, ticket.hold, answer, most, is_exact=exchange.is_exact, unanswered=how)
+
+    def _most(self, ticket: Ticket) -> Most:
+        return most_of(ticket, self._admission.weights, f"unknown-{next(self._numbers)}")
 
     def _learn(self, exchange: Exchange, usage: ApiUsage | None) -> None:
         """Learn how long answers are and what this request had; one that our limit cut is given more next time."""

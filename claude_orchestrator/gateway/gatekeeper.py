@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,13 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS, Admission, Ticket, Verdict
-from claude_orchestrator.gateway.bounds import InputBound, adds_up, by_server_tools, is_bounded
+from claude_orchestrator.gateway.bounds import (
+    InputBound,
+    adds_up,
+    by_server_tools,
+    dearest_terms,
+    is_bounded,
+)
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.forwarding import (
     Exchange,
@@ -30,7 +37,9 @@ from claude_orchestrator.gateway.requests import (
     read_request,
 )
 from claude_orchestrator.gateway.sender import Sender
+from claude_orchestrator.gateway.unanswered import most_of
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
+from token_budget.models import Amount, Hold
 
 COUNT_TIMEOUT_S = 10.0
 ASK_AGAIN_S = 0.2
@@ -70,7 +79,7 @@ class Gatekeeper:
         budgets = await client.attempt.budgets_of(sender)
         ticket = Ticket(budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(sender.agent, 0))
         ticket.least_tokens = min(ticket.least_tokens, asked.max_tokens)
-        ticket.model = str(asked.data.get("model") or "")
+        ticket.model, ticket.terms = str(asked.data.get("model") or ""), dearest_terms(asked.data)
         if asked.thinking_tokens is not None:
             ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
         known = client.bound(asked, request.headers.getall("anthropic-beta", []))
@@ -91,10 +100,31 @@ class Gatekeeper:
         finally:
             self._settle(client, ticket)
 
+    async def watch(self, exchange: Exchange) -> web.StreamResponse:
+        """Send a request that no budget can refuse; what it can cost is known in case it gets no answer."""
+        client, ticket = exchange.client, exchange.ticket
+        assert ticket is not None
+        with contextlib.suppress(Unbounded):
+            asked = read_request(b"" if hdrs.CONTENT_ENCODING in exchange.request.headers else exchange.body)
+            ticket.growth_tokens = by_server_tools(asked.data)
+            ticket.input_tokens = InputBound().of(exchange.body) + ticket.growth_tokens
+            ticket.output_tokens = asked.max_tokens
+            ticket.model, ticket.terms = str(asked.data.get("model") or ""), dearest_terms(asked.data)
+            ticket.cost = client.cost_of(asked, ticket.input_tokens)
+            ticket.hold = Hold((), Amount())
+        try:
+            if ticket.hold is not None:
+                await self._reserve(client, ticket, ticket.hold)
+            return await self._forwarder.forward(exchange)
+        finally:
+            if ticket.hold is not None:
+                client.attempt.settled(ticket.hold)
+
     async def _bound(self, exchange: Exchange, ticket: Ticket, asked: Asked, known: InputBound) -> InputCount | None:
         """Bound the request's input. Returns the API's count where only that bounds it."""
         client, body = exchange.client, exchange.body
         bounded, more = is_bounded(body), by_server_tools(asked.data)
+        ticket.growth_tokens = more
         ticket.input_tokens = (known if adds_up(body) else InputBound()).of(body) + more
         ticket.cost = client.cost_of(asked, ticket.input_tokens)
         if bounded and self._admission.has_room(ticket):
@@ -109,11 +139,14 @@ class Gatekeeper:
     async def _admit(self, client: Client, ticket: Ticket) -> bool:
         """Wait until the request may go; False: its budget is spent."""
         while await self._decide(client, ticket) is Verdict.GO:
-            if ticket.hold is None or await client.attempt.reserve(ticket.hold):
+            if ticket.hold is None or await self._reserve(client, ticket, ticket.hold):
                 return True
             self._settle(client, ticket)  # other runs were first: the budgets know by now what they hold
             await asyncio.sleep(ASK_AGAIN_S)
         return False
+
+    async def _reserve(self, client: Client, ticket: Ticket, hold: Hold) -> bool:
+        return await client.attempt.reserve(hold, most_of(ticket, self._admission.weights))
 
     async def _decide(self, client: Client, ticket: Ticket) -> Verdict:
         answered: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()

@@ -16,6 +16,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
@@ -30,6 +31,7 @@ from claude_orchestrator.gateway.pacing.gate import Gate
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
 from claude_orchestrator.gateway.sender import AGENT, Sender
 from claude_orchestrator.gateway.sharing.flights import Flights
+from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Weights
@@ -40,12 +42,26 @@ SILENT = logging.Logger("gateway")  # nothing of a request may get into a log
 SILENT.addHandler(logging.NullHandler())
 
 
+class GatewayOptions(NamedTuple):
+    """How a gateway treats requests, beside its budgets.
+
+    A request waits for `share_cache_wait_s` at most while another one writes its prefix to the prompt cache.
+    `unanswered` is what a request without a complete answer is charged: by default its bound in block mode, and nothing
+    in warn mode.
+    """
+
+    share_cache_wait_s: float = 0.0
+    unanswered: ChargeUnanswered | None = None
+
+
+NO_OPTIONS = GatewayOptions()
+
+
 class Gateway:
     """A context in which instances reach the API through this server.
 
     In block mode it refuses what the manager's budgets cannot pay for. `upstream` is the API for all instances,
-    whatever address they have of their own. `admission` replaces the policy over the manager's budgets. A request waits
-    for `share_cache_wait_s` at most while another one writes its prefix to the prompt cache.
+    whatever address they have of their own. `admission` replaces the policy over the manager's budgets.
     """
 
     def __init__(
@@ -56,7 +72,7 @@ class Gateway:
         environ: Mapping[str, str] = os.environ,
         upstream: str | None = None,
         admission: Admission | None = None,
-        share_cache_wait_s: float = 0.0,
+        options: GatewayOptions = NO_OPTIONS,
     ) -> None:
         self.admission = admission or Admission(manager, weights)
         self._gate = Gate()
@@ -65,7 +81,10 @@ class Gateway:
         self._environ = environ
         self._clients: dict[bytes, Client] = {}
         self._upstream = Upstream()
-        self._forwarder = Forwarder(self._upstream, self.admission, Flights(share_cache_wait_s, time.monotonic))
+        self._unanswered = options.unanswered
+        how = options.unanswered or (ChargeUnanswered.BOUND if self._enforces else ChargeUnanswered.NONE)
+        flights = Flights(options.share_cache_wait_s, time.monotonic)
+        self._forwarder = Forwarder(self._upstream, self.admission, flights, how)
         self._gatekeeper = Gatekeeper(self._upstream, self._forwarder, self.admission)
         self._closing = contextlib.AsyncExitStack()
 
@@ -165,7 +184,9 @@ class Gateway:
             if enforced:
                 return await self._gatekeeper.send(Exchange(client, request, path, body, turn=turn))
             metered = Exchange(client, request, path, body, Ticket((), 0, 0), is_exact=kind is Kind.MESSAGE, turn=turn)
-            return await self._forwarder.forward(metered)
+            if self._unanswered in (None, ChargeUnanswered.NONE):
+                return await self._forwarder.forward(metered)
+            return await self._gatekeeper.watch(metered)
         finally:
             turn.close()
 

@@ -178,7 +178,7 @@ class _EventStream:
         self._usage = ApiUsageObject()
         self._streamed_tokens = 0  # at least
         self._stop_reason: str | None = None
-        self._begun = self._ended = self._has_output = self._refused = self._malformed = False
+        self._begun = self._started = self._ended = self._has_output = self._failed = self._malformed = False
 
     def feed(self, data: bytes) -> ApiUsage | None:
         changed = False
@@ -198,8 +198,9 @@ class _EventStream:
                 message = message if isinstance(message, dict) else {}
                 self._id, self._model = str(message.get("id") or ""), str(message.get("model") or "")
                 self._usage |= read_usage(message.get("usage"))
-            case "error" if not self._begun:
-                self._refused = True  # as with another status: it is not billed
+                self._started = True
+            case "error":
+                self._failed = True
             case "message_delta":
                 delta = event.get("delta")
                 reason = delta.get("stop_reason") if isinstance(delta, dict) else None
@@ -220,12 +221,18 @@ class _EventStream:
     def _whole(self) -> bool:
         return self._ended or self._stop_reason is not None
 
+    @property
+    def _refused(self) -> bool:
+        """Whether it is an error from the start: as with another status, that is not billed."""
+        return self._failed and not (self._started or self._usage.has_input or self._usage.has_output)
+
     def _so_far(self, *, is_over: bool = False) -> ApiUsage | None:
         if not self._begun:
             return None
         usage, lost = self._usage, self._malformed or self._events.dropped > 0
         counted = usage.has_input and (self._has_output or not self._whole)
         told = self._refused or (not self._malformed and usage.readable and counted)
+        cut = is_over and not self._whole and not self._refused
         billed = usage.usage
         if is_over and not (self._whole and self._has_output):
             billed |= Usage(output_tokens=self._streamed_tokens)
@@ -233,11 +240,12 @@ class _EventStream:
             self._id,
             billed,
             self._whole,
-            cut=is_over and not self._whole,
+            cut=cut,
             exact=usage.exact and not lost and (told or not is_over),
             stop_reason=self._stop_reason,
             model=self._model,
             told=told,
+            failed=self._failed,
             parts=usage.parts(),
             terms=usage.terms,
         )
@@ -265,7 +273,7 @@ class _Body:
         data = _json(b"".join(self._parts)) if self._size_bytes <= MAX_BODY_BYTES else {}
         self._parts = []
         if data.get("type") == "error":
-            return ApiUsage("", Usage(), True, exact=False)
+            return ApiUsage("", Usage(), True)  # as with another status: it is not billed
         if not isinstance(data.get("usage"), dict):
             return None
         usage = read_usage(data["usage"])

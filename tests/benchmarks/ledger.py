@@ -102,7 +102,7 @@ def reading(path: Path) -> dict[str, float]:
         "forecast_ms": median_ms(
             lambda: forecast(SampleReader(ledger).of(COMMANDS[3], ""), COMMANDS[3], "opus", NOW_MS / 1000)
         ),
-        "monthly_limit_ms": median_ms(lambda: ledger.used([month], Weights())),
+        "monthly_limit_ms": median_ms(lambda: ledger.used([month], Weights(), 0)),
         "bare_scan_ms": median_ms(
             lambda: bare.execute("SELECT at_ms / 86400000, sum(input + output) FROM records GROUP BY 1").fetchall()
         ),

@@ -21,7 +21,8 @@ from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.requests import lowered, read_request
-from claude_orchestrator.gateway.server import Gateway
+from claude_orchestrator.gateway.server import Gateway, GatewayOptions
+from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 from tests.benchmarks.hard_cap import Counted
 from tests.metered import Metered
 from token_budget import TokenBudgetManager
@@ -125,7 +126,9 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def place(behave: Behave, limit: int = 1_000_000, *, enforce: bool = True) -> AsyncIterator[Place]:
+async def place(
+    behave: Behave, limit: int = 1_000_000, *, enforce: bool = True, unanswered: ChargeUnanswered | None = None
+) -> AsyncIterator[Place]:
     upstream = Upstream(behave)
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     manager = TokenBudgetManager(limit, "block" if enforce else "warn")
@@ -139,7 +142,7 @@ async def place(behave: Behave, limit: int = 1_000_000, *, enforce: bool = True)
         assert not enforce or manager.overall is None or manager.overall.used + manager.overall.held <= limit
 
     environ = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base"}
-    async with Gateway(manager, Weights(), environ=environ) as gateway:
+    async with Gateway(manager, Weights(), environ=environ, options=GatewayOptions(unanswered=unanswered)) as gateway:
         attempt = Metered(manager.budgets, on_usage=on_usage, refusals=refused)
         client = gateway.open(attempt)
         async with aiohttp.ClientSession() as session:
@@ -249,14 +252,18 @@ def test_streams_bodies_and_compressed_answers_are_counted() -> None:
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_an_answer_that_breaks_off_is_counted_by_what_passed(reset: bool) -> None:
+@pytest.mark.parametrize(("how", "output"), [(None, 64_000), ("bound", 64_000), ("input", 7), ("none", 7)])
+def test_an_answer_that_breaks_off_is_charged_as_asked(reset: bool, how: str | None, output: int) -> None:
+    """Its input is exact. The API may bill more output than had passed."""
+
     async def main() -> None:
         parts = (sse(START), sse(*[PIECE] * 7))
-        async with place(answering(*parts, whole=False, reset=reset)) as here:
+        unanswered = None if how is None else ChargeUnanswered(how)
+        async with place(answering(*parts, whole=False, reset=reset), unanswered=unanswered) as here:
             with pytest.raises(aiohttp.ClientError):
                 await here.post()
             await here.gateway.close(here.client)
-            assert here.usages[-1].cut and here.budget.used == 100 + 7
+            assert here.usages[-1].cut and here.budget.used == 100 + output
 
     asyncio.run(main())
 
@@ -328,7 +335,7 @@ def test_documents_without_counts(body: bytes) -> None:
         async with place(saying(plain(200, body))) as here:
             assert (await here.post())[0] == 200
             assert here.budget.used >= (0 if b"error" in body else 64_000)
-            assert (here.budget.used == 0) is (b"error" in body) and not here.usages[-1].exact
+            assert (here.budget.used == 0) is (b"error" in body) is here.usages[-1].exact
 
     asyncio.run(main())
 
@@ -578,13 +585,13 @@ def test_a_client_that_vanishes_leaves_no_hold_and_ends_the_request_upstream() -
 
     async def main() -> None:
         for behave, used in ((silent, 100), (never, 0)):
-            async with place(behave) as here:
+            async with place(behave, unanswered=ChargeUnanswered.BOUND) as here:
                 asking = asyncio.ensure_future(here.post())
                 await until(partial(lambda here, used: here.upstream.heads and here.budget.used >= used, here, used))
                 assert (held := here.budget.held) > 0
                 asking.cancel()
                 await until(lambda: not here.budget.held)
-                assert here.budget.used in ((used, used + 1) if behave is silent else (held,))
+                assert here.budget.used == (used + 64_000 if behave is silent else held)
 
     asyncio.run(main())
 
@@ -690,14 +697,45 @@ def test_tools_that_the_api_runs_have_their_allowance_on_top() -> None:
     asyncio.run(main())
 
 
-def test_a_request_that_was_sent_and_not_answered_leaves_the_count_inexact() -> None:
-    async def drops(upstream: Upstream, writer: asyncio.StreamWriter) -> None:
-        writer.transport.abort()
+async def drops(upstream: Upstream, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("enforce", [True, False])
+@pytest.mark.parametrize("how", ["", "bound", "input", "none"])
+def test_a_request_that_was_sent_and_not_answered_is_charged_as_asked(how: str, enforce: bool) -> None:
+    async def main() -> None:
+        unanswered = ChargeUnanswered(how) if how else None
+        async with place(drops, enforce=enforce, unanswered=unanswered) as here:
+            assert (await here.post())[0] == 502
+            assert here.usages[-1].cut and not here.usages[-1].exact
+            in_mode = how or ("bound" if enforce else "none")
+            least, most = {"bound": (64_000, 65_000), "input": (100, 1_000), "none": (0, 0)}[in_mode]
+            assert least <= here.budget.used <= most
+
+    asyncio.run(main())
+
+
+def test_what_nobody_can_bound_is_charged_nothing_in_warn_mode() -> None:
+    async def main() -> None:
+        async with place(drops, enforce=False, unanswered=ChargeUnanswered.BOUND) as here:
+            assert (await here.post({"messages": []}))[0] == 502
+            assert here.budget.used == 0 and not here.usages[-1].exact
+
+    asyncio.run(main())
+
+
+ERROR = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+
+
+@pytest.mark.parametrize(("events", "used"), [([ERROR], 0), ([{"type": "ping"}, ERROR], 0), ([START, ERROR], 101)])
+def test_an_error_in_a_stream_charges_what_the_stream_stated(events: list[dict[str, Any]], used: int) -> None:
+    """One that comes instead of an answer costs nothing, and the count is exact."""
 
     async def main() -> None:
-        async with place(drops) as here:
-            assert (await here.post())[0] == 502
-            assert here.usages[-1].cut and not here.usages[-1].exact and here.budget.used > 64_000
+        async with place(answering(sse(*events))) as here:
+            assert (await here.post())[0] == 200
+            assert here.budget.used == used and here.usages[-1].exact and here.usages[-1].cut is (used > 0)
 
     asyncio.run(main())
 

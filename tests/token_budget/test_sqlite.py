@@ -62,8 +62,8 @@ def test_what_goes_in_comes_out_once(ledger: SqliteLedger) -> None:
     assert {row.group: row.cost_nano_usd for row in ledger.sums("model")} == {"opus": 507, "haiku": None}
     assert [row.start_ms for row in ledger.sums(by_time=True)] == [0, 1_800_000, 2_700_000]
     assert ledger.sums(since_ms=1500, until_ms=2_500_000)[0].usage == Usage(10, 20, 30, 40)
-    assert ledger.used([Limit(0, 1), Limit(2_500_000, 1), Limit(0, 1, Unit.USD)], FLAT) == [210, 100, 507]
-    assert ledger.used([Limit(0, 1)], Weights.parse("output=5")) == [210 + 4 * 22]
+    assert ledger.used([Limit(0, 1), Limit(2_500_000, 1), Limit(0, 1, Unit.USD)], FLAT, 0) == [210, 100, 507]
+    assert ledger.used([Limit(0, 1)], Weights.parse("output=5"), 0) == [210 + 4 * 22]
 
 
 def test_an_attempt_that_ends_keeps_what_it_had(ledger: SqliteLedger) -> None:
@@ -105,6 +105,26 @@ def test_holds_are_shared_and_lapse(ledger: SqliteLedger) -> None:
     ledger.release_run("r1")
     assert ledger.held_by_others("other", 1500) == Amount(0)
     assert reserve(ledger, 1, 400, nano=500).action is Action.BLOCK
+
+
+def test_what_was_sent_is_used_when_nobody_renews_its_hold(ledger: SqliteLedger) -> None:
+    """The API bills it, whatever became of the orchestrator."""
+    request = HoldRequest("r1", "a", Amount(100, 7), 1000, FLAT, enforce=True, sent=True)
+    limits = [Limit(0, 250), Limit(0, 9, Unit.USD), Limit(501, 250)]
+    held = ledger.reserve(request, limits, 500)
+    assert held.hold is not None and ledger.used(limits, FLAT, 1499) == [0, 0, 0]
+    assert ledger.held_by_others("r2", 1499) == Amount(100, 7)
+    assert ledger.used(limits, FLAT, 1500) == [100, 7, 0]  # that it was sent before the third limit began
+    other = HoldRequest("r2", "b", Amount(151), 1000, FLAT, enforce=True)
+    assert ledger.reserve(other, limits[:1], 1400).action is Action.WAIT
+    assert ledger.reserve(other, limits[:1], 1500) == Reservation(Action.BLOCK, None, 0, 100, 0, 0)
+    ledger.write(holds=[HoldState(held.hold, "r1", Amount(60), 3000)])  # its owner had slept
+    assert ledger.used(limits, FLAT, 1500) == [0, 0, 0] and ledger.held_by_others("r2", 1500) == Amount(60)
+    assert ledger.used(limits, FLAT, 3000) == [60, 0, 0]
+    ledger.prune(500, 3000)
+    assert ledger.used(limits, FLAT, 3000) == [60, 0, 0]
+    ledger.prune(501, 3000)
+    assert ledger.used(limits, FLAT, 3000) == [0, 0, 0]
 
 
 def test_a_hold_that_lapsed_while_its_owner_slept_stands_again_and_hurts_nobody(ledger: SqliteLedger) -> None:
@@ -194,7 +214,7 @@ def test_16_processes_never_admit_more_than_the_limit(tmp_path: Path) -> None:
         process.stdin.flush()
     admitted = sum(int(process.communicate(timeout=60)[0]) for process in started)
     assert admitted == 600 and all(process.returncode == 0 for process in started)
-    assert SqliteLedger(path).used([Limit(0, 1)], FLAT) == [60_000]
+    assert SqliteLedger(path).used([Limit(0, 1)], FLAT, 0) == [60_000]
 
 
 def test_windows_begin_at_local_midnight() -> None:

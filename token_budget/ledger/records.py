@@ -118,7 +118,8 @@ class Limit(NamedTuple):
 class HoldRequest(NamedTuple):
     """An amount to be held for an instance of a run, for `lease_ms` unless it is renewed.
 
-    With `enforce` it is held only where every limit has room; without it always.
+    With `enforce` it is held only where every limit has room; without it always. `sent`: it is for something that is
+    billed whatever becomes of the run. If nobody renews it, it counts as used.
     """
 
     run: str
@@ -127,6 +128,7 @@ class HoldRequest(NamedTuple):
     lease_ms: int
     weights: Weights
     enforce: bool
+    sent: bool = False
 
 
 class HoldState(NamedTuple):

@@ -94,23 +94,26 @@ class SqliteLedger:
     def reserve(self, request: HoldRequest, limits: Sequence[Limit], now_ms: int) -> Reservation:
         """Check every limit and hold the amount, in one step for all processes that use this file."""
         with self._file.transaction():
-            self._file.db.execute("DELETE FROM holds WHERE expires_ms <= ?", (now_ms,))
+            self._file.db.execute("DELETE FROM holds WHERE expires_ms <= ? AND sent_ms IS NULL", (now_ms,))
             answer = self._judge(request, limits, now_ms)
             if answer.action in (Action.BLOCK, Action.WAIT):
                 return answer
             amount = request.amount
             cursor = self._file.db.execute(
-                "INSERT INTO holds (run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, ?, ?, ?)",
-                (request.run, request.instance, amount.tokens, amount.nano_usd, now_ms + request.lease_ms),
+                "INSERT INTO holds (run, instance, tokens, cost_nano, expires_ms, sent_ms) VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    *(request.run, request.instance, amount.tokens, amount.nano_usd),
+                    *(now_ms + request.lease_ms, now_ms if request.sent else None),
+                ),
             )
             return answer._replace(hold=cursor.lastrowid)
 
     def _judge(self, request: HoldRequest, limits: Sequence[Limit], now_ms: int) -> Reservation:
         elsewhere = self.held_by_others(request.run, now_ms)
-        held = Amount(*self._file.row(f"SELECT {rows.HELD} FROM holds"))
+        held = Amount(*self._file.row(f"SELECT {rows.HELD} FROM holds WHERE expires_ms > ?", (now_ms,)))
         answer = Reservation(Action.ALLOW)
         for index, limit in enumerate(limits):
-            used, wanted = self._used(limit, request.weights), request.amount.of(limit.unit)
+            used, wanted = self._used(limit, request.weights, now_ms), request.amount.of(limit.unit)
             figures = used, held.of(limit.unit), elsewhere.of(limit.unit)
             if used + held.of(limit.unit) + wanted <= limit.limit:
                 continue
@@ -152,23 +155,26 @@ class SqliteLedger:
             db.execute(f"DELETE FROM runs WHERE {rows.OLD} AND run NOT IN (SELECT run FROM attempts)", moments)
             db.execute("DELETE FROM notes WHERE at_ms < ? AND run NOT IN (SELECT run FROM runs)", (before_ms,))
             db.execute("DELETE FROM alerts WHERE at_ms < ?", (before_ms,))
+            db.execute("DELETE FROM holds WHERE sent_ms < ? AND expires_ms <= ?", (before_ms, now_ms))
         return gone
 
     # -- reading --
 
-    def used(self, limits: Sequence[Limit], weights: Weights) -> list[int]:
-        """What all runs have used since each limit's beginning, in its unit."""
-        return [self._used(limit, weights) for limit in limits]
+    def used(self, limits: Sequence[Limit], weights: Weights, now_ms: int) -> list[int]:
+        """What all runs have used since each limit's beginning, in its unit, with what crashed runs had sent."""
+        return [self._used(limit, weights, now_ms) for limit in limits]
 
     def held_by_others(self, run: str, now_ms: int) -> Amount:
         """What other runs hold now."""
         row = self._file.row(f"SELECT {rows.HELD} FROM holds WHERE run != ? AND expires_ms > ?", (run, now_ms))
         return Amount(*row)
 
-    def _used(self, limit: Limit, weights: Weights) -> int:
+    def _used(self, limit: Limit, weights: Weights, now_ms: int) -> int:
         source, values = rows.between(limit.since_ms, FOREVER_MS)
         row = self._file.row(f"SELECT {rows.COUNTS}, sum(cost_nano) FROM ({source})", values)
-        return row[4] or 0 if limit.unit is Unit.USD else weights.draw(rows.read_usage(row[:4]))
+        used = row[4] or 0 if limit.unit is Unit.USD else weights.draw(rows.read_usage(row[:4]))
+        orphaned = Amount(*self._file.row(rows.ORPHANED, (limit.since_ms, now_ms)))
+        return used + orphaned.of(limit.unit)
 
     def totals(self, run: str) -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
         """What is recorded of a run, by instance, attempt and model: usage, cost, number of records."""

@@ -13,6 +13,8 @@ from token_budget.portions import Subagent, Terms
 
 OLD = "coalesce(ended_ms, started_ms) < ? AND (ended_ms IS NOT NULL OR started_ms < ?)"
 HELD = "coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0)"
+# what an orchestrator that was killed had sent: nobody renews its hold, and the API bills it
+ORPHANED = f"SELECT {HELD} FROM holds WHERE sent_ms >= ? AND expires_ms <= ?"
 _USE = "attempt, model, input, output, cache_write, cache_read, cost_nano"
 _QUARTERS = f"SELECT start_ms, {_USE} FROM quarters WHERE start_ms >= ? AND start_ms < ?"
 _EDGE = f"SELECT at_ms / {QUARTER_MS} * {QUARTER_MS}, {_USE} FROM records WHERE at_ms >= ? AND at_ms < ?"

@@ -73,7 +73,7 @@ class LedgerStore(Protocol):
         """
 
     def release_run(self, run: str) -> None:
-        """Release whatever an earlier orchestrator of this run held."""
+        """Release whatever earlier orchestrators of this run held, when its records have what they used."""
 
     def claim_alerts(self, keys: Iterable[str], run: str, at_ms: int) -> set[str]:
         """Claim alerts, each of which one run can have; returns the keys that nobody had claimed."""
@@ -89,8 +89,8 @@ class LedgerStore(Protocol):
     def prunable(self, before_ms: int, now_ms: int) -> tuple[int, int]:
         """How many attempts `prune` would delete, and the tokens that they used."""
 
-    def used(self, limits: Sequence[Limit], weights: Weights) -> list[int]:
-        """What all runs have used since each limit's beginning, in its unit."""
+    def used(self, limits: Sequence[Limit], weights: Weights, now_ms: int) -> list[int]:
+        """What all runs have used since each limit's beginning, in its unit, with what crashed runs had sent."""
 
     def held_by_others(self, run: str, now_ms: int) -> Amount:
         """What other runs hold now."""

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from claude_orchestrator.gateway.server import Gateway
+from claude_orchestrator.gateway.server import Gateway, GatewayOptions
 from tests.metered import Metered
 from tests.prompt_cache import CachingApi
 from token_budget import TokenBudgetManager
@@ -38,7 +38,7 @@ def send_all(api: CachingApi, wait_s: float, limit: int | None = None) -> TokenB
         environ = {"ANTHROPIC_BASE_URL": api.url}
         async with (
             asyncio.timeout(30),
-            Gateway(manager, Weights(), environ=environ, share_cache_wait_s=wait_s) as gateway,
+            Gateway(manager, Weights(), environ=environ, options=GatewayOptions(wait_s)) as gateway,
             aiohttp.ClientSession() as session,
         ):
             clients = [gateway.open(Metered(manager.budgets)) for _ in range(2)]

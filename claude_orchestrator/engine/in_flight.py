@@ -1,0 +1,95 @@
+"""API requests that were sent and whose answers have not ended: what they can still cost outlives a crash. Pure.
+
+The journal has a line before a request is sent, one for each count, and one when it has ended. What an orchestrator
+that was killed had sent counts as used when the run is resumed, since the API bills it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from claude_orchestrator.engine.attempt import AttemptTotals
+from token_budget.api_usage import read_count
+from token_budget.models import NO_USAGE, Hold, Usage
+
+
+@dataclass(slots=True, eq=False)
+class SentRequest:
+    """A request of an attempt, by its number in the attempt, and the `rest` that the API can still bill for it."""
+
+    number: int
+    hold: Hold
+    rest: Usage
+
+    @property
+    def left(self) -> LeftOver:
+        """What it can still use and cost."""
+        return LeftOver(self.rest, self.hold.remaining.nano_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOver:
+    """What a request can still use, and cost in nano-dollars."""
+
+    usage: Usage
+    nano_usd: int
+
+    @property
+    def record(self) -> list[int]:
+        """The five numbers that the journal keeps."""
+        return [*self.usage.counts, self.nano_usd]
+
+
+class InFlight:
+    """The requests of an instance that a journal has no end of."""
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[int, int], LeftOver] = {}
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Read a record that names a request. Raises KeyError, TypeError or ValueError where it is damaged."""
+        key = record["attempt"], record["request"]
+        if "left" not in record:
+            self._requests.pop(key, None)
+            return
+        counts = [read_count(count) for count in record["left"]]
+        if len(counts) != len(NO_USAGE) + 1 or not all(is_count for _, is_count in counts):
+            raise ValueError("not what a request can use")
+        *usage, nano_usd = (count for count, _ in counts)
+        self._requests[key] = LeftOver(Usage(*usage), nano_usd)
+
+    def charge(self, attempts: list[AttemptTotals], how: str) -> Usage:
+        """Add to the attempts what their requests can still use, as `charge_unanswered` says; returns the sum."""
+        charged = NO_USAGE
+        for (number, _), left in self._requests.items():
+            if not 1 <= number <= len(attempts):
+                continue
+            usage, nano_usd = _charged(left, how)
+            attempt = attempts[number - 1]
+            cost = attempt.cost_nano_usd
+            attempts[number - 1] = attempt._replace(
+                usage=attempt.usage + usage,
+                exact=False,
+                cost_nano_usd=(cost or 0) + nano_usd if nano_usd else cost,
+            )
+            charged += usage
+        self._requests.clear()
+        return charged
+
+
+def _charged(left: LeftOver, how: str) -> tuple[Usage, int]:
+    if how == "none":
+        return NO_USAGE, 0
+    # the price of the input alone is not recorded, so money is charged as a whole
+    return (left.usage._replace(output_tokens=0) if how == "input" else left.usage), left.nano_usd
+
+
+def in_flight_message(count: int, charged: Usage) -> str:
+    """What a resumed run reports of the requests that were in flight."""
+    which = "1 API request was" if count == 1 else f"{count:,} API requests were"
+    return f"{which} in flight when the run was killed: counted with {charged.total_tokens:,} tokens, marked inexact"

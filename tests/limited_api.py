@@ -87,7 +87,8 @@ class LimitedApi:
         if request.method != "POST" or not request.path.endswith("/v1/messages"):
             return web.json_response({"input_tokens": len(raw) // 4})
         body = json.loads(raw)
-        conversation = str(body.get("metadata", {}).get("user_id")) + request.headers.get("x-claude-code-agent-id", "")
+        session = request.headers.get("x-claude-code-session-id") or str(body.get("metadata"))
+        conversation = session + request.headers.get("x-claude-code-agent-id", "")
         tokens = max(1, len(raw) - self.seen.get(conversation, 0)) // 4
         self.requests += 1
         now = self.clock()

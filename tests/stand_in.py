@@ -198,11 +198,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
         path = self.path.split("?")[0]
-        if path.endswith("/count_tokens"):
+        if path.endswith(("/count_tokens", "/count-tokens:rawPredict")):
             # what a call costs here, and what its number may add until it is made
             self._json(200, {"input_tokens": 3100 + 3 * (len(self.api.entries) + 64)})
         elif path.endswith("/v1/messages"):
             self._message(body)
+        elif path.endswith("RawPredict"):  # Vertex
+            self._message({**body, "model": path.rpartition("/")[2].partition(":")[0]})
         else:
             self._json(404, {"type": "error", "error": {"type": "not_found_error", "message": "no such path"}})
 

@@ -107,6 +107,7 @@ PURE = """
     gateway.admission
     gateway.bounds
     gateway.choice
+    gateway.clouds
     gateway.pacing.estimate
     gateway.pacing.limits
     gateway.pacing.pacer

@@ -16,6 +16,7 @@ from claude_orchestrator.config.config import Config
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.engine.shared_folders import some_of
 from claude_orchestrator.errors import UserError
+from claude_orchestrator.gateway.clouds import half_configured
 from token_budget.fields import BadValue
 from token_budget.folders import check_folder
 from token_budget.owned import NEW, NotOursError, place_of
@@ -116,8 +117,12 @@ def doubts(plan: Plan, config: Config, environ: Mapping[str, str]) -> Iterator[s
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     for spec, instance in zip(plan.specs, config.instances, strict=True):
         name = spec.group or spec.name
+        own = {**environ, **dict(spec.env)}
+        lacks = half_configured(own)
+        if lacks is not None:
+            yield f"{name} {lacks}"
         bypasses = root and instance.permission_mode == "bypassPermissions"
-        if bypasses and not {**environ, **dict(spec.env)}.get("IS_SANDBOX"):
+        if bypasses and not own.get("IS_SANDBOX"):
             yield f"{name}: claude refuses permission_mode bypassPermissions as root, unless IS_SANDBOX=1 is set"
 
 

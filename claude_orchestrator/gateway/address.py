@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from claude_orchestrator.gateway.clouds import Cloud, address_of, cloud_of, regional, variables_for
+
 if TYPE_CHECKING:
     import ssl
 
@@ -45,7 +47,8 @@ class Certificates(NamedTuple):
 class ApiAddress(NamedTuple):
     """The API's base URL without a slash at its end, the proxies on the way, and the certificates.
 
-    `last_proxy` is the proxy that some versions of claude use where no other is named.
+    `last_proxy` is the proxy that some versions of claude use where no other is named. `cloud` is the provider, unless
+    that is Anthropic itself.
     """
 
     url: str
@@ -53,6 +56,7 @@ class ApiAddress(NamedTuple):
     no_proxy: str = ""
     certificates: Certificates = Certificates()
     last_proxy: str = ""
+    cloud: Cloud | None = None
 
     @classmethod
     def of(cls, environ: Mapping[str, str], url: str | None = None) -> ApiAddress:
@@ -73,11 +77,26 @@ class ApiAddress(NamedTuple):
             get("CLAUDE_CODE_CLIENT_KEY_PASSPHRASE") or None,
             verifies=get("NODE_TLS_REJECT_UNAUTHORIZED") != "0",
         )
+        cloud = cloud_of(environ)
         base = (get("ANTHROPIC_BASE_URL") or PUBLIC_API).strip().rstrip("/")
+        base = base if cloud is None else address_of(cloud, environ)
         # 2.1.332 uses these without another proxy, and skips those for SOCKS; 2.1.197 never does (measured)
         last = ("all_proxy", "ALL_PROXY") if not (for_https or for_http) else ()
         usable = (proxy for proxy in map(get, last) if proxy and _scheme(proxy) in PROXY_SCHEMES)
-        return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates, next(usable, ""))
+        return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates, next(usable, ""), cloud)
+
+    def url_for(self, path: str) -> str:
+        """Where a request for this path goes."""
+        return regional(self.url, path) + path
+
+    @property
+    def is_first_party(self) -> bool:
+        """Whether it is Anthropic's own API."""
+        return self.cloud is None and self.url == PUBLIC_API
+
+    def variables(self, url: str) -> tuple[tuple[str, str], ...]:
+        """The variables that lead an instance to `url` instead."""
+        return (("ANTHROPIC_BASE_URL", url),) if self.cloud is None else variables_for(self.cloud, url)
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy on the way to this address, if there is one."""
@@ -93,6 +112,10 @@ class ApiAddress(NamedTuple):
 
         return bool(proxy_bypass_environment(netloc, {"no": self.no_proxy}))
 
+    @property
+    def _variable(self) -> str:
+        return "ANTHROPIC_BASE_URL" if self.cloud is None else self.cloud.base
+
     def fault(self) -> str | None:
         """Why the gateway cannot reach the API as claude would; None if it can."""
         try:
@@ -102,9 +125,9 @@ class ApiAddress(NamedTuple):
             proxy = self.proxy_for(self.url)
             scheme = "http" if proxy is None else urlsplit(proxy).scheme
         except ValueError:
-            return "its ANTHROPIC_BASE_URL or its proxy is no http or https address"
+            return f"its {self._variable} or its proxy is no http or https address"
         if parts.query or parts.fragment:
-            return "its ANTHROPIC_BASE_URL has a query"
+            return f"its {self._variable} has a query"
         if scheme not in PROXY_SCHEMES:
             return f"its proxy is of type {scheme}, and the gateway uses http and https proxies"
         if self.last_proxy and not self._is_direct(parts.netloc):

@@ -9,20 +9,9 @@ from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.config.settings import STREAM, Meter
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.address import ApiAddress
+from claude_orchestrator.gateway.clouds import why_not_routed
 
 EXTRA = "the extra gateway (pip install 'claude-orchestrator[gateway]')"
-# providers that claude talks to without ANTHROPIC_BASE_URL
-CLOUDS = {
-    "CLAUDE_CODE_USE_BEDROCK": "Bedrock",
-    "CLAUDE_CODE_USE_VERTEX": "Vertex",
-    "CLAUDE_CODE_USE_FOUNDRY": "Foundry",
-    "CLAUDE_CODE_USE_MANTLE": "Bedrock",
-    "CLAUDE_CODE_USE_ANTHROPIC_AWS": "Claude on AWS",
-    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD": "Claude on Google Cloud",
-    "CLAUDE_CODE_USE_GATEWAY": "a gateway of its own",
-    "ANTHROPIC_UNIX_SOCKET": "a Unix socket",
-    "CLAUDE_CODE_ENABLE_PROXY_AUTH_HELPER": "a helper for its proxy's authentication",
-}
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")  # claude sends these to whatever base URL it is given
 
 
@@ -48,12 +37,13 @@ def _against(plan: Plan, environ: Mapping[str, str], *, certain: bool) -> str | 
         return f"needs {EXTRA}"
     for spec in plan.specs:
         own = {**environ, **dict(spec.env)}
-        cloud = next((name for variable, name in CLOUDS.items() if own.get(variable, "0") not in ("", "0")), None)
-        if cloud is not None:
-            return f"{spec.name} uses {cloud}, which the gateway does not route"
-        fault = ApiAddress.of(own).fault()
+        why_not = why_not_routed(own)
+        if why_not is not None:
+            return f"{spec.name} {why_not}"
+        address = ApiAddress.of(own)
+        fault = address.fault()
         if fault is not None:
             return f"{spec.name}: {fault}"
-        if not certain and not any(own.get(key) for key in KEYS):
+        if not certain and address.cloud is None and not any(own.get(key) for key in KEYS):
             return "no API key in the environment, but --meter api can use claude's own login"
     return None

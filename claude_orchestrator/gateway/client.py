@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from claude_orchestrator.gateway.address import PUBLIC_API, ApiAddress
+from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Cost
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.bounds import InputBound, dearest_terms
@@ -50,9 +50,9 @@ class Client:
         That is with all its input written to the cache for an hour, in fast mode and in the US unless the request
         rules these out, and with all uses of its web searches.
         """
-        model = asked.data.get("model")
+        model = asked.model
         in_money = any(budget.unit is Unit.USD for budget in self.attempt.budgets)
-        if not in_money or self.attempt.price is None or not isinstance(model, str):
+        if not in_money or self.attempt.price is None or not model:
             return None
         most = Usage(cache_creation_input_tokens=input_tokens)
         nano = self.attempt.price(model, most, input_tokens)
@@ -79,6 +79,6 @@ class Client:
         not to: seen in 2.1.197 and 2.1.332.
         """
         none = ",".join(filter(None, (self.address.no_proxy, "127.0.0.1")))
-        own = AS_FIRST_PARTY if self.address.url == PUBLIC_API else ()
+        own = AS_FIRST_PARTY if self.address.is_first_party else ()
         kept = tuple(pair for pair in own if pair[0] not in self.attempt.environ)
-        return (("ANTHROPIC_BASE_URL", self.url), ("NO_PROXY", none), ("no_proxy", none), *kept)
+        return (*self.address.variables(self.url), ("NO_PROXY", none), ("no_proxy", none), *kept)

@@ -29,10 +29,10 @@ from claude_orchestrator.gateway.forwarding import (
 from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.requests import (
     COUNTED_KEYS,
-    MESSAGES,
     NO_INPUT_KEYS,
     Asked,
     Unbounded,
+    count_request,
     lowered,
     read_request,
 )
@@ -72,14 +72,14 @@ class Gatekeeper:
         """Send a request as soon as its bound fits the budgets; refuse what never will."""
         client, request, body = exchange.client, exchange.request, exchange.body
         try:
-            asked = read_request(b"" if hdrs.CONTENT_ENCODING in request.headers else body)
+            asked = read_request(b"" if hdrs.CONTENT_ENCODING in request.headers else body, exchange.path)
         except Unbounded as error:
             return refusal(str(error))
         sender = Sender.of(request.headers)
         budgets = await client.attempt.budgets_of(sender)
         ticket = Ticket(budgets, 0, asked.max_tokens, wanted_tokens=client.wanted_tokens.get(sender.agent, 0))
         ticket.least_tokens = min(ticket.least_tokens, asked.max_tokens)
-        ticket.model, ticket.terms = str(asked.data.get("model") or ""), dearest_terms(asked.data)
+        ticket.model, ticket.terms = asked.model, dearest_terms(asked.data)
         if asked.thinking_tokens is not None:
             ticket.least_tokens = min(ticket.max_tokens, 2 * LEAST_THINKING_TOKENS)
         known = client.bound(asked, request.headers.getall("anthropic-beta", []))
@@ -105,11 +105,12 @@ class Gatekeeper:
         client, ticket = exchange.client, exchange.ticket
         assert ticket is not None
         with contextlib.suppress(Unbounded):
-            asked = read_request(b"" if hdrs.CONTENT_ENCODING in exchange.request.headers else exchange.body)
+            body = b"" if hdrs.CONTENT_ENCODING in exchange.request.headers else exchange.body
+            asked = read_request(body, exchange.path)
             ticket.growth_tokens = by_server_tools(asked.data)
             ticket.input_tokens = InputBound().of(exchange.body) + ticket.growth_tokens
             ticket.output_tokens = asked.max_tokens
-            ticket.model, ticket.terms = str(asked.data.get("model") or ""), dearest_terms(asked.data)
+            ticket.model, ticket.terms = asked.model, dearest_terms(asked.data)
             ticket.cost = client.cost_of(asked, ticket.input_tokens)
             ticket.hold = Hold((), Amount())
         try:
@@ -171,13 +172,12 @@ class Gatekeeper:
 
     async def _count(self, exchange: Exchange, asked: Asked) -> InputCount:
         """The request's input tokens at most, by the API's own count, which costs nothing."""
-        body = {key: asked.data[key] for key in COUNTED_KEYS if key in asked.data}
-        path = exchange.path.replace(MESSAGES, MESSAGES + "/count_tokens", 1)
+        path, body = count_request(exchange.path, asked)
         headers = forwarded_headers(exchange.request.headers)
         headers[hdrs.ACCEPT_ENCODING] = "identity"
         try:
             async with asyncio.timeout(COUNT_TIMEOUT_S):
-                sending = self._upstream.send(exchange.client.address, "POST", path, headers, json.dumps(body).encode())
+                sending = self._upstream.send(exchange.client.address, "POST", path, headers, body)
                 async with sending as answer:
                     if answer.status != 200:
                         is_final = answer.status in (501, 505) or 300 <= answer.status < 500

@@ -11,6 +11,7 @@ from typing import TypeGuard
 from urllib.parse import unquote
 
 from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS
+from claude_orchestrator.gateway.clouds import count_path, is_count, model_in
 
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
@@ -22,7 +23,7 @@ COUNTED_KEYS = ("messages", "model", "system", "thinking", "tool_choice", "tools
 # what adds no input; anything else that count_tokens does not take is bounded by its size
 NO_INPUT_KEYS = (
     *("max_tokens", "stream", "metadata", "temperature", "top_p", "top_k", "stop_sequences", "service_tier"),
-    *("speed", "inference_geo", "cache_control", "context_management"),
+    *("speed", "inference_geo", "cache_control", "context_management", "anthropic_version"),
 )
 # what makes the API do more than the request shows, without a bound
 UNBOUNDED_KEYS = {
@@ -55,24 +56,36 @@ class Kind(Enum):
 def kind_of(method: str, path: str, body: bytes) -> Kind:
     """What a request costs, by its method and path. Only the exact form of a known path counts as known."""
     where = path.partition("?")[0]
-    if method == "POST" and where == MESSAGES:
+    if method == "POST" and (where == MESSAGES or model_in(where)):
         return Kind.MESSAGE
     if method in READING:
         return Kind.UNKNOWN if body else Kind.FREE
     is_free = where in FREE or where.startswith(FREE_BELOW)
+    if is_count(where):
+        return Kind.FREE
     return Kind.FREE if is_free and plain_path(where) == where else Kind.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asks for: its `max_tokens` and thinking budget. `data` is the whole of it."""
+    """What a request asks for: its `max_tokens` and thinking budget. `data` is the whole of it.
+
+    `path_model` is the model that the path names.
+    """
 
     data: dict[str, object]
     max_tokens: int
     thinking_tokens: int | None = None
+    path_model: str = ""
+
+    @property
+    def model(self) -> str:
+        """The model; empty if it is not a text."""
+        model = self.data.get("model")
+        return self.path_model or (model if isinstance(model, str) else "")
 
 
-def read_request(body: bytes) -> Asked:
+def read_request(body: bytes, path: str = "") -> Asked:
     """What a request asks for. Raises Unbounded where its cost has no bound, or two readers could differ on it."""
     try:
         data = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
@@ -87,7 +100,7 @@ def read_request(body: bytes) -> Asked:
         raise Unbounded(f"block mode cannot bound what this request costs: {why}")
     thinking = data.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
-    return Asked(data, data["max_tokens"], budget if _is_count(budget) else None)
+    return Asked(data, data["max_tokens"], budget if _is_count(budget) else None, model_in(path))
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -124,6 +137,15 @@ def _why_unbounded(data: dict[str, object]) -> str | None:
 
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def count_request(path: str, asked: Asked) -> tuple[str, bytes]:
+    """The path and body of the request that counts the tokens of another one, which costs nothing."""
+    body = {key: asked.data[key] for key in COUNTED_KEYS if key in asked.data}
+    if not asked.path_model:
+        return path.replace(MESSAGES, COUNT_TOKENS, 1), json.dumps(body).encode()
+    more = {key: asked.data[key] for key in ("anthropic_version",) if key in asked.data}
+    return count_path(path), json.dumps({**body, **more, "model": asked.path_model}).encode()
 
 
 def lowered(body: bytes, asked: Asked, output_tokens: int) -> bytes:

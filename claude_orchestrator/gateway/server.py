@@ -29,7 +29,7 @@ from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
 from claude_orchestrator.gateway.pacing.gate import Gate
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
-from claude_orchestrator.gateway.sender import AGENT, Sender
+from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flights
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
@@ -179,7 +179,7 @@ class Gateway:
                 return error_response(404, "not_found_error", "no such path", NO_RETRY)
             return refusal(f"in block mode the gateway sends no {request.method} {plain}: its cost is unknown")
         client.attempt.requested()
-        turn = await self._gate.turn(client, request.headers, request.headers.get(AGENT, ""), body)
+        turn = await self._gate.turn(client, request.headers, path, body)
         try:
             if enforced:
                 return await self._gatekeeper.send(Exchange(client, request, path, body, turn=turn))

@@ -53,7 +53,7 @@ class Upstream:
         self, address: ApiAddress, method: str, path: str, headers: Mapping[str, str], body: bytes
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The API's answer. Raises RedirectRefused, and OSError and aiohttp's errors where none comes."""
-        url, sent = URL(address.url + path, encoded=True), CIMultiDict(headers)
+        url, sent = URL(address.url_for(path), encoded=True), CIMultiDict(headers)
         for _ in range(MAX_REDIRECTS):
             async with self._request(address, method, url, sent, body) as answer:
                 if answer.status not in REDIRECTS:

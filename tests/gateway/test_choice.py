@@ -33,14 +33,24 @@ def test_auto_takes_the_api_where_a_key_serves_it() -> None:
     assert choose_meter("auto", a_plan(), KEY, rehearse=True).kind == "stream"
 
 
-@pytest.mark.parametrize("variable", ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"])
-def test_cloud_providers_are_refused(variable: str) -> None:
-    name = {"B": "Bedrock", "V": "Vertex", "F": "Foundry"}[variable[16]]
-    with pytest.raises(UserError, match=f"--meter api: one uses {name}, which the gateway does not route"):
-        choose_meter("api", a_plan(env={variable: "1"}), KEY, rehearse=False)
-    auto = choose_meter("auto", a_plan(), {**KEY, variable: "1"}, rehearse=False)
-    assert auto.kind == "stream" and name in auto.reason
-    assert choose_meter("auto", a_plan(), {**KEY, variable: "0"}, rehearse=False).kind == "api"
+def test_bedrock_is_refused_with_the_reason() -> None:
+    bedrock = a_plan(env={"CLAUDE_CODE_USE_BEDROCK": "1"})
+    with pytest.raises(
+        UserError, match="--meter api: one uses Bedrock, which the gateway does not route: claude signs"
+    ):
+        choose_meter("api", bedrock, KEY, rehearse=False)
+    auto = choose_meter("auto", a_plan(), {**KEY, "CLAUDE_CODE_USE_BEDROCK": "1"}, rehearse=False)
+    assert auto.kind == "stream" and "Bedrock" in auto.reason
+    assert choose_meter("auto", a_plan(), {**KEY, "CLAUDE_CODE_USE_BEDROCK": "0"}, rehearse=False).kind == "api"
+
+
+def test_vertex_and_foundry_need_no_key_of_anthropic() -> None:
+    vertex = {"CLAUDE_CODE_USE_VERTEX": "1"}
+    foundry = {"CLAUDE_CODE_USE_FOUNDRY": "1", "ANTHROPIC_FOUNDRY_RESOURCE": "mine"}
+    for environ in (vertex, foundry):
+        assert choose_meter("auto", a_plan(), environ, rehearse=False).kind == "api"
+    half = choose_meter("auto", a_plan(), {"CLAUDE_CODE_USE_FOUNDRY": "1"}, rehearse=False)
+    assert "sets neither ANTHROPIC_FOUNDRY_RESOURCE nor ANTHROPIC_FOUNDRY_BASE_URL" in half.reason
 
 
 def test_a_rehearsal_takes_the_api_when_asked() -> None:
@@ -104,5 +114,5 @@ def test_the_dry_run_shows_the_policy_and_the_report_the_reason(place: Workplace
     assert "Meter: stream (no API key in the environment" in done.stdout
     assert place.run("/test", "--report", "report.json").returncode == 0
     assert place.report()["meter"]["kind"] == "stream" and "no API key" in place.report()["meter"]["reason"]
-    done = place.run("/test", "--meter", "api", CLAUDE_CODE_USE_VERTEX="1")
-    assert done.returncode == 2 and "ERROR: --meter api: /test uses Vertex" in done.stderr
+    done = place.run("/test", "--meter", "api", CLAUDE_CODE_USE_BEDROCK="1")
+    assert done.returncode == 2 and "ERROR: --meter api: /test uses Bedrock" in done.stderr

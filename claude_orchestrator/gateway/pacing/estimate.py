@@ -22,17 +22,18 @@ class Estimate:
     Later requests read most of their input from the prompt cache, which does not count.
     """
 
-    per_byte: dict[bool, float] = field(default_factory=lambda: {True: TOKENS_PER_BYTE, False: TOKENS_PER_BYTE})
-    output_tokens: float = FIRST_OUTPUT_TOKENS
+    per_byte: dict[bool, float] = field(default_factory=dict)
+    output_tokens: float | None = None
 
     def of(self, size_bytes: int, *, first: bool) -> dict[Resource, float]:
         """What a request with a body of this size will draw."""
-        return _draw(self.per_byte[first] * size_bytes, self.output_tokens)
+        output = FIRST_OUTPUT_TOKENS if self.output_tokens is None else self.output_tokens
+        return _draw(self.per_byte.get(first, TOKENS_PER_BYTE) * size_bytes, output)
 
     def learn(self, size_bytes: int, usage: Usage, *, first: bool) -> dict[Resource, float]:
         """What such a request has drawn."""
         counted = usage.input_tokens + usage.cache_creation_input_tokens
-        self.per_byte[first] = _moved(self.per_byte[first], counted / max(1, size_bytes))
+        self.per_byte[first] = _moved(self.per_byte.get(first), counted / max(1, size_bytes))
         self.output_tokens = _moved(self.output_tokens, usage.output_tokens)
         return _draw(counted, usage.output_tokens)
 
@@ -46,5 +47,5 @@ def _draw(counted: float, output: float) -> dict[Resource, float]:
     }
 
 
-def _moved(before: float, seen: float) -> float:
-    return seen if seen > before else before + SLOWLY * (seen - before)
+def _moved(before: float | None, seen: float) -> float:
+    return seen if before is None or seen > before else before + SLOWLY * (seen - before)

@@ -18,12 +18,14 @@ from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate
 from claude_orchestrator.gateway.pacing.limits import Resource, read_limits, retry_after_s
 from claude_orchestrator.gateway.pacing.pacer import Pacer, Sent
+from claude_orchestrator.gateway.sender import AGENT
 
 MAX_LANES = 256
 MAX_CONVERSATIONS = 4_096
 RECHECK_S = 1.0  # answers may have shown more room, or less
 PATIENCE_S = 120.0  # claude itself waits ten minutes for an answer
 NOTICEABLE_S = 2.0  # a wait that people and launches notice
+ENOUGH_READY = 2  # instances that wait to begin, so that the limits are used while others start
 TOO_MANY_REQUESTS = 429
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 
@@ -82,10 +84,10 @@ class Lane:
         """Where it waits."""
         return self.new if waiter.first else self.begun
 
-    def longest_wait_s(self, now: float) -> float:
-        """How long the request has waited that has waited longest."""
+    def is_slow(self, now: float) -> bool:
+        """Whether a request waits noticeably."""
         heads = (next(iter(queue), None) for queue in (self.new, self.begun))
-        return max((now - waiter.since for waiter in heads if waiter is not None), default=0.0)
+        return any(waiter is not None and now - waiter.since > NOTICEABLE_S for waiter in heads)
 
     def draw(self, waiter: Waiter) -> Draw:
         """What its request will likely draw."""
@@ -137,9 +139,9 @@ class Gate:
         self.wall = wall
         self._lanes: OrderedDict[bytes, Lane] = OrderedDict()
 
-    async def turn(self, client: Client, headers: Mapping[str, str], agent: str, body: bytes) -> Turn:
+    async def turn(self, client: Client, headers: Mapping[str, str], path: str, body: bytes) -> Turn:
         """Wait until a request may be sent."""
-        lane = self._lane(client, headers, body)
+        lane, agent = self._lane(client, headers, path, body), headers.get(AGENT, "")
         waiter = Waiter(self.clock(), len(body), lane.is_first((client.digest, agent)))
         lane.queue_of(waiter)[waiter] = None
         client.waiting += 1
@@ -159,9 +161,9 @@ class Gate:
 
     @property
     def is_slow(self) -> bool:
-        """Whether requests wait so long that more instances would only wait too."""
+        """Whether more instances would only wait: some have started and wait for their first answer."""
         now = self.clock()
-        return any(lane.longest_wait_s(now) > NOTICEABLE_S for lane in self._lanes.values())
+        return any(len(lane.new) >= ENOUGH_READY and lane.is_slow(now) for lane in self._lanes.values())
 
     @property
     def refusals(self) -> int:
@@ -170,7 +172,8 @@ class Gate:
 
     def describe(self) -> str | None:
         """The pace and its reason, if requests wait noticeably; else None."""
-        if not self.is_slow:
+        now = self.clock()
+        if not any(lane.is_slow(now) for lane in self._lanes.values()):
             return None
         slow = max(self._lanes.values(), key=lambda lane: lane.waiting)
         limits = [
@@ -182,11 +185,12 @@ class Gate:
         waiting = f"{count:,} {'request waits' if count == 1 else 'requests wait'}"
         return f"{waiting} for the API's rate limit" + (f" ({', '.join(limits)} a minute)" if limits else "")
 
-    def _lane(self, client: Client, headers: Mapping[str, str], body: bytes) -> Lane:
+    def _lane(self, client: Client, headers: Mapping[str, str], path: str, body: bytes) -> Lane:
         """The lane of a request. Of the key itself only a digest is kept."""
         key = headers.get("x-api-key") or headers.get(hdrs.AUTHORIZATION) or ""
         found = _MODEL.search(body)
-        name = "\n".join((client.address.url, key)).encode("utf-8", "replace") + (found[1] if found else b"")
+        name = "\n".join((client.address.url, path.partition("?")[0], key)).encode("utf-8", "replace")
+        name += found[1] if found else b""
         digest = hashlib.sha256(name).digest()
         lane = self._lanes.get(digest)
         if lane is None:

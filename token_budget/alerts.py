@@ -12,24 +12,33 @@ from token_budget.text import NANO, printable
 SCHEMA_VERSION = 1
 
 
-def parse_webhook(url: str) -> str:
+class AlertTargets(NamedTuple):
+    """Who receives alerts besides the log: a command, addresses, the program that shows notifications here."""
+
+    command: tuple[str, ...] | None = None
+    webhook: str | None = None
+    ntfy: str | None = None
+    desktop: str | None = None
+
+
+def parse_webhook(url: str, option: str = "--alert-webhook") -> str:
     """Check an http or https URL with a host, and return it.
 
-    Raises ValueError with one line that begins with `--alert-webhook:` and shows nothing of the URL: it is a secret.
+    Raises ValueError with one line that begins with the option and shows nothing of the URL: it is a secret.
     """
     from urllib.parse import urlsplit
 
     url = url.strip()
     # urlsplit drops line ends and tabs in silence, and a request line takes ASCII only
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError("--alert-webhook: expected a URL of ASCII characters without spaces; write others as %XX")
+        raise ValueError(f"{option}: expected a URL of ASCII characters without spaces; write others as %XX")
     try:
         parts = urlsplit(url)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port or an IPv6 address that is none
         is_good = False
     if not is_good:
-        raise ValueError("--alert-webhook: expected a URL such as https://host/path: http or https, with a valid host")
+        raise ValueError(f"{option}: expected a URL such as https://host/path: http or https, with a valid host")
     return url
 
 
@@ -46,6 +55,14 @@ def parse_command(text: str) -> tuple[str, ...]:
     if "\0" in text:
         raise ValueError("--alert-command: expected a command without NUL characters")
     return words
+
+
+def parse_ntfy(url: str) -> str:
+    """Check the address of a topic of an ntfy server. Raises ValueError as `parse_webhook` does."""
+    url = parse_webhook(url, "--alert-ntfy")
+    if not url.partition("://")[2].partition("/")[2].strip("/"):
+        raise ValueError("--alert-ntfy: expected the address of a topic, such as https://ntfy.sh/TOPIC")
+    return url
 
 
 class Alert(NamedTuple):

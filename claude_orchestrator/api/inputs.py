@@ -46,6 +46,8 @@ class RunOptions(TypedDict, total=False):
     monthly_token_budget: int | str
     alert_at: int | str | list[int]
     alert_command: str
+    alert_desktop: bool
+    alert_ntfy: str
     alert_webhook: str
     max_parallel: int
     startup_delay: float | str

@@ -275,6 +275,8 @@ SETTINGS: tuple[Setting, ...] = (
         "alert-command", RAW, "A command that receives each alert as JSON. It runs without a shell.", ACROSS, "CMD"
     ),
     _only_option("alert-webhook", RAW, "A URL that receives each alert as JSON by POST.", ACROSS, "URL"),
+    _only_option("alert-ntfy", RAW, "The URL of an ntfy topic that receives each alert.", ACROSS, "URL"),
+    _only_option("alert-desktop", FLAG, "Show each alert as a notification of this desktop.", ACROSS),
     Setting(
         "max_parallel",
         whole_number(1, 10**6),

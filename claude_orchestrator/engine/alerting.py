@@ -13,7 +13,7 @@ from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.ledger_sync import WINDOWS, LedgerSync
 from claude_orchestrator.engine.run_events import AlertRaised, RunEvent
 from claude_orchestrator.engine.run_view import RunView
-from token_budget.alerts import AlertBook
+from token_budget.alerts import AlertBook, AlertTargets
 from token_budget.models import Amount, Budget
 from token_budget.windows import name_of
 
@@ -80,18 +80,19 @@ class Alerting:
 
 
 class AlertDelivery:
-    """An observer that delivers alerts to a command and a webhook. Leaving its context waits briefly for both.
+    """An observer that delivers alerts to their sinks. Leaving its context waits briefly for them.
 
     Deliveries run in a thread. A failure is reported with the next event, or at the end.
     """
 
-    def __init__(self, command: tuple[str, ...] | None, webhook: str | None, bus: Bus) -> None:
+    def __init__(self, targets: AlertTargets, bus: Bus) -> None:
         self._failures: deque[str] = deque()
         self._sinks: DeliveryThread | None = None
-        if command is not None or webhook is not None:
-            from token_budget.usage.delivery import DeliveryThread  # it imports urllib, which takes long
+        if any(targets):
+            from token_budget.usage.alert_sinks import DeliveryLimits, sinks_of  # it imports urllib, which takes long
+            from token_budget.usage.delivery import DeliveryThread
 
-            self._sinks = DeliveryThread(command, webhook, self._failures.append)
+            self._sinks = DeliveryThread(sinks_of(targets, DeliveryLimits()), self._failures.append)
         self._bus = bus
 
     def observe(self, event: RunEvent) -> None:

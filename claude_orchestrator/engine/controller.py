@@ -53,6 +53,7 @@ from claude_orchestrator.launch.fence.guard import FenceGuard
 from claude_orchestrator.launch.guards import Guard, fence_of
 from claude_orchestrator.launch.local import LocalLauncher, allow_files, use_pidfd_watcher
 from claude_orchestrator.launch.processes import MarkGuard, end_run
+from token_budget.alerts import AlertTargets
 from token_budget.folders import Folder
 from token_budget.ledger.records import RunRecord
 from token_budget.ledger.run_budgets import write_budgets
@@ -101,8 +102,7 @@ class Accounting(NamedTuple):
 
     ledger: LedgerStore | None = None
     prices: Prices | None = None
-    alert_command: tuple[str, ...] | None = None
-    alert_webhook: str | None = None
+    alerts: AlertTargets = AlertTargets()
 
 
 class RunResult(NamedTuple):
@@ -141,7 +141,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stack.callback(files.directory.close)
         stack.callback(files.journal.close)
-        delivery = stack.enter_context(AlertDelivery(accounting.alert_command, accounting.alert_webhook, bus))
+        delivery = stack.enter_context(AlertDelivery(accounting.alerts, bus))
         bus.attach(delivery, optional=True)
         try:
             guard: Guard | None = None if request.rehearse else fence or MarkGuard(mark)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.config.settings import Settings
     from claude_orchestrator.engine.resume import JournalHistory
     from claude_orchestrator.engine.run_dir import EarlierRun
+    from token_budget.alerts import AlertTargets
 
 Warn = Callable[[str], None]
 DEFAULT_PROMPT = "Summarise this repository: what it is for, how it is built, where to start reading."
@@ -37,8 +38,7 @@ class Loaded(NamedTuple):
     start_in_s: float
     config: Config
     settings: Settings
-    alert_command: tuple[str, ...] | None
-    alert_webhook: str | None
+    alerts: AlertTargets
 
     @property
     def only_shows(self) -> bool:
@@ -72,8 +72,8 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
     if settings.fail_on_denied is None and os.environ.get("CI", "").lower() not in ("", "0", "false"):
         settings = settings._replace(fail_on_denied=True, origins={**settings.origins, "fail_on_denied": "CI is set"})
-    sinks = run_inputs.check_sinks(options["alert_command"], options["alert_webhook"])
-    return Loaded(options, earlier, output_dir, workspace, start_in_s, config, settings, *sinks)
+    alerts = run_inputs.check_alerts(options)
+    return Loaded(options, earlier, output_dir, workspace, start_in_s, config, settings, alerts)
 
 
 def _earlier(options: Options, output_dir: Path, warn: Warn) -> EarlierRun | None:

@@ -170,7 +170,7 @@ def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRe
         listens=not loaded.options["no_control"],
     )
     place = controller.RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
-    accounting = controller.Accounting(planned.ledger, planned.prices, loaded.alert_command, loaded.alert_webhook)
+    accounting = controller.Accounting(planned.ledger, planned.prices, loaded.alerts)
     return request, place, accounting
 
 

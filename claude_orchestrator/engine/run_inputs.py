@@ -18,6 +18,8 @@ from token_budget.text import printable
 
 if TYPE_CHECKING:
     from claude_orchestrator.claude.events import Price
+    from claude_orchestrator.config.given import Options
+    from token_budget.alerts import AlertTargets
     from token_budget.forecast import Forecast
     from token_budget.ledger.samples import SampleReader
     from token_budget.ledger.store import LedgerStore
@@ -119,17 +121,33 @@ def find_prices() -> Prices | None:
     return Prices()
 
 
-def check_sinks(command: str | None, webhook: str | None) -> tuple[tuple[str, ...] | None, str | None]:
-    """The alert command's words and the webhook's address. Raises UserError."""
-    if command is None and webhook is None:
-        return None, None
-    from token_budget.alerts import parse_command, parse_webhook
+def check_alerts(options: Options) -> AlertTargets:
+    """Who receives alerts. Raises UserError."""
+    from token_budget import alerts
 
+    if all(
+        options[name] in (None, False) for name in ("alert_command", "alert_webhook", "alert_ntfy", "alert_desktop")
+    ):
+        return alerts.AlertTargets()
+    command, webhook, ntfy = options["alert_command"], options["alert_webhook"], options["alert_ntfy"]
     try:
-        words = None if command is None else parse_command(command)
-        return words, None if webhook is None else parse_webhook(webhook)
+        targets = alerts.AlertTargets(
+            None if command is None else alerts.parse_command(command),
+            None if webhook is None else alerts.parse_webhook(webhook),
+            None if ntfy is None else alerts.parse_ntfy(ntfy),
+        )
     except ValueError as error:
         raise UserError(str(error)) from None
+    return targets._replace(desktop=_desktop_program()) if options["alert_desktop"] else targets
+
+
+def _desktop_program() -> str:
+    from token_budget.usage.alert_sinks import desktop_program
+
+    program = desktop_program()
+    if program is None:
+        raise UserError("--alert-desktop: neither notify-send nor osascript is on PATH: install one, or leave it out")
+    return program
 
 
 def price_with(prices: Prices | None, warn: Callable[[str], None]) -> Price | None:

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from token_budget.alerts import Alert, AlertBook, parse_command, parse_webhook
+from token_budget.alerts import Alert, AlertBook, AlertTargets, parse_command, parse_ntfy, parse_webhook
 from token_budget.models import Budget, Scope, Unit
-from token_budget.usage.delivery import DeliveryLimits, DeliveryThread
+from token_budget.usage.alert_sinks import DeliveryLimits, notification, sinks_of
+from token_budget.usage.delivery import DeliveryThread
 
 RUN = "20261124-1"
 PAYLOAD: dict[str, object] = {"schema_version": 1, "id": "ab" * 16, "text": "80 % of the café budget is used"}
@@ -217,6 +218,16 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def a_thread(
+    command: tuple[str, ...] | None,
+    webhook: str | None,
+    complain: Callable[[str], None],
+    limits: DeliveryLimits | None = None,
+    **more: str,
+) -> DeliveryThread:
+    return DeliveryThread(sinks_of(AlertTargets(command, webhook, **more), limits or DeliveryLimits()), complain)
+
+
 def is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -229,7 +240,7 @@ def test_both_sinks_get_each_alert_once(tmp_path: Path) -> None:
     target, lines = tmp_path / "got $HOME;", list[str]()
     command = python("import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read()); print('noise')", str(target))
     with receiver() as (host, seen):
-        with DeliveryThread(command, f"http://us%20er:p%40ss@{host}/hook?token=1#part", lines.append) as delivery:
+        with a_thread(command, f"http://us%20er:p%40ss@{host}/hook?token=1#part", lines.append) as delivery:
             delivery.put(PAYLOAD)
             delivery.put(PAYLOAD | {"id": "cd" * 16})
         assert len(seen) == 2
@@ -255,7 +266,7 @@ def test_both_sinks_get_each_alert_once(tmp_path: Path) -> None:
 def test_what_is_tried_again(statuses: tuple[int, ...], tries: int, said: str | None) -> None:
     lines: list[str] = []
     with receiver(*statuses) as (host, seen):
-        with DeliveryThread(
+        with a_thread(
             None, f"http://sekrit@{host}/sekrit?sekrit", lines.append, DeliveryLimits(backoff_s=(0.01, 0.01))
         ) as delivery:
             delivery.put(PAYLOAD)
@@ -270,7 +281,7 @@ def test_a_refused_connection_is_said_once_and_a_failing_sink_does_not_stop_the_
         unused.bind(("127.0.0.1", 0))
         url, lines = f"http://127.0.0.1:{unused.getsockname()[1]}/sekrit", list[str]()
         limits = DeliveryLimits(backoff_s=(0.0,))
-        with DeliveryThread(("no-such-program-x", "sekrit"), url, lines.append, limits) as delivery:
+        with a_thread(("no-such-program-x", "sekrit"), url, lines.append, limits) as delivery:
             for _ in range(3):
                 delivery.put(PAYLOAD)
     assert lines == [
@@ -289,7 +300,7 @@ def test_a_refused_connection_is_said_once_and_a_failing_sink_does_not_stop_the_
 )
 def test_no_error_shows_the_url(url: str, said: str) -> None:
     lines: list[str] = []
-    with DeliveryThread(None, url, lines.append, DeliveryLimits(backoff_s=())) as delivery:
+    with a_thread(None, url, lines.append, DeliveryLimits(backoff_s=())) as delivery:
         delivery.put(PAYLOAD)
     assert len(lines) == 1 and said in lines[0] and "/sek" not in lines[0] and "\n" not in lines[0]
 
@@ -298,7 +309,7 @@ def test_a_silent_server_is_bounded() -> None:
     lines: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, never answers
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        with DeliveryThread(None, url, lines.append, DeliveryLimits(webhook_s=0.05, backoff_s=(0.0, 0.0))) as delivery:
+        with a_thread(None, url, lines.append, DeliveryLimits(webhook_s=0.05, backoff_s=(0.0, 0.0))) as delivery:
             delivery.put(PAYLOAD)
     assert lines == ["--alert-webhook: 127.0.0.1: timed out: an alert was not delivered (reported once)"]
 
@@ -306,13 +317,13 @@ def test_a_silent_server_is_bounded() -> None:
 def test_a_command_that_fails_or_reads_nothing(tmp_path: Path) -> None:
     lines: list[str] = []
     big = PAYLOAD | {"text": "x" * 1_000_000}
-    with DeliveryThread(python("raise SystemExit(3)"), None, lines.append) as delivery:
+    with a_thread(python("raise SystemExit(3)"), None, lines.append) as delivery:
         delivery.put(big)
         delivery.put(big)
     assert [line.partition(": ended with ")[2] for line in lines] == ["3: an alert was not delivered (reported once)"]
     target = tmp_path / "size"
     slow = "import sys, time; time.sleep(0.2); open(sys.argv[1], 'w').write(str(len(sys.stdin.read())))"
-    with DeliveryThread(python(slow, str(target)), None, lines.append) as delivery:
+    with a_thread(python(slow, str(target)), None, lines.append) as delivery:
         delivery.put(big)
     assert int(target.read_text()) == len(json.dumps(big)) + 1 and len(lines) == 1
 
@@ -329,7 +340,7 @@ time.sleep(60)
 @pytest.mark.parametrize("by", ["limit", "close"])
 def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path, by: str) -> None:
     target, lines = tmp_path / "pids", list[str]()
-    delivery = DeliveryThread(
+    delivery = a_thread(
         python(HANGS, str(target)), None, lines.append, DeliveryLimits(command_s=2.0 if by == "limit" else 60.0)
     )
     started = time.monotonic()
@@ -353,7 +364,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path, by: st
 
 def test_put_never_waits_and_drops_when_full() -> None:
     lines: list[str] = []
-    delivery = DeliveryThread(python("import time; time.sleep(60)"), None, lines.append)
+    delivery = a_thread(python("import time; time.sleep(60)"), None, lines.append)
     started = time.monotonic()
     for _ in range(5_000):
         delivery.put(PAYLOAD)
@@ -369,9 +380,54 @@ def test_without_sinks_or_with_a_broken_complainer() -> None:
         raise RuntimeError(line)
 
     before = threading.active_count()
-    with DeliveryThread(None, None, broken) as delivery:
+    with a_thread(None, None, broken) as delivery:
         delivery.put(PAYLOAD)
         assert threading.active_count() == before
-    with DeliveryThread(("no-such-program-x",), None, broken) as delivery:
+    with a_thread(("no-such-program-x",), None, broken) as delivery:
         delivery.put({"id": object()})
         delivery.put(PAYLOAD)
+
+
+def test_an_ntfy_topic_gets_a_notification() -> None:
+    lines: list[str] = []
+    with receiver() as (host, seen), a_thread(None, None, lines.append, ntfy=f"http://:tk_1@{host}/topic") as delivery:
+        delivery.put(PAYLOAD | {"text": "80 % of the täglich budget is used", "threshold": 80, "run": "r-1"})
+        delivery.put(PAYLOAD | {"text": "--x", "threshold": None})
+        delivery.close()
+    (path, headers, body), (_, urgent, _) = seen
+    assert path == "/topic" and body.decode() == "80 % of the täglich budget is used" and lines == []
+    assert (headers["Title"], headers["Priority"]) == ("claude-orchestrator: r-1", "default")
+    assert headers["Authorization"] == "Basic OnRrXzE=" and urgent["Priority"] == "high"
+
+
+def test_a_topic_that_refuses_is_reported_without_its_name() -> None:
+    lines: list[str] = []
+    with receiver(403) as (host, _), a_thread(None, None, lines.append, ntfy=f"http://{host}/sekrit") as delivery:
+        delivery.put(PAYLOAD)
+    assert lines == ["--alert-ntfy: 127.0.0.1: answered 403: an alert was not delivered (reported once)"]
+
+
+def test_a_notification_of_the_desktop(tmp_path: Path) -> None:
+    """The program is a stand-in, because no test has a desktop."""
+    program = tmp_path / "notify-send"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{tmp_path}/got"\n')
+    program.chmod(0o755)
+    lines: list[str] = []
+    with a_thread(None, None, lines.append, desktop=str(program)) as delivery:
+        delivery.put(PAYLOAD | {"text": "--hint <b>95 %</b> $(id)", "threshold": 95})
+    words = ["--app-name=claude-orchestrator", "--urgency=critical", "--", "claude-orchestrator"]
+    assert (tmp_path / "got").read_text().splitlines() == [*words, "--hint &lt;b&gt;95 %&lt;/b&gt; $(id)"] and not lines
+
+
+def test_a_notification_of_macos_is_an_argument_of_a_fixed_script() -> None:
+    words = notification("/usr/bin/osascript", '" & do shell script "id', urgent=True)
+    assert words[-2:] == ('" & do shell script "id', "claude-orchestrator")
+    assert next(word for word in words[1:-2] if word != "-e") == "on run argv"
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "https://ntfy.sh", "https://ntfy.sh/", "x"])
+def test_an_address_that_is_no_topic(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^--alert-ntfy: expected ") as caught:
+        parse_ntfy(url)
+    assert "\n" not in str(caught.value)
+    assert parse_ntfy(" https://ntfy.sh/topic ") == "https://ntfy.sh/topic"

@@ -22,6 +22,7 @@ from claude_orchestrator.config.given import Given
 from claude_orchestrator.config.item_reading import ItemReader
 from claude_orchestrator.config.plan import Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings, merge
+from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.ports import NoAnswers, RunContext, Services
@@ -111,7 +112,8 @@ def run_config(
                     options=GatewayOptions(settings.cache_wait_s),
                 )
                 meter = await stack.enter_async_context(gateway)
-            services = Services(price=price, meter=meter, answers=answers or NoAnswers())
+            approvals = Approvals(bus, settings.approval_timeout_s)
+            services = Services(price=price, meter=meter, answers=answers or NoAnswers(), approvals=approvals)
             if isinstance(launcher, LocalLauncher):
                 services = services._replace(knows_command=knows_command, found_command=knows_command)
             if answers is not None:

@@ -42,6 +42,7 @@ PURE = """
     claude.conversation
     claude.events
     claude.joined_lines
+    claude.permission_rules
     claude.prompt_cache
     claude.responses
     claude.stream
@@ -49,6 +50,7 @@ PURE = """
     claude.tool_text
     cli.continuing
     cli.dry_run
+    config.approvals
     config.config
     config.expansion
     config.fields

@@ -64,6 +64,8 @@ class RunOptions(TypedDict, total=False):
     wait_for_reset: bool
     claude_bin: str
     no_control: bool
+    approvals: str | Mapping[str, Any]
+    approval_timeout: float | str
     instance_name: str
     instance_description: str
     session_id: str

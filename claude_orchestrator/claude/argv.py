@@ -44,8 +44,8 @@ class ClaudeOptions(Protocol):
     def extra_args(self) -> tuple[str, ...]: ...
 
 
-def launch_argv(claude_bin: str, options: ClaudeOptions) -> tuple[str, ...]:
-    """The arguments of a claude that reads its turns as a stream.
+def launch_argv(claude_bin: str, options: ClaudeOptions, *, asks: bool = False) -> tuple[str, ...]:
+    """The arguments of a claude that reads its turns as a stream; `asks`: it asks about tools that need consent.
 
     Options are written as `--name=value`, so that claude cannot mistake a value for an option.
     """
@@ -57,6 +57,7 @@ def launch_argv(claude_bin: str, options: ClaudeOptions) -> tuple[str, ...]:
         "allowedTools": ",".join(options.allowed_tools) or None,
         "disallowedTools": ",".join(options.disallowed_tools) or None,
         "json-schema": options.json_schema,
+        "permission-prompt-tool": "stdio" if asks else None,
     }
     args = [f"--{option}={value}" for option, value in single.items() if value is not None]
     args += [f"--mcp-config={config}" for config in options.mcp_config if not is_json(config)]

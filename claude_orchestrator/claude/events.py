@@ -5,7 +5,8 @@ Named tuples: a process makes a dozen of these types at its start, and they take
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from token_budget.api_usage import MESSAGE, NO_TERMS, NOTHING_STATED, ApiUsageObject, PriceTerms, UsagePart, total
@@ -250,10 +251,22 @@ class ApiUsage(NamedTuple):
 
 
 class ControlRequest(NamedTuple):
-    """The CLI asks something of us (a permission, a hook); it waits until it is answered."""
+    """The CLI asks something of us (a permission, a hook); it waits until it is answered.
+
+    About a tool, it says which one and with which input. `description` is the CLI's own.
+    """
 
     request_id: str
     subtype: str
+    tool: str = ""
+    given: Mapping[str, Any] = MappingProxyType({})
+    description: str = ""
+
+
+class ControlCancelled(NamedTuple):
+    """The CLI needs no answer to its request any more."""
+
+    request_id: str
 
 
 class BadLine(NamedTuple):
@@ -284,5 +297,6 @@ Event = (
     | CommandsAnswer
     | ApiUsage
     | ControlRequest
+    | ControlCancelled
     | BadLine
 )

@@ -17,6 +17,7 @@ from claude_orchestrator.claude.events import (
     BadLine,
     BlockStart,
     CommandsAnswer,
+    ControlCancelled,
     ControlRequest,
     Event,
     Init,
@@ -326,7 +327,18 @@ def _command_names(commands: object) -> Iterator[str]:
 
 
 def _control_request(data: Json) -> Event | None:
-    return ControlRequest(_text(data.get("request_id")), _text(_object(data.get("request")).get("subtype")))
+    request = _object(data.get("request"))
+    return ControlRequest(
+        _text(data.get("request_id")),
+        _text(request.get("subtype")),
+        _text(request.get("tool_name"))[:MAX_ID_CHARS],
+        _object(request.get("input")),
+        _text(request.get("description"))[:MAX_TEXT],
+    )
+
+
+def _control_cancelled(data: Json) -> Event | None:
+    return ControlCancelled(_text(data.get("request_id")))
 
 
 def _rate_limit(data: Json) -> Event | None:
@@ -349,6 +361,7 @@ _READERS = {
     "rate_limit_event": _rate_limit,
     "control_response": _control_response,
     "control_request": _control_request,
+    "control_cancel_request": _control_cancelled,
 }
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from claude_orchestrator.claude.failures import command_word
+from claude_orchestrator.config.approvals import ApprovalRules
 from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL, Setting, by_key
 from claude_orchestrator.config.item_sources import ForEach
 from claude_orchestrator.config.items import Item
@@ -64,6 +65,7 @@ class InstanceConfig(NamedTuple):
     check: Check | None = None
     fail_on_denied: bool | None = None
     subagent_token_budget: SubagentLimits | None = None
+    approvals: ApprovalRules | None = None
     race: int = 1
     race_of: str | None = None
     json_schema: str | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from claude_orchestrator.claude.argv import PERMISSION_MODES
+from claude_orchestrator.config.approvals import APPROVALS, ApprovalRules
 from claude_orchestrator.config.item_sources import FOR_EACH
 from claude_orchestrator.config.kinds import (
     COMMAND_LINE,
@@ -358,6 +359,26 @@ SETTINGS: tuple[Setting, ...] = (
         group=HOW,
         default_text="on if CI is set",
         instance="fail_on_denied",
+    ),
+    Setting(
+        "approvals",
+        APPROVALS,
+        "What happens to a tool that needs your consent: deny it, or ask you in the terminal and in claude-runs. An "
+        "object of rules answers first.",
+        ApprovalRules(),
+        option="approvals",
+        group=HOW,
+        metavar="ask|deny",
+        instance="approvals",
+    ),
+    Setting(
+        "approval_timeout_s",
+        DURATION,
+        "Deny a tool that you have not approved after this time.",
+        600.0,
+        option="approval-timeout",
+        group=HOW,
+        metavar="TIME",
     ),
     Setting(
         "keep_worktrees",

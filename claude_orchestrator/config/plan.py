@@ -18,6 +18,7 @@ from claude_orchestrator.claude.argv import (
 )
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.claude.prompt_cache import cache_prefix, can_leave_folder_out
+from claude_orchestrator.config.approvals import ApprovalRules
 from claude_orchestrator.config.config import Check, Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.for_each import group_name, has_templates
 from claude_orchestrator.config.graph import needs_of
@@ -82,6 +83,7 @@ class LaunchSpec(NamedTuple):
     base: str | None = None
     fail_on_denied: bool = False
     subagent_limits: SubagentLimits = ()
+    approvals: ApprovalRules = ApprovalRules()
     race_of: str | None = None
     origin: str = ""
     grows: ResultOf | None = None
@@ -291,6 +293,7 @@ class _Planner(NamedTuple):
     def spec(self, index: int, instance: InstanceConfig) -> LaunchSpec:
         """The launch of one instance."""
         settings, command = self.settings, base_command(instance.command)
+        approvals = settings.approvals if instance.approvals is None else instance.approvals
         later = instance.for_each if isinstance(instance.for_each, ResultOf) else None
         forecasts = self._forecasts(command, instance)
         expected = {unit: found.p50 or 0 for unit, found in forecasts.items()}
@@ -301,7 +304,8 @@ class _Planner(NamedTuple):
             description=instance.description,
             command=instance.command,
             base_command=command,
-            argv=launch_argv(self.claude_bin, instance),
+            argv=launch_argv(self.claude_bin, instance, asks=approvals.handled),
+            approvals=approvals,
             private=private_options(instance),
             turns=turns_of(instance),
             cwd=_folder(self.workspace, instance.cwd or ""),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from claude_orchestrator.config.approvals import ApprovalRules
 from claude_orchestrator.config.fields import BUDGET, DEFAULTS, RUN, Setting
 from claude_orchestrator.config.given import Given, read_given
 from claude_orchestrator.config.subagent_limits import SubagentLimits
@@ -40,6 +41,8 @@ class Settings(NamedTuple):
     fail_fast: bool = _D["fail_fast"]
     fail_on_denied: bool | None = _D["fail_on_denied"]
     subagent_token_budget: SubagentLimits | None = _D["subagent_token_budget"]
+    approvals: ApprovalRules = _D["approvals"]
+    approval_timeout_s: float = _D["approval_timeout_s"]
     keep_worktrees: bool = _D["keep_worktrees"]
     meter: str = _D["meter"]
     charge_unanswered: str | None = _D["charge_unanswered"]

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from claude_orchestrator.claude.permission_rules import Call, Rule, allowing, exactly
+from claude_orchestrator.claude.tool_text import call_text
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.run_events import ApprovalAsked, ApprovalEnded, By
 
-MAX_PENDING = 1_000
+MAX_PENDING = MAX_RULES = 1_000
 UNATTENDED = "Permission denied: this instance runs unattended."
 
 
@@ -38,6 +40,7 @@ class Ask:
 
 class _Pending(NamedTuple):
     ask: Ask
+    call: Call
     reply: Callable[[Reply], None]
     timer: asyncio.TimerHandle
 
@@ -50,6 +53,7 @@ class Approvals:
         self._bus = bus
         self._wall = wall
         self._pending: dict[str, _Pending] = {}
+        self._rules: list[Rule] = []
         self._count = 0
 
     @property
@@ -57,27 +61,43 @@ class Approvals:
         """What waits, the oldest first."""
         return tuple(one.ask for one in self._pending.values())
 
-    def ask(self, instance: str, tool: str, text: str, reply: Callable[[Reply], None], **more: Any) -> Ask:
-        """Ask a person. `reply` is called once, unless the question is withdrawn."""
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that people have made in this run."""
+        return tuple(self._rules)
+
+    def ask(self, instance: str, call: Call, description: str, reply: Callable[[Reply], None]) -> str:
+        """Ask a person; returns the id. `reply` is called once, perhaps at once, unless the question is withdrawn."""
         self._count += 1
-        now = self._wall()
-        ask = Ask(str(self._count), instance, tool, text, asked_at=now, until=now + self.timeout_s, **more)
+        now, text = self._wall(), call_text(call.tool, call.given)
+        until = now + self.timeout_s
+        ask = Ask(str(self._count), instance, call.tool, text, call.given, description, now, until)
         if len(self._pending) >= MAX_PENDING:
             reply(Reply(False, f"{MAX_PENDING:,} other tools wait for approval"))
-            return ask
+            return ask.id
         timer = asyncio.get_running_loop().call_later(self.timeout_s, self._late, ask.id)
-        self._pending[ask.id] = _Pending(ask, reply, timer)
-        self._bus.publish(ApprovalAsked(ask.id, instance, tool, text))
-        return ask
+        self._pending[ask.id] = _Pending(ask, call, reply, timer)
+        self._bus.publish(ApprovalAsked(ask.id, instance, call.tool, text))
+        return ask.id
 
-    def answer(self, ask_id: str, reply: Reply, by: By) -> bool:
-        """Answer a question; False if it is not open."""
+    def answer(self, ask_id: str, reply: Reply, by: By, *, always: bool = False) -> bool:
+        """Answer a question; False if it is not open. `always`: such calls are allowed in the rest of the run."""
         pending = self._take(ask_id)
         if pending is None:
             return False
         pending.reply(reply)
         self._ended(pending.ask, "allowed" if reply.allowed else "denied", by)
+        if reply.allowed and always:
+            self._allow(exactly(pending.call), by)
         return True
+
+    def _allow(self, rule: Rule, by: By) -> None:
+        """A rule for the rest of the run, which answers what waits already, too."""
+        if len(self._rules) < MAX_RULES:
+            self._rules.append(rule)
+        for one in tuple(self._pending.values()):
+            if allowing([rule], one.call) is not None:
+                self.answer(one.ask.id, Reply(True), by._replace(via="rules", why=f"{rule} is always allowed"))
 
     def withdraw(self, ask_id: str, why: str) -> None:
         """Nobody needs the answer any more."""

@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from token_budget.pricing import Prices
 
 KEEP_EVERY_S = 1.0  # ledger and alerts
-APPROVAL_TIMEOUT_S = 600.0
 PACE_EVERY_S = 1.0
 
 
@@ -254,7 +253,7 @@ class _Run:
         sent = accounting.ledger.alerts_sent() if accounting.ledger else ()
         self._alerting = Alerting(self._view, settings, self._ledger, bus, sent=sent)
         self._interrupts = Interrupts(bus)
-        self._approvals = Approvals(bus, APPROVAL_TIMEOUT_S)
+        self._approvals = Approvals(bus, settings.approval_timeout_s)
         bus.attach(self._ledger, sync=self._ledger.sync)
         bus.attach(self._view.changes)
         bus.attach(self._view.cache)
@@ -363,6 +362,7 @@ class _Run:
             worktrees=None if self._request.rehearse else self._worktrees(),
             shared=self._ledger,
             answers=self._answers,
+            approvals=self._approvals,
             enter=self._growth.enter,
         )
         return RunContext(self._request.settings, launcher, self._view.manager, self._bus, services)

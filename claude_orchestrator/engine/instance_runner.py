@@ -8,6 +8,7 @@ from typing import Any
 
 from claude_orchestrator.claude.events import (
     CommandsAnswer,
+    ControlCancelled,
     ControlRequest,
     Event,
     Init,
@@ -20,12 +21,14 @@ from claude_orchestrator.claude.prompt_cache import FOLDER_FREE_REQUEST
 from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
+from claude_orchestrator.engine.approvals import Reply
 from claude_orchestrator.engine.check_runner import CheckRunner
 from claude_orchestrator.engine.command_check import ANSWER_S, CommandCheck
 from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.metering import Metering
+from claude_orchestrator.engine.permissions import Permissions
 from claude_orchestrator.engine.ports import Log, RunContext
 from claude_orchestrator.engine.run_events import (
     Answered,
@@ -74,10 +77,14 @@ class InstanceRunner:
         self._stopped_by = context.budgets_of(status.spec) if context.enforces else ()
         self._poller = UsagePoller(status, self._send, hidden, self._stopped_by)
         self._activity = ActivityTracker(lambda: status.spec.cwd)
+        self._permissions = Permissions(
+            status.spec, context.services.approvals, context.bus, self._answer, self._asks_or_not
+        )
         self._commands = CommandCheck(status.spec, context.services.found_command)
         self._running: Running | None = None
         self._metering: Metering | None = None
         self._stop_grace_s: float | None = None
+        self._timeout_left_s: float | None = None  # while it is paused
         self._timers: dict[str, asyncio.TimerHandle] = {}
         verification = status.verification
         self._checks = CheckRunner(context, status, verification) if verification is not None else None
@@ -87,7 +94,7 @@ class InstanceRunner:
         """Launch, read to the end, judge. A check that was interrupted comes before the launch."""
         timeout_s = self.status.spec.timeout_s
         if timeout_s is not None:
-            self._call_later("timeout", timeout_s, self.stop, State.TIMED_OUT, f"timed out after {timeout_s:g} s")
+            self._set_timeout(timeout_s)
         try:
             await self._enter_worktree()
             if not self.status.attempt.turns and not self.status.ending:
@@ -98,6 +105,7 @@ class InstanceRunner:
             else:
                 await self._run(running)
         finally:
+            self._permissions.close()
             for timer in self._timers.values():
                 timer.cancel()
 
@@ -259,8 +267,12 @@ class InstanceRunner:
                     self._bus.publish(RateLimitsRead(event.rate_limits))
                 if status.ending and not status.attempt.turn_running:
                     self._close_input()
+            case ControlRequest(subtype="can_use_tool"):
+                self._permissions.decide(event, status.spec.cwd)
             case ControlRequest():
-                self._deny(event)
+                self._refuse(event)
+            case ControlCancelled(request_id):
+                self._permissions.withdraw(request_id)
             case Task() if event.status is not None:
                 self._close_after_follow_up()
             case Retry() if event.is_rate_limit:
@@ -410,13 +422,46 @@ class InstanceRunner:
         self._running.close_input()
         self._call_later("linger", LINGER_S, self._end_process)
 
-    def _deny(self, request: ControlRequest) -> None:
-        """Deny the request: nobody can answer it, and the instance would wait for ever."""
-        denial = {"behavior": "deny", "message": "Permission denied: this instance runs unattended."}
-        response = {"subtype": "success", "request_id": request.request_id, "response": denial}
-        if request.subtype != "can_use_tool":
-            response = {"subtype": "error", "request_id": request.request_id, "error": "not supported"}
+    # -- approvals --
+
+    def _answer(self, request: ControlRequest, reply: Reply) -> None:
+        """Answer a request about a tool."""
+        answer: dict[str, Any] = {"behavior": "deny", "message": reply.message}
+        if reply.allowed:
+            answer = {"behavior": "allow", "updatedInput": dict(request.given)}
+        response = {"subtype": "success", "request_id": request.request_id, "response": answer}
         self._send({"type": "control_response", "response": response})
+
+    def _refuse(self, request: ControlRequest) -> None:
+        """Refuse a request of another kind: nobody can answer it, and the instance would wait for ever."""
+        response = {"subtype": "error", "request_id": request.request_id, "error": "not supported"}
+        self._send({"type": "control_response", "response": response})
+
+    def _asks_or_not(self) -> None:
+        """A tool waits for a person, or no longer: meanwhile no time counts."""
+        if self._permissions.waits:
+            self._does(self._activity.set(Doing.ASKING, "waits for approval"))
+            self._cancel_timer("idle")
+            self._pause_timeout()
+        elif not self.status.ending:
+            self._does(self._activity.resume())
+            self._expect_output(None)
+            self._continue_timeout()
+
+    def _pause_timeout(self) -> None:
+        timer = self._timers.pop("timeout", None)
+        if timer is not None:
+            self._timeout_left_s = max(0.0, timer.when() - asyncio.get_running_loop().time())
+            timer.cancel()
+
+    def _continue_timeout(self) -> None:
+        left_s, self._timeout_left_s = self._timeout_left_s, None
+        if left_s is not None:
+            self._set_timeout(left_s)
+
+    def _set_timeout(self, seconds: float) -> None:
+        limit_s = self.status.spec.timeout_s
+        self._call_later("timeout", seconds, self.stop, State.TIMED_OUT, f"timed out after {limit_s:g} s")
 
     # -- stops --
 
@@ -434,7 +479,12 @@ class InstanceRunner:
     def _expect_output(self, batch: Batch | None) -> None:
         """Restart the idle time, unless the batch holds only answers to the runner's own requests."""
         idle_s = self._context.settings.idle_timeout_s
-        if idle_s is None or self._is_checking or (batch is not None and _only_answers(batch)):
+        if (
+            idle_s is None
+            or self._is_checking
+            or self._permissions.waits
+            or (batch is not None and _only_answers(batch))
+        ):
             return
         due = asyncio.get_running_loop().time() + idle_s
         self._call_later("idle", idle_s, self._stalled, idle_s, due)

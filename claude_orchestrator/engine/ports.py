@@ -11,6 +11,7 @@ from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.results.answers import Answer
 from claude_orchestrator.engine.state import InstanceStatus
@@ -149,6 +150,7 @@ class Services(NamedTuple):
     - `worktrees`, if there are some, are where instances work that ask for it.
     - `meter`, if there is one, is the way to the API.
     - `answers` has what earlier instances answered.
+    - `approvals`, if there are some, are where tools wait for a person.
     - `enter` makes the instances of a group that has grown a part of the run.
     """
 
@@ -161,6 +163,7 @@ class Services(NamedTuple):
     worktrees: InstanceWorktrees | None = None
     shared: SharedLimits = NoSharedLimits()
     answers: Answers = NoAnswers()
+    approvals: Approvals | None = None
     enter: Enter = lambda group, instances, bus: []
 
 

@@ -131,6 +131,8 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
 
     options, settings = loaded.options, loaded.settings
     start_checks.check_plan(planned.plan, loaded.config)
+    if options["no_control"]:
+        start_checks.check_nobody_asks(planned.plan)
     start_checks.check_output_dir(loaded.output_dir)
     for option in ("report", "junit", "summary", "results"):
         if options[option] not in (None, Path("-")):

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from claude_orchestrator.claude.argv import is_json
+from claude_orchestrator.config.approvals import ASK
 from claude_orchestrator.config.config import Config
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.engine.shared_folders import some_of
@@ -134,6 +135,13 @@ def without_permissions(config: Config) -> Iterator[str]:
             f"{some_of(names)}: without permission_mode and allowed_tools, Claude denies every tool that its settings "
             "do not allow"
         )
+
+
+def check_nobody_asks(plan: Plan) -> None:
+    """Without a control socket nobody can approve a tool. Raises UserError."""
+    asking = next((spec.name for spec in plan.specs if spec.approvals.default == ASK), None)
+    if asking is not None:
+        raise UserError(f"--no-control: {asking} asks for approvals, which need the control socket: leave it out")
 
 
 def check_output_dir(path: Path) -> None:

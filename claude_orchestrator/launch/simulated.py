@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.config.approvals import ASK
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities, Exit
 
@@ -23,6 +24,7 @@ DEFAULT_TURNS = 4
 MAX_NAMED_CHARS = 100  # of the prompt, in a simulated answer
 DEFAULT_SECONDS = 3.0
 PIECES = 5  # of streamed text for each response
+SAMPLE_COMMAND = "npm test"
 TOOL_SHARE = 0.4  # of the time of a response and the tool before it
 TOOLS = ("Read", "Grep", "Bash", "Edit")
 # the API's names, and those of the CLI's own count
@@ -131,6 +133,8 @@ class SimulatedRunning:
         self._turn: asyncio.Task[None] | None = None
         self._task = asyncio.ensure_future(self._run_turns())
         self._code = 0
+        self._asks = spec.approvals.default == ASK
+        self._answered = asyncio.Event()
 
     # -- Running --
 
@@ -143,6 +147,8 @@ class SimulatedRunning:
         """Accept a turn, a `get_usage` request or an `interrupt` request."""
         if message["type"] == "user":
             self._inbox.put_nowait(message["message"]["content"])
+        elif message["type"] == "control_response":
+            self._answered.set()
         elif message["type"] == "control_request":
             response: dict[str, Any] = {"subtype": "success", "request_id": message["request_id"]}
             if message["request"]["subtype"] == "get_usage":
@@ -195,6 +201,7 @@ class SimulatedRunning:
             left -= tokens
             seconds = self._seconds * share / sum(shares)
             if tool_id:
+                await self._ask_person(tool_id)
                 await asyncio.sleep(seconds * TOOL_SHARE)
                 seconds -= seconds * TOOL_SHARE
                 block = {"type": "tool_result", "tool_use_id": tool_id, "content": "Rehearsed."}
@@ -202,6 +209,16 @@ class SimulatedRunning:
                     {"type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None}
                 )
             tool_id = await self._respond(tokens, seconds, last=number == self._responses - 1)
+
+    async def _ask_person(self, tool_id: str) -> None:
+        """With approvals, the first tool of an instance needs one."""
+        if not self._asks:
+            return
+        self._asks = False
+        request = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": SAMPLE_COMMAND}}
+        asked = {"type": "control_request", "request_id": tool_id, "request": {**request, "tool_use_id": tool_id}}
+        self._emit(asked)
+        await self._answered.wait()
 
     async def _respond(self, tokens: int, seconds: float, *, last: bool) -> str:
         """Take one API response of so many tokens: mostly cache reads, as in real sessions.

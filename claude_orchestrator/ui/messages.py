@@ -6,6 +6,7 @@ from claude_orchestrator.engine.run_events import (
     AlertRaised,
     ApprovalAsked,
     ApprovalEnded,
+    By,
     Checked,
     Crossed,
     Decided,
@@ -68,7 +69,9 @@ def _steering(event: RunEvent) -> tuple[Level, str] | None:
         case Reopened(status):
             return Level.INFO, f"{status.name}: may start after all, because a limit was raised"
         case ApprovalAsked(id, instance, _, text):
-            return Level.WARNING, f"{instance} asks for approval {id}: {text}"
+            return Level.WARNING, f"{instance} asks for approval {id}: {text} (claude-runs approve last {id})"
+        case ApprovalEnded(by=By("rules")):
+            return None
         case ApprovalEnded(id, instance, text, outcome, by):
             return Level.INFO, f"{instance}: approval {id} {outcome} ({by}): {text}"
         case _:

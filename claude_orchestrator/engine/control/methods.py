@@ -80,6 +80,10 @@ def _set_max_parallel(control: RunControl, params: Params, by: By) -> object:
     return {"max_parallel": control.set_max_parallel(params.any("number"), by)}
 
 
+def _approve(control: RunControl, params: Params, by: By) -> object:
+    return {"approved": control.approve(params.names("ids"), by, always=params.flag("always"))}
+
+
 def _deny(control: RunControl, params: Params, by: By) -> object:
     return {"denied": control.deny(params.names("ids"), by, message=params.text("message", ""))}
 
@@ -94,7 +98,7 @@ METHODS: Mapping[str, Method] = {
     "set_limits": _set_limits,
     "set_max_parallel": _set_max_parallel,
     "approvals": lambda control, params, by: [approval_row(ask) for ask in control.approvals],
-    "approve": lambda control, params, by: {"approved": control.approve(params.names("ids"), by)},
+    "approve": _approve,
     "deny": _deny,
 }
 

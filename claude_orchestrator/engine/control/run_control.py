@@ -164,9 +164,12 @@ class RunControl:
         self._bus.publish(RoomChanged())
         return [budget_row(budget) for budget in checked]
 
-    def approve(self, ids: Sequence[str], by: By) -> list[str]:
-        """Let tools run that wait for a person; `all` means all that wait. Returns their ids."""
-        return self._answer("approve", ids, Reply(True), by)
+    def approve(self, ids: Sequence[str], by: By, *, always: bool = False) -> list[str]:
+        """Let tools run that wait for a person; `all` means all that wait. Returns their ids.
+
+        `always`: the same call is allowed for the rest of the run, in every instance.
+        """
+        return self._answer("approve", ids, Reply(True), by, always=always)
 
     def deny(self, ids: Sequence[str], by: By, *, message: str = "") -> list[str]:
         """Deny tools that wait for a person. Claude gets the message."""
@@ -182,7 +185,7 @@ class RunControl:
         self._publish(*(("pause", "run", "pause of launches") if paused else ("resume", "run", "end of the pause")), by)
         self._supervisor.pause(paused)
 
-    def _answer(self, action: str, ids: Sequence[str], reply: Reply, by: By) -> list[str]:
+    def _answer(self, action: str, ids: Sequence[str], reply: Reply, by: By, *, always: bool = False) -> list[str]:
         waiting = {ask.id for ask in self._approvals.pending}
         chosen = [ask.id for ask in self._approvals.pending] if list(ids) == [ALL] else list(dict.fromkeys(ids))
         unknown = [one for one in chosen if one not in waiting]
@@ -190,7 +193,7 @@ class RunControl:
             what = f"{action}: no tool waits for approval" + (f" under {', '.join(unknown)}" if unknown else "")
             raise RefusedError(what)
         for one in chosen:
-            self._approvals.answer(one, reply, by)
+            self._approvals.answer(one, reply, by, always=always)
         return chosen
 
     def _named(self, name: str) -> list[InstanceStatus]:

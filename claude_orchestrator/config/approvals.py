@@ -1,0 +1,68 @@
+"""The setting `approvals`: who decides about a tool that needs consent. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from claude_orchestrator.config.kinds import TOOLS, read_object
+from token_budget.fields import BadValue, Kind, choice, expected
+
+ASK, DENY = "ask", "deny"
+_WHO = choice(ASK, DENY)
+_KEYS = {"default": _WHO, "allow": TOOLS, "deny": TOOLS}
+
+
+class ApprovalRules(NamedTuple):
+    """Rules that answer first, and who answers where none matches: a person (`ask`), or a denial (`deny`)."""
+
+    default: str = DENY
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+    @property
+    def handled(self) -> bool:
+        """Whether the program answers at all. If not, Claude denies by itself."""
+        return self.default == ASK or bool(self.allow)
+
+
+def _read(value: object) -> ApprovalRules:
+    if isinstance(value, ApprovalRules):
+        return value
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        import json  # only for rules
+
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise BadValue(("", f"is not JSON: {error}")) from None
+    if isinstance(value, dict):
+        return ApprovalRules(**{"default": ASK, **read_object(value, _KEYS)})
+    if value not in (ASK, DENY):
+        raise expected('ask, deny, or an object such as {"allow": ["Bash(npm test *)"]}', value)
+    return ApprovalRules(str(value))
+
+
+def _show(rules: ApprovalRules) -> str:
+    if not (rules.allow or rules.deny):
+        return rules.default
+    import json
+
+    lists = {"allow": list(rules.allow), "deny": list(rules.deny)}
+    return json.dumps({"default": rules.default, **{key: value for key, value in lists.items() if value}})
+
+
+APPROVALS = Kind(
+    _read,
+    {
+        "anyOf": [
+            {"enum": [ASK, DENY]},
+            {
+                "type": "object",
+                "properties": {key: kind.schema for key, kind in _KEYS.items()},
+                "patternProperties": {"^//": {}},
+                "additionalProperties": False,
+            },
+        ]
+    },
+    _show,
+)

@@ -85,6 +85,7 @@ PURE = """
     engine.hidden_use
     engine.in_flight
     engine.journal_records
+    engine.low_budget
     engine.launch_pace
     engine.ledger_batch
     engine.rate_limits

@@ -32,6 +32,7 @@ class RunOptions(TypedDict, total=False):
     meter: str
     charge_unanswered: str
     hold_policy: str
+    model_when_low: str | Mapping[str, Any]
     stop_margin: float | str
     budget_profile: str
     overall_cost_budget: float | str

@@ -78,6 +78,22 @@ def resume_argv(argv: tuple[str, ...], session_id: str) -> tuple[str, ...]:
     return tuple(args)
 
 
+def model_of(argv: tuple[str, ...]) -> str | None:
+    """The model that these arguments name; None if they leave it to claude."""
+    found = None
+    for place, arg in enumerate(argv):
+        if arg.startswith("--model="):
+            found = arg.removeprefix("--model=")
+        elif arg == "--model" and place + 1 < len(argv):
+            found = argv[place + 1]
+    return found
+
+
+def with_model(argv: tuple[str, ...], model: str) -> tuple[str, ...]:
+    """The same arguments with another model: the last one that is named counts."""
+    return (*argv, f"--model={model}")
+
+
 def asks_for_worktree(argv: tuple[str, ...]) -> bool:
     """Whether a claude with these arguments works in a git worktree of its own."""
     return any(map(_is_worktree, argv))

@@ -56,7 +56,7 @@ def cache_prefix(argv: tuple[str, ...], private: Pairs, env: Pairs, folder: str,
     for arg in rest:
         name, equals, value = arg.partition("=")
         if name == "--model":
-            model = value if equals else next(rest, "")
+            model = value if equals else next(rest, "")  # the last one counts
         elif name in (*CUSTOM_PROMPT, *APPENDED):
             system.append((name, value if equals else next(rest, "")))
         elif name not in WITHOUT_EFFECT and arg not in SAME_AS_DEFAULT:

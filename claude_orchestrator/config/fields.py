@@ -24,6 +24,7 @@ from claude_orchestrator.config.kinds import (
     LINE,
     MARGIN,
     MCP,
+    MODEL_WHEN_LOW,
     PERCENT,
     PORT,
     RAW,
@@ -295,6 +296,15 @@ SETTINGS: tuple[Setting, ...] = (
         option="startup-delay",
         group=HOW,
         metavar="TIME",
+    ),
+    Setting(
+        "model_when_low",
+        MODEL_WHEN_LOW,
+        "The model of instances that start when less than this percentage of a budget is left, such as 20%=haiku.",
+        option="model-when-low",
+        group=BUDGETS,
+        metavar="PERCENT=MODEL",
+        budget="model_when_low",
     ),
     Setting(
         "share_cache",

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_orchestrator.claude.argv import OWN_OPTIONS, is_json
 from token_budget.fields import BadValue, Kind, expected, forbidden_character, is_comment, nearest_name, show_json
@@ -384,6 +384,45 @@ def _read_worktree(value: object) -> str | bool:
     return _read_line(value)
 
 
+class ModelWhenLow(NamedTuple):
+    """The model of instances that start when less than `below` percent of a budget is left."""
+
+    below: float
+    model: str
+
+
+def _read_model_when_low(value: object) -> ModelWhenLow:
+    """`20%=haiku`, or an object with both."""
+    if isinstance(value, str):
+        below, equals, model = value.partition("=")
+        if not equals:
+            raise expected("a percentage and a model such as 20%=haiku", value)
+        value = {"below": below, "model": model}
+    values = read_object(value, {"below": PERCENT, "model": LINE})
+    missing = [key for key in ModelWhenLow._fields if key not in values]
+    if missing:
+        raise BadValue(("", f"it has no {' and no '.join(missing)}: expected a percentage and a model"))
+    return ModelWhenLow(values["below"], values["model"].strip())
+
+
+MODEL_WHEN_LOW = Kind(
+    _read_model_when_low,
+    {
+        "anyOf": [
+            {"type": "string", "pattern": "="},
+            {
+                "type": "object",
+                "required": ["below", "model"],
+                "properties": {
+                    "below": {"anyOf": [PERCENT.schema, {"type": "string", "pattern": r"^\s*[0-9.]+\s*%?\s*$"}]},
+                    "model": LINE.schema,
+                },
+                "additionalProperties": False,
+            },
+        ]
+    },
+    lambda low: f"{low.below:g}%={low.model}",
+)
 WORKTREE = Kind(_read_worktree, {"anyOf": [{"type": "boolean"}, LINE.schema]})
 
 

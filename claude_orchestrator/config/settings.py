@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from claude_orchestrator.config.approvals import ApprovalRules
 from claude_orchestrator.config.fields import BUDGET, DEFAULTS, RUN, Setting
 from claude_orchestrator.config.given import Given, read_given
+from claude_orchestrator.config.kinds import ModelWhenLow
 from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.models import Weights
@@ -32,6 +33,7 @@ class Settings(NamedTuple):
     token_weights: Weights = _D["token_weights"]
     max_parallel: int = _D["max_parallel"]
     startup_delay_s: float = _D["startup_delay_s"]
+    model_when_low: ModelWhenLow | None = _D["model_when_low"]
     share_cache: str = _D["share_cache"]
     share_cache_wait_s: float = _D["share_cache_wait_s"]
     timeout_s: float | None = _D["timeout_s"]

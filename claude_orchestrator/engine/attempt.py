@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from claude_orchestrator.claude.argv import with_model
 from claude_orchestrator.claude.events import (
     ApiUsage,
     Assistant,
@@ -298,6 +299,12 @@ class AttemptStatus:
         """The attempt works in this folder of its worktree."""
         self.spec, self._unfilled = in_worktree(self.spec, folder), in_worktree(self._unfilled, folder)
         self.folder = self.spec.cwd if self.spec.resumed else None
+
+    def use_model(self, model: str) -> None:
+        """The attempt starts with this model."""
+        self.spec, self._unfilled = (
+            spec._replace(argv=with_model(spec.argv, model)) for spec in (self.spec, self._unfilled)
+        )
 
     def begin(self, now: float) -> None:
         """The process is being launched."""

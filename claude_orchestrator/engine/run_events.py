@@ -146,6 +146,14 @@ class Decided(NamedTuple):
     budget: Budget | None = None
 
 
+class ModelChosen(NamedTuple):
+    """An instance that has not started yet gets another model, because little of this budget is left."""
+
+    instance: str
+    model: str
+    budget: Budget
+
+
 class HoldChanged(NamedTuple):
     """The hold of an instance was changed, with the reason; `more_tokens` if its own hold grew."""
 
@@ -310,6 +318,7 @@ RunEvent = (
     | RequestSent
     | RequestSettled
     | Decided
+    | ModelChosen
     | HoldChanged
     | Crossed
     | Foreseen

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from claude_orchestrator.claude.argv import with_model
 from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, continued, in_worktree
@@ -65,6 +66,7 @@ class InstanceStatus:
         self.earlier: tuple[AttemptTotals, ...] = ()
         self.state = State.PENDING
         self.reason = ""
+        self.chosen_model: str | None = None  # because little of a budget was left
         self.unneeded = False  # it was there for a failure, and nothing failed; or another one has won its race
         self.not_before = float("-inf")
         self.not_before_wall = float("-inf")
@@ -134,6 +136,12 @@ class InstanceStatus:
         self.worktree = worktree
         self.planned = in_worktree(self.planned, worktree.cwd)
         self.attempt.work_in(worktree.cwd)
+
+    def use_model(self, model: str) -> None:
+        """The instance starts with this model instead of its own."""
+        self.planned = self.planned._replace(argv=with_model(self.planned.argv, model))
+        self.attempt.use_model(model)
+        self.chosen_model = model
 
     @property
     def branch(self) -> str | None:

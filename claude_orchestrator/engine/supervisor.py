@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 from functools import partial
 
+from claude_orchestrator.claude.argv import model_of
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.eligibility import (
     WAITS_FOR_CACHE,
@@ -21,6 +22,7 @@ from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.instance_runner import InstanceRunner, figures
 from claude_orchestrator.engine.instances import Instances
 from claude_orchestrator.engine.launch_pace import LaunchPace
+from claude_orchestrator.engine.low_budget import low_budget
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.results.upstream import reasons
@@ -37,6 +39,7 @@ from claude_orchestrator.engine.run_events import (
     Launched,
     Level,
     Message,
+    ModelChosen,
     Paced,
     RateLimited,
     RateLimitsRead,
@@ -192,6 +195,7 @@ class Supervisor:
                 await self._grow(status)
                 continue
             passed.append(status)
+            self._choose_model(status)
             match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved, waiting)):
                 case NotYet(pause_s, for_all):
                     pauses_s += [] if pause_s is None else [pause_s]
@@ -223,6 +227,16 @@ class Supervisor:
             next_launch_at = max(next_launch_at, now + RECHECK_PACE_S)
         slots = self.slots.free(len(self._runners)) - waiting
         return Moment(now, clock.wall(), next_launch_at, slots, frozenset(reserved), self._order)
+
+    def _choose_model(self, status: InstanceStatus) -> None:
+        """Give an instance that never started another model if little of its budgets is left."""
+        low = self._settings.model_when_low
+        if low is None or status.launched or status.chosen_model or status.spec.session_id is not None:
+            return
+        budget = low_budget(low, self._context.budgets_of(status.spec))
+        if budget is not None and model_of(status.spec.argv) != low.model:
+            status.use_model(low.model)
+            self._bus.publish(ModelChosen(status.name, low.model, budget))
 
     def _wait_for_cache(self, status: InstanceStatus, reason: str) -> None:
         """Keep the instance's place: during this pass, what it needs counts as held."""

@@ -13,6 +13,7 @@ from claude_orchestrator.engine.run_events import (
     InstanceEnded,
     Level,
     Message,
+    ModelChosen,
     Reopened,
     RetryPlanned,
     RunEvent,
@@ -34,6 +35,8 @@ def message_of(event: RunEvent) -> tuple[Level, str] | None:
             return level, text
         case Decided():
             return _decision(event)
+        case ModelChosen(instance, model, budget):
+            return Level.WARNING, f"{instance} starts with {model}: {budget.label} budget: used {budget.figures()}"
         case Crossed(budget):
             return Level.WARNING, f"Budget exceeded for {_label(budget)} ({_figures(budget)})"
         case Stopping(instance, _, reason, Budget()):

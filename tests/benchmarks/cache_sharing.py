@@ -17,9 +17,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tests.prompt_cache import CachingApi
+from tests.prompt_cache import BILLING_BLOCK, CachingApi
 from tests.stand_in import Call, Reply, Script, Text, Tools, claude_env
 
 PLACES = ("folder", "worktrees", "subagents")
@@ -59,6 +59,11 @@ def prepare(root: Path, place: str, instances: int) -> Path:
     config = root / "runs.json"
     config.write_text(json.dumps({"instances": entries}))
     return config
+
+
+def system_of(body: dict[str, Any]) -> str:
+    """The system prompt of a request, without the billing block."""
+    return "".join(block["text"] for block in body["system"] if not block["text"].startswith(BILLING_BLOCK))
 
 
 def repeated_writes(api: CachingApi, shared: set[bytes]) -> int:

@@ -317,6 +317,48 @@ def test_percentages(typed: object, percent: float) -> None:
     assert PERCENT.read(typed) == percent
 
 
+@pytest.mark.parametrize("typed", ["20%=haiku", "20 = haiku", {"below": "20%", "model": "haiku"}])
+def test_a_model_when_little_is_left(typed: object) -> None:
+    config = parse_config({"instances": [{"prompt": "x"}], "budget": {"model_when_low": typed}}, "x")
+    settings = merge({}, config.budget, "x")
+    assert settings.model_when_low == (20.0, "haiku")
+    assert ("model_when_low", "20%=haiku", "x") in settings.rows()
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("haiku", "expected a percentage and a model such as 20%=haiku"),
+        ("0=haiku", "expected a percentage above 0"),
+        ("20=", "expected one line of text, not empty"),
+        ({"below": 20}, "it has no model"),
+        ({"below": 20, "model": "haiku", "above": 1}, "unknown key"),
+    ],
+)
+def test_what_is_no_model_when_little_is_left(typed: object, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        parse_config({"instances": [{"prompt": "x"}], "budget": {"model_when_low": typed}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("typed", "wait_s"), [({}, 10.0), ({"share_cache_wait": "2s"}, 2.0), ({"share_cache": "off"}, 0.0)]
+)
+def test_how_long_one_waits_for_the_prompt_cache(typed: dict[str, object], wait_s: float) -> None:
+    config = parse_config({"instances": [{"prompt": "x"}], "budget": typed}, "x")
+    assert merge({}, config.budget, "x").cache_wait_s == wait_s
+
+
+def test_worktrees_leave_their_folders_out_where_several_share_a_prompt() -> None:
+    own = {"prompt": "x", "worktree": True}
+    system = ["--system-prompt", "Mine."]
+    entries = [own, own, {**own, "model": "haiku"}, {**own, "extra_args": system}, {"prompt": "x"}]
+    config = parse_config({"instances": entries}, "x")
+    for share, free in (("auto", [True, True, False, False, False]), ("off", [False] * 5)):
+        settings = merge({"share_cache": Given(share, "option")}, {}, "x")
+        made = make_plan(config, settings, workspace="/w", claude_bin="claude")
+        assert [spec.folder_free for spec in made.specs] == free
+
+
 def test_all_faults_of_options_name_where_they_were_given() -> None:
     given = {
         "timeout_s": Given("nan", "option"),

@@ -103,6 +103,7 @@ def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
         "session_id": status.session_id,
         "resume": None if rehearsal else resume_hint(status),
         "models": list(status.models),
+        "model_when_low": status.chosen_model,
         "usage": usage_fields(status.usage, exact=status.exact),
         "usage_source": "api" if status.tally.metered else "stream",
         "cost_usd": status.cost_usd,

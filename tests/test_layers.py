@@ -86,6 +86,7 @@ PURE = """
     engine.in_flight
     engine.journal_records
     engine.low_budget
+    engine.launches
     engine.launch_pace
     engine.ledger_batch
     engine.rate_limits

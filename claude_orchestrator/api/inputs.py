@@ -50,6 +50,7 @@ class RunOptions(TypedDict, total=False):
     alert_desktop: bool
     alert_ntfy: str
     alert_webhook: str
+    max_launches_per_hour: int | str
     max_parallel: int
     startup_delay: float | str
     share_cache: str

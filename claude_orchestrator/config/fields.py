@@ -326,6 +326,14 @@ SETTINGS: tuple[Setting, ...] = (
         budget="share_cache_wait",
     ),
     Setting(
+        "max_launches_per_hour",
+        whole_number(1, 10**6),
+        "How many launches an hour may have, in all runs together that share the ledger. Retries count too.",
+        option="max-launches-per-hour",
+        group=HOW,
+        metavar="N",
+    ),
+    Setting(
         "timeout_s",
         DURATION,
         "Stop an instance after this time.",

@@ -34,6 +34,7 @@ class Settings(NamedTuple):
     max_parallel: int = _D["max_parallel"]
     startup_delay_s: float = _D["startup_delay_s"]
     model_when_low: ModelWhenLow | None = _D["model_when_low"]
+    max_launches_per_hour: int | None = _D["max_launches_per_hour"]
     share_cache: str = _D["share_cache"]
     share_cache_wait_s: float = _D["share_cache_wait_s"]
     timeout_s: float | None = _D["timeout_s"]

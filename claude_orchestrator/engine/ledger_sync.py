@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.launches import Launches
 from claude_orchestrator.engine.ledger_batch import Key, Unwritten
 from claude_orchestrator.engine.ledger_pending import keep, take_in
 from claude_orchestrator.engine.run_events import (
@@ -90,6 +91,7 @@ class LedgerSync:
         self._released: set[Hold] = set()
         self._renewed_ms = 0
         self._note_count = 0
+        self._launches = Launches()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._flushing = asyncio.Lock()
 
@@ -254,6 +256,20 @@ class LedgerSync:
         """A hold has ended."""
         if hold in self._held:
             self._released.add(hold)
+
+    async def claim_launch(self, most: int) -> float:
+        """Claim one of `most` launches in an hour of all orchestrators; returns 0, or the seconds until one is free.
+
+        Without a ledger, only the launches of this run count.
+        """
+        now_ms = to_ms(self._now())
+        if self._ledger is None or self._gave_up:
+            return self._launches.claim(most, now_ms) / 1000
+        try:
+            return await self._in_thread(partial(self._ledger.claim_launch, most, self._run.run, now_ms)) / 1000
+        except LedgerError as error:
+            self._failed(error)
+            return self._launches.claim(most, now_ms) / 1000
 
     async def claim_alerts(self, keys: list[str]) -> set[str]:
         """Those of the alerts that no other process has sent: of many orchestrators one sends an alert."""

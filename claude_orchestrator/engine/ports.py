@@ -41,6 +41,9 @@ class SharedLimits(Protocol):
         """Reserve a hold on the shared limits too. `sent`: it is for an API request, which is billed whatever happens
         to this run."""
 
+    async def claim_launch(self, most: int) -> float:
+        """Claim one of `most` launches in an hour; returns 0, or the seconds until one is free."""
+
     def released(self, hold: Hold) -> None:
         """A hold has ended."""
 
@@ -51,6 +54,10 @@ class NoSharedLimits:
     async def admit(self, instance: str, hold: Hold, *, sent: bool = False) -> Decision:
         """Allow it."""
         return Decision(Action.ALLOW, hold=hold)
+
+    async def claim_launch(self, most: int) -> float:
+        """Nobody counts launches."""
+        return 0.0
 
     def released(self, hold: Hold) -> None:
         """Do nothing."""

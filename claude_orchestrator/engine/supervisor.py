@@ -208,7 +208,8 @@ class Supervisor:
                     waiting += 1
                     self._wait_for_cache(status, reason)
                 case Eligible():
-                    decision = await self._decide(status)
+                    decision, pause_s = await self._within_launch_rate(await self._decide(status))
+                    pauses_s += [] if pause_s is None else [pause_s]
                     await self._act(tasks, status, decision)
                     if decision.action is Action.WAIT and decision.budget is not None:
                         reserved.add(decision.budget)
@@ -335,6 +336,18 @@ class Supervisor:
         self._skip(status, State.FAILED, reason)
         self._bus.publish(Message(Level.ERROR, f"{status.name}: failed: {reason}"))
         self._fail_fast(status)
+
+    async def _within_launch_rate(self, decision: Decision) -> tuple[Decision, float | None]:
+        """The decision, unless all launches of the hour are taken: then everything waits until one is free."""
+        most = self._settings.max_launches_per_hour
+        if most is None or decision.hold is None:
+            return decision, None
+        wait_s = await self._context.services.shared.claim_launch(most)
+        if not wait_s:
+            return decision, None
+        self._context.release(decision.hold)
+        self._next_launch_at = self._context.clock.monotonic() + wait_s
+        return Decision(Action.WAIT, f"launch rate: all {most:,} launches of an hour are taken"), wait_s
 
     def _wait(self, status: InstanceStatus, decision: Decision) -> None:
         is_new = status.state is State.PENDING or status.reason == WAITS_FOR_CACHE

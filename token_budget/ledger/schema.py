@@ -70,6 +70,10 @@ ALTER TABLE records ADD COLUMN write_1h INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE records ADD COLUMN searches INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN subagents TEXT NOT NULL DEFAULT '[]';
 """,
+    """
+CREATE TABLE launches (key INTEGER PRIMARY KEY, run TEXT NOT NULL, at_ms INTEGER NOT NULL);
+CREATE INDEX launches_by_time ON launches (at_ms);
+""",
     "ALTER TABLE holds ADD COLUMN sent_ms INTEGER;",
 )
 

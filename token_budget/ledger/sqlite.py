@@ -26,7 +26,7 @@ from token_budget.ledger.records import (
     UsageSum,
 )
 from token_budget.ledger.sqlite_file import SqliteFile
-from token_budget.ledger.store import MAY_RUN_MS, GroupBy
+from token_budget.ledger.store import HOUR_MS, MAY_RUN_MS, GroupBy
 from token_budget.models import Action, Amount, Unit, Usage, Weights
 
 _COLUMNS: dict[GroupBy, str] = {
@@ -132,6 +132,18 @@ class SqliteLedger:
                 if self._file.db.execute("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?)", (key, run, at_ms)).rowcount:
                     new.add(key)
         return new
+
+    def claim_launch(self, most: int, run: str, now_ms: int) -> int:
+        """Claim one of `most` launches in an hour; returns 0, or the milliseconds until one is free again."""
+        with self._file.transaction():
+            execute = self._file.db.execute
+            # one of the future is left from a clock that was wrong
+            execute("DELETE FROM launches WHERE at_ms <= ? OR at_ms > ?", (now_ms - HOUR_MS, now_ms + HOUR_MS))
+            found = execute("SELECT at_ms FROM launches ORDER BY at_ms DESC LIMIT 1 OFFSET ?", (most - 1,)).fetchone()
+            if found is not None:
+                return max(1, int(found[0]) + HOUR_MS - now_ms)
+            execute("INSERT INTO launches (run, at_ms) VALUES (?, ?)", (run, now_ms))
+        return 0
 
     def release_run(self, run: str) -> None:
         """Release whatever an earlier orchestrator of this run held."""

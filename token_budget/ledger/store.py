@@ -21,6 +21,7 @@ from token_budget.ledger.records import (
 from token_budget.models import Amount, Usage, Weights
 
 GroupBy = Literal["command", "model", "run", "instance", "workspace"]
+HOUR_MS = 3_600_000
 MAY_RUN_MS = 7 * 86_400_000  # an attempt without an end is taken for running so long
 
 
@@ -77,6 +78,12 @@ class LedgerStore(Protocol):
 
     def claim_alerts(self, keys: Iterable[str], run: str, at_ms: int) -> set[str]:
         """Claim alerts, each of which one run can have; returns the keys that nobody had claimed."""
+
+    def claim_launch(self, most: int, run: str, now_ms: int) -> int:
+        """Claim one of `most` launches in an hour, in one step for all that use this ledger.
+
+        Returns 0, or if all are taken the milliseconds until one is free again.
+        """
 
     def prune(self, before_ms: int, now_ms: int) -> int:
         """Delete what ended before a moment; returns how many usage records that were.

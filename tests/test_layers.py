@@ -98,6 +98,7 @@ PURE = """
     engine.run_events
     engine.scheduler
     engine.snapshot
+    engine.source_uses
     engine.time_left
     engine.shared_folders
     engine.slots

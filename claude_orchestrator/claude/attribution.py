@@ -78,6 +78,11 @@ class Attribution:
             self.meet(response.agent, response.parent_agent)
 
     @property
+    def has_subagents(self) -> bool:
+        """Whether any was seen."""
+        return bool(self._types)
+
+    @property
     def subagents(self) -> dict[str, Subagent]:
         """All that were seen, by id."""
         return {agent: self.subagent(agent) for agent in self._types}

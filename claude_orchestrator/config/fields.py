@@ -53,7 +53,7 @@ CHARGES = ("bound", "input", "none")
 RUN_IF = ("success", "always", "failure")
 UNKNOWN_COMMANDS = ("fail", "prompt")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-DEFAULT_COLUMNS = ("state", "time", "tokens", "cost", "turn", "now")
+DEFAULT_COLUMNS = ("state", "time", "tokens", "cost", "subagents", "turn", "now")
 MORE_COLUMNS = ("model", "input", "output", "cache_write", "cache_read", "tools", "budget", "try")
 
 WHAT = "What to run"

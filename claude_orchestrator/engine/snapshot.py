@@ -9,6 +9,7 @@ from claude_orchestrator.engine.activity import Doing
 from claude_orchestrator.engine.eligibility import WAITS_FOR_CACHE
 from claude_orchestrator.engine.groups import GroupStatus, groups_of
 from claude_orchestrator.engine.run_view import RunView
+from claude_orchestrator.engine.source_uses import share_of_subagents
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.time_left import time_left_s
 from token_budget.models import Budget, Usage
@@ -22,6 +23,7 @@ class Row(NamedTuple):
 
     `seconds` is None if it was never launched. `turn` of its `turns` is the one in progress, or the last one.
     `doing_s` is for how long it has been doing that. `budgets` are those that it draws on.
+    `subagents` is their number and their share of the tokens.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Row(NamedTuple):
     model: str = ""
     tools: int = 0
     budgets: tuple[Budget, ...] = ()
+    subagents: str = ""
 
     @property
     def budget_percentage(self) -> float | None:
@@ -168,6 +171,7 @@ class Snapshots:
             model=status.models[0] if status.models else "",
             tools=status.tool_calls,
             budgets=self._view.manager.budgets_for(spec.base_command, status.name),
+            subagents=share_of_subagents(status),
         )
 
 

@@ -63,6 +63,7 @@ class InstanceStatus:
         self.planned = spec
         self.verification = Verification(spec.check) if spec.check is not None else None
         self.attempt = AttemptStatus(spec, self.verification)
+        self._past: list[AttemptStatus] = []  # attempts of this orchestrator
         self.earlier: tuple[AttemptTotals, ...] = ()
         self.state = State.PENDING
         self.reason = ""
@@ -96,6 +97,7 @@ class InstanceStatus:
         if resumes and attempt.session_id:
             session = InterruptedSession(attempt.session_id, attempt.turns_completed, attempt.folder, self.fix)
         self._models = self.models
+        self._past.append(attempt)
         self.restore((*self.earlier, attempt.totals), session)
 
     def retry_later(self, retry: PlannedRetry) -> None:
@@ -115,6 +117,11 @@ class InstanceStatus:
         spec = continued(self.planned, session) if session else self.planned
         self.attempt = AttemptStatus(spec, self.verification)
         self._decided_end = None
+
+    @property
+    def divided(self) -> tuple[AttemptStatus, ...]:
+        """The attempts of this orchestrator, whose use can be divided."""
+        return (*self._past, self.attempt)
 
     @property
     def fix(self) -> str | None:

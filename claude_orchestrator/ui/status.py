@@ -10,13 +10,15 @@ from claude_orchestrator.engine.run_events import HoldChanged
 from claude_orchestrator.engine.run_view import RunView, resume_hint
 from claude_orchestrator.engine.sharing.cache_use import cache_report
 from claude_orchestrator.engine.snapshot import Snapshots
+from claude_orchestrator.engine.source_uses import source_line
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.ui.screen import ScreenStyle, screen
 from claude_orchestrator.ui.table import at_least
-from token_budget.text import RenderOptions, counted, printable
+from token_budget.text import RenderOptions, counted, printable, wrap
 
 HOLD_CHANGES_SHOWN = 10
 PROBLEMS_SHOWN = 50
+SOURCES_SHOWN = 10
 ALIKE = 3  # more instances of a group that ended alike share a line
 
 
@@ -43,6 +45,7 @@ def final_report(view: RunView, now: float, options: RenderOptions, columns: tup
         f"{at_least(past.exact)}{counted(past.usage.total_tokens, 'token')}"
         for past in view.removed
     ]
+    lines += _source_lines(view.instances, options)
     lines += _hold_changes(view.changes.holds)
     lines += [
         f"Subscription: {printable(name)} {used:g} % used" + (f", resets at {printable(resets)}" if resets else "")
@@ -59,6 +62,17 @@ def final_report(view: RunView, now: float, options: RenderOptions, columns: tup
     if view.directory:
         lines.append(f"Logs: {printable(view.directory)}")
     return lines
+
+
+def _source_lines(instances: Sequence[InstanceStatus], options: RenderOptions) -> list[str]:
+    """Who used what, of the instances that did not do everything in their main threads; the largest come first."""
+    ordered = sorted(instances, key=lambda status: -status.total_tokens)
+    texts = [f"{status.name} used: {text}" for status in ordered if (text := source_line(status))]
+    lines = [line for text in texts[:SOURCES_SHOWN] for line in wrap(printable(text), options.width)]
+    left = len(texts) - SOURCES_SHOWN
+    return (
+        [*lines, f"... and {counted(left, 'more instance')} with subagents (in the JSON report)"] if left > 0 else lines
+    )
 
 
 def _cause(status: InstanceStatus) -> tuple[str, State, str] | None:

@@ -84,6 +84,7 @@ COLUMNS: dict[str, Column] = {
     "cost": Column("COST", lambda row: "-" if row.nano_usd is None else format_usd(row.nano_usd), 5, 7),
     "turn": Column("TURN", lambda row: f"{row.turn}/{row.turns}" if row.attempts else "-", 4, 4),
     "try": Column("TRY", lambda row: str(row.attempts or "-"), 2, 3),
+    "subagents": Column("SUBAGENTS", lambda row: row.subagents, 3, 9, empty=""),
     "tools": Column("TOOLS", lambda row: str(row.tools), 3, 5, empty="0"),
     "budget": Column("BUDGET", _percentage, 5, 6, color=_budget_color),
     "now": Column("NOW", _now, 7, 8, left=True, empty=""),

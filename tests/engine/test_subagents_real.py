@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_orchestrator.engine.source_uses import share_of_subagents, source_fields, source_line
 from claude_orchestrator.engine.state import State
 from tests.engine.test_accounting import EXACT, SUBAGENT, config, total
 from tests.harness import run_real
@@ -47,6 +48,22 @@ def test_a_line_for_each_subagent(claude: str, tmp_path: Path) -> None:
         used[name] = used.get(name, Usage()) + spent.usage
     assert used == {MAIN: billed[MAIN], "general-purpose": billed["SUBWORK"], "Explore": billed["DEEPER"]}
     assert {agent.type: agent.depth for agent in agents.values()} == {"general-purpose": 1, "Explore": 2}
+    main, outer, inner = source_fields(status)
+    assert (outer["parent"], outer["depth"], inner["parent"], inner["depth"]) == ("", 1, outer["id"], 2)
+    assert main["total_tokens"] == billed[MAIN].total_tokens and inner["type"] == "Explore"
+    assert source_line(status).startswith("main thread 6") and source_line(status).endswith(" at depth 2")
+    assert share_of_subagents(status).startswith("2 (")
+
+
+def test_by_stream_the_main_thread_is_exact_and_the_sum_is_all(claude: str, tmp_path: Path) -> None:
+    with StandIn(NESTED) as api:
+        status = run_real(config("please delegate"), api, claude, tmp_path, meter="stream").only
+        billed = by_kind(api)
+    tree = source_fields(status)
+    assert tree[0]["source"] == MAIN and tree[0]["total_tokens"] == billed[MAIN].total_tokens
+    assert sum(use["total_tokens"] for use in tree) == sum(billed.values(), Usage()).total_tokens
+    types = {use["type"]: use["total_tokens"] for use in tree if use["source"] == "subagent"}
+    assert 0 < types["general-purpose"] <= billed["SUBWORK"].total_tokens
 
 
 def test_compaction_is_a_side_call(claude: str, tmp_path: Path) -> None:

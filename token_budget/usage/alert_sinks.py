@@ -216,9 +216,9 @@ def _post(message: _Message, limits: DeliveryLimits, abandoned: threading.Event)
     return failure
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def opener() -> urllib.request.OpenerDirector:
     """Opens http and https, through the environment's proxies. It follows no redirect and opens no file."""
-    opener = urllib.request.OpenerDirector()
+    director = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
@@ -226,15 +226,15 @@ def _opener() -> urllib.request.OpenerDirector:
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
     ):
-        opener.add_handler(handler)
-    return opener
+        director.add_handler(handler)
+    return director
 
 
 def _post_once(message: _Message, timeout_s: float) -> tuple[str | None, bool]:
     """Post once. Returns why that failed, or None, and whether another try is pointless."""
     request = _request(message)
     try:
-        with _opener().open(request, timeout=timeout_s):
+        with opener().open(request, timeout=timeout_s):
             return None, True  # an HTTPErrorProcessor lets only 2xx through
     except urllib.error.HTTPError as error:
         error.close()

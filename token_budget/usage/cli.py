@@ -15,6 +15,7 @@ from token_budget.usage.forecast_commands import backtest_command, forecast_comm
 from token_budget.usage.history_commands import history_command, plot_command, run_command
 from token_budget.usage.ledger_commands import export_command, import_command, prune_command
 from token_budget.usage.profile_commands import profile_group
+from token_budget.usage.reconcile_command import reconcile_command
 
 PROGRAM, DISTRIBUTION = "token-budget", "claude-orchestrator"
 HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2 click shows the help and raises nothing
@@ -51,6 +52,7 @@ for command in (
     forecast_command,
     backtest_command,
     profile_group,
+    reconcile_command,
     export_command,
     import_command,
     prune_command,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from token_budget.cost_tree import by_kind, cost_tree
 from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord
 from token_budget.ledger.run_budgets import read_budgets
 from token_budget.ledger.store import LedgerStore
@@ -33,6 +34,7 @@ def run_detail(ledger: LedgerStore, run_id: str, options: RenderOptions, local: 
         lines += ["", *_budget_lines(budgets, options)]
     nothing = wrap("no attempt at an instance yet", options.width)
     lines += ["", *(_attempt_lines(attempts, run, options) if attempts else nothing)]
+    lines += _source_lines(ledger, run, attempts, options)
     lines += ["", *wrap(ESTIMATES, options.width)]
     if any(not attempt.exact for attempt in attempts):
         lines += wrap(f"{_at_least(options)}: a lower bound: the attempt still runs, or was cut off", options.width)
@@ -150,6 +152,34 @@ def _attempt_lines(attempts: Sequence[AttemptRecord], run: RunRecord, options: R
         ),
         options,
     )
+
+
+def _source_lines(
+    ledger: LedgerStore, run: RunRecord, attempts: Sequence[AttemptRecord], options: RenderOptions
+) -> list[str]:
+    """Who used what, of the attempts that did not do everything in their main threads."""
+    agents = {attempt.key: {agent.id: agent for agent in attempt.subagents} for attempt in attempts}
+    parts: dict[tuple[str, str, int], list[tuple[str, Usage, int | None]]] = {}
+    for record in ledger.records(run=run.run):
+        key = record.run, record.instance, record.attempt
+        parts.setdefault(key, []).append((record.source, record.usage, record.cost_nano_usd))
+    rows = [
+        (f"{key[1]} #{key[2]}", line)
+        for key in agents
+        if len(lines := by_kind(cost_tree(parts.get(key, ()), agents[key]))) > 1
+        for line in lines
+    ]
+    if not rows:
+        return []
+    columns = (
+        TableColumn("attempt", [printable(name) for name, _ in rows], left=True),
+        TableColumn("used by", [printable(line.name) for _, line in rows], left=True),
+        TableColumn("depth", [str(line.depth or "-") for _, line in rows], 1),
+        TableColumn("number", [f"{line.number:,}" for _, line in rows], 2),
+        TableColumn("tokens", [f"{line.usage.total_tokens:,}" for _, line in rows]),
+        TableColumn("cost", ["?" if line.nano_usd is None else format_usd(line.nano_usd) for _, line in rows], 3),
+    )
+    return ["", *table(columns, options)]
 
 
 def _outcome(attempt: AttemptRecord, run: RunRecord) -> str:

@@ -10,6 +10,7 @@ from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_view import RunView, place_fields, resume_hint, usage_fields
 from claude_orchestrator.engine.sharing.cache_use import cache_report
+from claude_orchestrator.engine.source_uses import source_fields
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.models import Budget, Scope, Unit
 from token_budget.text import decimal_usd
@@ -43,6 +44,7 @@ def json_report(view: RunView, ended_at: datetime, code: int, answer_of: AnswerO
             "commands": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.COMMAND).items()},
             "groups": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.GROUP).items()},
             "instances": {key: _budget(budget) for key, budget in manager.budgets_of(Scope.INSTANCE).items()},
+            "subagents": {key: _budget(budget) for key, budget in manager.subagent_budgets.items()},
             "costs": [_cost_budget(budget) for budget in manager.budgets if budget.unit is Unit.USD],
             # for readers of earlier reports of this schema
             "costs_nano_usd": {budget.label: _budget(budget) for budget in manager.budgets if budget.unit is Unit.USD},
@@ -105,6 +107,7 @@ def _instance(status: InstanceStatus, *, rehearsal: bool) -> dict[str, Any]:
         "models": list(status.models),
         "model_when_low": status.chosen_model,
         "usage": usage_fields(status.usage, exact=status.exact),
+        "sources": source_fields(status),
         "usage_source": "api" if status.tally.metered else "stream",
         "cost_usd": status.cost_usd,
         "attempts": status.attempts,

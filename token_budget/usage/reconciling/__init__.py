@@ -1,0 +1,1 @@
+"""What Anthropic has counted for an organization, beside what the ledger has."""

@@ -17,7 +17,8 @@ SERVER_TOOL_TOKENS = 20_000  # what a search or a fetch by the API itself may ad
 OVERHEAD_TOKENS = 700  # the API's own system prompt for tools (346 to 700 tokens, by model)
 SEAM_TOKENS = 16  # where old and new text meet, tokens may be cut otherwise
 CLOSE_BYTES = 1_024  # of new text: no other earlier body need be looked at
-REMEMBERED_BYTES = 8 * 1024 * 1024
+REMEMBERED_BODIES = 16
+LARGEST_BYTES = 8 * 1024 * 1024  # a context of a million tokens has about half as many
 CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # of the API's own, run by the client
 CLIENT_TOOL_TOKENS = 1_500  # what the API writes for one of them
 SERVER_TOOL_USES = 8  # as Claude Code limits them
@@ -34,7 +35,11 @@ class InputBound:
     """
 
     known: deque[tuple[bytes, int]] = field(default_factory=deque)
-    _bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How much it remembers."""
+        return sum(len(body) for body, _ in self.known)
 
     def of(self, body: bytes) -> int:
         """An upper bound in tokens; documents and what is only referred to are not bounded by it (`is_bounded`)."""
@@ -50,13 +55,22 @@ class InputBound:
         return least
 
     def learn(self, body: bytes, input_tokens: int) -> None:
-        """A request with this body had exactly so many input tokens, cached ones included."""
-        if len(body) > REMEMBERED_BYTES:
+        """A request with this body had exactly so many input tokens, cached ones included.
+
+        An earlier body that this one continues is not needed any more.
+        """
+        if len(body) > LARGEST_BYTES:
             return
+        earlier = next((one for one in self.known if len(_beyond(body, one[0])) < CLOSE_BYTES), None)
+        if earlier is not None:
+            self.known.remove(earlier)
         self.known.appendleft((body, input_tokens))
-        self._bytes += len(body)
-        while self._bytes > REMEMBERED_BYTES or len(self.known) > 16:
-            self._bytes -= len(self.known.pop()[0])
+        if len(self.known) > REMEMBERED_BODIES:
+            self.forget()
+
+    def forget(self) -> None:
+        """Forget the oldest body."""
+        self.known.pop()
 
 
 def adds_up(body: bytes) -> bool:

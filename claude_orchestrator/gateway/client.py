@@ -16,6 +16,7 @@ from token_budget.models import Unit, Usage
 from token_budget.pricing import of_tools, with_terms
 
 MAX_BOUNDS = 4
+REMEMBERED_BYTES = 3 * 1024 * 1024
 MAX_IDS = 4_096
 AS_FIRST_PARTY = (("_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL", "1"),)
 
@@ -43,6 +44,15 @@ class Client:
         if len(self.bounds) > MAX_BOUNDS:
             del self.bounds[next(iter(self.bounds))]
         return found
+
+    def learn(self, known: InputBound, body: bytes, input_tokens: int) -> None:
+        """One of the bounds learns from a request. Together they remember a few megabytes, and always the latest."""
+        known.learn(body, input_tokens)
+        while sum(bound.size_bytes for bound in self.bounds.values()) > REMEMBERED_BYTES:
+            oldest = next((bound for bound in self.bounds.values() if bound.known and bound is not known), known)
+            if oldest is known and len(known.known) == 1:
+                break
+            oldest.forget()
 
     def cost_of(self, asked: Asked, input_tokens: int) -> Cost | None:
         """The most that a request can cost; None without a price.

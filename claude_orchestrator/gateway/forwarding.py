@@ -185,7 +185,7 @@ class Forwarder:
             client.wanted_tokens.pop(agent, None)
             self._admission.learn(usage.usage.output_tokens)
         if exchange.known is not None and usage.whole and usage.exact:
-            exchange.known.learn(exchange.body, usage.usage.total_tokens - usage.usage.output_tokens)
+            client.learn(exchange.known, exchange.body, usage.usage.total_tokens - usage.usage.output_tokens)
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> CIMultiDict[str]:

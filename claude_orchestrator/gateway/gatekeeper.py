@@ -96,6 +96,7 @@ class Gatekeeper:
                 client.attempt.refused(refused, sender)
                 return refusal(refused.reason)
             body = lowered(body, asked, ticket.output_tokens)
+            del asked  # it is larger than the body, and the answer may take minutes
             return await self._forwarder.forward(replace(exchange, body=body))
         finally:
             self._settle(client, ticket)

@@ -126,6 +126,7 @@ PURE = """
     ui.ci.workflow_commands
     ui.junit
     ui.messages
+    ui.metrics
     ui.remote
     ui.redraw
     ui.screen

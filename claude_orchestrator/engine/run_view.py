@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,8 +43,8 @@ NOTABLE = frozenset({AlertRaised, ApprovalEnded, Crossed, Decided, RetryPlanned,
 class RunChanges:
     """An observer that collects what reports and pages show besides the instances.
 
-    That is hold changes, the latest rate limits, the pace, the latest decisions with their Unix times, and in `limits`
-    the budgets that stopped or blocked instances.
+    That is hold changes, the latest rate limits, the pace, the latest decisions with their Unix times, in `decisions`
+    how many there were of each action, and in `limits` the budgets that stopped or blocked instances.
     """
 
     def __init__(
@@ -58,12 +58,15 @@ class RunChanges:
         self.holds = list(holds)
         self.rate_limits: Mapping[str, Any] = rate_limits or {}
         self.limits: dict[Budget, None] = {}
+        self.decisions: Counter[str] = Counter()
         self.pace: str | None = None
 
     def observe(self, event: RunEvent) -> None:
         """Collect what reports need."""
         if type(event) in NOTABLE:
             self.notable.append((self._wall(), event))
+        if isinstance(event, Decided):
+            self.decisions[event.action] += 1
         match event:
             case HoldChanged() if len(self.holds) < MAX_HOLD_CHANGES:
                 self.holds.append(event)

@@ -66,7 +66,7 @@ def header(snapshot: Snapshot, options: RenderOptions) -> str:
     if snapshot.over:
         parts.append(f"in {duration(snapshot.seconds)}")
     else:
-        parts += [] if snapshot.tokens_per_min is None else [f"{about_tokens(snapshot.tokens_per_min)}/min"]
+        parts += [] if not snapshot.tokens_per_min else [f"{about_tokens(snapshot.tokens_per_min)}/min"]
         parts += [] if snapshot.left_s is None else [f"~{about_time(snapshot.left_s)} left"]
     return (" - " if options.ascii_only else SEPARATOR).join(parts)
 

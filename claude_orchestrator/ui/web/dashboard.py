@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -90,13 +91,28 @@ def page_of(bound: BoundPage, announce: Announce) -> Door:
     def serve(control: RunControl, folder: Folder) -> contextlib.AbstractAsyncContextManager[None]:
         from claude_orchestrator.ui.web.sources import LiveRun
 
-        return served(bound, LiveRun(control), folder, announce)
+        return served(bound, LiveRun(control), folder, announce, _metrics_of(control))
 
     return serve
 
 
+def _metrics_of(control: RunControl) -> Callable[[], str]:
+    """What a scraper of metrics gets of a run."""
+    from claude_orchestrator.engine.snapshot import Snapshots
+    from claude_orchestrator.ui.metrics import exposition
+
+    snapshots = Snapshots(control.view)
+    return lambda: exposition(snapshots.take(time.monotonic()), control.view.changes.decisions)
+
+
 @contextlib.asynccontextmanager
-async def served(bound: BoundPage, source: RunSource, folder: Folder, announce: Announce) -> AsyncIterator[None]:
+async def served(
+    bound: BoundPage,
+    source: RunSource,
+    folder: Folder,
+    announce: Announce,
+    metrics: Callable[[], str] | None = None,
+) -> AsyncIterator[None]:
     """Serve a run on a page while this is open, and say where."""
     from claude_orchestrator.ui.web.feed import Feed
     from claude_orchestrator.ui.web.keys import PageDoor, make_keys, write_door
@@ -107,7 +123,7 @@ async def served(bound: BoundPage, source: RunSource, folder: Folder, announce: 
     keys, secret = make_keys(folder, bound.password)
     feed = Feed(source)
     port = bound.listening.getsockname()[1]
-    site = Site(source, feed, RunFiles(folder), keys, f"orchestrator-{port}", bound.options.read_only)
+    site = Site(source, feed, RunFiles(folder), keys, f"orchestrator-{port}", bound.options.read_only, metrics)
     try:
         write_door(folder, PageDoor(bound.address, os.getpid(), secret, keys.boot))
     except OSError as error:

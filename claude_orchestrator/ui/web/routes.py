@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from claude_orchestrator.engine.control.rpc import RpcError
+from claude_orchestrator.ui.metrics import CONTENT_TYPE
 from claude_orchestrator.ui.web.assets import assets
 from claude_orchestrator.ui.web.checks import Access, sign_in_headers
 from claude_orchestrator.ui.web.feed import Feed
@@ -148,7 +149,7 @@ async def _act(site: Site, request: Request) -> Answer:
 async def _metrics(site: Site, request: Request) -> Answer:
     if site.metrics is None:
         raise RequestError(404, "no such page")
-    return Answer(site.metrics().encode(), "text/plain; version=0.0.4; charset=utf-8")
+    return Answer(site.metrics().encode(), CONTENT_TYPE)
 
 
 async def _file(site: Site, request: Request) -> Answer:
@@ -156,6 +157,7 @@ async def _file(site: Site, request: Request) -> Answer:
 
 
 EVENTS = "/api/events"
+METRICS = "/metrics"
 ROUTES: Mapping[tuple[str, str], Route] = {
     ("GET", "/open"): Route(Access.PUBLIC, _open),
     ("POST", "/api/sign-in"): Route(Access.PUBLIC, _sign_in),
@@ -167,7 +169,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("GET", "/api/answer"): Route(Access.READ, _answer),
     ("GET", "/api/patch"): Route(Access.READ, _patch),
     ("GET", "/api/approvals"): Route(Access.READ, _approvals),
-    ("GET", "/metrics"): Route(Access.READ, _metrics),
+    ("GET", METRICS): Route(Access.READ, _metrics),
     ("POST", "/api/act"): Route(Access.ACT, _act),
     **{("GET", path): Route(Access.PUBLIC, _file) for path in assets()},
 }

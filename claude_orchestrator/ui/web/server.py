@@ -15,7 +15,9 @@ from claude_orchestrator.ui.web.checks import HEADERS, Access, Visitor, cookie_o
 from claude_orchestrator.ui.web.routes import (
     EVENTS,
     MAX_BODY_BYTES,
+    METRICS,
     ROUTES,
+    WRONG_PASSWORD_S,
     Answer,
     Request,
     Site,
@@ -74,6 +76,8 @@ class PageServer:
         if route is None:
             return _response(error_answer(404, "no such page"))
         visitor = self._visitor(headers, host)
+        if request.path == METRICS and not visitor.signed_in and await self._is_scraper(headers):
+            visitor = visitor._replace(signed_in=True)
         refused = refusal(route.access, visitor, read_only=self._site.read_only)
         if refused is not None:
             return _response(error_answer(refused.status, refused.text))
@@ -85,6 +89,16 @@ class PageServer:
         if body is None:
             return _response(error_answer(413, f"a request has at most {MAX_BODY_BYTES // 1024} KiB"))
         return _response(await answer(self._site, request.method, request.path, Request(request.query, body)))
+
+    async def _is_scraper(self, headers: Mapping[str, str]) -> bool:
+        """Whether a program that collects metrics has the password. A wrong one costs time."""
+        scheme, _, password = headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        if scheme.lower() != "bearer":
+            return False
+        is_right = self._site.keys.opens(password.strip())
+        if not is_right:
+            await asyncio.sleep(WRONG_PASSWORD_S)
+        return is_right
 
     def _visitor(self, headers: Mapping[str, str], host: str) -> Visitor:
         cookie = cookie_of(headers.get(hdrs.COOKIE, ""), self._site.cookie)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +120,19 @@ class Browser:
 
 @contextlib.asynccontextmanager
 async def serving(
-    run: WrittenRun, folder: Path, *, read_only: bool = False, password: str = ""
+    run: WrittenRun,
+    folder: Path,
+    *,
+    read_only: bool = False,
+    password: str = "",
+    metrics: Callable[[], str] | None = None,
 ) -> AsyncIterator[tuple[Browser, Feed]]:
     """Serve a run; yields a signed-in browser and the feed."""
     keys, feed = Keys(b"k" * 32, "boot", password), Feed(run)
     listening = socket.create_server(("127.0.0.1", 0), backlog=256)
     base = f"http://127.0.0.1:{listening.getsockname()[1]}"
     with Folder.open(folder) as opened:
-        site = Site(run, feed, RunFiles(opened), keys, COOKIE, read_only)
+        site = Site(run, feed, RunFiles(opened), keys, COOKIE, read_only, metrics)
         async with PageServer(site, listening, "127.0.0.1"), aiohttp.ClientSession() as session:
             yield Browser(session, base, keys), feed
             await feed.close()

@@ -1,0 +1,112 @@
+"""The metrics of a run, as a scraper reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from claude_orchestrator.engine.run_events import Decided
+from claude_orchestrator.engine.snapshot import Snapshots
+from claude_orchestrator.engine.state import State
+from claude_orchestrator.ui.metrics import CONTENT_TYPE, exposition
+from tests.harness import ROOT
+from tests.ui.test_report import a_run
+from tests.ui.web.site import PASSWORD, Browser, WrittenRun, serving
+from token_budget.models import Action, Scope, Unit
+from token_budget.text import NANO
+
+LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\n"])*",?)+)\})? (-?[0-9.e+-]+)')
+
+
+def read(text: str) -> dict[str, float]:
+    """The samples of a text by name and labels. A line that is not well formed fails."""
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        if line.startswith("# "):
+            assert re.fullmatch(r"# (HELP [a-z_]+ [^\n]+|TYPE [a-z_]+ (gauge|counter))", line), line
+            continue
+        match = LINE.fullmatch(line)
+        assert match is not None, line
+        key = match[1].removeprefix("claude_orchestrator_") + (f"{{{match[2]}}}" if match[2] else "")
+        assert key not in found
+        found[key] = float(match[3])
+    return found
+
+
+def test_the_metrics_of_a_run() -> None:
+    view = a_run("one", "two", "three")
+    view.manager.set_budget(Scope.DAILY, 2 * NANO, unit=Unit.USD)
+    view.instances[1].skip(State.BLOCKED, "no room")
+    view.changes.observe(Decided("two", Action.BLOCK, "no room"))
+    found = read(exposition(Snapshots(view).take(165.0), view.changes.decisions))
+    expected = {
+        'info{run="run-1",rehearsal="false"}': 1,
+        "run_seconds": 65,
+        'instances{state="completed"}': 1,
+        'instances{state="blocked"}': 1,
+        'instances{state="pending"}': 1,
+        'instances{state="running"}': 0,
+        'tokens_total{type="input"}': 3_000,
+        'tokens_total{type="output"}': 12,
+        "tokens_exact": 1,
+        "attempts_total": 1,
+        'decisions_total{action="block"}': 1,
+        'instance_seconds_sum{state="completed"}': 65,
+        'instance_seconds_count{state="completed"}': 1,
+        'budget_used{scope="overall",key="",unit="tokens"}': 3_012,
+        'budget_limit{scope="command",key="/test",unit="tokens"}': 4_000,
+        'budget_limit{scope="daily",key="",unit="USD"}': 2,
+    }
+    assert {key: found[key] for key in expected} == expected
+    assert found["cost_usd_total"] == pytest.approx(3.0, abs=0.1)
+    assert "left_seconds" not in found and "tokens_per_minute" not in found
+
+
+def test_names_of_budgets_can_contain_anything() -> None:
+    view = a_run("one")
+    view.manager.set_budget(Scope.INSTANCE, 9, 'a"b\\c\nd{}é')
+    found = read(exposition(Snapshots(view).take(165.0), {}))
+    assert 'budget_limit{scope="instance",key="a\\"b\\\\c\\nd{}é",unit="tokens"}' in found
+
+
+def test_each_metric_is_documented() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    view = a_run("one", "two")
+    snapshots = Snapshots(view)
+    snapshots.take(100.0)
+    text = exposition(snapshots.take(165.0)._replace(tokens_per_min=2.5, left_s=1.0), {"wait": 1})
+    names = set(re.findall(r"# TYPE claude_orchestrator_(\S+)", text))
+    assert len(names) == 17 and {name for name in names if f"`{name}`" not in page} == set()
+
+
+async def scrape(browser: Browser, path: str, **headers: str) -> tuple[int, bytes, Mapping[str, str]]:
+    """Status, body and headers for a program without a cookie."""
+    browser.headers.clear()
+    return await browser.get(path, **headers)
+
+
+def test_a_scraper_needs_the_password(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(WrittenRun(), tmp_path, password=PASSWORD, metrics=lambda: "x 1\n") as (browser, _):
+            for given, status in ((None, 401), ("Bearer wrong", 401), (f"Basic {PASSWORD}", 401)):
+                headers = {} if given is None else {"Authorization": given}
+                assert (await scrape(browser, "/metrics", **headers))[0] == status
+            good = {"Authorization": f"Bearer {PASSWORD}"}
+            status, body, headers_back = await scrape(browser, "/metrics", **good)
+            assert (status, body, headers_back["Content-Type"]) == (200, b"x 1\n", CONTENT_TYPE)
+            assert (await scrape(browser, "/api/snapshot", **good))[0] == 401  # it opens nothing else
+
+    asyncio.run(main())
+
+
+def test_without_a_password_no_scraper_is_let_in(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(WrittenRun(), tmp_path, metrics=lambda: "x 1\n") as (browser, _):
+            for given in ("Bearer ", "Bearer", "bearer x"):
+                assert (await scrape(browser, "/metrics", Authorization=given))[0] == 401
+
+    asyncio.run(main())

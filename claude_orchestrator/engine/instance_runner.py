@@ -501,8 +501,9 @@ class InstanceRunner:
             self.stop(State.FAILED, f"printed nothing within {limit_s:g} s of its start")
 
     def _stalled(self, idle_s: float, due: float) -> None:
-        paused = _is_late(due)
-        if paused or (self._metering is not None and self._metering.waits):
+        resets_at = self.status.attempt.limit_resets_at
+        waits_for_reset = resets_at is not None and self._context.clock.wall() < resets_at  # newer versions do
+        if _is_late(due) or waits_for_reset or (self._metering is not None and self._metering.waits):
             self._expect_output(None)
             return
         self.status.note_silence()

@@ -2,8 +2,8 @@
 
 Each limit is a bucket that refills continuously, as the API's own are. What is sent is drawn from it at once, by an
 estimate that the answer corrects. The API's own figures can lower a bucket, because others may use the same key. They
-raise it only if no other request is on its way, because they may be older than what was sent since. Time is injected,
-in seconds of any steady clock.
+may be older than what was sent since, so they raise it only if no other request is on its way. Time is injected, in
+seconds of any steady clock.
 """
 
 from __future__ import annotations
@@ -134,16 +134,18 @@ class Pacer:
     def _read(self, reading: Reading, sent: Sent, now: float) -> None:
         resource, rate = reading.resource, _rate(reading)
         bucket = self.buckets.get(resource)
-        # the figure may be as old as its request: then this was drawn since, and as much has come back
-        least = reading.remaining - self._sent_after(sent, resource)
-        seen = min(float(reading.limit), least + (now - sent.at) * rate * self.speed)
+        # the figure may be of this moment, or as old as its request: then this was drawn since, and as much came back
+        is_now = float(reading.remaining)
+        was_then = is_now + (now - sent.at) * rate * self.speed - self._sent_after(sent, resource)
+        least, most = sorted((is_now, was_then))
         if bucket is None or bucket.limit != reading.limit:
-            self.buckets[resource] = Bucket(reading.limit, seen, now, rate, sent.at)
+            self.buckets[resource] = Bucket(reading.limit, least, now, rate, sent.at)
             return
         own, bucket.rate, bucket.at = bucket.level_at(now, self.speed), rate, now
+        seen = min(float(reading.limit), most + _rounding(resource))
         bucket.level = min(seen, own if self.on_way else max(own, least))
         if bucket.level != own:
-            bucket.told_until = max(bucket.told_until, sent.at)
+            bucket.told_until = now if is_now > was_then else max(bucket.told_until, sent.at)
 
     def _sent_after(self, sent: Sent, resource: Resource) -> float:
         drawn = 0.0
@@ -159,6 +161,11 @@ def _needed(resource: Resource, draw: Draw, bucket: Bucket) -> float:
     if resource is Resource.REQUESTS:
         return min(draw.get(resource, 0.0) + FIRST_REMAINS, float(bucket.limit))
     return min(draw.get(resource, 0.0) + ROUNDING_TOKENS, 0.95 * bucket.limit)
+
+
+def _rounding(resource: Resource) -> float:
+    """How much more may be left than a reading says."""
+    return 1.0 if resource is Resource.REQUESTS else ROUNDING_TOKENS
 
 
 def _rate(reading: Reading) -> float:

@@ -35,18 +35,20 @@ def dearest_reading(body: bytes) -> dict[str, Any]:
     """What a lenient server could read in a body: the first or the last of two keys, in any case, whichever is more."""
     readings: list[dict[str, Any]] = []
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
-        for first in (True, False):
+        for joined in (_first, _last):
             with contextlib.suppress(ValueError, RecursionError):
-                pairs = json.loads(
-                    body.decode(encoding), object_pairs_hook=lambda found, first=first: _joined(found, first)
-                )
-                if isinstance(pairs, dict):
-                    readings.append(pairs)
+                data = json.loads(body.decode(encoding), object_pairs_hook=joined)
+                if isinstance(data, dict):
+                    readings.append(data)
     return max(readings, key=lambda data: _number(data.get("max_tokens")), default={})
 
 
-def _joined(pairs: list[tuple[str, Any]], first: bool) -> dict[str, Any]:
-    return {key.lower(): value for key, value in (reversed(pairs) if first else pairs)}
+def _last(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key.lower(): value for key, value in pairs}
+
+
+def _first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return _last(pairs[::-1])
 
 
 def _number(value: object) -> int:
@@ -177,7 +179,7 @@ class HostileApi:
         begun = {**self._usage(usage._replace(output_tokens=1), terms), "server_tool_use": {}}
         message = {"id": self.dice.choice(("same", f"m{self.number}")), "model": "m", "usage": begun}
         await response.write(_sse("message_start", {"message": message}))
-        delta = {"delta": {"type": "text_delta", "text": "word"}}
+        delta: dict[str, object] = {"delta": {"type": "text_delta", "text": "word"}}
         await response.write(_sse("content_block_delta", delta))
         await asyncio.sleep(0.002)
         return response

@@ -115,7 +115,7 @@ class Charged(Metered):
         if delta is not None and not self.is_dead:
             self.manager.record(None, delta.amount, None, hold)
         if hold in self.sent:
-            request, most = self.sent[hold]  # type: ignore[index]
+            request, most = self.sent[hold]
             request.rest = most.rest(usage)
             self.journal.append({"attempt": 1, "request": request.number, "left": request.left.record})
 

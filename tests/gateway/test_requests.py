@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from claude_orchestrator.gateway.bounds import REMEMBERED_BYTES, InputBound, adds_up, dearest_terms
+from claude_orchestrator.gateway.bounds import LARGEST_BYTES, InputBound, adds_up, dearest_terms
 from claude_orchestrator.gateway.requests import Kind, Unbounded, kind_of, lowered, plain_path, read_request
 
 
@@ -135,7 +135,7 @@ def test_the_dearest_terms_that_a_request_allows() -> None:
 
 def test_a_known_body_bounds_a_longer_one_and_giant_ones_are_forgotten() -> None:
     known = InputBound()
-    known.learn(b"x" * (REMEMBERED_BYTES + 1), 5)
+    known.learn(b"x" * (LARGEST_BYTES + 1), 5)
     assert not known.known
     first = b'{"messages":["' + b"a" * 5_000 + b'"]}'
     known.learn(first, 900)

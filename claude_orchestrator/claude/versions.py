@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from claude_orchestrator.errors import UserError
 
 OLDEST_VERSION = (1, 0, 109)  # the first with --include-partial-messages (measured)
 LIVE_COUNT_VERSION = (2, 1, 170)  # the first that answers get_usage (measured)
+SAME_PROMPT_VERSION = (2, 1, 332)  # has one system prompt in all worktrees of a repository; 2.1.197 has not (measured)
 VERSION_TIMEOUT_S = 15.0
 
 
@@ -34,8 +36,15 @@ def find_claude(given: str | None) -> str:
     )
 
 
-def check_version(claude: str) -> str | None:
-    """Refuse a claude that is too old, or that does not run; returns what an older one lacks.
+class Version(NamedTuple):
+    """What an older claude lacks, and whether its system prompt names the worktree that it works in."""
+
+    lacks: str | None = None
+    names_worktree: bool = True
+
+
+def check_version(claude: str) -> Version:
+    """Refuse a claude that is too old, or that does not run.
 
     One that does not say its version is let pass.
     """
@@ -53,15 +62,15 @@ def check_version(claude: str) -> str | None:
         raise UserError(f"{claude}: cannot be run: {error.strerror or error}") from None
     match = re.match(rb"\s*(\d+)\.(\d+)\.(\d+)", done.stdout)
     if not match:
-        return None
+        return Version()
     found, version = match[0].decode().strip(), tuple(map(int, match.groups()))
     if version < OLDEST_VERSION:
         oldest = ".".join(map(str, OLDEST_VERSION))
         raise UserError(f"{claude}: version {found} is too old: install {oldest} or newer")
     if version < LIVE_COUNT_VERSION:
         live = ".".join(map(str, LIVE_COUNT_VERSION))
-        return (
+        return Version(
             f"claude {found} cannot report its count while it works: before {live}, subagents count when their turn "
             "ends, and other users can read an append_system_prompt in the list of processes"
         )
-    return None
+    return Version(names_worktree=version < SAME_PROMPT_VERSION)

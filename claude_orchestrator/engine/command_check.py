@@ -7,7 +7,6 @@ from typing import Any
 
 from claude_orchestrator.claude.events import COMMANDS_REQUEST
 from claude_orchestrator.claude.failures import command_word, is_command_name
-from claude_orchestrator.claude.prompt_cache import FOLDER_FREE_REQUEST
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import control_request
 
@@ -40,13 +39,12 @@ class CommandCheck:
     def __init__(self, spec: LaunchSpec, knows: Knows) -> None:
         words = dict.fromkeys(filter(None, map(command_word, spec.turns)))
         self._doubtful = [word for word in words if is_command_name(word) and not knows(spec.cwd, word)]
-        self._more = FOLDER_FREE_REQUEST if spec.folder_free else {}
         self._as_text = spec.unknown_command == "prompt"
         self._unknown: frozenset[str] = frozenset()
 
-    def request(self) -> dict[str, Any] | None:
-        """The request for the list, if a command is in doubt."""
-        return control_request(COMMANDS_REQUEST, "initialize", **self._more) if self._doubtful else None
+    def request(self, **more: object) -> dict[str, Any] | None:
+        """The request for the list, if a command is in doubt. `more` is what else claude is asked for."""
+        return control_request(COMMANDS_REQUEST, "initialize", **more) if self._doubtful else None
 
     def failure(self, listed: Iterable[str]) -> str | None:
         """Why the instance fails, given what the session lists; None if it can begin. An empty list says nothing."""

@@ -75,6 +75,7 @@ class RunRequest(NamedTuple):
     """What to run and how. `header` tells the journal how the run was started.
 
     `switch` stops the run; without one, the signals of this process do. `listens`: it has a control socket.
+    `names_worktree`: claude's system prompt names the worktree, unless claude is asked to leave that out.
     """
 
     plan: Plan
@@ -86,6 +87,7 @@ class RunRequest(NamedTuple):
     switch: StopSwitch | None = None
     listens: bool = True
     doors: tuple[Door, ...] = ()
+    names_worktree: bool = True
 
 
 class RunPlace(NamedTuple):
@@ -359,6 +361,7 @@ class _Run:
             redact=partial(redact, secrets=secrets_of(os.environ, given)),
             price=price_with(self._accounting.prices, self._bus.warn),
             meter=meter,
+            names_worktree=self._request.names_worktree,
             worktrees=None if self._request.rehearse else self._worktrees(),
             shared=self._ledger,
             answers=self._answers,

@@ -166,10 +166,12 @@ class InstanceRunner:
         self._does(self._activity.set(Doing.STARTING))
         if self.status.tally.resumed:
             self._poller.ask()  # before the first turn: learn what earlier processes of this session had counted
-        request = self._commands.request()
+        leaves_out = self.status.spec.folder_free and self._services.names_worktree
+        more = FOLDER_FREE_REQUEST if leaves_out else {}
+        request = self._commands.request(**more)
         if request is None:
-            if self.status.spec.folder_free:
-                self._send(control_request("prompt", "initialize", **FOLDER_FREE_REQUEST))
+            if more:
+                self._send(control_request("prompt", "initialize", **more))
             self._send_turn()
         else:
             self._send(request)

@@ -155,6 +155,7 @@ class Services(NamedTuple):
     - `redact` hides secrets in the last lines of an instance.
     - `price` computes costs that the CLI does not state.
     - `worktrees`, if there are some, are where instances work that ask for it.
+    - `names_worktree` is whether claude's system prompt names its worktree, unless it is asked to leave that out.
     - `meter`, if there is one, is the way to the API.
     - `answers` has what earlier instances answered.
     - `approvals`, if there are some, are where tools wait for a person.
@@ -167,6 +168,7 @@ class Services(NamedTuple):
     redact: Callable[[str], str] = str
     price: Price | None = None
     meter: ApiMeter | None = None
+    names_worktree: bool = True
     worktrees: InstanceWorktrees | None = None
     shared: SharedLimits = NoSharedLimits()
     answers: Answers = NoAnswers()

@@ -30,11 +30,15 @@ class Planned(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """How instances will be counted, what deserves a warning, and whether claude can take secrets by file."""
+    """How instances will be counted, what deserves a warning, and whether claude can take secrets by file.
+
+    `names_worktree`: its system prompt names the worktree, unless claude is asked to leave that out.
+    """
 
     meter: Meter
     warnings: list[str]
     private: bool
+    names_worktree: bool = True
 
 
 # -- plan: what would be launched, by which claude --
@@ -138,9 +142,9 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
         if options[option] not in (None, Path("-")):
             start_checks.check_writable(f"--{option}", options[option])
     meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
-    lacks = None if options["rehearse"] else versions.check_version(planned.claude)
+    version = versions.Version() if options["rehearse"] else versions.check_version(planned.claude)
     doubts = () if options["rehearse"] else start_checks.doubts(planned.plan, loaded.config, os.environ)
-    warnings = [*planned.plan.warnings, *([lacks] if lacks else []), *dict.fromkeys(doubts)]
+    warnings = [*planned.plan.warnings, *([version.lacks] if version.lacks else []), *dict.fromkeys(doubts)]
     if not options["rehearse"]:
         warnings += _folder_warnings(loaded, planned)
         warnings += _limit_warnings(loaded, planned)
@@ -152,7 +156,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
         from token_budget.pricing import EXTRA
 
         warnings.append(f"budgets in money without {EXTRA}: use for which claude states no cost is not counted")
-    return Checked(meter, warnings, private=lacks is None)
+    return Checked(meter, warnings, private=version.lacks is None, names_worktree=version.names_worktree)
 
 
 # -- what a run is built from --
@@ -170,6 +174,7 @@ def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRe
         loaded.options["rehearse"],
         loaded.start_in_s,
         listens=not loaded.options["no_control"],
+        names_worktree=checked.names_worktree,
     )
     place = controller.RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
     accounting = controller.Accounting(planned.ledger, planned.prices, loaded.alerts)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +24,10 @@ from token_budget.models import Usage
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
-GUIDES = [
-    ROOT / "README.md",
-    *(
-        ROOT / "docs" / f"{name}.md"
-        for name in "budgets profiles alerts retries stopping report forecasts money ledger config fan-out".split()
-    ),
-]
+GUIDE_NAMES = """
+    alerts approvals budgets config fan-out forecasts ledger live money profiles report retries stopping
+"""
+GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in GUIDE_NAMES.split())]
 # .ci/run runs these, each in an environment of its own
 SET_UP = ("python3 -m venv",)
 FIRST_REQUEST_TOKENS = 20_000  # what Claude Code sends before the user's own words, at most
@@ -71,6 +70,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
     (tools / "claude").symlink_to(Path(__file__).with_name("fake_claude.py"))
     scripts = {"claude-orchestrator": "-m claude_orchestrator", "python": ""}
     scripts["claude-instance-orchestrator"] = scripts["claude-orchestrator"]
+    scripts["claude-runs"] = "-c 'from claude_orchestrator.cli.runs.main import main; main()'"
     scripts["token-budget"] = "-c 'from token_budget.usage.cli import main; main()'"
     for name, args in scripts.items():
         (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {args} "$@"\n')
@@ -109,10 +109,37 @@ def shell(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS + MANUAL)
 def test_documented_command(command: str, shell: dict[str, str]) -> None:
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=shell["HOME"], env=shell, capture_output=True, text=True, timeout=60, check=False
-    )
+    with contextlib.ExitStack() as at_work:
+        if command.startswith("claude-runs "):
+            at_work.enter_context(run_for(command, shell))
+        done = in_shell(command, shell)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def in_shell(command: str, shell: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    argv = ["bash", "-c", command]
+    return subprocess.run(argv, cwd=shell["HOME"], env=shell, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextlib.contextmanager
+def run_for(command: str, shell: dict[str, str]) -> Iterator[None]:
+    """A rehearsal that a command of claude-runs sees: one that waits for an approval, or one that is over."""
+    is_over = any(word in command for word in (" wait ", " results ", " watch ", " prune "))
+    options = "--config runs.json --rehearse --ledger off" + ("" if is_over else " --approvals ask")
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec claude-orchestrator {options} >/dev/null 2>&1"], cwd=shell["HOME"], env=shell
+    )
+    try:
+        if is_over:
+            process.wait(timeout=60)
+        else:
+            in_shell("until claude-runs approvals last 2>&1 | grep -q npm; do sleep 0.2; done", shell)
+        if " resume " in command:
+            in_shell("claude-runs pause last", shell)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -11,7 +11,7 @@ from claude_orchestrator.engine.approvals import Approvals, Ask, Reply
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.control.event_json import event_json
 from claude_orchestrator.engine.control.event_log import EventLog
-from claude_orchestrator.engine.control.snapshot import Moment, Steering, brief, budget_row, snapshot
+from claude_orchestrator.engine.control.snapshot import Moment, Rows, Steering, brief, budget_row, snapshot
 from claude_orchestrator.engine.run_events import By, Crossed, RoomChanged, RunEvent, Steered
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.snapshot import Snapshots
@@ -52,14 +52,14 @@ class RunControl:
         self._approvals = approvals
         self._stop_run = stop_run
         self._ended = False
-        self._snapshots = Snapshots(view)
+        self._snapshots, self._rows = Snapshots(view), Rows(view)
         self._directory = str(Path(view.directory or ".").absolute())
 
     # -- seeing --
 
     def status(self) -> dict[str, Any]:
         """The whole run as JSON data."""
-        return self._numbered(snapshot(self.view, self._steering(), self._moment(), self._notable))
+        return self._numbered(snapshot(self.view, self._rows, self._steering(), self._moment(), self._notable))
 
     def brief(self) -> dict[str, Any]:
         """The run without its instances."""

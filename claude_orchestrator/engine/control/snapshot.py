@@ -12,7 +12,7 @@ from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_view import RunView, place_fields, usage_fields
 from claude_orchestrator.engine.snapshot import Snapshot, doing_of, state_text
-from claude_orchestrator.engine.state import InstanceStatus
+from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.models import Budget, Unit
 from token_budget.text import NANO
 
@@ -37,14 +37,32 @@ class Moment(NamedTuple):
     figures: Snapshot
 
 
+class Rows:
+    """The rows of a run's instances. Those that are not at work are made once, and again if something changes."""
+
+    def __init__(self, view: RunView) -> None:
+        self._view = view
+        self._still: dict[str, tuple[tuple[object, ...], dict[str, Any]]] = {}
+
+    def of(self, status: InstanceStatus, now: float) -> dict[str, Any]:
+        """The row of an instance."""
+        if status.state in (State.RUNNING, State.WAITING):
+            return instance_row(status, self._view, now)
+        key = status.state, status.reason, status.unneeded, status.changes_known, status.attempts
+        known = self._still.get(status.name)
+        if known is None or known[0] != key:
+            known = self._still[status.name] = key, instance_row(status, self._view, now)
+        return known[1]
+
+
 def snapshot(
-    view: RunView, steering: Steering, at: Moment, notable: Callable[[], Iterable[dict[str, Any]]] = lambda: ()
+    view: RunView, rows: Rows, steering: Steering, at: Moment, notable: Callable[[], Iterable[dict[str, Any]]]
 ) -> dict[str, Any]:
     """The whole run. `notable` has the decisions so far, as events."""
     instances, now = tuple(view.instances), at.now
     return {
         **brief(view, steering, at),
-        "instances": [instance_row(status, view, now) for status in instances],
+        "instances": [rows.of(status, now) for status in instances],
         "groups": [{**group.fields(), "left_s": group.left_s} for group in groups_of(instances, now)],
         "edges": [list(edge) for edge in edges(instances)],
         "removed": [

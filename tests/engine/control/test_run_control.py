@@ -167,3 +167,36 @@ def test_a_run_without_control_has_no_socket(tmp_path: Path) -> None:
         assert run.wait()[0] == 0
         assert not (run.directory / "control.sock").exists()
         assert "finish" in [record["kind"] for record in run.journal()]
+
+
+def test_a_tool_is_approved_or_denied_once_by_whoever_is_first(tmp_path: Path) -> None:
+    with (
+        rehearsal(tmp_path, instances("one", "two", "three", seconds=1.0), "--approvals", "ask") as run,
+        run.connect() as client,
+    ):
+        until(lambda: len(client.call("approvals")) == 3)
+        one, two, three = client.call("approvals")
+        assert (one["tool"], one["text"], one["input"]) == ("Bash", "Bash: npm test", {"command": "npm test"})
+        assert one["until"] - one["asked_at"] == 600
+        assert rows(client)["one"]["now"]["text"] == "waits for approval"
+        assert client.call("approve", ids=[one["id"]]) == {"approved": [one["id"]]}
+        with pytest.raises(AnsweredError, match="no tool waits for approval under 1"):
+            client.call("approve", ids=[one["id"]])
+        assert client.call("deny", ids=[two["id"]], message="no") == {"denied": [two["id"]]}
+        assert client.call("approve", ids=["all"], always=True) == {"approved": [three["id"]]}
+        code, output = run.wait()
+    assert code == 0
+    answers = [record for record in run.journal() if record["kind"] == "answer"]
+    assert [(one["outcome"], one["via"]) for one in answers] == [
+        ("allowed", "socket"),
+        ("denied", "socket"),
+        ("allowed", "socket"),
+    ]
+    assert "asks for approval 1: Bash: npm test (claude-runs approve last 1)" in output
+
+
+def test_approvals_without_a_socket_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    with rehearsal(tmp_path, instances("one"), "--approvals", "ask", "--no-control") as run:
+        code, output = run.wait()
+    assert code == 2
+    assert output.startswith("ERROR: --no-control: one asks for approvals")

@@ -134,6 +134,7 @@ PURE = """
     ui.web.checks
     ui.web.conversation
     ui.web.frames
+    ui.web.page_file
     ui.web.timeline
     ui.table
 """

@@ -190,6 +190,7 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
         report=None if _is_stdout(options["report"]) else options["report"],
         junit=None if _is_stdout(options["junit"]) else options["junit"],
         summary=None if _is_stdout(options["summary"]) else options["summary"],
+        html=options["html"],
         continue_with=partial(continue_command, options),
     )
     request, place, accounting = run_parts(loaded, planned, checked)

@@ -138,7 +138,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     if options["no_control"]:
         start_checks.check_nobody_asks(planned.plan)
     start_checks.check_output_dir(loaded.output_dir)
-    for option in ("report", "junit", "summary", "results"):
+    for option in ("report", "junit", "summary", "results", "html"):
         if options[option] not in (None, Path("-")):
             start_checks.check_writable(f"--{option}", options[option])
     meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])

@@ -30,6 +30,7 @@ class Reports(NamedTuple):
     report: Path | None = None
     junit: Path | None = None
     summary: Path | None = None
+    html: Path | None = None
     continue_with: Callable[[RunView], str] | None = None
 
     def write(self, result: RunResult, answer_of: AnswerOf = no_answers) -> int:
@@ -44,6 +45,7 @@ class Reports(NamedTuple):
             (self.report, json_bytes),
             (self.junit, junit_bytes),
             (self.summary, summary_bytes),
+            (self.html, html_bytes),
         ]
         for path, content in files:
             if path is None:
@@ -77,6 +79,13 @@ def json_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:
     """The JSON report as a file's content."""
     data = json_report(result.view, result.ended_at, result.exit_code, answer_of)
     return json.dumps(data, indent=2).encode() + b"\n"
+
+
+def html_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:
+    """The page of the run as a file's content."""
+    from claude_orchestrator.ui.web import finished  # only for who wants it
+
+    return finished.html_bytes(result)
 
 
 def junit_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:

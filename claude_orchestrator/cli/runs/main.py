@@ -113,6 +113,19 @@ def results_command(ctx: click.Context, run: str, instance: str | None, as_json:
     return results.print_results(_find(ctx, run), instance, as_json=as_json)
 
 
+@group.command("open")
+@run_argument
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, metavar="PORT", help="The port of the page.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option("--read-only", is_flag=True, help="Let the page show the run, and not change it.")
+@click.pass_context
+def open_command(ctx: click.Context, run: str, port: int, no_browser: bool, read_only: bool) -> int:
+    """Open the page of a run in your browser. It needs the extra web."""
+    from claude_orchestrator.cli.runs import open_page
+
+    return open_page.open_page(_find(ctx, run), port, browser=not no_browser, read_only=read_only)
+
+
 @group.command("wait")
 @run_argument
 @click.option("--success", is_flag=True, help="Exit with 1 unless every instance completed.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator, Mapping
@@ -75,6 +76,11 @@ class ControlClient:
     def fileno(self) -> int:
         """The descriptor, for `select`."""
         return self._socket.fileno()
+
+    def shut(self) -> None:
+        """End what another thread waits for here."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Leave."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl
     from claude_orchestrator.engine.controller import Door
     from claude_orchestrator.ui.web.sources import RunSource
+    from claude_orchestrator.ui.web.timeline import Timeline
 
 EXTRA = "the extra web (pip install 'claude-orchestrator[web]')"
 LOOPBACK = "127.0.0.1"
@@ -112,8 +113,9 @@ async def served(
     folder: Folder,
     announce: Announce,
     metrics: Callable[[], str] | None = None,
+    timeline: Timeline | None = None,
 ) -> AsyncIterator[None]:
-    """Serve a run on a page while this is open, and say where."""
+    """Serve a run on a page while this is open, and say where. `timeline` has what is known of its use so far."""
     from claude_orchestrator.ui.web.feed import Feed
     from claude_orchestrator.ui.web.keys import PageDoor, make_keys, write_door
     from claude_orchestrator.ui.web.routes import Site
@@ -121,7 +123,7 @@ async def served(
     from claude_orchestrator.ui.web.server import PageServer
 
     keys, secret = make_keys(folder, bound.password)
-    feed = Feed(source)
+    feed = Feed(source, timeline)
     port = bound.listening.getsockname()[1]
     site = Site(source, feed, RunFiles(folder), keys, f"orchestrator-{port}", bound.options.read_only, metrics)
     try:

@@ -27,7 +27,9 @@ SAMPLE_S = 2.0
 class Feed:
     """Reads a run while somebody looks, and keeps its latest messages for pages that come back."""
 
-    def __init__(self, source: RunSource, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, source: RunSource, timeline: Timeline | None = None, wall: Callable[[], float] = time.time
+    ) -> None:
         self._source = source
         self._wall = wall
         self._frames: deque[tuple[Frame, bytes]] = deque()
@@ -40,14 +42,17 @@ class Feed:
         self._reading: asyncio.Task[None] | None = None
         self._sampling: asyncio.Task[None] | None = None
         self._ended = False
-        self.timeline = Timeline()
+        self._last = b""
+        self.timeline = timeline or Timeline()
 
     def start(self) -> None:
         """Take samples from now on."""
         self._sampling = asyncio.ensure_future(self._sample())
 
     async def close(self) -> None:
-        """Stop reading; pages get what there is, and then the end."""
+        """Stop reading. Pages get the run as it is now, and then the end."""
+        if self._pages:
+            self._last = (await self._snapshot())[0]
         self._ended = True
         for task in (self._reading, self._sampling):
             if task is not None:
@@ -59,9 +64,10 @@ class Feed:
 
     async def page(self, last_id: str) -> AsyncGenerator[bytes, None]:
         """The messages of one page, which has seen those up to `last_id`; first a snapshot where it needs one."""
-        number = self._number_of(last_id)
         self._pages += 1
         self._read()
+        number = self._number_of(last_id)
+        number = -1 if number > self._number else number  # from before a restart, which may count anew
         try:
             while not self._ended:
                 found = self._after(number)
@@ -73,6 +79,7 @@ class Feed:
                     yield b"".join(data for _, data in found)
                 elif not await self._wait():
                     yield b": quiet\n\n"
+            yield self._last + sse("bye", "{}")
         finally:
             self._pages -= 1
             if self._pages == 0 and self._reading is not None:
@@ -151,8 +158,8 @@ class Feed:
             self._has_events.clear()
             if not self._pending:
                 continue
-            brief = await self._source.brief()
             begun_at = time.process_time()
+            brief = await self._source.brief()
             made = self._pending.take(self._number, brief)
             self._number = made.number
             self._keep(made)

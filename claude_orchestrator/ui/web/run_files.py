@@ -46,7 +46,7 @@ class RunFiles:
 
     def conversation(self, log: str, offset: int) -> dict[str, Any]:
         """The items of a log from a byte on that begins a line, and where to continue."""
-        part = self._lines(log, offset)
+        part = self.lines(log, offset)
         items: list[Item] = items_of(part.data.split(b"\n"))
         return {"items": items, "next": part.next, "size": part.size}
 
@@ -75,7 +75,7 @@ class RunFiles:
         except OSError as error:
             raise NoFileError(f"{folder}/{name}: {error.strerror or error}") from None
 
-    def _lines(self, log: str, offset: int) -> Part:
+    def lines(self, log: str, offset: int) -> Part:
         """Whole lines; the last one of a log that has ended may lack its end."""
         most = MAX_LOG_BYTES
         while True:

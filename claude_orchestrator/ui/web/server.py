@@ -29,6 +29,7 @@ MAX_HEADER_BYTES = 8_190
 MAX_PAGES = 64  # that follow a run at once
 STUCK_S = 10.0  # a page that takes nothing for so long is dropped
 CLOSE_S = 0.5
+LAST_WORDS_S = 1.0  # for pages to take the end of the run
 BACKLOG = 64
 SILENT = logging.Logger("page")  # nothing of a request may get into a log
 SILENT.addHandler(logging.NullHandler())
@@ -63,6 +64,8 @@ class PageServer:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self._pages:
+            await asyncio.wait(self._pages, timeout=LAST_WORDS_S)
         for task in self._pages:
             task.cancel()
         await self._closing.aclose()

@@ -66,7 +66,13 @@ class WrittenRun:
 
     async def brief(self) -> Mapping[str, Any]:
         totals = {"total_tokens": self.last, "cost_usd": None}
-        return {"run": {"id": "test"}, "totals": totals, "budgets": [], "number": self.last, "source": self.name}
+        return {
+            "run": {"id": "test", "state": "running"},
+            "totals": totals,
+            "budgets": [],
+            "number": self.last,
+            "source": self.name,
+        }
 
     async def instance(self, name: str) -> Mapping[str, Any] | None:
         return next((one for one in self.rows if one["name"] == name), None)

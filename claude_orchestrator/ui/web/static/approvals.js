@@ -38,7 +38,7 @@ export class Approvals {
     const left = el("span", { class: "dim" });
     this.lefts.set(one.id, left);
     return el("li", {}, el("div", { class: "row" }, button(one.instance, () => this.open(one.instance), { class: "name" }), el("strong", {}, one.text || one.tool), el("span", { class: "grow" }), left,
-      this.actions.canAct ? [button("Approve", () => this.actions.run("approve", { ids: [one.id] }, `Approved: ${one.text || one.tool}`), { class: "primary" }), button("Deny …", () => this.deny(one), { class: "danger" })] : null),
+      this.actions.canAct ? [button("Approve", () => this.actions.run("approve", { ids: [one.id] }, `Approved: ${one.text || one.tool}`), { class: "primary" }), button("Always", () => this.actions.run("approve", { ids: [one.id], always: true }, `Approved for the rest of the run: ${one.text || one.tool}`), { title: "Approve this, and such calls for the rest of the run" }), button("Deny …", () => this.deny(one), { class: "danger" })] : null),
       one.description ? el("p", { class: "note" }, one.description) : null,
       one.input ? el("details", {}, el("summary", {}, "Input"), long({ text: JSON.stringify(one.input, null, 1), cut: false })) : null);
   }

@@ -3,7 +3,7 @@
 import { ask, button, el, replace, setText } from "./dom.js";
 import { about, amount, clock, percent } from "./format.js";
 
-const SHOWN = 6;
+const BARS_SHOWN = 4;
 
 export class Budgets {
   constructor(store, actions) {
@@ -19,16 +19,16 @@ export class Budgets {
 
   draw() {
     const sorted = [...this.store.budgets].sort((one, other) => other.percentage - one.percentage);
-    const shown = this.all ? sorted : sorted.slice(0, SHOWN);
+    const shown = this.all ? sorted : sorted.slice(0, BARS_SHOWN);
     const hidden = sorted.length - shown.length;
-    this.more.hidden = sorted.length <= SHOWN;
+    this.more.hidden = sorted.length <= BARS_SHOWN;
     if (!this.more.hidden) setText(this.more, this.all ? "Show fewer" : `and ${hidden} more, at most ${percent(sorted[shown.length].percentage)}`);
     const keys = shown.map((budget) => `${budget.unit}:${budget.label}`);
     if (keys.join() !== this.keys) {
       this.keys = keys.join();
       this.bars = new Map(keys.map((key, place) => [key, this.bar(shown[place])]));
       replace(this.list, [...this.bars.values()].map((bar) => bar.item));
-      if (!sorted.length) replace(this.list, el("li", { class: "dim" }, "This run has no budgets."));
+      if (!sorted.length) replace(this.list, el("li", { class: "dim" }, this.store.source === "past" ? "The journal of a run that is over does not list its budgets." : "This run has no budgets."));
     }
     shown.forEach((budget, place) => this.update(this.bars.get(keys[place]), budget));
   }
@@ -38,7 +38,7 @@ export class Budgets {
     parts.bar = el("div", { class: "bar", role: "img" }, parts.used, parts.held, parts.mark);
     parts.figures = el("span", { class: "num" });
     parts.note = el("p", { class: "note" });
-    parts.edit = this.actions.canAct ? button("Set limit …", () => this.edit(budget.label, budget.unit), { class: "quiet", "aria-label": `Set the limit of the ${budget.label} budget` }) : null;
+    parts.edit = this.actions.canAct ? button("Set limit …", () => this.edit(budget.label, budget.unit), { class: "quiet", "aria-label": `Set limit … of the ${budget.label} budget` }) : null;
     parts.item = el("li", {}, el("div", { class: "row" }, el("strong", {}, budget.label), el("span", { class: "grow" }), parts.figures, parts.edit), parts.bar, parts.note);
     return parts;
   }
@@ -61,6 +61,7 @@ export class Budgets {
     if (budget.exceeded) notes.push("limit passed");
     else if (!store.over) notes.push(...this.exhaustion(budget));
     setText(parts.note, notes.join(" · "));
+    parts.note.hidden = !notes.length;
     parts.bar.setAttribute("aria-label", `${budget.label}: ${percent(budget.percentage)} of ${amount(limit, unit)} used`);
     if (parts.edit) parts.edit.hidden = store.over;
   }

@@ -3,7 +3,7 @@
 import { el, replace, setText } from "./dom.js";
 import { amount, clock } from "./format.js";
 
-const HEIGHT = 210;
+const PLOT_HEIGHT = 170;
 
 export class Chart {
   constructor(store) {
@@ -42,9 +42,11 @@ export class Chart {
     const data = budget ? [at, used, at.map(() => budget.limit)] : [at, used];
     if (again || !this.plot) this.make(unit, Boolean(budget));
     this.plot.setData(data);
+    this.shown = { unit, at, used };
     const last = used.length ? used[used.length - 1] || 0 : 0;
-    setText(this.summary, budget ? `${amount(last, unit)} of ${amount(budget.limit, unit)} used by ${clock(this.store.clock())}` : `${amount(last, unit)} by ${clock(this.store.clock())}`);
-    this.box.setAttribute("aria-label", this.summary.textContent);
+    this.text = (budget ? `${amount(last, unit)} of ${amount(budget.limit, unit)} used by ${clock(this.store.clock())}` : `${amount(last, unit)} by ${clock(this.store.clock())}`);
+    setText(this.summary, this.text);
+    this.box.setAttribute("aria-label", this.text);
   }
 
   make(unit, withLimit) {
@@ -57,14 +59,22 @@ export class Chart {
     if (withLimit) lines.push({ label: "Limit", stroke: color("--bad"), dash: [6, 4], width: 1.5, value: show, points: { show: false } });
     this.box.setAttribute("role", "img");
     this.plot = new uPlot({
-      width: Math.max(200, this.box.clientWidth), height: HEIGHT, cursor: { y: false },
+      width: Math.max(200, this.box.clientWidth), height: PLOT_HEIGHT, cursor: { y: false }, legend: { show: false },
+      hooks: { setCursor: [(plot) => this.point(plot.cursor.idx)] },
       scales: { x: { time: true }, y: { range: (_, min, max) => [0, max > 0 ? max * 1.08 : 1] } },
       axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => clock(tick, true)), space: 80 }, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => amount(tick, unit)) }],
       series: [{ label: "Time", value: (_, value) => (value === null ? "–" : clock(value)) }, ...lines],
     }, [[], ...lines.map(() => [])], this.box);
   }
 
+  // What the mouse points at.
+  point(place) {
+    const { unit, at, used } = this.shown || {};
+    if (place === null || place === undefined || !used || used[place] === null || used[place] === undefined) setText(this.summary, this.text || "");
+    else setText(this.summary, `${amount(used[place], unit)} at ${clock(at[place])}`);
+  }
+
   resize() {
-    if (this.plot && this.box.clientWidth > 0) this.plot.setSize({ width: this.box.clientWidth, height: HEIGHT });
+    if (this.plot && this.box.clientWidth > 0) this.plot.setSize({ width: this.box.clientWidth, height: PLOT_HEIGHT });
   }
 }

@@ -146,7 +146,7 @@ export class Conversation {
   }
 
   tool(item) {
-    const head = el("summary", {}, el("strong", {}, item.tool), " ", el("code", { class: "brief" }, brief(item.text)));
+    const head = el("summary", {}, el("strong", {}, item.tool), " ", item.text === "{}" ? null : el("code", { class: "brief" }, brief(item.text)));
     const body = el("div", { class: "body" }, el("div", { class: "input" }, el("span", { class: "kind" }, "input"), long(item)));
     const box = el("details", { class: "item tool open-call" }, head, body);
     this.tools.set(item.id, { box, head, body, result: null, inner: null });

@@ -37,7 +37,7 @@ export function setText(element, text) {
 
 const STATE_SIGNS = {
   running: "▶", completed: "✓", failed: "✗", blocked: "⛔", skipped: "⤼", stopped: "■",
-  timed_out: "⏱", cancelled: "⊘", waiting: "…", pending: "·",
+  timed_out: "⏱", interrupted: "■", cancelled: "⊘", waiting: "…", pending: "·",
 };
 
 export function stateMark(state) {

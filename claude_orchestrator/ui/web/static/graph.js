@@ -40,7 +40,7 @@ export class Graph {
   draw() {
     const { nodes, linked } = this.nodes();
     if (!linked.size) {
-      replace(this.place, el("p", { class: "dim" }, "No instance of this run depends on another one."));
+      replace(this.place, el("p", { class: "dim" }, this.store.source === "past" ? "The journal of a run that is over does not list dependencies." : "No instance of this run depends on another one."));
       return;
     }
     const shown = [...nodes.values()].filter((node) => linked.has(node.key)).slice(0, MOST_NODES);
@@ -67,10 +67,10 @@ export class Graph {
     const note = node.isGroup ? `${done}/${node.rows.length} done` : state.replace("_", " ");
     const name = node.key.length > 24 ? `${node.key.slice(0, 11)}…${node.key.slice(-11)}` : node.key;
     const act = () => node.rows.length && this.open(node.rows[0].name);
-    return svg("g", { class: `node node-${state}`, transform: `translate(${x} ${y})`, tabindex: 0, role: "button", "data-key": node.key, "aria-label": `${node.key}: ${note}`, onclick: act,
+    return svg("g", { class: `node node-${state}`, transform: `translate(${x} ${y})`, tabindex: 0, role: "button", "data-key": node.key, onclick: act,
       onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); act(); } } },
       svg("rect", { width: WIDTH, height: HEIGHT, rx: 7 }), svg("rect", { class: "edge", width: 5, height: HEIGHT, rx: 2 }),
-      svg("text", { x: 16, y: 19, class: "label" }, name), svg("text", { x: 16, y: 36, class: "sub" }, note), svg("title", {}, node.key));
+      svg("text", { x: 16, y: 19, class: "label" }, name), svg("text", { x: 16, y: 36, class: "sub" }, note), svg("title", {}, `${node.key}: ${note}`));
   }
 }
 
@@ -96,7 +96,22 @@ function layered(nodes) {
   }
   const layers = [];
   for (const node of nodes) (layers[depth.get(node.key) || 0] ||= []).push(node);
-  return Array.from(layers, (layer) => layer || []);
+  return ordered(Array.from(layers, (layer) => layer || []));
+}
+
+// Each node stands near the nodes that it needs, so that fewer arrows cross.
+function ordered(layers) {
+  const place = new Map();
+  for (const layer of layers) {
+    const wish = (node) => {
+      const found = [...node.needs].filter((need) => place.has(need)).map((need) => place.get(need));
+      return found.length ? found.reduce((sum, one) => sum + one, 0) / found.length : 0;
+    };
+    const wishes = new Map(layer.map((node) => [node, wish(node)]));
+    layer.sort((one, other) => wishes.get(one) - wishes.get(other));
+    layer.forEach((node, line) => place.set(node.key, line / layer.length));
+  }
+  return layers;
 }
 
 function arrow(from, to) {

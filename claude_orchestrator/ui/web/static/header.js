@@ -4,7 +4,7 @@ import { ask, button, el, replace, setText, toast } from "./dom.js";
 import { about, counted, span, tokens, usd } from "./format.js";
 import { ENDED } from "./store.js";
 
-const STATES = { waiting: "waits for its start time", running: "running", paused: "launches paused", stopping: "stopping", ended: "ended" };
+const STATES = { waiting: "waits for its start time", running: "running", paused: "launches paused", stopping: "stopping", ended: "ended", interrupted: "interrupted" };
 
 export class Header {
   constructor(store, actions) {
@@ -18,7 +18,7 @@ export class Header {
     this.progress = el("div", { class: "progress", role: "img" });
     this.controls = el("div", { class: "row controls" });
     replace(this.place,
-      el("div", { class: "row" }, this.title, this.state, this.link, el("span", { class: "grow" }), this.controls), this.progress, this.figures);
+      el("div", { class: "row" }, this.title, this.state, this.link, el("span", { class: "grow" }), this.controls, document.getElementById("theme")), this.progress, this.figures);
   }
 
   connection(state) {
@@ -33,6 +33,7 @@ export class Header {
     setText(this.title, `${run.rehearsal ? "Rehearsal" : "Run"} ${run.id}`);
     document.title = `${this.doneText()} · ${run.id}`;
     setText(this.state, STATES[run.state] || run.state);
+    this.link.hidden = store.over;
     this.state.className = `pill run-${run.state}`;
     this.drawProgress(totals);
     this.drawFigures(run, totals);
@@ -70,17 +71,16 @@ export class Header {
     const { store } = this;
     const { done, failed, all, running, waiting } = this.counts();
     const seconds = store.over ? run.seconds : run.seconds + store.now() - store.receivedAt;
-    const rate = store.over ? totals.total_tokens / Math.max(1, run.seconds) : store.rate("tokens", 60);
-    const left = store.expected(null);
+    const rate = store.over ? (60 * totals.total_tokens) / Math.max(1, run.seconds) : totals.tokens_per_min || 60 * store.rate("tokens", 60);
     const figures = [
       ["Done", `${done} of ${all}`],
       failed ? ["Failed", String(failed), "bad"] : null,
-      run.state === "ended" ? null : ["Running", `${running}${waiting ? `, ${waiting} waiting` : ""}`],
+      store.over ? null : ["Running", `${running}${waiting ? `, ${waiting} waiting` : ""}`],
       ["Tokens", tokens(totals.total_tokens) + (totals.exact ? "" : " at least")],
       totals.cost_usd === null ? null : ["Cost", usd(totals.cost_usd)],
       ["Time", span(seconds)],
-      rate > 0 ? ["Rate", `${tokens(rate * 60)}/min`] : null,
-      !store.over && rate > 0 && left > 0 ? ["Left", `~${about(left / rate)}`] : null,
+      rate > 0 ? ["Rate", `${tokens(rate)}/min`] : null,
+      !store.over && totals.left_s > 0 ? ["Left", `~${about(totals.left_s)}`] : null,
       ...store.rateLimits.map((limit) => [limit.name, `${Math.round(limit.used_percent)} % used`]),
     ].filter(Boolean);
     const key = figures.map((figure) => figure[0]).join();
@@ -92,7 +92,7 @@ export class Header {
   }
 
   drawControls(run) {
-    const canAct = this.actions.canAct && run.state !== "ended";
+    const canAct = this.actions.canAct && !this.store.over;
     const key = `${canAct}${run.paused}${run.max_parallel}${run.state}`;
     if (key === this.controlsKey) return;
     this.controlsKey = key;

@@ -123,10 +123,11 @@ function theme() {
     if (mode === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = mode;
     toggle.textContent = modes[mode];
+    toggle.setAttribute("aria-label", `${modes[mode]}: change the colours`);
     try { localStorage.setItem("theme", mode); } catch { /* the same */ }
     if (page) page.chart.draw(true);
   };
-  const toggle = button("", () => set(names[(names.indexOf(mode) + 1) % names.length]), { class: "quiet", "aria-label": "Colours: change between automatic, light and dark" });
+  const toggle = button("", () => set(names[(names.indexOf(mode) + 1) % names.length]), { class: "quiet" });
   document.getElementById("theme").append(toggle);
   set(mode);
 }

@@ -3,7 +3,14 @@
 const NOTABLE = new Set(["alert_raised", "approval_ended", "crossed", "decided", "retry_planned", "run_stopping", "steered", "stopping"]);
 const MOST_DECISIONS = 1000;
 const MOST_POINTS = 1200;
-export const ENDED = new Set(["completed", "failed", "blocked", "skipped", "stopped", "timed_out", "cancelled"]);
+export const ENDED = new Set(["completed", "failed", "blocked", "skipped", "stopped", "timed_out", "cancelled", "interrupted"]);
+
+// A run that is over is known from its journal, which has less.
+const BLANK = {
+  group: null, index: 0, state: "pending", reason: "", description: null, command: "", depends_on: [], models: [], cost_usd: null,
+  estimate_tokens: null, base_command: null, budgets: [], turn: 1, turns: 1, now: null, seconds: null, started_at: null, ended_at: null, attempts: 0, tools: {},
+  permission_denials: [], session_id: null, exit_code: null, verified: null, check_rounds: 0, changes: null, branch: null, log: null, result_file: null,
+};
 
 export class Store {
   constructor(now = () => Date.now() / 1000) {
@@ -78,9 +85,11 @@ export class Store {
     this.receivedAt = this.now();
   }
 
-  _row(row) {
+  _row(given) {
+    const row = { ...BLANK, ...given };
     row.receivedAt = this.now();
     row.tokens = row.usage.total_tokens;
+    row.command = row.command || row.base_command || "";
     this.rows.set(row.name, row);
   }
 
@@ -144,7 +153,7 @@ export class Store {
   }
 
   get over() {
-    return this.run.state === "ended";
+    return this.run.state === "ended" || this.run.state === "interrupted";
   }
 
   _sample() {

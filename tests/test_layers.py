@@ -71,6 +71,7 @@ PURE = """
     config.schedule
     config.settings
     config.shell_words
+    claude.unknown_models
     config.subagent_limits
     engine.activity
     engine.control.event_json
@@ -105,6 +106,7 @@ PURE = """
     engine.sharing.cache_use
     engine.sharing.start_order
     engine.state
+    engine.unknown_models
     engine.usage_delta
     engine.verification
     engine.worktrees.changes

@@ -13,14 +13,33 @@ from token_budget.api_usage import MESSAGE, NO_TERMS, NOTHING_STATED, ApiUsageOb
 from token_budget.models import Usage
 
 
+class ModelFacts(NamedTuple):
+    """What the CLI says of a model beside its counts."""
+
+    name: str
+    canonical: str = ""
+    provider: str = ""
+    cost_basis: str = ""
+
+
 class ModelUsage(NamedTuple):
-    """The CLI's own cumulative count for its process: all models together, and the cost that it states (USD)."""
+    """The CLI's own cumulative count for its process: all models together, and the cost that it states (USD).
+
+    `facts` is what it says of each model: the model's own name, who serves it, and what its cost is based on. That is
+    `list`, `managed` or `unknown`. Each is empty in versions that do not say it.
+    """
 
     usage: Usage
     cost_usd: float | None
     models: tuple[str, ...]
     malformed: bool = False
     by_model: tuple[tuple[str, Usage, float | None], ...] = ()
+    facts: tuple[ModelFacts, ...] = ()
+
+    @property
+    def guessed(self) -> tuple[str, ...]:
+        """The models whose prices the CLI does not know."""
+        return tuple(one.canonical or one.name for one in self.facts if one.cost_basis == "unknown")
 
 
 class Init(NamedTuple):

@@ -24,6 +24,7 @@ from claude_orchestrator.claude.events import (
     MessageDelta,
     MessageStart,
     MessageStop,
+    ModelFacts,
     ModelUsage,
     NoBackgroundTasks,
     RateLimit,
@@ -425,7 +426,13 @@ def _model_usage(by_model: Json, total_cost_usd: object) -> ModelUsage:
         parts.append((_text(name), usage, model_cost))
     # the sum by model is never stale; `total_cost_usd` of a first of two results can be
     known = cost if costs_known else _cost(total_cost_usd)
-    return ModelUsage(total, known, tuple(map(_text, by_model)), malformed, tuple(parts))
+    facts = tuple(_model_facts(name, value) for name, value in by_model.items())
+    return ModelUsage(total, known, tuple(map(_text, by_model)), malformed, tuple(parts), facts)
+
+
+def _model_facts(name: str, value: object) -> ModelFacts:
+    data = _object(value)
+    return ModelFacts(_text(name), *(_name(data.get(key)) for key in ("canonicalModel", "provider", "costBasis")))
 
 
 def _cost(value: object) -> float | None:

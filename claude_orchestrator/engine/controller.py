@@ -46,6 +46,7 @@ from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.engine.sharing.cache_use import CacheUse
 from claude_orchestrator.engine.supervisor import Supervisor
+from claude_orchestrator.engine.unknown_models import UnknownModels
 from claude_orchestrator.engine.worktrees.keeper import Worktrees
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.base import Launcher
@@ -354,12 +355,14 @@ class _Run:
 
     def _context(self, launcher: Launcher, meter: ApiMeter | None) -> RunContext:
         given = [pair for spec in self._view.plan.specs for pair in spec.env]
+        unknown = UnknownModels(self._bus.warn)
         services = Services(
             open_log=self._files.directory.open_log,
             knows_command=knows_command,
             found_command=remembering(knows_command),
             redact=partial(redact, secrets=secrets_of(os.environ, given)),
-            price=price_with(self._accounting.prices, self._bus.warn),
+            price=price_with(self._accounting.prices, unknown.no_price),
+            guessed=unknown.guessed,
             meter=meter,
             names_worktree=self._request.names_worktree,
             worktrees=None if self._request.rehearse else self._worktrees(),

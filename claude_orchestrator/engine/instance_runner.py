@@ -19,6 +19,7 @@ from claude_orchestrator.claude.events import (
 )
 from claude_orchestrator.claude.prompt_cache import FOLDER_FREE_REQUEST
 from claude_orchestrator.claude.stream import Batch, parse
+from claude_orchestrator.claude.unknown_models import unrecognized_models
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
 from claude_orchestrator.engine.approvals import Reply
@@ -201,6 +202,7 @@ class InstanceRunner:
         status = self.status
         for _ in range(exit.dropped_lines):
             status.tally.lost_line()
+        self._services.guessed(unrecognized_models(exit.stderr))
         status.finish(self._context.clock.monotonic(), exit.code, exit.stderr, self._services.redact)
         if self._services.price is not None:
             status.attempt.costs.price(self._services.price, None)
@@ -262,6 +264,8 @@ class InstanceRunner:
             case CommandsAnswer(names):
                 self._begin_turns(names)
             case Result():
+                if event.model_usage is not None:
+                    self._services.guessed(event.model_usage.guessed)
                 self._ask_for_limits()
                 self._turn_ended()
             case UsageAnswer():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from claude_orchestrator.claude.events import Price
@@ -154,6 +154,7 @@ class Services(NamedTuple):
     - `found_command` is the same, without another search for what was found once.
     - `redact` hides secrets in the last lines of an instance.
     - `price` computes costs that the CLI does not state.
+    - `guessed` gets the names of models whose prices the CLI does not know.
     - `worktrees`, if there are some, are where instances work that ask for it.
     - `names_worktree` is whether claude's system prompt names its worktree, unless it is asked to leave that out.
     - `meter`, if there is one, is the way to the API.
@@ -167,6 +168,7 @@ class Services(NamedTuple):
     found_command: Callable[[str, str], bool] = lambda folder, command: True
     redact: Callable[[str], str] = str
     price: Price | None = None
+    guessed: Callable[[Iterable[str]], None] = lambda models: None
     meter: ApiMeter | None = None
     names_worktree: bool = True
     worktrees: InstanceWorktrees | None = None

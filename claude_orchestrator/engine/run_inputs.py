@@ -14,7 +14,6 @@ from claude_orchestrator.config.fields import WINDOWS
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
 from token_budget.models import PRICE_LISTS, Unit, Usage, Weights
-from token_budget.text import printable
 
 if TYPE_CHECKING:
     from claude_orchestrator.claude.events import Price
@@ -150,17 +149,15 @@ def _desktop_program() -> str:
     return program
 
 
-def price_with(prices: Prices | None, warn: Callable[[str], None]) -> Price | None:
-    """The price of a response in nano-dollars; each model without a price is reported once."""
+def price_with(prices: Prices | None, no_price: Callable[[str], None]) -> Price | None:
+    """The price of a response in nano-dollars; `no_price` gets the names of models without one, again and again."""
     if prices is None:
         return None
-    reported: set[str] = set()
 
     def price(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
         nano_usd = prices.response(model, usage, written_for_1h_tokens=written_for_1h_tokens)
-        for unknown in prices.unknown - reported:
-            reported.add(unknown)
-            warn(f"no price is known for the model {printable(unknown)}: its cost counts once claude states it")
+        for unknown in prices.unknown:
+            no_price(unknown)
         return nano_usd
 
     return price

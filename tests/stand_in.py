@@ -84,6 +84,55 @@ Reply = Text | Tools | Fail
 Script = Mapping[str, Sequence[Reply]]
 
 
+@dataclass(frozen=True)
+class Beside:
+    """An iteration that is billed beside the top-level counts, by its own model if it names one."""
+
+    kind: str
+    usage: Usage
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Billing:
+    """How the API bills every response of this stand-in, and what its usage objects say of that.
+
+    With `for_1h` half of the cache writes live an hour. With `served_by` the model that was asked has declined, which
+    costs nothing, and this one has answered.
+    """
+
+    speed: str = "standard"
+    inference_geo: str = "global"
+    service_tier: str = "standard"
+    for_1h: bool = False
+    web_searches: int = 0
+    beside: tuple[Beside, ...] = ()
+    served_by: str = ""
+
+    def usage(self, entry: Entry) -> dict[str, Any]:
+        """The usage object of a response that has ended."""
+        written = entry.billed.cache_creation_input_tokens
+        found: dict[str, Any] = {
+            **_api_usage(entry.billed),
+            "cache_creation": {
+                "ephemeral_1h_input_tokens": entry.written_for_1h,
+                "ephemeral_5m_input_tokens": written - entry.written_for_1h,
+            },
+            "speed": self.speed if "opus" in entry.model else "standard",  # only these have a fast mode
+            "inference_geo": self.inference_geo,
+            "service_tier": self.service_tier,
+            "server_tool_use": {"web_search_requests": self.web_searches, "web_fetch_requests": 1},
+        }
+        declined = {"type": "message", "model": entry.model, **_api_usage(Usage(70, 0, 700, 7000))}
+        served = {"type": "fallback_message", "model": self.served_by, **_api_usage(entry.billed)}
+        own = [declined, served] if self.served_by else [{"type": "message", **_api_usage(entry.billed)}]
+        beside = [
+            {"type": one.kind, **({"model": one.model} if one.model else {}), **_api_usage(one.usage)}
+            for one in self.beside
+        ]
+        return {**found, "iterations": [*beside, *own]} if self.beside or self.served_by else found
+
+
 @dataclass
 class Entry:
     """One call as the API sees it. `billed` is updated while its answer is streamed."""
@@ -96,6 +145,27 @@ class Entry:
     agent: bool
     billed: Usage = field(default_factory=Usage)
     finished: bool = False
+    billing: Billing | None = None
+
+    @property
+    def written_for_1h(self) -> int:
+        """The cache writes that live an hour."""
+        is_long = self.billing is not None and self.billing.for_1h
+        return self.billed.cache_creation_input_tokens // 2 if is_long else 0
+
+    @property
+    def parts(self) -> list[tuple[str, Usage, int]]:
+        """All that is billed: model, tokens, and the cache writes among them that live an hour."""
+        billing = self.billing
+        own = billing.served_by if billing is not None and billing.served_by else self.model
+        beside = billing.beside if billing is not None and self.finished else ()
+        return [(own, self.billed, self.written_for_1h), *((one.model or self.model, one.usage, 0) for one in beside)]
+
+    @property
+    def total(self) -> Usage:
+        """The tokens of all parts."""
+        return sum((usage for _, usage, _ in self.parts), Usage())
+
     details: dict[str, Any] = field(default_factory=dict)  # more of the usage
     at: float = field(default_factory=time.monotonic)
 
@@ -110,7 +180,8 @@ class _Server(ThreadingHTTPServer):
 class StandIn:
     """The server; a context manager."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, billing: Billing | None = None) -> None:
+        self.billing = billing
         self.script: dict[str, Sequence[Reply]] = dict(script or {})
         self.entries: list[Entry] = []
         self.lock = threading.Lock()
@@ -140,7 +211,7 @@ class StandIn:
         with self.lock:
             total = Usage()
             for entry in self.entries:
-                total += entry.billed
+                total += entry.total
             return total
 
     def bill(self, entry: Entry, body: dict[str, Any]) -> Usage:
@@ -229,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
         with api.lock:
             number = len(api.entries)
             agent = self.headers.get("x-claude-code-agent-id") is not None
-            entry = Entry(number, body.get("model", ""), marker, status, f"msg_{number:04}", agent)
+            entry = Entry(number, body.get("model", ""), marker, status, f"msg_{number:04}", agent, billing=api.billing)
             api.entries.append(entry)
         if status != 200 or isinstance(reply, Fail):
             self._error(status, reply)
@@ -339,13 +410,21 @@ def _envelope(entry: Entry, body: dict[str, Any]) -> dict[str, Any]:
         "model": entry.model,
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {**_api_usage(entry.billed), **entry.details},
+        "usage": {**_usage_of(entry), **entry.details},
     }
+
+
+def _usage_of(entry: Entry) -> dict[str, Any]:
+    """The usage object of a response, so far; iterations come at its end."""
+    if entry.billing is None:
+        return _api_usage(entry.billed)
+    found = entry.billing.usage(entry)
+    return found if entry.finished else {key: value for key, value in found.items() if key != "iterations"}
 
 
 def _ending(entry: Entry, reply: Text | Tools) -> dict[str, Any]:
     stop_reason = reply.stop_reason if isinstance(reply, Text) else "tool_use"
-    return {"stop_reason": stop_reason, "usage": {**_api_usage(entry.billed), **entry.details}}
+    return {"stop_reason": stop_reason, "usage": {**_usage_of(entry), **entry.details}}
 
 
 def _blocks(reply: Text | Tools, number: int) -> list[dict[str, Any]]:

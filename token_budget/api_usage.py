@@ -110,6 +110,7 @@ class ApiUsageObject(NamedTuple):
         if not hops:
             return (self.top, *others), known
         billed, agrees = self._billed_hops(hops)
+        billed = _with_lifetimes(billed, self.top.written_for_1h_tokens)
         rest = _rest(self.top, billed)
         return (*billed, *rest, *others), known and agrees and not rest
 
@@ -260,6 +261,17 @@ def _merged(old: tuple[UsagePart, ...], new: tuple[UsagePart, ...]) -> tuple[Usa
     if [part.kind for part in old] == [part.kind for part in new]:
         return tuple(map(_larger, old, new))
     return new if len(new) >= len(old) else old
+
+
+def _with_lifetimes(billed: tuple[UsagePart, ...], hour: int) -> tuple[UsagePart, ...]:
+    """The attempts, with cache writes that live an hour as far as only the top level states them."""
+    missing = hour - sum(part.written_for_1h_tokens for part in billed)
+    found = []
+    for part in billed:
+        more = max(0, min(missing, part.usage.cache_creation_input_tokens - part.written_for_1h_tokens))
+        missing -= more
+        found.append(part._replace(written_for_1h_tokens=part.written_for_1h_tokens + more))
+    return tuple(found)
 
 
 def _rest(top: UsagePart, billed: tuple[UsagePart, ...]) -> tuple[UsagePart, ...]:

@@ -44,6 +44,7 @@ class AttemptCosts:
     def __init__(self, tally: UsageTally) -> None:
         self._tally = tally
         self._prices_found = 0
+        self._lacks_price = False
         self._priced: dict[str, Counter[Portion]] = {}
         self._priced_portions: Counter[Portion] = Counter()
         self._taken_version: tuple[Usage, float | None, int, int] = (Usage(), None, 0, 0)
@@ -62,6 +63,8 @@ class AttemptCosts:
         """The cost so far in nano-dollars by portion, as far as it can be divided."""
         stated = self._stated()
         if self._tally.metered:
+            if self._priced and not self._lacks_price:
+                return dict(self._priced_portions)  # the CLI prices a fallback by the model that was asked
             return max(stated, dict(self._priced_portions), key=lambda costs: sum(costs.values()))
         return dict(Counter(stated) + self._priced_portions)
 
@@ -111,8 +114,11 @@ class AttemptCosts:
         priced = Counter[Portion]()
         for (portion, _), nano_usd in zip(portions_of(response), costs, strict=True):
             priced[portion] += nano_usd or 0
+        self._lacks_price = self._lacks_price or None in costs
         before = self._priced.get(response.id, Counter())
-        if priced.total() >= before.total() and any(nano_usd is not None for nano_usd in costs):
+        # the model that has served it is stated at its end, and can be cheaper than the one that was asked
+        is_final = response.whole or priced.total() >= before.total()
+        if is_final and any(nano_usd is not None for nano_usd in costs):
             self._prices_found += 1
             self._priced[response.id] = priced
             self._priced_portions.subtract(before)

@@ -8,6 +8,7 @@ from claude_orchestrator.engine.usage_delta import PortionDelta
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import a_result, an_instance, feed
 from token_budget import Usage
+from token_budget.api_usage import UsagePart
 from token_budget.models import Amount, Weights
 from token_budget.portions import MAIN, Portion, Spent
 
@@ -77,10 +78,41 @@ def test_a_model_without_a_price_costs_nothing() -> None:
     assert status.attempt.costs.source is None and status.attempt.costs.nano_usd is None
 
 
-def test_where_responses_are_metered_the_larger_of_both_costs_counts() -> None:
+def test_where_every_response_has_a_price_claude_s_own_figure_is_not_needed() -> None:
+    """It can be higher: claude prices a response by the model that was asked, and not by the one that has served it."""
     status = metered()
     response = ApiUsage("a", Usage(9), whole=True, model="m")
     status.apply(response)
     status.attempt.costs.price(a_price, response)
     feed(status, INIT, result(9, 1))
-    assert status.attempt.costs.nano_usd == 9_000_000  # claude states $0.009, prices are 90 nano-dollars
+    assert status.attempt.costs.nano_usd == 90  # claude states $0.009
+
+
+def test_where_a_response_has_no_price_the_larger_of_both_costs_counts() -> None:
+    status = metered()
+    for model in ("m", "other"):
+        response = ApiUsage(model, Usage(9), whole=True, model=model)
+        status.apply(response)
+        status.attempt.costs.price(a_price, response)
+    assert status.attempt.costs.nano_usd == 90
+    feed(status, INIT, result(18, 1))
+    assert status.attempt.costs.nano_usd == 18_000_000
+
+
+def test_the_model_that_has_served_a_response_decides_in_the_end() -> None:
+    """What a budget was charged never falls: what follows makes up for it. The costs themselves are exact."""
+    status = metered()
+
+    def price(model: str, usage: Usage, written_for_1h_tokens: int) -> int | None:
+        return usage.total_tokens * (50 if model == "asked" else 20)
+
+    amounts = []
+    for number, (model, is_whole) in enumerate((("asked", False), ("served", True), ("served", True))):
+        parts = (UsagePart("fallback_message", model, Usage(10)),)
+        response = ApiUsage(f"r{number // 2}", Usage(10), is_whole, model="asked", parts=parts)
+        status.apply(response)
+        status.attempt.costs.price(price, response)
+        delta = status.attempt.costs.take_delta(FLAT)
+        amounts.append(0 if delta is None else delta.amount.nano_usd)
+    assert amounts == [500, 0, 0] and status.attempt.costs.nano_usd == 400
+    assert status.attempt.costs.by_model == {"asked": 0, "served": 400}

@@ -211,3 +211,11 @@ def test_the_output_of_a_cut_answer_is_estimated_by_its_text_only() -> None:
     for nothing in nothings:
         assert output_text(nothing) == ""
     assert [least_tokens(text) for text in ("", " ", "a", "Short thought.", " ".join(["word"] * 9))] == [0, 1, 1, 2, 9]
+
+
+def test_lifetimes_that_only_the_top_level_states_are_those_of_its_attempts() -> None:
+    split = {"ephemeral_5m_input_tokens": 40, "ephemeral_1h_input_tokens": 60}
+    attempts = [iteration(MESSAGE, 1, 1, 50, 0), iteration(MESSAGE, 1, 1, 50, 0)]
+    said = counts(2, 2, 100, 0, cache_creation=split, iterations=[iteration(COMPACTION, 9, 9, 9, 0), *attempts])
+    found = read_usage(said)
+    assert [part.written_for_1h_tokens for part in found.parts()] == [50, 10, 0] and found.exact

@@ -46,6 +46,7 @@ HOP_BY_HOP = frozenset(
 )
 ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
 CREDENTIALS = ("x-api-key", "authorization")
+TIMEOUTS = (504, 524)  # something on the way gave up waiting: the API may have answered, and billed
 NO_RETRY = {"x-should-retry": "false"}
 
 
@@ -105,7 +106,7 @@ class Forwarder:
             async with self._upstream.send(
                 client.address, request.method, exchange.path, headers, exchange.body
             ) as answer:
-                answered = True
+                answered = ticket is None or answer.status not in TIMEOUTS
                 if exchange.turn is not None:
                     exchange.turn.answered(answer.status, answer.headers)
                 return await self._pass_back(exchange, answer, flight)
@@ -115,6 +116,9 @@ class Forwarder:
         except aiohttp.ClientConnectorError as error:
             answered = True  # it was never sent
             return no_answer(error.os_error.strerror or type(error).__name__)
+        except aiohttp.ConnectionTimeoutError:
+            answered = True
+            return no_answer("no connection within a minute")
         except (aiohttp.ClientError, OSError) as error:
             return no_answer((isinstance(error, OSError) and error.strerror) or type(error).__name__)
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -712,6 +713,35 @@ def test_a_request_that_was_sent_and_not_answered_is_charged_as_asked(how: str, 
             in_mode = how or ("bound" if enforce else "none")
             least, most = {"bound": (64_000, 65_000), "input": (100, 1_000), "none": (0, 0)}[in_mode]
             assert least <= here.budget.used <= most
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("status", "is_charged"), [(504, True), (524, True), (500, False), (503, False), (529, False)])
+def test_a_proxy_that_gave_up_waiting_leaves_a_request_unanswered(status: int, is_charged: bool) -> None:
+    async def main() -> None:
+        async with place(saying(plain(status, b"gave up", kind="text/html"))) as here:
+            assert await here.post() == (status, b"gave up")
+            assert (here.budget.used > 64_000) is is_charged is bool(here.usages)
+
+    asyncio.run(main())
+
+
+def test_a_request_that_was_never_sent_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API's machine does not accept the connection."""
+    monkeypatch.setattr("claude_orchestrator.gateway.upstream.CONNECT_S", 0.3)
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, contextlib.ExitStack() as others:
+            for _ in range(3):  # its queue is full
+                waiting = others.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(deaf.getsockname())
+            async with place(drops) as here:
+                here.client.address = ApiAddress(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+                status, body = await here.post()
+                assert status == 502 and b"no connection within" in body
+                assert not here.usages and not here.budget.used
 
     asyncio.run(main())
 

@@ -68,7 +68,7 @@ export class Budgets {
 
   exhaustion(budget) {
     const rate = this.store.rate(`${budget.unit}:${budget.label}`);
-    if (rate <= 0) return [];
+    if (rate <= 0 || !this.store.isDrawnOn(budget.label)) return [];
     const seconds = (budget.limit - budget.used) / rate;
     return seconds > 86400 ? [] : [`at this rate full in ${about(seconds)}, at ${clock(this.store.clock() + seconds, false)}`];
   }

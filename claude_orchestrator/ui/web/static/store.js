@@ -184,6 +184,12 @@ export class Store {
     return passed < 3 ? 0 : Math.max(0, (list[last] - list[first]) / passed);
   }
 
+  // Whether an instance may still use some of a budget.
+  isDrawnOn(label) {
+    for (const row of this.rows.values()) if (!ENDED.has(row.state) && row.budgets.includes(label)) return true;
+    return false;
+  }
+
   // What the instances that draw on a budget are estimated to use from now on, in tokens.
   expected(label) {
     let sum = 0;

@@ -38,10 +38,10 @@ def raised_limits(view: RunView) -> Iterator[str]:
     An instance that was stopped may well need as much again as it has used.
     """
     left = [status for status in view.instances if status.state is not State.COMPLETED and not status.unneeded]
-    for budget in view.changes.limits:
+    for budget, enough in view.changes.limits.items():
         draws = [one for one in left if budget in view.manager.budgets_for(one.planned.base_command, one.name)]
         needed = budget.used + sum(max(one.planned.estimate.of(budget.unit), _used(one, budget)) for one in draws)
-        yield from _option(budget, max(needed, budget.limit + 1))
+        yield from _option(budget, max(needed, budget.limit + 1, enough))
 
 
 def _used(status: InstanceStatus, budget: Budget) -> int:

@@ -333,7 +333,7 @@ class InstanceRunner:
         """A request was refused by a budget: claude exits, or is stopped after the grace time."""
         reason = refusal.reason
         if self.status.decide_end(State.STOPPED, reason):
-            self._bus.publish(Stopping(self.status.name, State.STOPPED, reason, refusal.budget))
+            self._bus.publish(Stopping(self.status.name, State.STOPPED, reason, refusal.budget, refusal.enough))
             self._call_later("refusal", self._grace_s, self.stop, State.STOPPED, reason)
 
     # -- turns --

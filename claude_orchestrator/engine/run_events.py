@@ -201,12 +201,16 @@ class Paced(NamedTuple):
 
 
 class Stopping(NamedTuple):
-    """An instance is being ended; `budget` if one of its budgets is why."""
+    """An instance is being ended; `budget` if one of its budgets is why.
+
+    `enough` is a limit that has room for its next request, if that is known.
+    """
 
     instance: str
     state: State
     reason: str
     budget: Budget | None = None
+    enough: int = 0
 
 
 class By(NamedTuple):

@@ -44,7 +44,8 @@ class RunChanges:
     """An observer that collects what reports and pages show besides the instances.
 
     That is hold changes, the latest rate limits, the pace, the latest decisions with their Unix times, in `decisions`
-    how many there were of each action, and in `limits` the budgets that stopped or blocked instances.
+    how many there were of each action, and in `limits` the budgets that stopped or blocked instances, with a limit
+    that has room for their next request, or 0.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class RunChanges:
         self._wall = wall
         self.holds = list(holds)
         self.rate_limits: Mapping[str, Any] = rate_limits or {}
-        self.limits: dict[Budget, None] = {}
+        self.limits: dict[Budget, int] = {}
         self.decisions: Counter[str] = Counter()
         self.pace: str | None = None
 
@@ -70,8 +71,10 @@ class RunChanges:
         match event:
             case HoldChanged() if len(self.holds) < MAX_HOLD_CHANGES:
                 self.holds.append(event)
-            case Decided(_, Action.BLOCK, _, Budget() as budget) | Stopping(_, _, _, Budget() as budget):
-                self.limits[budget] = None
+            case Decided(_, Action.BLOCK, _, Budget() as budget):
+                self.limits.setdefault(budget, 0)
+            case Stopping(_, _, _, Budget() as budget, enough):
+                self.limits[budget] = max(self.limits.get(budget, 0), enough)
             case RateLimitsRead(limits):
                 self.rate_limits = limits
             case Paced(text):

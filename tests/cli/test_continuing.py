@@ -30,6 +30,9 @@ def test_limits_that_ended_instances_are_raised() -> None:
     view.changes.observe(Stopping("three", State.STOPPED, "", overall))
     view.changes.observe(Decided("two", Action.WAIT, "", manager.budgets_of(Scope.COMMAND)["/test"]))
     assert list(raised_limits(view)) == ["--overall-token-budget", "5.1k"]
+    view.changes.observe(Stopping("three", State.STOPPED, "", overall, 30_000))  # the gateway knows what it needs next
+    view.changes.observe(Stopping("three", State.STOPPED, "", overall))
+    assert list(raised_limits(view)) == ["--overall-token-budget", "30k"]
     for budget in (*manager.budgets_of(Scope.INSTANCE).values(), *manager.budgets_of(Scope.DAILY, Unit.USD).values()):
         view.changes.observe(Decided("two", Action.BLOCK, "", budget))
     assert list(raised_limits(view))[2:] == ["--command-budget", "two=1k", "--daily-cost-budget", "2.1"]

@@ -28,11 +28,19 @@ _ADMISSION = {
 }
 
 
+FENCES = {
+    "mark": "processes that instances leave are found by their environment",
+    "subreaper": "the kernel returns every process that instances leave, and the program ends it",
+    "namespace": "the kernel ends every process that instances leave, whatever is killed",
+}
+
+
 class DryRun(NamedTuple):
     """What a run would do. Each instance carries the state in which an earlier run ended it, if it is not run again.
 
     `groups` has the number of items of each group, also where fewer were selected; `trials` has their latest runs.
     `in_full`: every instance of a group is shown, not only the first ones.
+    `fence` is how the run would find what instances leave.
     """
 
     instances: Sequence[tuple[LaunchSpec, str | None]]
@@ -44,6 +52,7 @@ class DryRun(NamedTuple):
     groups: Mapping[str, int] = MappingProxyType({})
     trials: Mapping[str, Trial] = MappingProxyType({})
     in_full: bool = False
+    fence: str = "mark"
 
 
 def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
@@ -70,6 +79,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
     lines += [
         "",
         f"Meter: {_meter(meter, manager)}",
+        f"Fence: {dry_run.fence}: {FENCES[dry_run.fence]}",
         *_chances([spec for spec, ended in instances if ended is None], manager),
     ]
     lines += ["", "Settings and their origins:", *_settings(settings)]

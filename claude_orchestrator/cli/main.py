@@ -146,6 +146,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
         groups,
         run_inputs.trials_of(planned.ledger, groups, settings.token_weights),
         in_full=loaded.options["log_level"] == "debug",
+        fence=start_checks.fence(),
     )
     terminal.print(describe(dry_run, _shown(loaded, terminal)))
     return 0

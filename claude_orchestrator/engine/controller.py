@@ -240,6 +240,7 @@ class _Run:
             rehearsal=request.rehearse,
             directory=str(files.directory.path),
             meter=request.meter,
+            fence=launcher.capabilities.fence,
             removed=removed(plan, history) if history is not None else [],
             answers=self._answers,
             cache=CacheUse(time.monotonic, price_with(accounting.prices, lambda warning: None)),

@@ -88,7 +88,7 @@ class RunView:
     """A run as displays and reports read it at any time.
 
     `clock_at_start` is the monotonic clock at `started_at`. `removed` has the instances of earlier starts that are no
-    longer in the plan. `answers` has what the instances answered.
+    longer in the plan. `answers` has what the instances answered. `fence` is that of the launcher's capabilities.
     """
 
     run_id: str
@@ -100,6 +100,7 @@ class RunView:
     rehearsal: bool = False
     directory: str | None = None
     meter: Meter = STREAM
+    fence: str = "none"
     removed: list[EarlierInstance] = field(default_factory=list)
     changes: RunChanges = field(default_factory=RunChanges)
     answers: AnswerFiles | None = None

@@ -18,6 +18,7 @@ from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.engine.shared_folders import some_of
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.clouds import half_configured
+from claude_orchestrator.launch.fence_kind import fence_kind
 from token_budget.fields import BadValue
 from token_budget.folders import check_folder
 from token_budget.owned import NEW, NotOursError, place_of
@@ -183,3 +184,8 @@ def check_writable(option: str, path: Path) -> None:
         raise UserError(f"{option}: {error.strerror}") from None
     except OSError as error:
         raise UserError(f"{option}: {path}: cannot be written: {error.strerror or error}") from None
+
+
+def fence() -> str:
+    """How a run on this system finds what instances leave: `mark`, `subreaper` or `namespace`."""
+    return fence_kind()

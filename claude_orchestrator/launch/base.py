@@ -17,7 +17,8 @@ class Capabilities(NamedTuple):
 
     `simulated`: nothing runs and nothing is billed. `metering`: its instances reach an API gateway of this process at
     a loopback address. `isolation`: what separates an instance from the rest: `none` or `process`. `fence`: how
-    it finds what an instance left: `none`, `mark` (by the environment) or `subreaper` (the kernel returns it).
+    it finds what an instance left: `none`, `mark` (by the environment), `subreaper` (the kernel returns it) or
+    `namespace` (the kernel ends it).
     `nodes`: how many machines it uses.
     """
 

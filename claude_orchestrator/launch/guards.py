@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 from types import TracebackType
 from typing import IO, Protocol
 
 from claude_orchestrator.launch.fence.guard import FenceGuard
-
-FENCE_VARIABLE = "CLAUDE_ORCHESTRATOR_FENCE"  # `mark` switches the fence off
+from claude_orchestrator.launch.fence_kind import fence_kind
 
 
 class Guard(Protocol):
@@ -33,6 +30,5 @@ class Guard(Protocol):
 
 def fence_of(mark: str) -> FenceGuard | None:
     """The fence for a run, if this system has one and nobody switched it off."""
-    if sys.platform != "linux" or os.environ.get(FENCE_VARIABLE) == "mark":
-        return None
-    return FenceGuard(mark)
+    kind = fence_kind()
+    return None if kind == "mark" else FenceGuard(mark, kind)

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from claude_orchestrator.launch.guards import FENCE_VARIABLE
+from claude_orchestrator.launch.fence_kind import FENCE_VARIABLE
 from tests.benchmarks.startup import FAKE_CLAUDE
 
 INSTANCES = 200

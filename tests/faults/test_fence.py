@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from claude_orchestrator.launch.guards import FENCE_VARIABLE
+from claude_orchestrator.launch.fence_kind import FENCE_VARIABLE
 from tests.harness import ROOT
+from tests.namespaces import WITH_NAMESPACES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fence is the Linux kernel's")
 # in a process of its own, because that has to become a subreaper to see everything that is left
@@ -18,7 +19,7 @@ ROUND = """
 import json, sys
 from tests.benchmarks.kills import KINDS, become_subreaper, left_after
 become_subreaper()
-print(json.dumps(left_after(KINDS[sys.argv[1]], None, {})))
+print(json.dumps(left_after(KINDS[sys.argv[1]], 0.0, {}, from_work=True)))
 """
 
 
@@ -26,13 +27,19 @@ def left_after(kind: str, fence: str) -> tuple[list[str], int]:
     """The names of the processes that a kill leaves, and the calls that instances make after it."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), FENCE_VARIABLE: fence}
     done = subprocess.run([sys.executable, "-c", ROUND, kind], env=env, check=True, capture_output=True, timeout=60)
-    left, calls, _ = json.loads(done.stdout)
+    left, calls, *_ = json.loads(done.stdout)
     return left, calls
 
 
 @pytest.mark.parametrize("kind", ["orchestrator", "guard", "keepers", "orchestrator and guard"])
 def test_nothing_is_left_and_nothing_calls(kind: str) -> None:
     assert left_after(kind, "subreaper") == ([], 0)
+
+
+@WITH_NAMESPACES
+@pytest.mark.parametrize("kind", ["first processes", "guard and keepers", "all"])
+def test_in_namespaces_nothing_is_left_whatever_is_killed(kind: str) -> None:
+    assert left_after(kind, "namespace") == ([], 0)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.launch.fence.guard import FenceGuard
-from claude_orchestrator.launch.guards import FENCE_VARIABLE
+from claude_orchestrator.launch.fence_kind import FENCE_VARIABLE
 from claude_orchestrator.launch.processes import MarkGuard
 from tests.harness import ROOT, Workplace, alive, content_of, sleeping
 from tests.stand_in import Call, StandIn, Text, Tools, claude_env

@@ -22,11 +22,13 @@ from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.launch.local_process import DEAF_S
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import FAKE, Workplace
+from tests.namespaces import WITH_NAMESPACES
 from tests.scripted import Script
 
 TURN = {"type": "user", "message": {"role": "user", "content": "work"}}
 CAPABILITIES = {
     "kept": Capabilities(metering=True, isolation="process", fence="subreaper"),
+    "in a namespace": Capabilities(metering=True, isolation="process", fence="namespace"),
     "local": Capabilities(metering=True, isolation="process", fence="mark"),
     "simulated": Capabilities(simulated=True, metering=True),
     "scripted": Capabilities(simulated=True),
@@ -42,6 +44,7 @@ class Place:
         mark = f"contract-{uuid.uuid4().hex[:8]}"
         launchers: dict[str, Callable[[], Launcher]] = {
             "kept": lambda: LocalLauncher(mark, workplace.env, fence=fence),
+            "in a namespace": lambda: LocalLauncher(mark, workplace.env, fence=fence),
             "local": lambda: LocalLauncher(mark, workplace.env),
             "simulated": SimulatedLauncher,
             "scripted": Script,
@@ -67,8 +70,19 @@ def fence() -> Iterator[FenceGuard | None]:
         yield guard
 
 
-@pytest.fixture(params=[pytest.param("kept", marks=LINUX_ONLY), *list(CAPABILITIES)[1:]])
+@pytest.fixture(scope="module")
+def namespaces() -> Iterator[FenceGuard]:
+    with FenceGuard("contract", "namespace") as guard:
+        yield guard
+
+
+KEPT = [pytest.param("kept", marks=LINUX_ONLY), pytest.param("in a namespace", marks=WITH_NAMESPACES)]
+
+
+@pytest.fixture(params=[*KEPT, *list(CAPABILITIES)[2:]])
 def place(request: pytest.FixtureRequest, tmp_path: Path, fence: FenceGuard | None) -> Place:
+    if request.param == "in a namespace":
+        fence = request.getfixturevalue("namespaces")
     return Place(request.param, Workplace(tmp_path), fence)
 
 
@@ -143,9 +157,7 @@ def test_a_stop_ends_it_however_often_it_is_asked_for(place: Place, graces: tupl
     within(work)
 
 
-@pytest.mark.parametrize(
-    "place", [pytest.param("kept", marks=LINUX_ONLY), "local", "scripted"], indirect=True
-)  # a simulated one can always be launched
+@pytest.mark.parametrize("place", [*KEPT, "local", "scripted"], indirect=True)  # a simulated one can always be launched
 def test_a_launch_that_is_not_possible_is_an_oserror(place: Place, tmp_path: Path) -> None:
     if isinstance(place.launcher, Script):
         place.launcher.fail = OSError("refused")
@@ -157,7 +169,7 @@ def test_a_launch_that_is_not_possible_is_an_oserror(place: Place, tmp_path: Pat
     within(work)
 
 
-LOCAL = pytest.mark.parametrize("place", [pytest.param("kept", marks=LINUX_ONLY), "local"], indirect=True)
+LOCAL = pytest.mark.parametrize("place", [*KEPT, "local"], indirect=True)
 
 
 @LOCAL

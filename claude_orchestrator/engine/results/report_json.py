@@ -38,6 +38,7 @@ def json_report(view: RunView, ended_at: datetime, code: int, answer_of: AnswerO
         "exit_code": code,
         "mode": manager.enforcement_mode,
         "meter": {"kind": view.meter.kind, "reason": view.meter.reason},
+        "fence": view.fence,
         "budgets": {
             "overall": _budget(manager.overall) if manager.overall else None,
             "windows": {str(budget.scope): _budget(budget) for budget in manager.windows if budget.unit is Unit.TOKENS},

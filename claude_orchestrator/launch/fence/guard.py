@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 START = "import sys;sys.path.insert(0,sys.argv[1]);import guard_program;guard_program.main()"
+PROBE = START.replace("main()", "probe()")
+NO_NAMESPACE = "this system does not allow process namespaces, which CLAUDE_ORCHESTRATOR_FENCE asks for"
 FULL_S = 0.002  # before the next try, while the guard has many requests to read
 
 
@@ -23,21 +25,27 @@ class GuardGone(OSError):
 
 
 class FenceGuard:
-    """A context in which a second process forks keepers. However this process dies, they end what they keep."""
+    """A context in which a second process forks keepers. However this process dies, they end what they keep.
 
-    def __init__(self, mark: str) -> None:
+    `kind` is `subreaper`, or `namespace` if each process gets a process namespace.
+    """
+
+    def __init__(self, mark: str, kind: str = "subreaper") -> None:
+        self.kind = kind
         self._mark = mark
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
 
     def start(self) -> None:
         """Start the second process, without waiting until it is ready. Raises OSError where that is not possible."""
+        if self.kind == "namespace" and self._process is None:
+            _probe()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
                 self._process = subprocess.Popen(
                     # the mark is for people who look at the list of processes
-                    [sys.executable, "-I", "-S", "-c", START, str(Path(__file__).parent), self._mark],
+                    [sys.executable, "-I", "-S", "-c", START, str(Path(__file__).parent), self._mark, self.kind],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -84,6 +92,21 @@ class FenceGuard:
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
+
+
+def _probe() -> None:
+    """Raise OSError if no process can get a namespace of its own."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", PROBE, str(Path(__file__).parent)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={},
+        timeout=10,
+        check=False,
+    )
+    if done.returncode:
+        raise PermissionError(errno.EPERM, NO_NAMESPACE)
 
 
 def _has_ended(peer: socket.socket) -> bool:

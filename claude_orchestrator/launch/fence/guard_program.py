@@ -9,7 +9,7 @@ socket. The launch itself comes through the control socket: its length in four b
 each byte is a signal for the process, and 0 ends everything. The keeper answers in lines:
 
     started PID FENCED        FENCED is 1 if the kernel returns orphans to the keeper
-    failed ERRNO STEP         STEP is fork, cwd or exec
+    failed ERRNO STEP         STEP is fork, cwd, exec or namespace
     exited CODE               negative: the signal
     ended COUNT LEFT          how many leftovers it ended, and how many it could not
 
@@ -35,14 +35,21 @@ DEVNULL = 1  # the guard's own standard output
 try:
     import _ctypes
 
-    PRCTL = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+    LIBRARY = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
 except (ImportError, OSError):
-    PRCTL = 0
+    LIBRARY = 0
+
+
+def libc(name: str, *values: object) -> int:
+    """Call a function of the C library; 0 if it succeeded."""
+    if not LIBRARY:
+        return -1
+    return int(_ctypes.call_function(_ctypes.dlsym(LIBRARY, name), values))
 
 
 def prctl(option: int, value: object) -> bool:
     """Call it; returns whether it succeeded."""
-    return PRCTL != 0 and _ctypes.call_function(PRCTL, (option, value, 0, 0, 0)) == 0
+    return libc("prctl", option, value, 0, 0, 0) == 0
 
 
 def wake_on_child() -> int:
@@ -61,19 +68,18 @@ def drain(fd: int) -> None:
         return
 
 
-def children() -> list[int]:
-    """The children of this process, dead ones included until they were waited for."""
-    own = posix.getpid()
+def children(parent: int) -> list[int]:
+    """The children of a process, dead ones included until they were waited for."""
     try:
-        with open(f"/proc/self/task/{own}/children", "rb", 0) as file:  # noqa: PTH123
+        with open(f"/proc/{parent}/task/{parent}/children", "rb", 0) as file:  # noqa: PTH123
             return [int(pid) for pid in file.read().split()]
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return children_by_search(own)
+        return children_by_search(parent)
 
 
-def children_by_search(own: int) -> list[int]:
+def children_by_search(parent: int) -> list[int]:
     """The same from all processes that are there."""
-    return [int(name) for name in posix.listdir("/proc") if name.isdigit() and parent_of(name) == own]
+    return [int(name) for name in posix.listdir("/proc") if name.isdigit() and parent_of(name) == parent]
 
 
 def parent_of(pid: str) -> int:
@@ -84,15 +90,15 @@ def parent_of(pid: str) -> int:
         return 0
 
 
-def kill(pids: list[int]) -> list[int]:
-    """SIGKILL to each of these children; returns those that this process may not kill.
+def kill(pids: list[int], number: int = _signal.SIGKILL) -> list[int]:
+    """Signal each of these children; returns those that this process may not kill.
 
     What a child had started becomes a child of this process then, and is killed in the next round.
     """
     immune: list[int] = []
     for pid in pids:
         try:
-            posix.kill(pid, _signal.SIGKILL)
+            posix.kill(pid, number)
         except PermissionError:
             immune.append(pid)
         except ProcessLookupError:
@@ -124,6 +130,7 @@ class Keeper:
         self.streams = streams
         self.woken = wake_on_child()
         self.pid = 0
+        self.codes = -1  # where the first process of a namespace says how the process ended
         self.killed: set[int] = set()
         self.immune: list[int] = []
 
@@ -156,23 +163,32 @@ class Keeper:
         """Start the process, and report how that went."""
         launch = self.read_launch()
         reading, writing = posix.pipe()
-        keeper = posix.getpid()
+        parent = posix.getpid()
         try:
+            if NAMESPACE:
+                self.codes, codes = enter_namespace()
             self.pid = posix.fork()
         except OSError as error:
-            self.say("failed", error.errno, "fork")
+            self.say("failed", error.errno, "fork" if self.codes >= 0 or not NAMESPACE else "namespace")
             return False
         if self.pid == 0:
-            become(launch, self.streams, writing, keeper)
-        for fd in (writing, *self.streams):
+            if NAMESPACE:
+                become_first([self.control.fileno(), reading, *self.streams], writing, codes)
+                parent = 1
+            become(launch, self.streams, writing, parent)
+        for fd in (writing, *self.streams, *([codes] if NAMESPACE else [])):
             posix.close(fd)
         failure = posix.read(reading, 64)
         posix.close(reading)
         if failure:
             self.say("failed", failure.decode())
             return False
-        self.say("started", self.pid, int(self.fenced))
+        self.say("started", self.program(), int(self.fenced))
         return True
+
+    def program(self) -> int:
+        """The process that was asked for: in a namespace it is the child of the first process, which ends with it."""
+        return ((children(self.pid) if NAMESPACE else []) or [self.pid])[0]
 
     def keep(self) -> None:
         """Wait for the process and end what it left."""
@@ -200,12 +216,12 @@ class Keeper:
         for pid, status in ended:
             if pid == self.pid:
                 self.pid = 0
-                self.say("exited", posix.waitstatus_to_exitcode(status))
+                self.say("exited", code_of(self.codes) if NAMESPACE else posix.waitstatus_to_exitcode(status))
         return others_left
 
     def end_round(self) -> None:
         try:
-            found = children()
+            found = children(posix.getpid())
         except OSError:
             return  # no file is to be had in the whole system: the next round may get one
         self.killed.update(pid for pid in found if pid != self.pid)
@@ -219,7 +235,7 @@ class Keeper:
             return False
         for number in data:
             if number and self.pid:
-                posix.kill(self.pid, number)
+                kill([self.program()], number)
         return bool(data) and 0 not in data
 
 
@@ -249,6 +265,28 @@ def become(
         posix.write(failures, f"{error.errno} {step}".encode())
     finally:
         posix._exit(255)
+
+
+def enter_namespace() -> tuple[int, int]:
+    """Let the next child be the first process of a namespace; returns the pipe for the code of its end."""
+    import pid_namespace  # type: ignore[import-not-found]  # only where somebody asked for it
+
+    pid_namespace.enter(libc)
+    return posix.pipe()
+
+
+def become_first(others: list[int], failures: int, codes: int) -> None:
+    """In the first process of the namespace: stay that, and return in its child."""
+    import pid_namespace
+
+    pid_namespace.become_first(libc, others, failures, codes)
+
+
+def code_of(codes: int) -> int:
+    """How the process in the namespace ended."""
+    import pid_namespace
+
+    return int(pid_namespace.code_of(codes))
 
 
 def execute(programs: list[bytes], argv: list[bytes], environ: dict[bytes, bytes]) -> None:
@@ -300,7 +338,7 @@ class Guard:
         while (self.reap() or serving) and rounds < 2 * GIVE_UP_AFTER:
             rounds += not serving
             if self.has_orphans or rounds > GIVE_UP_AFTER:
-                kill([pid for pid in children() if pid not in self.keepers])
+                kill([pid for pid in children(posix.getpid()) if pid not in self.keepers])
             for fd, _ in poll.poll(RETRY_MS if self.has_orphans or not serving else None):
                 if fd == self.woken:
                     drain(fd)
@@ -339,6 +377,22 @@ class Guard:
         return True
 
 
+def probe() -> None:
+    """Exit with 0 if this system allows the namespaces, otherwise with 1. Never returns."""
+    reading, writing = posix.pipe()
+    try:
+        _, codes = enter_namespace()
+        if posix.fork() == 0:
+            become_first([reading], posix.dup(1), codes)
+            posix.write(writing, b"1")
+            posix._exit(0)
+        posix.close(writing)
+        posix._exit(0 if posix.read(reading, 1) else 1)
+    finally:
+        posix._exit(1)
+
+
+NAMESPACE = "namespace" in sys.argv[3:]
 DEFAULTED = [number for number in IGNORED if _signal.getsignal(number) != _signal.SIG_IGN]
 
 

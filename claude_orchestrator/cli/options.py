@@ -9,11 +9,18 @@ import click
 from click.core import ParameterSource
 
 from claude_orchestrator import __version__
+from claude_orchestrator.cli.runs import completion
 from claude_orchestrator.config.fields import CONFIG_NAME, ENV_PREFIX, PROGRAM, Setting
 from claude_orchestrator.config.given import ENVIRONMENT, OPTIONS, Given, Options, read_given
 from claude_orchestrator.config.kinds import FILE, FLAG
 from claude_orchestrator.errors import UserError
 
+_FOUND = {
+    "resume": completion.runs,
+    "apply": completion.runs,
+    "budget_profile": completion.profiles,
+    "inspect_command": completion.commands,
+}
 _ORIGINS = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: ENVIRONMENT}
 _HELP = f"""Run many Claude Code instances in parallel, within limits on tokens and costs.
 
@@ -57,7 +64,7 @@ def make_command(run: Callable[[Options], int]) -> click.Command:
         PROGRAM,
         callback=call,
         params=[
-            click.Argument(["prompt"], required=False),
+            click.Argument(["prompt"], required=False, shell_complete=completion.commands),
             *map(_option, OPTIONS.values()),
             click.Option(
                 ["--version"],
@@ -92,7 +99,7 @@ def _option(setting: Setting) -> click.Option:
         metavar=setting.metavar or ("|".join(kind.choices) if kind.choices else None),
         help=_help(setting),
         envvar=[setting.variable, *(f"{ENV_PREFIX}_{name.upper()}" for name in older)] if older else None,
-        shell_complete=_completion(kind.choices) if kind.choices else None,
+        shell_complete=_completion(kind.choices) if kind.choices else _FOUND.get(setting.param),
         hidden=bool(setting.no_effect),
         **bare,
     )

@@ -43,12 +43,28 @@ def _status(ctx: click.Context) -> dict[str, Any]:
     return status_of(find_run(output_dir_of(ctx), ctx.params["run"]))
 
 
+def _profiles(ctx: click.Context) -> Iterable[str]:
+    from token_budget import places
+    from token_budget.usage.profiles import PROJECT_FILE, names
+
+    workspace = Path(ctx.params.get("workspace") or ".")
+    return [listed.name for listed in names((workspace / PROJECT_FILE, places.profiles_file()))]
+
+
+def _commands(ctx: click.Context) -> Iterable[str]:
+    from claude_orchestrator.claude.commands import discover_here
+
+    return [f"/{info.name.removeprefix('/')}" for info in discover_here(Path(ctx.params.get("workspace") or "."))]
+
+
 def _instances(ctx: click.Context) -> Iterable[str]:
     rows = _status(ctx)["instances"]
     return dict.fromkeys(name for row in rows for name in (row["group"], row["name"]) if name)
 
 
 runs = _completer(_run_ids)
+profiles = _completer(_profiles)
+commands = _completer(_commands)
 instances = _completer(_instances)
 budgets = _completer(lambda ctx: [f"{budget['label']}=" for budget in _status(ctx)["budgets"]])
 approvals = _completer(lambda ctx: ["all", *(ask["id"] for ask in _status(ctx)["approvals"])])

@@ -83,7 +83,7 @@ def state_of(status: Mapping[str, Any]) -> str:
     if run["state"] == "ended" and run.get("exit_code") is not None:
         code = run["exit_code"]
         return "completed" if code == 0 else "cancelled" if code > 128 else "failed"
-    return f"rehearsing ({run['state']})" if run["rehearsal"] and status["live"] else str(run["state"])
+    return f"rehearsing ({run['state']})" if run["rehearsal"] and status.get("live", True) else str(run["state"])
 
 
 def show_run(run: FoundRun, *, as_json: bool) -> int:

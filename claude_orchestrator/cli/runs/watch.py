@@ -107,9 +107,8 @@ def _lines(run: FoundRun, status: dict[str, Any], instance: str | None, terminal
     now = row["now"]
     seconds = f" ({duration(now['seconds'])})" if now["seconds"] else ""
     tokens = format_tokens(row["usage"]["total_tokens"])
-    head = (
-        f"{row['name']}: {row['label']} · turn {row['turn']}/{row['turns']} · {tokens} tokens · {now['text']}{seconds}"
-    )
+    parts = [f"{row['name']}: {row['label']}", f"turn {row['turn']}/{row['turns']}", f"{tokens} tokens"]
+    head = " · ".join([*parts, *([f"{now['text']}{seconds}"] if now["text"] else [])])
     cut = partial(fit, width=options.width)
     tail = _tail(run, row["log"], height - 2, color=options.color)
     return [hint, cut(head).rstrip(), *tail]

@@ -259,3 +259,24 @@ def test_a_shell_completes_runs_instances_and_budgets(live: Rehearsal) -> None:
     assert offered(f"{PROGRAM} show 2", 2) == [live.directory.name]
     assert offered(f"{PROGRAM} logs last o", 3) == ["one"]
     assert offered(f"{PROGRAM} limit last o", 3) == ["overall="]
+
+
+def test_a_shell_completes_what_the_program_finds(over: Path, tmp_path: Path) -> None:
+    commands = tmp_path / ".claude" / "commands"
+    commands.mkdir(parents=True)
+    (commands / "zebra.md").write_text("Count the stripes")
+    (tmp_path / "claude-orchestrator-profiles.json").write_text('{"profiles": {"nightly": {}}}')
+    env = {**os.environ, "HOME": str(tmp_path), "CLAUDE_ORCHESTRATOR_OUTPUT_DIR": str(over)}
+
+    def offered(words: str, count: int) -> list[str]:
+        asked = {"_CLAUDE_ORCHESTRATOR_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+        argv = [sys.executable, "-m", "claude_orchestrator"]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, env={**env, **asked}, cwd=tmp_path, check=False, timeout=120
+        )
+        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+    assert offered("claude-orchestrator --resume la", 2) == ["last"]
+    assert offered("claude-orchestrator --budget-profile ni", 2) == ["nightly"]
+    assert offered("claude-orchestrator --inspect-command /zeb", 2) == ["/zebra"]
+    assert offered("claude-orchestrator /zeb", 1) == ["/zebra"]

@@ -56,9 +56,14 @@ class Rows:
 
 
 def snapshot(
-    view: RunView, rows: Rows, steering: Steering, at: Moment, notable: Callable[[], Iterable[dict[str, Any]]]
+    view: RunView,
+    steering: Steering,
+    at: Moment,
+    notable: Callable[[], Iterable[dict[str, Any]]] = lambda: (),
+    rows: Rows | None = None,
 ) -> dict[str, Any]:
-    """The whole run. `notable` has the decisions so far, as events."""
+    """The whole run. `notable` has the decisions so far, as events. `rows` keeps rows from one snapshot to the next."""
+    rows = rows or Rows(view)
     instances, now = tuple(view.instances), at.now
     return {
         **brief(view, steering, at),

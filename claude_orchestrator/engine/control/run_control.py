@@ -59,7 +59,7 @@ class RunControl:
 
     def status(self) -> dict[str, Any]:
         """The whole run as JSON data."""
-        return self._numbered(snapshot(self.view, self._steering(), self._moment(), self._notable, self._rows))
+        return self._numbered(snapshot(self.view, self._rows, self._steering(), self._moment(), self._notable))
 
     def brief(self) -> dict[str, Any]:
         """The run without its instances."""

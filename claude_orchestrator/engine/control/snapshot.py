@@ -56,14 +56,9 @@ class Rows:
 
 
 def snapshot(
-    view: RunView,
-    steering: Steering,
-    at: Moment,
-    notable: Callable[[], Iterable[dict[str, Any]]] = lambda: (),
-    rows: Rows | None = None,
+    view: RunView, rows: Rows, steering: Steering, at: Moment, notable: Callable[[], Iterable[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """The whole run. `notable` has the decisions so far, as events. `rows` keeps rows from one snapshot to the next."""
-    rows = rows or Rows(view)
+    """The whole run. `notable` has the decisions so far, as events."""
     instances, now = tuple(view.instances), at.now
     return {
         **brief(view, steering, at),

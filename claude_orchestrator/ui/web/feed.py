@@ -16,6 +16,8 @@ from claude_orchestrator.ui.web.timeline import Timeline
 
 COLLECT_EVERY_S = 0.05
 EVERY_S = 0.3
+SLOW_S = 1.5  # where the run itself does too little for more
+LEAST_SHARE = 25  # times what a message took is what the rest of the process has done since the one before
 LEAST_PAUSE = 25  # times what the last message took to make: at most 4 % of a processor
 BYTES_PER_S = 40_000  # to one page, on average
 MAX_FRAMES = 64
@@ -153,19 +155,23 @@ class Feed:
                 await asyncio.sleep(COLLECT_EVERY_S)
 
     async def _emit(self) -> None:
+        ended_at = time.process_time()
         while True:
             await self._has_events.wait()
             self._has_events.clear()
             if not self._pending:
                 continue
             begun_at = time.process_time()
+            others_s = begun_at - ended_at
             brief = await self._source.brief()
             made = self._pending.take(self._number, brief)
             self._number = made.number
             self._keep(made)
             await self._notify()
-            took_s = time.process_time() - begun_at
-            await asyncio.sleep(max(EVERY_S, LEAST_PAUSE * took_s, len(made.data) / BYTES_PER_S))
+            ended_at = time.process_time()
+            took_s = ended_at - begun_at
+            every_s = EVERY_S if others_s >= LEAST_SHARE * took_s else SLOW_S
+            await asyncio.sleep(max(every_s, LEAST_PAUSE * took_s, len(made.data) / BYTES_PER_S))
 
     def _keep(self, made: Frame) -> None:
         data = sse("frame", made.data, self._id(made.number))

@@ -22,6 +22,7 @@ Message = tuple[str, str, dict[str, Any]]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "EVERY_S", 0.01)
+    monkeypatch.setattr(feed_module, "SLOW_S", 0.01)
     monkeypatch.setattr(feed_module, "COLLECT_EVERY_S", 0.0)
 
 

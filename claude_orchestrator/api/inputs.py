@@ -68,6 +68,7 @@ class RunOptions(TypedDict, total=False):
     no_control: bool
     approvals: str | Mapping[str, Any]
     approval_timeout: float | str
+    subagent_token_budget: int | str | Mapping[str, int | str]
     instance_name: str
     instance_description: str
     session_id: str

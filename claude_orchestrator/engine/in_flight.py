@@ -7,7 +7,7 @@ that was killed had sent counts as used when the run is resumed, since the API b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from claude_orchestrator.engine.attempt import AttemptTotals
@@ -42,11 +42,11 @@ class LeftOver:
         return [*self.usage.counts, self.nano_usd]
 
 
+@dataclass(slots=True)
 class InFlight:
     """The requests of an instance that a journal has no end of."""
 
-    def __init__(self) -> None:
-        self._requests: dict[tuple[int, int], LeftOver] = {}
+    _requests: dict[tuple[int, int], LeftOver] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self._requests)

@@ -98,7 +98,8 @@ def test_a_ledger_of_an_earlier_version_stays_readable(version: int, tmp_path: P
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute("INSERT INTO runs VALUES ('r', 'm', 1, 2, 'warn', '{}', 0)")
     db.execute("INSERT INTO attempts (run, instance, attempt, started_ms) VALUES ('r', 'i', 1, 1)")
-    db.execute("INSERT INTO records VALUES ('old', 1, 5, 'm', 1, 2, 3, 4, 9, 'claude')")
+    columns = "id, attempt, at_ms, model, input, output, cache_write, cache_read, cost_nano, cost_source"
+    db.execute(f"INSERT INTO records ({columns}) VALUES ('old', 1, 5, 'm', 1, 2, 3, 4, 9, 'claude')")
     db.close()
     ledger = SqliteLedger(path)
     ledger.write(attempts=[ATTEMPT], records=[RECORD])

@@ -14,7 +14,8 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
-MAX_STRANGERS = 64  # connections that have not shown a secret
+MAX_STRANGERS = 64  # connections that have not shown a secret, beside those of the instances
+STRANGERS_EACH = 2  # that an instance may open before the gateway has read their first header
 SHOW_SECRET_S = 10.0  # claude sends its first header within milliseconds
 BATCH = 64  # so many connections are accepted before the first of them is judged
 FILES = MAX_STRANGERS + 2 * BATCH  # that the door may have open at once
@@ -88,13 +89,19 @@ class Handler(RequestHandler):
 class Door(web.Server):
     """A server that drops connections of other users, and those that show no secret in time.
 
-    Of connections without a secret it keeps the newest `MAX_STRANGERS`: whoever opens more closes his own oldest ones.
+    Of connections without a secret it keeps the newest: whoever opens more closes his own oldest ones. How many they are
+    grows with the instances, which may all connect at once.
     """
 
     def __init__(self, handler: Any, *, owner_of: OwnerOf = owner_of_peer, **options: Any) -> None:
         super().__init__(handler, **options)
         self._owner_of = owner_of
         self._strangers: dict[RequestHandler, asyncio.TimerHandle] = {}
+        self._most = MAX_STRANGERS
+
+    def expect(self, instances: int) -> None:
+        """From now on so many instances may connect."""
+        self._most = MAX_STRANGERS + STRANGERS_EACH * instances
 
     def __call__(self) -> RequestHandler:
         """A handler for a new connection."""
@@ -108,7 +115,7 @@ class Door(web.Server):
             self._loop.call_soon(transport.abort)  # once its task runs: aiohttp expects that
             return
         self._strangers[handler] = self._loop.call_later(SHOW_SECRET_S, transport.abort)
-        if len(self._strangers) > MAX_STRANGERS:
+        if len(self._strangers) > self._most:
             oldest = next(iter(self._strangers))
             self.admit(oldest)
             self._loop.call_soon(self._connections[oldest].abort)

@@ -120,13 +120,17 @@ class Gateway:
             digest=hashlib.sha256(secret.encode()).digest(),
         )
         self._clients[client.digest] = client
-        self.admission.places = len(self._clients)
+        self._count_clients()
         return client
+
+    def _count_clients(self) -> None:
+        self.admission.places = max(1, len(self._clients))
+        self._door.expect(len(self._clients))
 
     async def close(self, client: Client) -> None:
         """The attempt has ended: its requests are broken off and counted by what had passed."""
         self._clients.pop(client.digest, None)
-        self.admission.places = max(1, len(self._clients))
+        self._count_clients()
         for handler in client.handlers:
             handler.cancel()
         if client.handlers:

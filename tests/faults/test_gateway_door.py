@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from claude_orchestrator.gateway import door
-from claude_orchestrator.gateway.door import FILES, MAX_STRANGERS, Door
+from claude_orchestrator.gateway.door import FILES, MAX_STRANGERS, STRANGERS_EACH, Door
 from claude_orchestrator.launch.local import FILES_OF_GATEWAY
 from tests.gateway.test_server import ASK, answering, place
 
@@ -43,8 +43,22 @@ def test_idle_connections_do_not_keep_instances_out() -> None:
                 assert answer.status == 200
             for reader, _ in idle[:MAX_STRANGERS]:
                 assert await until_dropped(reader) == b""
-            assert len(here.gateway._door.connections) <= MAX_STRANGERS + 2
+            assert len(here.gateway._door.connections) <= MAX_STRANGERS + STRANGERS_EACH + 2
             for _, writer in idle:
+                writer.close()
+
+    asyncio.run(main())
+
+
+def test_instances_that_connect_at_once_are_all_served() -> None:
+    async def main() -> None:
+        async with place(answering()) as here:
+            here.gateway._door.expect(200)
+            waiting = [await connect(here.gateway.port) for _ in range(3 * MAX_STRANGERS)]
+            path = here.client.url.split("/", 3)[3]
+            for reader, writer in waiting:
+                writer.write(f"GET /{path}/v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                assert (await reader.readline()).startswith(b"HTTP/1.1")
                 writer.close()
 
     asyncio.run(main())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from token_budget.fields import TOKENS, BadValue, Kind, expected
-from token_budget.portions import Subagent
+
+if TYPE_CHECKING:
+    from token_budget.portions import Subagent  # only for the types: no start of the program needs it
 
 ANY = "*"
 _DEPTH = re.compile(r"depth:([1-9][0-9]?)")

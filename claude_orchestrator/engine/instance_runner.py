@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.claude.events import (
     CommandsAnswer,
@@ -46,10 +46,12 @@ from claude_orchestrator.engine.run_events import (
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_poller import UsagePoller
-from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.launch.base import Exit, Running, control_request
 from token_budget.models import Amount, Budget, Hold, Unit
 from token_budget.text import NANO
+
+if TYPE_CHECKING:
+    from claude_orchestrator.gateway.refusals import Refusal  # a run without a gateway needs none of it
 
 LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed
 EXIT_S = 5.0  # for a process that has closed its output

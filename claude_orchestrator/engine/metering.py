@@ -13,14 +13,14 @@ from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext
 from claude_orchestrator.engine.run_events import Changed, RequestSent, RequestSettled
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.gateway.refusals import Refusal
-from claude_orchestrator.gateway.sender import Sender
 from token_budget.models import Action, Budget, Hold, Scope
 
 ASK_TYPE_S = 0.02
 ASK_TYPE_TIMES = 50  # that is a second; the stream names a subagent's type when it sends its first request
 
 if TYPE_CHECKING:
+    from claude_orchestrator.gateway.refusals import Refusal
+    from claude_orchestrator.gateway.sender import Sender
     from claude_orchestrator.gateway.unanswered import Most
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from claude_orchestrator.claude.events import ApiUsage, Price
-from claude_orchestrator.gateway.refusals import Refusal
-from claude_orchestrator.gateway.sender import Sender
-from claude_orchestrator.gateway.unanswered import Most
 from token_budget.models import Budget, Hold
+
+if TYPE_CHECKING:  # a run without a gateway needs none of these
+    from claude_orchestrator.gateway.refusals import Refusal
+    from claude_orchestrator.gateway.sender import Sender
+    from claude_orchestrator.gateway.unanswered import Most
 
 
 class MeteredAttempt(Protocol):

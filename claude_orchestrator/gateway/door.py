@@ -89,7 +89,7 @@ class Handler(RequestHandler):
 class Door(web.Server):
     """A server that drops connections of other users, and those that show no secret in time.
 
-    Of connections without a secret it keeps the newest: whoever opens more closes his own oldest ones. How many they are
+    Of connections without a secret it keeps the newest: whoever opens more closes his own oldest ones. Their number
     grows with the instances, which may all connect at once.
     """
 

@@ -21,10 +21,14 @@ from claude_orchestrator.engine.run_events import (
     Crossed,
     Decided,
     Expanded,
+    Foreseen,
     InstanceEnded,
     Launched,
+    ModelChosen,
     RateLimitsRead,
     Reopened,
+    RequestSent,
+    RequestSettled,
     RetryPlanned,
     RoomChanged,
     RunEnded,
@@ -90,6 +94,12 @@ def _more(event: RunEvent, view: RunView, now: float) -> dict[str, Any]:
     match event:
         case Crossed(budget):
             return {"budget": budget_row(budget)}
+        case Foreseen(budget, tokens):
+            return {"budget": budget_row(budget), "tokens": tokens}
+        case ModelChosen(instance, model, budget):
+            return {"instance": instance, "model": model, "budget": budget.label}
+        case RequestSent(status, sent) | RequestSettled(status, sent):
+            return {"instance": status.name, "attempt": status.attempts, "request": sent.number}
         case Decided(instance, action, reason, budget):
             return {"instance": instance, "action": str(action), "reason": reason, "budget": _label(budget)}
         case Stopping(instance, state, reason, budget):

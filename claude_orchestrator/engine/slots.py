@@ -14,10 +14,9 @@ class Slots:
         """How many more instances may start while so many run."""
         return 0 if self.paused else self.most - running
 
-    def pause(self, paused: bool = True) -> bool:
-        """Pause launches or allow them again; returns whether that changed anything."""
-        changed, self.paused = self.paused is not paused, paused
-        return changed
+    def pause(self, paused: bool = True) -> None:
+        """Pause launches, or allow them again."""
+        self.paused = paused
 
     def allow(self, most: int) -> None:
         """From now on so many instances may run at once. Those that run already continue."""

@@ -26,6 +26,16 @@ def test_money_is_shown_as_money() -> None:
     )
 
 
+def test_the_parent_of_a_subagent_reads_the_figures_and_what_to_do_instead() -> None:
+    """It is no user: an option, or the word resume, would not help it."""
+    reason = Refusal(Budget(10_000, scope=Scope.SUBAGENT, key="a1", used=8_000), 20_562).reason
+    assert reason.startswith(
+        "this subagent has used its token budget: 2,000 of 10,000 tokens are left, and its next request may need up "
+        "to 20,562. Do not continue it."
+    )
+    assert "--" not in reason and "resume" not in reason
+
+
 @pytest.mark.parametrize(
     ("budget", "option"),
     [

@@ -60,6 +60,11 @@ def test_the_thinking_budget(thinking: object, tokens: int | None) -> None:
     assert (asked.max_tokens, asked.thinking_tokens) == (9, tokens)
 
 
+@pytest.mark.parametrize(("model", "read"), [('"m"', "m"), ("7", ""), ("null", "")])
+def test_the_model_is_a_text_or_unknown(model: str, read: str) -> None:
+    assert read_request(b'{"max_tokens": 5, "model": %s}' % model.encode()).model == read
+
+
 def lower(body: bytes, output_tokens: int) -> bytes:
     asked = read_request(body)
     return lowered(body, asked, output_tokens)
@@ -103,12 +108,27 @@ def test_a_number_that_is_no_json_is_refused() -> None:
         ({"context_management": {"edits": "odd"}}, "the API would compact the conversation"),
         ({"context_management": "odd"}, "the API would compact the conversation"),
         ({"tools": [{"type": "advisor_20260301"}]}, "a tool of type advisor_20260301 runs other models or servers"),
-        ({"tools": [{"type": "mcp_toolset"}]}, "a tool of type mcp_toolset runs other models or servers"),
+        ({"mcp_servers": [{"url": "x"}]}, "the API would call MCP servers"),
+        ({"thread": "t"}, "it continues a thread that the API keeps"),
+        ({"tools": [{}, {"type": "mcp_toolset"}]}, "a tool of type mcp_toolset runs other models or servers"),
     ],
 )
 def test_what_no_bound_holds_is_refused_with_its_reason(more: dict[str, object], why: str) -> None:
     with pytest.raises(Unbounded, match=why):
         read_request(json.dumps({"max_tokens": 5, **more}).encode())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"mcp_servers": [], "container": None},
+        {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+        {"tools": [{"name": "own"}, {"type": "web_search_20250305"}, "odd"]},
+        {"tools": "odd"},
+    ],
+)
+def test_what_asks_for_nothing_without_a_bound_is_sent(more: dict[str, object]) -> None:
+    assert read_request(json.dumps({"max_tokens": 5, **more}).encode()).max_tokens == 5
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class Journal:
         feed(status, INIT, start("a", tokens - 1), final(1))
         delta = status.attempt.costs.take_delta(Weights())
         assert delta is not None
-        self.write(happened.SessionNamed(status.name, "s-1"))
+        self.write(happened.SessionNamed(status.name, "s-1"), at=10.5)
         self.write(happened.UsageRecorded(status, delta), at=11.5)
         if ends:
             feed(status, result(tokens - 1, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,7 +36,7 @@ def past_status(
     history = read_history(known)
     if not history.header:
         return None
-    found = [record for record in known if record is not None]
+    found = list(_without_copies(known))
     finish = _finish(found)
     rows = [_row(one, finish is None, result_of(one.name)) for one in history.instances.values()]
     costs = [one.cost_usd for one in history.instances.values() if one.cost_usd is not None]
@@ -111,6 +111,16 @@ def _row(one: EarlierInstance, interrupted: bool, result_file: str | None) -> di
     }
 
 
+def _without_copies(records: Iterable[Record | None]) -> Iterator[Record]:
+    """The records that are readable; a copy of a line counts once, as in the history."""
+    last = 0
+    for record in records:
+        number = None if record is None else record.get("n")
+        if record is not None and isinstance(number, int) and number > last:
+            last = number
+            yield record
+
+
 def _finish(found: list[Record]) -> Record | None:
     """The record of the end of the latest start; None if that was interrupted."""
     last = None
@@ -124,14 +134,13 @@ def _finish(found: list[Record]) -> Record | None:
 
 def _seconds(found: list[Record]) -> float:
     """How long the orchestrators of the run have worked, without the time between them."""
-    total, began, before = 0.0, None, 0.0
+    total, before = 0.0, float(found[0]["at"])
     for record in found:
         at = float(record["at"])
-        if record.get("kind") == "run":
-            total += 0.0 if began is None else before - began
-            began = at
+        if record.get("kind") != "run":
+            total += max(0.0, at - before)  # a clock that is set back takes no time away
         before = at
-    return round(total + (0.0 if began is None else before - began), 3)
+    return round(total, 3)
 
 
 def _decision(record: Record) -> dict[str, Any]:

@@ -8,12 +8,14 @@ import pytest
 
 from claude_orchestrator.config.plan import InterruptedSession
 from claude_orchestrator.engine import run_events as happened
+from claude_orchestrator.engine.attempt import AttemptTotals
+from claude_orchestrator.engine.in_flight import InFlight, SentRequest
 from claude_orchestrator.engine.journal_records import record_of
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.verification import Verdict
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import an_instance, feed
-from token_budget.models import Action, Amount, Budget, Hold, Scope, Weights
+from token_budget.models import Action, Amount, Budget, Hold, Scope, Usage, Weights
 
 
 def ended() -> InstanceStatus:
@@ -75,6 +77,39 @@ BUDGET = Budget(100, scope=Scope.OVERALL, used=120)
             ("stop", {"instance": "one", "state": "stopped", "reason": "stopped by budget"}),
         ),
         (happened.AlertRaised("80 % used", {}), ("alert", {"reason": "80 % used"})),
+        (
+            happened.Steered("set_budget", "overall", "500 -> 700", happened.By("web", "eve")),
+            (
+                "steer",
+                {
+                    "action": "set_budget",
+                    "target": "overall",
+                    "reason": "500 -> 700",
+                    "via": "web",
+                    "user": "eve",
+                    "why": "",
+                },
+            ),
+        ),
+        (
+            happened.ApprovalAsked("7", "one", "Bash", "Bash: make"),
+            ("ask", {"instance": "one", "id": "7", "tool": "Bash", "reason": "Bash: make"}),
+        ),
+        (
+            happened.ApprovalEnded("7", "one", "Bash: make", "denied", happened.By("timeout", why="nobody answered")),
+            (
+                "answer",
+                {
+                    "instance": "one",
+                    "id": "7",
+                    "outcome": "denied",
+                    "reason": "Bash: make",
+                    "via": "timeout",
+                    "user": "",
+                    "why": "nobody answered",
+                },
+            ),
+        ),
         (happened.RunEnded(1), ("finish", {"exit_code": 1})),
         (happened.Changed(), None),
         (happened.RoomChanged(), None),
@@ -103,6 +138,29 @@ def test_usage_is_recorded_as_the_attempts_total() -> None:
     assert delta is not None
     usage = {"instance": "one", "attempt": 1, "usage": (5, 1, 0, 0), "cost_usd": None, "cost_nano_usd": None}
     assert record_of(happened.UsageRecorded(status, delta)) == ("usage", usage)
+
+
+def test_a_resumed_run_can_read_what_requests_were_in_flight() -> None:
+    status = an_instance("/a")
+    feed(status, INIT, start("a", 5), final(1))
+    delta = status.attempt.costs.take_delta(Weights())
+    assert delta is not None
+    in_flight = InFlight()
+
+    def write(event: happened.RunEvent, kind: str) -> None:
+        record = record_of(event)
+        assert record is not None and record[0] == kind
+        in_flight.note(record[1])
+
+    first, second = (SentRequest(number, Hold((), Amount(0, 9)), Usage(100, 50)) for number in (1, 2))
+    for sent in (first, second):
+        write(happened.RequestSent(status, sent), "sent")
+    write(happened.RequestSettled(status, second), "settled")
+    first.rest = Usage(output_tokens=49)  # its input was counted
+    write(happened.UsageRecorded(status, delta, first), "usage")
+    attempts = [AttemptTotals()]
+    assert in_flight.charge(attempts, "bound") == Usage(output_tokens=49)
+    assert attempts == [AttemptTotals(Usage(output_tokens=49), exact=False, cost_nano_usd=9)]
 
 
 def test_the_end_of_an_attempt_holds_all_that_a_resumed_run_needs() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from claude_orchestrator.claude.events import ApiUsage
+import pytest
+
+from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.usage_delta import PortionDelta
 from tests.claude.test_tally import INIT, final, result, start
@@ -10,7 +12,7 @@ from tests.engine.test_state import a_result, an_instance, feed
 from token_budget import Usage
 from token_budget.api_usage import UsagePart
 from token_budget.models import Amount, Weights
-from token_budget.portions import MAIN, Portion, Spent
+from token_budget.portions import MAIN, SIDE_CALLS, Portion, Spent
 
 FLAT = Weights()
 
@@ -116,3 +118,24 @@ def test_the_model_that_has_served_a_response_decides_in_the_end() -> None:
         amounts.append(0 if delta is None else delta.amount.nano_usd)
     assert amounts == [500, 0, 0] and status.attempt.costs.nano_usd == 400
     assert status.attempt.costs.by_model == {"asked": 0, "served": 400}
+
+
+@pytest.mark.parametrize(("price", "nano_usd"), [(a_price, 10), (None, 0)])
+def test_the_cost_of_a_side_call_moves_with_it_at_the_end_of_a_turn(price: Price | None, nano_usd: int) -> None:
+    """Budgets are charged nothing more: only who used it is known better."""
+    status = metered()
+    for number, tokens in enumerate((3, 20)):
+        response = ApiUsage("ab"[number], Usage(tokens), whole=True, model="m", source=MAIN)
+        status.apply(response)
+        if price is not None:
+            status.attempt.costs.price(price, response)
+    costs = status.attempt.costs
+    assert costs.take_delta(FLAT) is not None
+    feed(status, INIT, start("a", 3))
+    costs.settle_sources(price)
+    delta = costs.take_delta(FLAT)
+    assert delta is not None and delta.amount == Amount()
+    moved = {portion.source: (part.spent.usage, part.nano_usd) for portion, part in delta.portions.items()}
+    assert moved == {MAIN: (Usage(-20), -20 * nano_usd), SIDE_CALLS: (Usage(20), 20 * nano_usd)}
+    costs.settle_sources(price)
+    assert costs.take_delta(FLAT) is None

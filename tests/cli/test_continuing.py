@@ -7,10 +7,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from claude_orchestrator.cli.continuing import raised_limits
+from claude_orchestrator.cli.continuing import continue_command, raised_limits
+from claude_orchestrator.config.given import Given, Options
 from claude_orchestrator.engine.run_events import Decided, Stopping
 from claude_orchestrator.engine.state import State
 from tests.ui.test_report import a_run
@@ -36,6 +38,46 @@ def test_limits_that_ended_instances_are_raised() -> None:
     for budget in (*manager.budgets_of(Scope.INSTANCE).values(), *manager.budgets_of(Scope.DAILY, Unit.USD).values()):
         view.changes.observe(Decided("two", Action.BLOCK, "", budget))
     assert list(raised_limits(view))[2:] == ["--command-budget", "two=1k", "--daily-cost-budget", "2.1"]
+
+
+def test_the_rounded_limit_has_its_unit() -> None:
+    view = a_run("one", "two")
+    for name, limit_tokens in (("one", 41), ("two", 1_500_001)):
+        view.manager.set_budget(Scope.INSTANCE, limit_tokens, name)
+    view.manager.set_budget(Scope.INSTANCE, 5 * NANO, "one", unit=Unit.USD)
+    for unit in Unit:
+        for budget in view.manager.budgets_of(Scope.INSTANCE, unit).values():
+            view.changes.observe(Decided("one", Action.BLOCK, "", budget))
+    options = list(raised_limits(view))
+    assert options[:2] == ["--command-budget", "one=42"]
+    assert options[2:] == ["--command-budget", "two=1.6M", "--command-cost-budget", "one=5.1"]
+
+
+RESUME = "claude-orchestrator --resume run-1"
+PLACES = {"output_dir": Path("/logs"), "claude_bin": "/opt/my claude"}
+FROM_OPTIONS = {name: Given(str(value), "option") for name, value in PLACES.items()}
+FROM_ENVIRONMENT = {name: Given(str(value), "environment") for name, value in PLACES.items()}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "for_each", "given", "command"),
+    [
+        (None, None, {}, RESUME),
+        (None, None, FROM_OPTIONS, f"{RESUME} --output-dir /logs --claude-bin '/opt/my claude'"),
+        (None, None, FROM_ENVIRONMENT, RESUME),  # the next command finds them there, too
+        ("fix it", None, {}, f"{RESUME} 'fix it'"),
+        ("fix {{item}}", "items.txt", {}, f"{RESUME} 'fix {{{{item}}}}'"),
+        ("fix\nit", None, {}, f"{RESUME} -  (with the same PROMPT on standard input)"),
+        ("x" * 201, None, {}, f"{RESUME} -  (with the same PROMPT on standard input)"),
+        ("fix {{item}}", "-", {}, f"{RESUME} 'fix {{{{item}}}}'  (with the same items on standard input)"),
+        ("fix {{item}}", "@-", {}, f"{RESUME} 'fix {{{{item}}}}'  (with the same items on standard input)"),
+    ],
+)
+def test_the_command_gives_again_what_the_run_does_not_keep(
+    prompt: str | None, for_each: str | None, given: dict[str, Given], command: str
+) -> None:
+    values: dict[str, Any] = {**PLACES, "for_each": for_each}
+    assert continue_command(Options(prompt, values, given), a_run("one", "two")) == command
 
 
 @pytest.mark.parametrize("limits", [{"overall_budget": 40_000}, {"command_budgets": {"/test": 40_000}}])

@@ -51,6 +51,38 @@ def test_long_texts_and_half_surrogates_are_tamed() -> None:
     assert said.text == ("?" + "x" * MAX_TEXT)[:MAX_TEXT]
 
 
+ASKED = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": "rm x"}}
+IMAGE = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"type": "control_request", "request": ASKED}, [Said(Piece.NOTE, "asks for approval: Bash: rm x")]),
+        ({"type": "control_request", "request": {"subtype": "interrupt"}}, []),
+        ({"type": "assistant", "message": {"content": [{"type": "thinking", "thinking": " \n"}]}}, []),
+        ({"type": "assistant", "message": {"content": [{"type": "new block", "text": "x"}]}}, []),
+        ({"type": "user", "message": {"content": "go on"}}, [Said(Piece.NOTE, "go on")]),
+        ({"type": "user", "message": {"content": [{"type": "text", "text": "go on"}]}}, [Said(Piece.NOTE, "go on")]),
+        ({"type": "user", "message": {"content": [{"type": "image"}]}}, []),
+        ({"type": "user", "message": {"content": [IMAGE]}}, [Said(Piece.OUTPUT, "[image]\na", id="t1")]),
+        (
+            {"type": "system", "subtype": "permission_denied", "tool_name": "Bash"},
+            [Said(Piece.NOTE, "permission denied for Bash", failed=True)],
+        ),
+        (
+            {"type": "system", "subtype": "api_retry", "error": "overloaded"},
+            [Said(Piece.NOTE, "the API refused a request: overloaded", failed=True)],
+        ),
+        ({"type": "system", "subtype": "compact_boundary"}, [Said(Piece.NOTE, "the conversation was compacted")]),
+        ({"type": "system", "subtype": "new_subtype"}, []),
+        ({"type": "result", "subtype": "error_max_turns"}, [Said(Piece.RESULT, "error_max_turns", failed=True)]),
+    ],
+)
+def test_what_each_line_says(line: dict[str, object], said: list[Said]) -> None:
+    assert list(conversation([json.dumps(line).encode()])) == said
+
+
 @pytest.mark.parametrize("path", sorted(DATA.glob("*.jsonl")), ids=lambda path: path.stem)
 def test_recorded_sessions_can_be_read(path: Path) -> None:
     said = list(conversation(path.read_bytes().split(b"\n")))

@@ -74,6 +74,37 @@ def test_paths_are_compared_after_they_are_resolved(rule: str, path: str, allowe
     assert (allowing([read_rule(rule)], call) is not None) is allowed
 
 
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        ("Write(secret/*)", "src/../secret/x"),
+        ("Write(secret/*)", "/w/secret/x"),
+        ("Write(/etc/*)", "../etc/passwd"),
+        ("Write(src/../*)", "src/../x"),  # as claude gave it
+    ],
+)
+def test_a_denial_sees_a_path_however_it_is_written(rule: str, path: str) -> None:
+    call = Call("Write", {"file_path": path}, "/w")
+    assert denying([read_rule("Write(docs/*)"), read_rule(rule)], call) == read_rule(rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "matches"),
+    [
+        ("WebFetch(https://docs.example/*)", True),
+        ("WebFetch(https://other.example/*)", False),
+        ("Web*", True),
+        ("WebSearch", False),
+        ("Read(https://docs.example/*)", False),
+    ],
+)
+def test_other_subjects_are_compared_as_they_are(rule: str, matches: bool) -> None:
+    call = Call("WebFetch", {"url": "https://docs.example/a"}, "/w")
+    expected = read_rule(rule) if matches else None
+    assert allowing([read_rule(rule)], call) == expected
+    assert denying([read_rule(rule)], call) == expected
+
+
 @pytest.mark.parametrize("given", [{}, {"command": 7}, {"command": ["npm test"]}])
 def test_an_odd_input_matches_no_pattern_that_allows_and_every_one_that_denies(given: dict[str, Any]) -> None:
     call = Call("Bash", given, "/w")

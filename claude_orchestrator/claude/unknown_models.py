@@ -16,7 +16,7 @@ def unrecognized_models(stderr: str) -> list[str]:
     for text in _SIGNAL.findall(stderr)[:MAX_MODELS]:
         try:
             model = json.loads(text).get("model")
-        except (ValueError, AttributeError, RecursionError):
+        except (ValueError, RecursionError):
             continue
         if isinstance(model, str) and model:
             found[model[:200]] = None

@@ -19,6 +19,8 @@ SIGNAL = '[claude-code:unrecognized_model] {"model":"my-model","query_source":"m
         ("", []),
         (f"before\n{SIGNAL}\nafter {SIGNAL}", ["my-model"]),
         ("[claude-code:unrecognized_model] {broken", []),
+        (f"[claude-code:unrecognized_model] {{broken}}\n{SIGNAL}", ["my-model"]),
+        ('[claude-code:unrecognized_model] {"a":' + "[" * 9000 + "}", []),
         ("[claude-code:unrecognized_model] {}", []),
         ('[claude-code:unrecognized_model] {"model": 5}', []),
         ('[claude-code:unrecognized_model] {"model": ""}', []),

@@ -19,6 +19,7 @@ from token_budget.usage.profiles import Profile
 
 SERVERS = {"mcpServers": {"files": {"command": "files"}}}
 SESSION = "01234567-89ab-cdef-0123-456789abcdef"
+COLORS = kinds.names_of({"red": 1, "blue": 2})
 
 
 @pytest.mark.parametrize(
@@ -26,15 +27,29 @@ SESSION = "01234567-89ab-cdef-0123-456789abcdef"
     [
         (kinds.FLAG, True, True),
         (kinds.INTEGER, -3, -3),
+        (kinds.SEED, "007", 7),
+        (kinds.PORT, True, 0),
+        (kinds.PORT, False, None),
+        (kinds.PORT, " 8080 ", 8080),
+        (kinds.PORT, 65_535, 65_535),
         (kinds.DURATION, "1h30m", 5_400.0),
         (kinds.DURATION, 2, 2.0),
         (kinds.DELAY, 0, 0.0),
         (kinds.PERCENT, "90 %", 90.0),
         (kinds.PERCENT, 12.5, 12.5),
+        (kinds.MARGIN, "5%", 5.0),
+        (kinds.MARGIN, 0, 0.0),
+        (kinds.COMMAND_LINE, " make test ", "make test"),
+        (kinds.COMMAND_LINE, "pytest {{item}}", "pytest {{item}}"),
+        (COLORS, "Blue, red,blue", ("blue", "red")),
         (kinds.WORDS, " /test ", "/test"),
         (kinds.FILE, "a/b", Path("a/b")),
         (kinds.SESSION, f" {SESSION} ", SESSION),
         (kinds.TOOL, "Bash(git log:*)", "Bash(git log:*)"),
+        (kinds.TOOLS, "Read, Bash(git log, git diff)", ("Read", "Bash(git log, git diff)")),
+        (kinds.TOOLS, ["Read", "Edit"], ("Read", "Edit")),
+        (kinds.MODEL_WHEN_LOW, "20%= haiku", kinds.ModelWhenLow(20, "haiku")),
+        (kinds.MODEL_WHEN_LOW, {"below": 12.5, "model": "haiku"}, kinds.ModelWhenLow(12.5, "haiku")),
         (kinds.list_of(kinds.LINE), ["a", "b"], ("a", "b")),
         (kinds.ENV, {"A": "1", "//": "a comment"}, (("A", "1"),)),
         (kinds.MCP, "servers.json", ("servers.json",)),
@@ -62,6 +77,17 @@ def test_accepted(kind: Kind, given: object, value: object) -> None:
         (kinds.DURATION, "31d", "at most 30 days"),
         (kinds.PERCENT, "0", "expected a percentage above 0 and up to 100"),
         (kinds.PERCENT, "many", "expected a percentage"),
+        (kinds.SEED, -1, "expected a whole number such as 1"),
+        (kinds.SEED, 1.5, "expected a whole number such as 1"),
+        (kinds.PORT, 65_536, "expected a port from 1 to 65535, or 0 for any free one"),
+        (kinds.PORT, "http", "expected a port"),
+        (kinds.PORT, 80.5, "expected a port"),
+        (kinds.MARGIN, 51, "expected a percentage from 0 to 50, such as 5%"),
+        (kinds.MARGIN, True, "expected a percentage from 0 to 50"),
+        (kinds.COMMAND_LINE, " ", "is empty: expected a shell command"),
+        (kinds.COMMAND_LINE, "pytest '{{item}}'", "{{item}} has to stand outside of quotes"),
+        (COLORS, "red,bleu", "\"bleu\" is unknown; did you mean 'blue'?: expected some of red, blue"),
+        (COLORS, 5, "expected some of red, blue"),
         (kinds.TEXT, 5, "expected a string"),
         (kinds.TEXT, "a\0b", "a NUL or half a surrogate pair cannot be passed to claude"),
         (kinds.LINE, "  ", "expected one line of text, not empty"),
@@ -71,6 +97,9 @@ def test_accepted(kind: Kind, given: object, value: object) -> None:
         (kinds.SESSION, " ", "expected one line of text, not empty"),
         (kinds.TOOL, "Bash()", "expected a tool such as Read"),
         (kinds.TOOL, "(x)", "expected a tool such as Read"),
+        (kinds.MODEL_WHEN_LOW, "haiku", "expected a percentage and a model such as 20%=haiku"),
+        (kinds.MODEL_WHEN_LOW, {}, "it has no below and no model"),
+        (kinds.MODEL_WHEN_LOW, {"below": 20}, "it has no model"),
         (kinds.list_of(kinds.LINE), "a", "expected a list of strings"),
         (kinds.ENV, [], "expected an object of strings"),
         (kinds.ENV, {"A B": "1"}, "no name of an environment variable"),
@@ -85,6 +114,11 @@ def test_refused(kind: Kind, given: object, why: str) -> None:
         kind.read(given)
     ((_, reason),) = error.value.faults
     assert why in reason
+
+
+@pytest.mark.parametrize(("text", "is_one"), [(SESSION, True), (f" {SESSION.upper()} ", True), ("my session", False)])
+def test_an_id_of_a_session_differs_from_a_name(text: str, is_one: bool) -> None:
+    assert kinds.is_session_id(text) is is_one
 
 
 def test_an_object_names_all_its_faults_and_the_nearest_key() -> None:

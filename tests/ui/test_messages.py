@@ -7,6 +7,7 @@ import pytest
 from claude_orchestrator.engine import run_events as happened
 from claude_orchestrator.engine.run_events import Level
 from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.engine.verification import Verdict
 from claude_orchestrator.ui.messages import message_of
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import an_instance, feed
@@ -46,6 +47,37 @@ DOLLARS = Budget(1_000_000_000, scope=Scope.OVERALL, unit=Unit.USD, used=1_200_0
         ),
         (happened.RunStopping("a limit was reached"), Level.ERROR, "stopping: a limit was reached"),
         (happened.AlertRaised("80 % used", {}), Level.WARNING, "80 % used"),
+        (
+            happened.ModelChosen("one", "haiku", COMMAND),
+            Level.WARNING,
+            "one starts with haiku: /test command budget: used 1,200/1,000 tokens",
+        ),
+        (happened.Checked("one", 2, Verdict(True)), Level.INFO, "one: check round 2 passed"),
+        (
+            happened.Checked("one", 1, Verdict(False, "exit code 3")),
+            Level.WARNING,
+            "one: check round 1 failed: exit code 3",
+        ),
+        (
+            happened.Checked("one", 1, Verdict(True), simulated=True),
+            Level.INFO,
+            "one: the check counts as passed, because a rehearsal does not run its command",
+        ),
+        (
+            happened.Steered("pause", "one", "one is paused", happened.By("web", "ann", "too dear")),
+            Level.WARNING,
+            "one is paused (ann by web: too dear)",
+        ),
+        (
+            happened.ApprovalAsked("7", "one", "Bash", "Bash: ls"),
+            Level.WARNING,
+            "one asks for approval 7: Bash: ls (claude-runs approve last 7)",
+        ),
+        (
+            happened.ApprovalEnded("7", "one", "Bash: ls", "denied", happened.By("timeout")),
+            Level.INFO,
+            "one: approval 7 denied (timeout): Bash: ls",
+        ),
     ],
 )
 def test_the_message_about_an_event(event: happened.RunEvent, level: Level, text: str) -> None:
@@ -70,6 +102,20 @@ def test_the_end_of_an_instance_has_its_figures_and_its_reason() -> None:
     assert message_of(failed) == (Level.ERROR, "one: failed after 2.5 s, 1,234 tokens: it broke")
 
 
+@pytest.mark.parametrize(("unneeded", "level"), [(False, Level.WARNING), (True, Level.INFO)])
+def test_an_instance_that_was_skipped_has_its_reason(unneeded: bool, level: Level) -> None:
+    status = an_instance("/a")
+    status.skip(State.SKIPPED, "nothing failed", unneeded=unneeded)
+    assert message_of(happened.InstanceEnded(status, launched=False)) == (level, "one: skipped: nothing failed")
+
+
+def test_an_instance_that_may_start_after_all_is_named() -> None:
+    assert message_of(happened.Reopened(an_instance("/a"))) == (
+        Level.INFO,
+        "one: may start after all, because a limit was raised",
+    )
+
+
 def test_a_retry_names_the_attempt_that_failed() -> None:
     status = ended(State.FAILED, "it broke")
     assert message_of(happened.RetryPlanned(status, 1, "server_error", 2.0)) == (
@@ -86,6 +132,7 @@ def test_a_retry_names_the_attempt_that_failed() -> None:
         happened.Decided("one", Action.ALLOW, ""),
         happened.Stopping("one", State.CANCELLED, "cancelled"),
         happened.AlertRaised("80 % used", {}, already_reported=True),
+        happened.ApprovalEnded("7", "one", "Bash: ls", "allowed", happened.By("rules")),
         happened.InstanceEnded(ended(), launched=False),  # the decision was reported
     ],
 )

@@ -54,6 +54,61 @@ def test_long_texts_are_cut() -> None:
     assert item["cut"] and len(item["text"]) == 20_000
 
 
+def output(content: object) -> bytes:
+    block = {"type": "tool_result", "tool_use_id": "t1", "content": content}
+    return line(type="user", message={"content": [block]})
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("plain", "plain"),
+        (None, ""),
+        ({"odd": 1}, '{"odd": 1}'),
+        ([{"type": "text", "text": "a"}, {"type": "image", "source": {}}], "a\n[image]"),
+    ],
+)
+def test_the_output_of_a_tool_as_text(content: object, text: str) -> None:
+    (item,) = items_of([output(content)])
+    assert (item["kind"], item["of"], item["error"], item["text"]) == ("output", "t1", False, text)
+
+
+def test_thoughts_are_shown_whole_and_in_pieces() -> None:
+    event = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}
+    whole = line(type="assistant", message={"content": [{"type": "thinking", "thinking": "hm, so"}]})
+    piece, thought = items_of([line(type="stream_event", event=event), whole])
+    assert (piece["kind"], piece["of"], piece["text"]) == ("piece", "thinking", "hm")
+    assert (thought["kind"], thought["text"]) == ("thinking", "hm, so")
+
+
+def test_what_the_system_says_of_the_session() -> None:
+    lines = [
+        line(type="system", subtype="init", session_id="s1"),
+        line(type="system", subtype="api_retry", uuid="u", session_id="s1", attempt=2),
+        line(type="system", subtype="compact_boundary"),
+    ]
+    assert [(item["kind"], item["text"]) for item in items_of(lines)] == [
+        ("system", "session s1"),
+        ("system", '{"subtype": "api_retry", "attempt": 2}'),
+        ("system", '{"subtype": "compact_boundary"}'),
+    ]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"  ",
+        line(type="new_type"),
+        line(type="system", subtype="new_subtype"),
+        line(type="system", subtype="task_progress", tool_use_id="t1", usage={"total_tokens": "many"}),
+        line(type="stream_event", event={"type": "message_stop"}),
+        line(type="assistant", message={"content": [{"type": "new block"}]}),
+    ],
+)
+def test_a_line_without_anything_to_show(raw: bytes) -> None:
+    assert items_of([raw]) == []
+
+
 @pytest.mark.parametrize("raw", [b"no json", b"[1]", b"\xff\xfe", b"[" * 100_000, b"null"])
 def test_a_line_that_is_no_event_shows_as_it_is(raw: bytes) -> None:
     (item,) = items_of([raw])

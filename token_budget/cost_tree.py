@@ -77,9 +77,8 @@ def _below(parent: str, agents: list[Subagent]) -> list[Subagent]:
     stack = list(reversed(children.get(parent, [])))
     while stack:
         agent = stack.pop()
-        if agent.id not in ordered:
-            ordered[agent.id] = agent
-            stack += reversed(children.get(agent.id, []))
+        ordered[agent.id] = agent
+        stack += reversed(children.get(agent.id, []))
     ordered.update({agent.id: agent for agent in agents if agent.id not in ordered})  # of a circle
     return list(ordered.values())
 

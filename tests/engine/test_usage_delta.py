@@ -47,6 +47,17 @@ def test_deltas_sum_up_to_the_total() -> None:
     assert status.attempt.costs.take_delta(FLAT) is None
 
 
+def test_only_a_response_that_begins_reads_input() -> None:
+    """The input is counted at its begin, and output after that."""
+    status = an_instance("/a")
+    reads = []
+    for event in (start("a", 5), final(9), start("b", 7)):
+        feed(status, INIT, event)
+        delta = status.attempt.costs.take_delta(FLAT)
+        reads.append(delta is not None and delta.reads_input)
+    assert reads == [True, False, True]
+
+
 def test_what_was_cut_off_is_priced_once() -> None:
     status = an_instance("/a")
     feed(status, INIT, start("a", 5))

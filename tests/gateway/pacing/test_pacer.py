@@ -45,6 +45,14 @@ def test_a_lost_first_request_leaves_its_place_to_the_next() -> None:
     assert pacer.wait_s(ONE, 0.2) > 0
 
 
+def test_a_connection_that_breaks_after_the_headers_is_no_lost_request() -> None:
+    pacer = Pacer()
+    sent = pacer.send(ONE, 0.0)
+    pacer.answered(sent, requests(5), 0.5)
+    pacer.lost(sent)
+    assert pacer.on_way == 0 and pacer.known
+
+
 def test_what_remains_is_sent_at_once_and_then_at_the_rate_of_the_limit() -> None:
     pacer = known(remaining=5)
     times = []
@@ -108,6 +116,13 @@ def test_a_limit_of_another_period_refills_as_its_reset_says() -> None:
     pacer = Pacer()
     pacer.answered(pacer.send({}, 0.0), requests(0, 60, reset_in_s=3600.0), 0.0)
     assert pacer.wait_s(ONE, 0.0) > 60
+
+
+@pytest.mark.parametrize("reset_in_s", [None, 1.0, 60.0, 70.0])
+def test_a_reset_that_is_soon_or_unknown_does_not_change_the_rate_of_a_minute(reset_in_s: float | None) -> None:
+    pacer = Pacer()
+    pacer.answered(pacer.send({}, 0.0), requests(0, 60, reset_in_s), 0.0)
+    assert pacer.buckets[Resource.REQUESTS].rate == 1.0
 
 
 def test_estimates_learn_apart_for_first_and_later_requests() -> None:

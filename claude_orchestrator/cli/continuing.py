@@ -23,13 +23,14 @@ def continue_command(options: Options, view: RunView) -> str:
     if "claude_bin" in options.given and options.given["claude_bin"].origin == "option":
         words += ["--claude-bin", str(options["claude_bin"])]
     words += raised_limits(view)
+    end = ["--"] if options.prompt is not None and options.prompt.startswith("-") else []  # it would be an option
     if options["for_each"] in ("-", "@-"):
-        return f"{shlex.join([*words, options.prompt or ''])}  (with the same items on standard input)"
+        return f"{shlex.join([*words, *end, options.prompt or ''])}  (with the same items on standard input)"
     if options.prompt is None:
         return shlex.join(words)
     if len(options.prompt) > MAX_REPEATED_CHARS or not options.prompt.isprintable():
         return f"{shlex.join(words)} -  (with the same PROMPT on standard input)"
-    return shlex.join([*words, options.prompt])
+    return shlex.join([*words, *end, options.prompt])
 
 
 def raised_limits(view: RunView) -> Iterator[str]:

@@ -66,6 +66,7 @@ FROM_ENVIRONMENT = {name: Given(str(value), "environment") for name, value in PL
         (None, None, FROM_OPTIONS, f"{RESUME} --output-dir /logs --claude-bin '/opt/my claude'"),
         (None, None, FROM_ENVIRONMENT, RESUME),  # the next command finds them there, too
         ("fix it", None, {}, f"{RESUME} 'fix it'"),
+        ("- fix it", None, {}, f"{RESUME} -- '- fix it'"),
         ("fix {{item}}", "items.txt", {}, f"{RESUME} 'fix {{{{item}}}}'"),
         ("fix\nit", None, {}, f"{RESUME} -  (with the same PROMPT on standard input)"),
         ("x" * 201, None, {}, f"{RESUME} -  (with the same PROMPT on standard input)"),

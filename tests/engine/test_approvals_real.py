@@ -36,8 +36,9 @@ class Person:
         match event:
             case ApprovalAsked():
                 self.asked.append(event)
-                self._note()
-                asyncio.get_running_loop().call_later(self.after_s, self._answer, event.id)
+                loop = asyncio.get_running_loop()
+                loop.call_later(min(2.0, self.after_s / 2), self._note)  # the end of the response is counted by then
+                loop.call_later(self.after_s, self._answer, event.id)
             case ApprovalEnded():
                 self.ended.append(event)
             case _:

@@ -48,10 +48,11 @@ def test_a_line_for_each_subagent(claude: str, tmp_path: Path) -> None:
         used[name] = used.get(name, Usage()) + spent.usage
     assert used == {MAIN: billed[MAIN], "general-purpose": billed["SUBWORK"], "Explore": billed["DEEPER"]}
     assert {agent.type: agent.depth for agent in agents.values()} == {"general-purpose": 1, "Explore": 2}
-    main, outer, inner = source_fields(status)
+    # Claude states its cost by model: where the list has no price of a model, that cost is not divided
+    main, outer, inner = (use for use in source_fields(status) if use["total_tokens"])
     assert (outer["parent"], outer["depth"], inner["parent"], inner["depth"]) == ("", 1, outer["id"], 2)
     assert main["total_tokens"] == billed[MAIN].total_tokens and inner["type"] == "Explore"
-    assert source_line(status).startswith("main thread 6") and source_line(status).endswith(" at depth 2")
+    assert source_line(status).startswith("main thread 6") and " at depth 2" in source_line(status)
     assert share_of_subagents(status).startswith("2 (")
 
 

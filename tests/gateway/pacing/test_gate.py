@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import aiohttp
+import pytest
 
 from claude_orchestrator.gateway.server import Gateway
 from tests.benchmarks.pacing import body
@@ -26,6 +27,7 @@ async def ask(url: str, key: str = "k", client: int = 0) -> int:
         return answer.status
 
 
+@pytest.mark.slow
 def test_a_fleet_is_held_back_before_the_api_refuses_it() -> None:
     async def main() -> None:
         async with LimitedApi(requests_a_minute=600, tokens_a_minute=300_000) as api, gateway_to(api) as gateway:

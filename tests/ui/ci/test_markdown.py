@@ -6,6 +6,7 @@ import html
 import re
 import string
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ def test_no_cell_has_a_meaning(text: str) -> None:
     assert row.count(" | ") == 6
 
 
+@pytest.mark.slow
 def test_the_summary_is_never_too_large() -> None:
     view = a_run(*(f"{'n' * 150}{number}" for number in range(2_000)))
     long = {"result": "<&>" * 100_000}

@@ -152,7 +152,6 @@ class Snapshots:
         spec, attempt = status.spec, status.attempt
         doing, since = doing_of(status)
         turns = len(status.planned.turns)
-        costs = [cost for cost in (*(one.cost_nano_usd for one in status.earlier), attempt.costs.nano_usd) if cost]
         return Row(
             name=status.name,
             group=status.planned.group,
@@ -164,7 +163,7 @@ class Snapshots:
             seconds=status.seconds(now) if status.launched else None,
             usage=status.usage,
             exact=status.exact,
-            nano_usd=sum(costs) if costs else None,
+            nano_usd=status.nano_usd,
             turn=min(turns, attempt.turns_completed + attempt.turn_running),
             turns=turns,
             attempts=status.attempts,

@@ -212,6 +212,12 @@ class InstanceStatus:
         return cost_of((*self.earlier, self.attempt.totals))
 
     @property
+    def nano_usd(self) -> int | None:
+        """What all attempts have cost so far in nano-dollars, by Claude's figures or by prices; None if unknown."""
+        costs = [cost for cost in (*(one.cost_nano_usd for one in self.earlier), self.attempt.costs.nano_usd) if cost]
+        return sum(costs) if costs else None
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The models that were used, the latest attempt's first."""
         return tuple(dict.fromkeys((*self.tally.models, *self._models)))

@@ -23,6 +23,7 @@ from aiohttp import hdrs, web
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
+from claude_orchestrator.gateway.bodies import read_body
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.door import BATCH, Door
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
@@ -164,7 +165,7 @@ class Gateway:
         try:
             if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
                 request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            body = await _read(request)
+            body = await read_body(request, MAX_REQUEST_BYTES)
             if body is None:
                 return error_response(413, "request_too_large", "the request is larger than 64 MiB")
             return await self._route(client, request, f"/{path}" if path else mark + query, body)
@@ -193,13 +194,3 @@ class Gateway:
             return await self._gatekeeper.watch(metered)
         finally:
             turn.close()
-
-
-async def _read(request: web.BaseRequest) -> bytes | None:
-    parts, size_bytes = [], 0
-    async for chunk in request.content.iter_any():
-        size_bytes += len(chunk)
-        if size_bytes > MAX_REQUEST_BYTES:
-            return None
-        parts.append(chunk)
-    return b"".join(parts)

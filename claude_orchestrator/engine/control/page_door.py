@@ -1,10 +1,13 @@
-"""The door of the HTTP server of a run's page. It needs aiohttp."""
+"""What the HTTP server of a run's page takes from the gateway: the door, and bounded bodies. It needs aiohttp."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from claude_orchestrator.gateway.bodies import read_body
 from claude_orchestrator.gateway.door import Door
+
+__all__ = ["page_door", "read_body"]
 
 
 def page_door(handler: Any, **options: Any) -> Door:

@@ -145,7 +145,6 @@ def instance_row(status: InstanceStatus, view: RunView, now: float) -> dict[str,
     spec, attempt = status.spec, status.attempt
     budgets = view.manager.budgets_for(spec.base_command, status.name)
     doing, since = doing_of(status)
-    costs = [cost for cost in (*(one.cost_nano_usd for one in status.earlier), attempt.costs.nano_usd) if cost]
     return {
         "name": status.name,
         **place_fields(spec),
@@ -162,7 +161,7 @@ def instance_row(status: InstanceStatus, view: RunView, now: float) -> dict[str,
         "models": list(status.models),
         "usage": usage_fields(status.usage, exact=status.exact),
         "cost_usd": status.cost_usd,
-        "cost_nano_usd": sum(costs) if costs else None,
+        "cost_nano_usd": status.nano_usd,
         "estimate_tokens": spec.estimate.tokens,
         "budgets": [budget.label for budget in budgets],
         "turn": min(spec.turns_before + max(1, attempt.turns_sent), len(status.planned.turns)),

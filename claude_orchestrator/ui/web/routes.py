@@ -104,22 +104,14 @@ async def _approvals(site: Site, request: Request) -> Answer:
 
 
 async def _conversation(site: Site, request: Request) -> Answer:
-    row = await _row(site, request)
-    logs = site.files.attempts(row)
-    attempt = _number(request, "attempt", len(logs))
-    if not 1 <= attempt <= len(logs):
-        raise NoFileError("no such attempt")
+    logs, attempt = await _logs(site, request)
     offset = max(0, _number(request, "from", 0))
     found = await asyncio.to_thread(site.files.conversation, logs[attempt - 1], offset)
     return _json({**found, "attempt": attempt, "attempts": len(logs)})
 
 
 async def _log(site: Site, request: Request) -> Answer:
-    row = await _row(site, request)
-    logs = site.files.attempts(row)
-    attempt = _number(request, "attempt", len(logs))
-    if not 1 <= attempt <= len(logs):
-        raise NoFileError("no such attempt")
+    logs, attempt = await _logs(site, request)
     part = await asyncio.to_thread(site.files.raw, logs[attempt - 1], _number(request, "from", 0))
     return _text(part.data, {"X-Next": str(part.next), "X-Size": str(part.size)})
 
@@ -215,6 +207,15 @@ def _number(request: Request, name: str, default: int) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
         raise RequestError(400, f"{name}: expected a whole number")
     return int(text)
+
+
+async def _logs(site: Site, request: Request) -> tuple[list[str], int]:
+    """The logs of an instance, and which of its attempts is meant, from 1."""
+    logs = site.files.attempts(await _row(site, request))
+    attempt = _number(request, "attempt", len(logs))
+    if not 1 <= attempt <= len(logs):
+        raise NoFileError("no such attempt")
+    return logs, attempt
 
 
 async def _row(site: Site, request: Request) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
-from claude_orchestrator.engine.control.page_door import page_door
+from claude_orchestrator.engine.control.page_door import page_door, read_body
 from claude_orchestrator.ui.web.checks import HEADERS, Access, Visitor, cookie_of, is_our_name, names_of, refusal
 from claude_orchestrator.ui.web.routes import (
     EVENTS,
@@ -88,7 +88,7 @@ class PageServer:
             self._door.admit(request.protocol)
         if request.path == EVENTS:
             return await self._events(request)
-        body = await _read(request)
+        body = await read_body(request, MAX_BODY_BYTES)
         if body is None:
             return _response(error_answer(413, f"a request has at most {MAX_BODY_BYTES // 1024} KiB"))
         return _response(await answer(self._site, request.method, request.path, Request(request.query, body)))
@@ -144,14 +144,3 @@ def _response(made: Answer) -> web.Response:
     if made.status in (400, 413, 421):
         response.force_close()
     return response
-
-
-async def _read(request: web.BaseRequest) -> bytes | None:
-    """The body; None if it is too large."""
-    parts, size_bytes = [], 0
-    async for chunk in request.content.iter_any():
-        size_bytes += len(chunk)
-        if size_bytes > MAX_BODY_BYTES:
-            return None
-        parts.append(chunk)
-    return b"".join(parts)

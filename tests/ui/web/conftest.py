@@ -36,7 +36,7 @@ def chromium() -> Iterator[Browser]:
     except ImportError:
         missing("playwright: pip install playwright")
     if sys.version_info < (3, 12):  # a run in this process may have left one that is bound to its loop
-        asyncio.get_event_loop_policy().set_child_watcher(None)
+        asyncio.get_event_loop_policy().set_child_watcher(asyncio.ThreadedChildWatcher())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS, timeout=120_000)
         yield browser

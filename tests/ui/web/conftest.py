@@ -25,9 +25,9 @@ def missing(what: str) -> None:
     pytest.skip(f"no {what}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser."""
+    """The browser. It ends with its module: while Playwright's loop is there, no other test can have one."""
     program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         missing("chromium: install Debian's package, or name its program in CHROMIUM")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from operator import sub
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from token_budget.api_usage import PriceTerms, UsagePart
 from token_budget.models import NO_USAGE, Usage
+
+if TYPE_CHECKING:
+    from token_budget.api_usage import PriceTerms, UsagePart  # a dry run reads no responses
 
 MAIN = "main"  # the instance's own conversation
 SIDE_CALLS = "side calls"  # that the stream does not show: summaries of web pages, compaction, titles

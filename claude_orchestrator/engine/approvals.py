@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from claude_orchestrator.claude.permission_rules import Call, Rule, allowing, exactly
@@ -24,15 +24,14 @@ class Reply(NamedTuple):
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """A tool of an instance that waits. `text` says what it does; times are Unix times."""
 
     id: str
     instance: str
     tool: str
     text: str
-    given: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = MappingProxyType({})
     description: str = ""
     asked_at: float = 0.0
     until: float = 0.0

@@ -19,9 +19,7 @@ from claude_orchestrator.engine.alerting import AlertDelivery, Alerting
 from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus, Observer
 from claude_orchestrator.engine.command_check import remembering
-from claude_orchestrator.engine.control.event_log import EventLog
-from claude_orchestrator.engine.control.run_control import RunControl
-from claude_orchestrator.engine.control.server import ControlServer
+from claude_orchestrator.engine.control.server import ControlOnDemand, ControlServer
 from claude_orchestrator.engine.control.socket_place import CAN_LISTEN
 from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.interrupts import Interrupts, StopSwitch
@@ -62,14 +60,14 @@ from token_budget.ledger.store import LedgerStore
 from token_budget.windows import to_ms
 
 if TYPE_CHECKING:
+    from claude_orchestrator.engine.control.run_control import RunControl
     from claude_orchestrator.launch.simulated import Ask
     from token_budget.pricing import Prices
 
+    Door = Callable[[RunControl, Folder], contextlib.AbstractAsyncContextManager[object]]
+
 KEEP_EVERY_S = 1.0  # ledger and alerts
 PACE_EVERY_S = 1.0
-
-
-Door = Callable[[RunControl, Folder], contextlib.AbstractAsyncContextManager[object]]
 
 
 class RunRequest(NamedTuple):
@@ -281,21 +279,24 @@ class _Run:
             async with self._instances_api() as (launcher, meter):
                 supervisor = Supervisor(view.instances, self._context(launcher, meter))
                 self._interrupts.pass_to(lambda reason, at_once: supervisor.cancel(reason, at_once=at_once))
-                control = self._control(supervisor)
+                control = ControlOnDemand(partial(self._control, supervisor))
                 await to_the_end.enter_async_context(self._listening(control))
                 for door in self._request.doors:
-                    await to_the_end.enter_async_context(door(control, self._files.directory.folder))
+                    await to_the_end.enter_async_context(door(control(), self._files.directory.folder))
                 await self._wait_for_start()
                 await self._run_all(supervisor)
             control.end()
             return await self._end(report)
 
     def _control(self, supervisor: Supervisor) -> RunControl:
+        from claude_orchestrator.engine.control.event_log import EventLog
+        from claude_orchestrator.engine.control.run_control import RunControl
+
         log = EventLog(self._bus, f"{self._view.run_id}/{self._files.number}")
         return RunControl(self._view, supervisor, self._bus, self._approvals, log, self._interrupts.stop)
 
     @contextlib.asynccontextmanager
-    async def _listening(self, control: RunControl) -> AsyncIterator[None]:
+    async def _listening(self, control: ControlOnDemand) -> AsyncIterator[None]:
         """While this is open, others can see and change the run through its socket, unless that is switched off."""
         server = ControlServer(control, self._files.directory.folder)
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_orchestrator.engine.attempt import AttemptTotals
 from token_budget.api_usage import read_count
@@ -29,8 +29,7 @@ class SentRequest:
         return LeftOver(self.rest, self.hold.remaining.nano_usd)
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOver:
+class LeftOver(NamedTuple):
     """What a request can still use, and cost in nano-dollars."""
 
     usage: Usage

@@ -17,11 +17,12 @@ OTHER_WAYS = {
     "CLAUDE_CODE_ENABLE_PROXY_AUTH_HELPER": "a helper for its proxy's authentication",
 }
 VERTEX_HOST = "https://aiplatform.googleapis.com/v1"
-_VERTEX_PATH = re.compile(
+# patterns, which `re` compiles at their first use: a start of the program needs none of them
+_VERTEX_PATH = (
     r"(?P<parent>/projects/[^/?]+/locations/(?P<region>[^/?]+)/publishers/anthropic/models/)"
     r"(?P<model>[^/:?]+):(?:streamRawPredict|rawPredict)"
 )
-_REGION = re.compile(r"[a-z]+-[a-z]+\d{1,2}")
+_REGION = r"[a-z]+-[a-z]+\d{1,2}"
 _VERTEX_COUNT = "count-tokens"
 
 
@@ -107,28 +108,28 @@ def half_configured(environ: Mapping[str, str]) -> str | None:
 
 def regional(url: str, path: str) -> str:
     """A base URL for a path: that of Vertex without a region gets the one that the path names."""
-    found = _VERTEX_PATH.match(path) if url == VERTEX_HOST else None
+    found = re.match(_VERTEX_PATH, path) if url == VERTEX_HOST else None
     region = found["region"] if found is not None else ""
     if region in ("us", "eu"):
         return f"https://aiplatform.{region}.rep.googleapis.com/v1"
-    return f"https://{region}-aiplatform.googleapis.com/v1" if _REGION.fullmatch(region) else url
+    return f"https://{region}-aiplatform.googleapis.com/v1" if re.fullmatch(_REGION, region) else url
 
 
 def model_in(path: str) -> str:
     """The model that a path names; empty if the body has to name it."""
-    found = _VERTEX_PATH.fullmatch(path.partition("?")[0])
+    found = re.fullmatch(_VERTEX_PATH, path.partition("?")[0])
     return found["model"] if found is not None and found["model"] != _VERTEX_COUNT else ""
 
 
 def is_count(path: str) -> bool:
     """Whether a path counts tokens, which costs nothing."""
-    found = _VERTEX_PATH.fullmatch(path.partition("?")[0])
+    found = re.fullmatch(_VERTEX_PATH, path.partition("?")[0])
     return found is not None and found["model"] == _VERTEX_COUNT
 
 
 def count_path(path: str) -> str:
     """The path that counts the tokens of a request to `path`, which names its model."""
-    found = _VERTEX_PATH.match(path)
+    found = re.match(_VERTEX_PATH, path)
     assert found is not None
     return f"{found['parent']}{_VERTEX_COUNT}:rawPredict"
 

@@ -25,6 +25,7 @@ OF_A_RUN = "asyncio claude_orchestrator.claude.events claude_orchestrator.engine
 OF_A_PLAN = "claude_orchestrator.config.config decimal platformdirs sqlite3 subprocess tempfile token_budget.alerts"
 OF_ITS_KIND = (
     "claude_orchestrator.cli.graph_view claude_orchestrator.engine.worktrees.start_checks "
+    "claude_orchestrator.engine.control.connection claude_orchestrator.engine.control.run_control "
     "claude_orchestrator.gateway.server claude_orchestrator.launch.simulated"
 )
 

@@ -13,8 +13,6 @@ from claude_orchestrator import __version__
 from claude_orchestrator.errors import UserError
 from token_budget.text import printable
 
-HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2 click shows the help and raises nothing
-
 
 def open_standard_streams() -> None:
     """Open those that the shell has closed (`>&-`), so that no other file gets their numbers."""
@@ -58,11 +56,9 @@ def run_script(command: click.Command, scripts: Sequence[str]) -> None:
             _complain(line)
         code = 2
     except click.ClickException as error:
-        if isinstance(error, HELP_ALONE):
-            error.show()
-        else:
-            _complain(f"{error.format_message()} (see {name} --help)")
-        code = error.exit_code
+        from token_budget.usage.console import report_usage  # only here: no start of the program needs it
+
+        code = report_usage(error, name, _complain)
     except KeyboardInterrupt:
         code = 130
     except Exception as error:

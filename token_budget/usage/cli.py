@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from token_budget.text import printable
-from token_budget.usage.console import FILE
+from token_budget.usage.console import FILE, report_usage
 from token_budget.usage.forecast_commands import backtest_command, forecast_command
 from token_budget.usage.history_commands import history_command, plot_command, run_command
 from token_budget.usage.ledger_commands import export_command, import_command, prune_command
@@ -18,7 +18,6 @@ from token_budget.usage.profile_commands import profile_group
 from token_budget.usage.reconcile_command import reconcile_command
 
 PROGRAM, DISTRIBUTION = "token-budget", "claude-orchestrator"
-HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2 click shows the help and raises nothing
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -93,11 +92,7 @@ def main() -> None:
             _complain(line)
         code = 2
     except click.ClickException as error:
-        if isinstance(error, HELP_ALONE):
-            error.show()
-        else:
-            _complain(f"{error.format_message()} (see {name} --help)")
-        code = error.exit_code
+        code = report_usage(error, name, _complain)
     except OSError as error:
         _complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes there at exit, in silence

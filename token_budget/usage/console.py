@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from token_budget.ledger.sqlite import SqliteLedger
 
 FILE = click.Path(path_type=Path)
+HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2 click shows the help and raises nothing
+
+
+def report_usage(error: click.ClickException, name: str, complain: Callable[[str], None]) -> int:
+    """Report how the program `name` was misused; returns the exit code. A command without arguments shows its help."""
+    if isinstance(error, HELP_ALONE):
+        error.show()
+    else:
+        complain(f"{error.format_message()} (see {name} --help)")
+    return error.exit_code
 
 
 def render_options() -> RenderOptions:

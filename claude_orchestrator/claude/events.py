@@ -142,7 +142,7 @@ class User(NamedTuple):
 
 
 class Task(NamedTuple):
-    """`system/task_*`: a subagent or background command; `status` is None while it goes on, `whole` if it finished.
+    """`system/task_*`: a subagent or background command. `status` is how it ended, and None while it runs.
 
     `tool_use_id` is the call that started it. `parent_task` is the subagent that made the call, where it is named.
     """

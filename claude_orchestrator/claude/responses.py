@@ -47,7 +47,7 @@ class OpenResponse:
         return ApiUsage(self.id, usage, whole=False, model=self.model, parts=(own,), terms=self.stated.terms)
 
     def compaction(self) -> ApiUsage:
-        """What the response bills beside its own counts, as a response of its own."""
+        """What the response bills beside its own counts, as another response."""
         terms = self.stated.terms._replace(server_tools=())
         parts = self.stated.beside_parts
         return ApiUsage(f"{self.id}/compaction", self.beside, whole=True, model=self.model, parts=parts, terms=terms)

@@ -21,7 +21,7 @@ class ApprovalRules(NamedTuple):
 
     @property
     def handled(self) -> bool:
-        """Whether the program answers at all. If not, Claude denies by itself."""
+        """Whether the program answers. If it does not, Claude denies each tool."""
         return self.default == ASK or bool(self.allow)
 
 

@@ -15,7 +15,7 @@ WAITS_FOR_CACHE = "waits for the shared prompt cache"
 class Moment(NamedTuple):
     """What eligibility depends on: times in seconds, free slots, and the budgets that earlier instances wait for.
 
-    `order` says who waits for the shared prompt cache, if anybody may.
+    `order` has those that wait for the shared prompt cache; None if nothing is shared.
     """
 
     monotonic: float

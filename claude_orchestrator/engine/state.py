@@ -145,7 +145,7 @@ class InstanceStatus:
         self.attempt.work_in(worktree.cwd)
 
     def use_model(self, model: str) -> None:
-        """The instance starts with this model instead of its own."""
+        """Start the instance with this model instead of the planned one."""
         self.planned = self.planned._replace(argv=with_model(self.planned.argv, model))
         self.attempt.use_model(model)
         self.chosen_model = model

@@ -101,7 +101,7 @@ class AttemptCosts:
             self._add_prices(price, one)
 
     def settle_sources(self, price: Price | None) -> None:
-        """A turn is over, so side calls are told from the main thread's: their costs move with them."""
+        """A turn is over: separate side calls from the main thread, and move their costs with them."""
         for response in self._tally.settle_sources():
             self._moves += 1
             if price is not None:

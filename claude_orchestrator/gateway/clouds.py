@@ -53,7 +53,7 @@ CLOUDS = (
     Cloud("ANTHROPIC_GOOGLE_CLOUD", "Claude on Google Cloud", why_not="its address is not known to the gateway"),
     Cloud("MANTLE", "Bedrock", why_not=SIGNED),
     Cloud("VERTEX", "Vertex", "ANTHROPIC_VERTEX_BASE_URL"),
-    Cloud("GATEWAY", "a gateway of its own", why_not="claude signs in there itself"),
+    Cloud("GATEWAY", "Claude's own gateway", why_not="claude signs in there"),
 )
 
 

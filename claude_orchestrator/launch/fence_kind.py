@@ -1,4 +1,4 @@
-"""How a run on this system finds what instances leave. A module of its own, because the dry run needs no more."""
+"""How a run on this system finds what instances leave. The dry run needs no other module of `launch`."""
 
 from __future__ import annotations
 

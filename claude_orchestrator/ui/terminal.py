@@ -218,7 +218,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 def _may_color(stream: TextIO) -> bool:
-    """See no-color.org and force-color.org. The log of a workflow shows the levels of messages by itself."""
+    """See no-color.org and force-color.org. The log of a workflow marks the levels of messages."""
     if os.environ.get("NO_COLOR") or os.environ.get("GITHUB_ACTIONS") == "true":
         return False
     if os.environ.get("FORCE_COLOR"):

@@ -230,7 +230,7 @@ def approve_command(ctx: click.Context, run: str, ids: tuple[str, ...], always: 
 @group.command("deny")
 @run_argument
 @click.argument("ids", nargs=-1, required=True, metavar="ID…|all", shell_complete=completion.approvals)
-@click.option("--message", default="", metavar="TEXT", help="What Claude is told.")
+@click.option("--message", default="", metavar="TEXT", help="What Claude reads as the answer.")
 @why_option
 @click.pass_context
 def deny_command(ctx: click.Context, run: str, ids: tuple[str, ...], message: str, why: str) -> int:

@@ -44,7 +44,7 @@ def read_request(line: bytes) -> Request:
     try:
         data = json.loads(line.decode())
     except (ValueError, RecursionError):
-        raise RpcError(Code.PARSE, "not a JSON object on a line of its own") from None
+        raise RpcError(Code.PARSE, "expected one JSON object on each line") from None
     if not isinstance(data, dict):
         raise RpcError(Code.INVALID, "not a JSON object: a batch is not supported")
     id, method, params = data.get("id"), data.get("method"), data.get("params", {})

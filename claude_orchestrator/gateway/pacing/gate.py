@@ -53,7 +53,7 @@ class Lane:
     pacer: Pacer = field(default_factory=Pacer)
     estimate: Estimate = field(default_factory=Estimate)
     conversations: OrderedDict[tuple[bytes, str], None] = field(default_factory=OrderedDict)
-    begun: dict[Waiter, None] = field(default_factory=dict)  # who waits, in the order of their coming
+    begun: dict[Waiter, None] = field(default_factory=dict)  # those that wait, the first one first
     new: dict[Waiter, None] = field(default_factory=dict)  # the same for conversations that have not begun
 
     def is_first(self, conversation: tuple[bytes, str]) -> bool:

@@ -95,7 +95,7 @@ class FenceGuard:
 
 
 def _probe() -> None:
-    """Raise OSError if no process can get a namespace of its own."""
+    """Raise OSError if the system gives a process no namespace."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", PROBE, str(Path(__file__).parent)],
         stdin=subprocess.DEVNULL,

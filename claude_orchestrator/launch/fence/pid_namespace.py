@@ -34,7 +34,7 @@ def enter(libc: Libc) -> None:
 
 
 def become_first(libc: Libc, others: list[int], failures: int, codes: int) -> None:
-    """Be the first process: give the namespace a /proc of its own, and return in a child of this process.
+    """Be the first process: mount a /proc that shows this namespace, and return in a child of this process.
 
     It closes `others`. To `failures` it writes why it cannot start, and to `codes` how the child has ended.
     """

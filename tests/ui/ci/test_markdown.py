@@ -62,6 +62,16 @@ def test_no_cell_has_a_meaning(text: str) -> None:
     assert row.count(" | ") == 6
 
 
+def test_a_summary_without_room_for_everything() -> None:
+    view = a_run("n" * 250, *(f"n{number}" for number in range(399)))
+    summary = markdown_summary(view, 165.0, lambda name: {"result": "<&>" * 30_000})
+    assert "… and 100 more: " in summary and "more answers in the files of the run" in summary
+    assert "… (cut)" in summary and len(summary.encode()) <= MAX_BYTES
+    assert "answers" not in markdown_summary(view, 165.0, lambda name: {"result": " \n"}, 60_000)
+    assert markdown_summary(view, 165.0, max_bytes=10_000).count("| <code>n") == 50
+    assert markdown_summary(view, 165.0, max_bytes=500) == ""
+
+
 @pytest.mark.slow
 def test_the_summary_is_never_too_large() -> None:
     view = a_run(*(f"{'n' * 150}{number}" for number in range(2_000)))

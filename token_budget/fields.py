@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from token_budget.budget_manager import MODES
 from token_budget.models import MAX_LIMIT, MAX_USD, WEIGHT_KEYS, Weights
 from token_budget.text import format_usd, printable
+
+if TYPE_CHECKING:
+    from token_budget.model_weights import ModelWeights, TokenWeights
 
 MAX_PERCENT = 1000
 _GROUPED = r"\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*"
@@ -169,7 +172,20 @@ def choice(*choices: str) -> Kind:
     return Kind(read, {"enum": list(choices)}, choices=choices)
 
 
-def _read_weights(value: object) -> Weights:
+def _billing() -> ModelWeights:
+    from token_budget.pricing import billing_weights  # with decimals, which --help does not need
+
+    return billing_weights()
+
+
+def _show_weights(weights: TokenWeights) -> str:
+    if isinstance(weights, Weights):
+        return weights.describe()
+    which = "fixed, since each model's own need the extra cost" if weights.ratios is None else "each model's own ratios"
+    return f"billing, {which}"
+
+
+def _read_weights(value: object) -> TokenWeights:
     if isinstance(value, dict):
         for key, weight in value.items():
             if key not in WEIGHT_KEYS or isinstance(weight, bool) or not isinstance(weight, int | float):
@@ -177,8 +193,10 @@ def _read_weights(value: object) -> Weights:
         value = ",".join(f"{key}={weight}" for key, weight in value.items())
     if not isinstance(value, str):
         raise expected("flat, billing or weights such as output=5", value)
+    from token_budget.model_weights import parse_weights  # a start without weights needs none
+
     try:
-        return Weights.parse(value)
+        return parse_weights(value, _billing)
     except ValueError as error:
         raise BadValue(("", str(error))) from None
 
@@ -195,7 +213,7 @@ WEIGHTS = Kind(
             {"type": "object", "properties": dict.fromkeys(WEIGHT_KEYS, _WEIGHT), "additionalProperties": False},
         ]
     },
-    Weights.describe,
+    _show_weights,
 )
 
 

@@ -74,8 +74,8 @@ class Weights(NamedTuple):
     def parse(cls, text: str) -> Weights:
         """Read `flat`, `billing` or `KEY=W,…` (keys input, output, cache_write, cache_read; others stay 1).
 
-        `billing` is input 1, output 5, cache write 1.25, cache read 0.1: the ratios of Anthropic's price
-        list for its current models (5-minute cache writes). Raises ValueError with a reason.
+        `billing` is input 1, output 5, cache write 1.25, cache read 0.1: the ratios of most models in Anthropic's
+        price list (5-minute cache writes). `ModelWeights` has those of each model. Raises ValueError with a reason.
         """
         text = text.strip()
         if text == "flat":
@@ -94,15 +94,18 @@ class Weights(NamedTuple):
         common = gcd(_MILLIONTHS, *values.values())
         return cls(**{key: value // common for key, value in values.items()}, scale=_MILLIONTHS // common)
 
-    def draw(self, usage: Usage) -> int:
-        """The tokens that `usage` draws, rounded up to a whole token."""
-        units = (
+    def units(self, usage: Usage) -> int:
+        """What `usage` draws, in parts of a token: `scale` of them are one."""
+        return (
             usage.input_tokens * self.input
             + usage.output_tokens * self.output
             + usage.cache_creation_input_tokens * self.cache_write
             + usage.cache_read_input_tokens * self.cache_read
         )
-        return -(-units // self.scale)
+
+    def draw(self, usage: Usage) -> int:
+        """The tokens that `usage` draws, rounded up to a whole token."""
+        return -(-self.units(usage) // self.scale)
 
     def describe(self) -> str:
         """The weights as text, e.g. `input=1,output=5,cache_write=1.25,cache_read=0.1`; `flat` when all are 1."""

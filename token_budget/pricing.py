@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
+from functools import cache
 from importlib.util import find_spec
 
 from token_budget.api_usage import PriceTerms, UsagePart
-from token_budget.models import MAX_USD, PRICE_LISTS, Usage
+from token_budget.model_weights import ModelWeights
+from token_budget.models import MAX_USD, PRICE_LISTS, Usage, Weights
 
 EXTRA = "the extra cost (pip install 'claude-orchestrator[cost]')"
 UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts that the CLI makes, and simulated answers
@@ -26,6 +28,8 @@ BATCH_DIVISOR = 2
 US_TENTHS = 11  # inference in the US only: tenths of the list price
 TOOL_NANO_USD = {"web_search_requests": 10_000_000}  # one use
 
+MILLION = 1_000_000
+SHORT_TOKENS = 10_000  # within the first tier of every price, and a whole number of nano-dollars
 _NANO_USD = Decimal("1e-9")
 # separate contexts, because a caller's precision would change digits
 _ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation])
@@ -105,6 +109,27 @@ class Prices:
                 self.unknown.add(model)
             return None
         return int(usd.scaleb(9, _ROUNDING).to_integral_value(ROUND_CEILING))
+
+
+@cache
+def billing_weights() -> ModelWeights:
+    """The weights by each model's own prices; fixed ones if the extra is not installed. Loads no list yet."""
+    return ModelWeights(_ratios if available() else None)
+
+
+def _ratios(model: str) -> Weights | None:
+    """What a token of each kind costs as a multiple of the input price, for cache writes that live five minutes.
+
+    For short contexts. In millionths, rounded up; None for a model without a price.
+    """
+    prices = Prices()
+    kinds = (Usage(SHORT_TOKENS), Usage(0, SHORT_TOKENS), Usage(0, 0, SHORT_TOKENS), Usage(0, 0, 0, SHORT_TOKENS))
+    costs = [prices.response(model, kind) for kind in kinds]
+    first = costs[0]
+    if not first:
+        return None
+    _, output, written, read = (-(-(cost or 0) * MILLION // first) for cost in costs)
+    return Weights(MILLION, output, written, read, MILLION)
 
 
 def with_terms(nano_usd: int, model: str, terms: PriceTerms) -> int:

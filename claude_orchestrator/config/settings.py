@@ -12,9 +12,9 @@ from claude_orchestrator.config.given import Given, read_given
 from claude_orchestrator.config.kinds import ModelWhenLow
 from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
-from token_budget.models import Weights
 
 if TYPE_CHECKING:
+    from token_budget.model_weights import TokenWeights
     from token_budget.usage.profiles import Profile
 
 _D: Mapping[str, Any] = DEFAULTS
@@ -30,7 +30,7 @@ class Settings(NamedTuple):
     command_budgets: tuple[tuple[str, int], ...] = ()
     budget_enforcement_mode: str = _D["budget_enforcement_mode"]
     disable_budget_visuals: bool = _D["disable_budget_visuals"]
-    token_weights: Weights = _D["token_weights"]
+    token_weights: TokenWeights = _D["token_weights"]
     max_parallel: int = _D["max_parallel"]
     startup_delay_s: float = _D["startup_delay_s"]
     model_when_low: ModelWhenLow | None = _D["model_when_low"]

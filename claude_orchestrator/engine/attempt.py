@@ -41,6 +41,7 @@ MAX_LAST_CHARS, LAST_LINES = 4_096, 6
 class AttemptTotals(NamedTuple):
     """What an attempt has used: tokens, the cost in USD that the CLI states, and seconds.
 
+    `by_model` divides `usage` as far as models are known.
     `cost_nano_usd` is what budgets in money are charged: the CLI's figure, and prices for what it has no figure for.
     """
 
@@ -49,6 +50,7 @@ class AttemptTotals(NamedTuple):
     cost_usd: float | None = None
     seconds: float = 0.0
     cost_nano_usd: int | None = None
+    by_model: tuple[tuple[str, Usage], ...] = ()
 
 
 def cost_of(attempts: Iterable[AttemptTotals]) -> float | None:
@@ -198,7 +200,8 @@ class AttemptStatus:
     def totals(self) -> AttemptTotals:
         """What the attempt has used; `seconds` is 0 until it ends."""
         seconds = 0.0 if self.ended_at is None else self.ended_at - (self.started_at or 0.0)
-        return AttemptTotals(self.tally.usage, self.tally.exact, self.tally.cost_usd, seconds, self.costs.nano_usd)
+        tally, by_model = self.tally, tuple(self.tally.by_model.items())
+        return AttemptTotals(tally.usage, tally.exact, tally.cost_usd, seconds, self.costs.nano_usd, by_model)
 
     def seconds(self, now: float) -> float:
         """How long the attempt has run."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from claude_orchestrator.claude.events import Assistant, Event, Retry, Task, User
-from token_budget.models import Amount, Budget, Unit, Usage, Weights
+from token_budget.model_weights import TokenWeights, weights_for
+from token_budget.models import Amount, Budget, Unit, Usage
 
 SAFETY = 2  # for a question: a response can be larger than those before it
 
@@ -21,7 +22,7 @@ class HiddenResponses:
     `ask` sends a question to its Claude, unless one is still open.
     """
 
-    def __init__(self, budgets: tuple[Budget, ...], ask: Callable[[], None], weights: Weights) -> None:
+    def __init__(self, budgets: tuple[Budget, ...], ask: Callable[[], None], weights: TokenWeights) -> None:
         self.budgets = budgets
         self.ask = ask
         self._weights = weights
@@ -53,7 +54,7 @@ class HiddenResponses:
             case Assistant(id=response, parent=str(agent), tools=tools):
                 self._in_progress.discard(agent)
                 self._ended.add(response)
-                self._inputs[agent] = self._least(event.usage)
+                self._inputs[agent] = self._least(event)
                 self._calls[agent] = self._calls.get(agent, 0) + len(tools)
             case User(parent=str(agent), interrupted=False):
                 self._calls[agent] = max(0, self._calls.get(agent, 0) - 1)
@@ -71,10 +72,11 @@ class HiddenResponses:
                 return False
         return True
 
-    def _least(self, usage: Usage) -> int:
+    def _least(self, response: Assistant) -> int:
         """What the same input takes of a token budget at least."""
-        tokens = usage.total_tokens - usage.output_tokens
-        return min(map(self._weights.draw, (Usage(tokens), Usage(0, 0, tokens), Usage(0, 0, 0, tokens))))
+        tokens = response.usage.total_tokens - response.usage.output_tokens
+        draw = weights_for(self._weights, response.model).draw
+        return min(map(draw, (Usage(tokens), Usage(0, 0, tokens), Usage(0, 0, 0, tokens))))
 
     def asked(self) -> None:
         """Claude was asked: its answer has every response that has ended."""
@@ -91,7 +93,7 @@ class HiddenResponses:
 class HiddenUse:
     """The hidden responses of all running instances. `margin_percent` is how far before a limit they are stopped."""
 
-    def __init__(self, margin_percent: float, weights: Weights) -> None:
+    def __init__(self, margin_percent: float, weights: TokenWeights) -> None:
         self.margin_percent = margin_percent
         self._weights = weights
         self._running: set[HiddenResponses] = set()

@@ -54,7 +54,7 @@ class HoldPolicy:
             return
         further, forecast = spec.estimate.tokens, spec.forecasts.get(Unit.TOKENS)
         if forecast is not None:
-            drawn = self._context.settings.token_weights.draw(status.usage)
+            drawn = status.drawn(self._context.settings.token_weights)
             expected = forecast.given(drawn).p50
             further = max(LEAST_SHARE_TOKENS, expected - drawn) if expected is not None else further
         room = min((budget.free for budget in hold.budgets if budget.unit is Unit.TOKENS), default=0)

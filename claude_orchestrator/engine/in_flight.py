@@ -22,11 +22,12 @@ class SentRequest:
     number: int
     hold: Hold
     rest: Usage
+    model: str = ""
 
     @property
     def left(self) -> LeftOver:
         """What it can still use and cost."""
-        return LeftOver(self.rest, self.hold.remaining.nano_usd)
+        return LeftOver(self.rest, self.hold.remaining.nano_usd, self.model)
 
 
 class LeftOver(NamedTuple):
@@ -34,11 +35,12 @@ class LeftOver(NamedTuple):
 
     usage: Usage
     nano_usd: int
+    model: str = ""
 
     @property
-    def record(self) -> list[int]:
-        """The five numbers that the journal keeps."""
-        return [*self.usage.counts, self.nano_usd]
+    def record(self) -> dict[str, Any]:
+        """What the journal keeps: five numbers, and the model."""
+        return {"left": [*self.usage.counts, self.nano_usd], **({"left_model": self.model} if self.model else {})}
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ class InFlight:
         if len(counts) != len(NO_USAGE) + 1 or not all(is_count for _, is_count in counts):
             raise ValueError("not what a request can use")
         *usage, nano_usd = (count for count, _ in counts)
-        self._requests[key] = LeftOver(Usage(*usage), nano_usd)
+        self._requests[key] = LeftOver(Usage(*usage), nano_usd, str(record.get("left_model", "")))
 
     def charge(self, attempts: list[AttemptTotals], how: str) -> Usage:
         """Add to the attempts what their requests can still use, as `charge_unanswered` says; returns the sum."""
@@ -74,6 +76,7 @@ class InFlight:
             attempts[number - 1] = attempt._replace(
                 usage=attempt.usage + usage,
                 exact=False,
+                by_model=_with(attempt.by_model, left.model, usage),
                 cost_nano_usd=(cost or 0) + nano_usd if nano_usd else cost,
             )
             charged += usage
@@ -86,6 +89,13 @@ def _charged(left: LeftOver, how: str) -> tuple[Usage, int]:
         return NO_USAGE, 0
     # the price of the input alone is not recorded, so money is charged as a whole
     return (left.usage._replace(output_tokens=0) if how == "input" else left.usage), left.nano_usd
+
+
+def _with(by_model: tuple[tuple[str, Usage], ...], model: str, more: Usage) -> tuple[tuple[str, Usage], ...]:
+    known = dict(by_model)
+    if not model:
+        return by_model
+    return tuple({**known, model: known.get(model, NO_USAGE) + more}.items())
 
 
 def in_flight_message(count: int, charged: Usage) -> str:

@@ -57,10 +57,10 @@ def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
         case WorkEnded(instance):
             return "done", {"instance": instance}
         case UsageRecorded(status, _, sent):
-            left = {} if sent is None else {"request": sent.number, "left": sent.left.record}
+            left = {} if sent is None else {"request": sent.number, **sent.left.record}
             return "usage", {**_attempt(status), **_use(status.attempt.totals), **left}
         case RequestSent(status, sent):
-            return "sent", {**_attempt(status), "request": sent.number, "left": sent.left.record}
+            return "sent", {**_attempt(status), "request": sent.number, **sent.left.record}
         case RequestSettled(status, sent):
             return "settled", {**_attempt(status), "request": sent.number}
         case Decided(instance, Action.WAIT | Action.WARN as action, reason, _):
@@ -107,7 +107,9 @@ def _attempt(status: InstanceStatus) -> dict[str, Any]:
 
 
 def _use(attempt: AttemptTotals) -> dict[str, Any]:
-    return {"usage": attempt.usage.counts, "cost_usd": attempt.cost_usd, "cost_nano_usd": attempt.cost_nano_usd}
+    models = {model: usage.counts for model, usage in attempt.by_model}
+    costs = {"cost_usd": attempt.cost_usd, "cost_nano_usd": attempt.cost_nano_usd}
+    return {"usage": attempt.usage.counts, "models": models, **costs}
 
 
 def _launch(status: InstanceStatus) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from claude_orchestrator.claude.argv import model_of
 from claude_orchestrator.config.plan import LaunchSpec
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
 from token_budget.ledger.samples import family_of, subject_of
 from token_budget.ledger.store import LedgerStore
-from token_budget.models import Budget, Scope, Unit, Usage, Weights
+from token_budget.model_weights import TokenWeights, weights_for
+from token_budget.models import Budget, Scope, Unit, Usage
 
 SMALL = 200_000  # a limit with room for a whole context window is not looked at
 KNOWN_TOKENS = 12_000  # of the first request without any words of the user, by 2.1.197 and 2.1.332
@@ -25,7 +27,7 @@ class FirstRequest(NamedTuple):
 
 
 def too_small(
-    specs: Sequence[LaunchSpec], manager: TokenBudgetManager, ledger: LedgerStore | None, weights: Weights
+    specs: Sequence[LaunchSpec], manager: TokenBudgetManager, ledger: LedgerStore | None, weights: TokenWeights
 ) -> Iterator[str]:
     """A warning for each budget that blocks and is smaller than the first request of an instance that draws on it.
 
@@ -57,11 +59,13 @@ def _warning(spec: LaunchSpec, budget: Budget, first: FirstRequest) -> str:
     return f"{what}: {needs}, and block mode stops the instance there"
 
 
-def _first_request(spec: LaunchSpec, ledger: LedgerStore | None, weights: Weights) -> FirstRequest:
+def _first_request(spec: LaunchSpec, ledger: LedgerStore | None, weights: TokenWeights) -> FirstRequest:
     found = [] if ledger is None else list(_drawn(_latest(spec, ledger), ledger, weights))
     if found:
         return FirstRequest(min(found), measured=True)
-    return FirstRequest(weights.draw(Usage(cache_read_input_tokens=KNOWN_TOKENS)), measured=False)
+    return FirstRequest(
+        weights_for(weights, model_of(spec.argv)).draw(Usage(cache_read_input_tokens=KNOWN_TOKENS)), measured=False
+    )
 
 
 def _latest(spec: LaunchSpec, ledger: LedgerStore) -> list[AttemptRecord]:
@@ -73,7 +77,7 @@ def _latest(spec: LaunchSpec, ledger: LedgerStore) -> list[AttemptRecord]:
     )
 
 
-def _drawn(attempts: list[AttemptRecord], ledger: LedgerStore, weights: Weights) -> Iterator[int]:
+def _drawn(attempts: list[AttemptRecord], ledger: LedgerStore, weights: TokenWeights) -> Iterator[int]:
     """What the first record of each of these attempts drew: the ledger records at least each second."""
     wanted = {attempt.key for attempt in attempts if attempt.usage.total_tokens}
     for run in {run for run, _, _ in wanted}:
@@ -82,6 +86,6 @@ def _drawn(attempts: list[AttemptRecord], ledger: LedgerStore, weights: Weights)
             key = record.run, record.instance, record.attempt
             if key in left:
                 left.remove(key)
-                yield weights.draw(record.usage)
+                yield weights_for(weights, record.model).draw(record.usage)
             if not left:
                 break

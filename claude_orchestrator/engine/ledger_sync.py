@@ -42,7 +42,8 @@ from token_budget.ledger.records import (
     UsageRecord,
 )
 from token_budget.ledger.store import LedgerError, LedgerStore
-from token_budget.models import Action, Amount, Budget, Decision, Hold, Scope, Usage, Weights
+from token_budget.model_weights import TokenWeights
+from token_budget.models import Action, Amount, Budget, Decision, Hold, Scope, Usage
 from token_budget.portions import Portion, Spent
 from token_budget.windows import Window, start_of, to_ms
 
@@ -67,7 +68,7 @@ class LedgerSync:
         ledger: LedgerStore | None,
         run: RunRecord,
         manager: TokenBudgetManager,
-        weights: Weights,
+        weights: TokenWeights,
         bus: Bus,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
@@ -430,7 +431,7 @@ def _limits(windows: Iterable[Budget], now: datetime) -> list[Limit]:
     return [Limit(to_ms(start_of(WINDOWS[budget.scope], now)), budget.limit, budget.unit) for budget in windows]
 
 
-def read_shared(ledger: LedgerStore, manager: TokenBudgetManager, weights: Weights) -> None:
+def read_shared(ledger: LedgerStore, manager: TokenBudgetManager, weights: TokenWeights) -> None:
     """Read what all runs use and hold now of the windows' budgets, without being a run."""
     now, windows = datetime.now(), manager.windows
     held = ledger.held_by_others("", to_ms(now))

@@ -134,7 +134,7 @@ class Metering:
         if decision.action not in (Action.ALLOW, Action.WARN):
             return False
         self._sent_count += 1
-        sent = SentRequest(self._sent_count, hold, most.usage.usage)
+        sent = SentRequest(self._sent_count, hold, most.usage.usage, most.usage.model)
         self._sent[hold] = sent, most
         self._context.bus.publish(RequestSent(self._status, sent))
         return True

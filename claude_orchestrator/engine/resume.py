@@ -17,7 +17,8 @@ from claude_orchestrator.engine.worktrees.changes import Changes, changes_from
 from token_budget.api_usage import read_count
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
-from token_budget.models import Amount, Usage, Weights
+from token_budget.model_weights import TokenWeights, draw
+from token_budget.models import Amount, Usage
 from token_budget.text import NANO, counted
 
 NAMES_SHOWN = 10
@@ -182,10 +183,16 @@ def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: flo
     charged = record.get("cost_nano_usd", stated)  # earlier versions do not write it
     if not all(value is None or isinstance(value, int | float) for value in (seconds, cost_usd, charged)):
         raise ValueError("not a cost or a time")
+    models = record.get("models", {})  # earlier versions do not write it
+    if not isinstance(models, dict):
+        raise ValueError("not models")
+    by_model = {model: _usage_from(counts) for model, counts in models.items()}
     instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
     # without an end record the attempt was interrupted, and its use after its last line is unknown
     exact = record["kind"] == "end" and record["exact"]
-    instance.attempts[record["attempt"] - 1] = AttemptTotals(usage, exact, cost_usd, seconds, charged)
+    instance.attempts[record["attempt"] - 1] = AttemptTotals(
+        usage, exact, cost_usd, seconds, charged, tuple(by_model.items())
+    )
     instance.worked = instance.worked or usage.total_tokens > 0
 
 
@@ -232,13 +239,13 @@ def charge_in_flight(history: JournalHistory, how: str | None) -> list[tuple[str
     return [("WARNING", in_flight_message(count, sum(charged, Usage())))] if count else []
 
 
-def carry_over(manager: TokenBudgetManager, history: JournalHistory, weights: Weights) -> None:
+def carry_over(manager: TokenBudgetManager, history: JournalHistory, weights: TokenWeights) -> None:
     """Charge the budgets what earlier starts of the run have used."""
     for instance in history.instances.values():
         if instance.group is not None:
             manager.join(instance.name, instance.group)
         for attempt in instance.attempts:
-            amount = Amount(weights.draw(attempt.usage), attempt.cost_nano_usd or 0)
+            amount = Amount(draw(weights, attempt.usage, dict(attempt.by_model)), attempt.cost_nano_usd or 0)
             manager.record(instance.base_command, amount, instance.name)
 
 

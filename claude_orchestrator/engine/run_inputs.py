@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from claude_orchestrator.config.fields import WINDOWS
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
-from token_budget.models import PRICE_LISTS, Unit, Usage, Weights
+from token_budget.models import PRICE_LISTS, Unit, Usage
 
 if TYPE_CHECKING:
     from claude_orchestrator.claude.events import Price
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from token_budget.forecast import Forecast
     from token_budget.ledger.samples import SampleReader
     from token_budget.ledger.store import LedgerStore
+    from token_budget.model_weights import TokenWeights
     from token_budget.pricing import Prices
     from token_budget.trials import Trial
     from token_budget.usage.profiles import Profile
@@ -60,7 +61,7 @@ def windows_of(settings: Settings) -> list[str]:
 class Forecasts:
     """Forecasts of what base commands and plain prompts will draw from budgets, from the ledger's history."""
 
-    def __init__(self, ledger: LedgerStore | None, weights: Weights) -> None:
+    def __init__(self, ledger: LedgerStore | None, weights: TokenWeights) -> None:
         self._ledger = ledger
         self._weights = weights
         self._reader: SampleReader | None = None
@@ -87,7 +88,7 @@ class Forecasts:
         return self._known[key]
 
 
-def trials_of(ledger: LedgerStore | None, groups: Iterable[str], weights: Weights) -> dict[str, Trial]:
+def trials_of(ledger: LedgerStore | None, groups: Iterable[str], weights: TokenWeights) -> dict[str, Trial]:
     """The latest run of each group that has one in the ledger. Raises LedgerError."""
     names = tuple(groups)
     if ledger is None or not names:

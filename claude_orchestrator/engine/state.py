@@ -15,6 +15,7 @@ from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
 from claude_orchestrator.engine.verification import Verification
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
+from token_budget.model_weights import TokenWeights, draw
 from token_budget.models import Usage
 
 MAX_TOOL_IDS = 100_000
@@ -195,6 +196,11 @@ class InstanceStatus:
     def usage(self) -> Usage:
         """The tokens counted so far."""
         return sum((attempt.usage for attempt in self.earlier), self.tally.usage)
+
+    def drawn(self, weights: TokenWeights) -> int:
+        """What the tokens counted so far draw from budgets."""
+        attempts = ((one.usage, dict(one.by_model)) for one in (*self.earlier, self.attempt.totals))
+        return sum(draw(weights, usage, by_model) for usage, by_model in attempts)
 
     @property
     def total_tokens(self) -> int:

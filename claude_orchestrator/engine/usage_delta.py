@@ -9,7 +9,8 @@ from typing import NamedTuple
 from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.claude.responses import portions_of
 from claude_orchestrator.claude.tally import UsageTally
-from token_budget.models import Amount, Usage, Weights
+from token_budget.model_weights import TokenWeights, draw
+from token_budget.models import NO_USAGE, Amount, Usage
 from token_budget.portions import Portion, Spent
 from token_budget.text import NANO
 
@@ -124,14 +125,15 @@ class AttemptCosts:
             self._priced_portions.subtract(before)
             self._priced_portions.update(priced)
 
-    def take_delta(self, weights: Weights) -> UsageDelta | None:
+    def take_delta(self, weights: TokenWeights) -> UsageDelta | None:
         """What the attempt has used and cost since the last call; None if nothing has changed."""
         version = self._tally.usage, self._tally.cost_usd, self._prices_found, self._moves
         if version == self._taken_version:
             return None
         self._taken_version = version
         spent, costs = self._tally.by_portion, {portion: cost for portion, cost in self.by_portion.items() if cost}
-        amount = Amount(weights.draw(self._tally.usage), max(sum(costs.values()), self._taken.nano_usd))
+        drawn = draw(weights, self._tally.usage, usage_by_model(spent))
+        amount = Amount(max(drawn, self._taken.tokens), max(sum(costs.values()), self._taken.nano_usd))
         portions = {
             portion: PortionDelta(
                 spent.get(portion, Spent()) - self._taken_spent.get(portion, Spent()),
@@ -142,3 +144,11 @@ class AttemptCosts:
         delta = UsageDelta(amount - self._taken, portions, self.source)
         self._taken, self._taken_spent, self._taken_costs = amount, spent, costs
         return delta
+
+
+def usage_by_model(spent: Mapping[Portion, Spent]) -> dict[str, Usage]:
+    """What portions have used, by their models."""
+    found: dict[str, Usage] = {}
+    for portion, one in spent.items():
+        found[portion.model] = found.get(portion.model, NO_USAGE) + one.usage
+    return found

@@ -17,6 +17,7 @@ from enum import Enum, auto
 
 from token_budget.api_usage import NO_TERMS, PriceTerms
 from token_budget.budget_manager import TokenBudgetManager
+from token_budget.model_weights import TokenWeights, weights_for
 from token_budget.models import Amount, Budget, Hold, Unit, Weights
 
 FIRST_OUTPUT_TOKENS = 2_048  # until answers have been seen
@@ -88,7 +89,7 @@ class Admission:
     """Admits requests in the order in which they come, as far as they share a budget."""
 
     manager: TokenBudgetManager = field(default_factory=TokenBudgetManager)
-    weights: Weights = field(default_factory=Weights)
+    weights: TokenWeights = field(default_factory=Weights)
     waiting: dict[Ticket, None] = field(default_factory=dict)
     in_flight: int = 0
     seen: deque[int] = field(default_factory=lambda: deque(maxlen=SEEN_ANSWERS))
@@ -184,18 +185,23 @@ class Admission:
         """The most that the request draws on a budget with the shortest answer that is of use."""
         if budget.unit is Unit.USD:
             return ticket.cost.bound(ticket.least_tokens) if ticket.cost is not None else 0
-        return bound(ticket.input_tokens, ticket.least_tokens, self.weights)
+        return bound(ticket.input_tokens, ticket.least_tokens, self.weights_of(ticket))
 
     def _room(self, ticket: Ticket, budget: Budget, left: int) -> int:
         """Output tokens that what is left of a budget pays for, beside the input."""
         if budget.unit is Unit.USD:
             return ticket.cost.output_for(left) if ticket.cost is not None else ANY_NUMBER
-        return output_for(left - input_draw(ticket.input_tokens, self.weights), self.weights)
+        weights = self.weights_of(ticket)
+        return output_for(left - input_draw(ticket.input_tokens, weights), weights)
+
+    def weights_of(self, ticket: Ticket) -> Weights:
+        """What the request's tokens draw from budgets, by its model."""
+        return weights_for(self.weights, ticket.model)
 
     def _go(self, ticket: Ticket, output_tokens: int) -> None:
         ticket.output_tokens = output_tokens
         nano_usd = ticket.cost.bound(output_tokens) if ticket.cost is not None else 0
-        most = Amount(bound(ticket.input_tokens, output_tokens, self.weights), nano_usd)
+        most = Amount(bound(ticket.input_tokens, output_tokens, self.weights_of(ticket)), nano_usd)
         ticket.hold = self.manager.hold(ticket.limits, most)
         self.in_flight += 1
 

@@ -175,7 +175,7 @@ class Forwarder:
         return AnswerCount(exchange.client, ticket.hold, answer, most, is_exact=exchange.is_exact, unanswered=how)
 
     def _most(self, ticket: Ticket) -> Most:
-        return most_of(ticket, self._admission.weights, f"unknown-{next(self._numbers)}")
+        return most_of(ticket, self._admission.weights_of(ticket), f"unknown-{next(self._numbers)}")
 
     def _learn(self, exchange: Exchange, usage: ApiUsage | None) -> None:
         """Learn how long answers are and what this request had; one that our limit cut is given more next time."""

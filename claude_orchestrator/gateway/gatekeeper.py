@@ -148,7 +148,7 @@ class Gatekeeper:
         return False
 
     async def _reserve(self, client: Client, ticket: Ticket, hold: Hold) -> bool:
-        return await client.attempt.reserve(hold, most_of(ticket, self._admission.weights))
+        return await client.attempt.reserve(hold, most_of(ticket, self._admission.weights_of(ticket)))
 
     async def _decide(self, client: Client, ticket: Ticket) -> Verdict:
         answered: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()

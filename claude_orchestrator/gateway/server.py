@@ -35,7 +35,7 @@ from claude_orchestrator.gateway.sharing.flights import Flights
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Weights
+from token_budget.model_weights import TokenWeights
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
 CLOSE_S = 1.0
@@ -68,7 +68,7 @@ class Gateway:
     def __init__(
         self,
         manager: TokenBudgetManager,
-        weights: Weights,
+        weights: TokenWeights,
         *,
         environ: Mapping[str, str] = os.environ,
         upstream: str | None = None,

@@ -12,6 +12,7 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.given import Given
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import STREAM, Meter, merge
+from token_budget import pricing
 from token_budget.forecast import Forecast
 from token_budget.models import Unit
 from token_budget.text import RenderOptions
@@ -126,6 +127,12 @@ def test_every_setting_is_shown_with_where_it_came_from() -> None:
     assert the_line(run, "max_parallel").split() == ["max_parallel", "3", "(option)"]
     assert the_line(run, "command_budgets[/test]").split() == ["command_budgets[/test]", "50000", "(option)"]
     assert the_line(run, "overall_token_budget").split() == ["overall_token_budget", "none", "(default)"]
+
+
+def test_weights_name_the_ratios_that_they_follow() -> None:
+    own = "billing, each model's own ratios" if pricing.available() else "billing, fixed, since"
+    run = dry_run({"name": "one"}, token_weights="billing")
+    assert own in the_line(run, "token_weights")
 
 
 def test_the_budget_panel_comes_last_where_there_are_budgets() -> None:

@@ -24,6 +24,7 @@ from tests.cli.test_cli import BAD_CONFIGS
 from tests.harness import ROOT
 from token_budget import Amount, Scope, Weights
 from token_budget.fields import PROFILE_FIELDS, TOKENS, USD, BadValue
+from token_budget.pricing import billing_weights
 
 SCHEMA = json.loads((ROOT / "claude_orchestrator" / "config" / "config.schema.json").read_text())
 FULL: dict[str, Any] = {
@@ -183,7 +184,7 @@ def test_option_over_environment_over_file_over_default() -> None:
     settings = merge(given, budget, "file.json")
     assert settings.overall_token_budget == 2 and settings.budget_enforcement_mode == "block"
     assert settings.command_budgets == (("/a", 1), ("/b", 3), ("/c=x", 4))
-    assert settings.token_weights == Weights.parse("billing") and settings.max_parallel == 8
+    assert settings.token_weights == billing_weights() and settings.max_parallel == 8
     assert settings.origins["overall_token_budget"] == "option"
     assert settings.origins["budget_enforcement_mode"] == "file.json"
     assert settings.origins["command_budgets[/a]"] == "file.json"

@@ -79,6 +79,16 @@ def counted_nano(outcome: Outcome) -> int:
     return sum(status.attempt.costs.nano_usd or 0 for status in outcome.instances)
 
 
+def billed_draw(api: StandIn) -> Fraction:
+    """What the stand-in's tokens draw from budgets: each as a multiple of its own model's price for input."""
+    drawn = Fraction()
+    for model, usage, _ in (part for entry in api.entries if entry.status == 200 for part in entry.parts):
+        first, output, written, _, read = PER_TOKEN[next(name for name in PER_TOKEN if model.startswith(name))]
+        counts = zip(usage.counts, (first, output, written, read), strict=True)
+        drawn += Fraction(sum(count * one for count, one in counts), first)
+    return drawn
+
+
 def check(name: str, billing: Billing, claude: str, tmp_path: Path) -> None:
     """Run a scenario, and compare at each response and at the end."""
     script, setup = EXACT[name]
@@ -102,9 +112,12 @@ def check(name: str, billing: Billing, claude: str, tmp_path: Path) -> None:
         api.before_text = at_response
         warnings: list[str] = []
         price = price_with(Prices(), warnings.append)
-        outcome = run_real(setup, api, claude, tmp_path, meter="api", price=price, on_change=watch, time_limit_s=120.0)
+        options = {"meter": "api", "token_weights": "billing", "time_limit_s": 120.0}
+        outcome = run_real(setup, api, claude, tmp_path, price=price, on_change=watch, **options)
         assert [status.state for status in outcome.instances] == [State.COMPLETED] * len(outcome.instances)
         assert (total(outcome), counted_nano(outcome)) == (api.billed(), billed_nano(api))
+        # each attempt is rounded up once
+        assert 0 <= outcome.manager.total.tokens - billed_draw(api) < len(outcome.instances)
     assert (missed, warnings) == ([], []) and all(status.tally.exact for status in outcome.instances)
 
 

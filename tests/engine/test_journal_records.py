@@ -136,7 +136,8 @@ def test_usage_is_recorded_as_the_attempts_total() -> None:
     feed(status, INIT, start("a", 5), final(1))
     delta = status.attempt.costs.take_delta(Weights())
     assert delta is not None
-    usage = {"instance": "one", "attempt": 1, "usage": (5, 1, 0, 0), "cost_usd": None, "cost_nano_usd": None}
+    counts = {"usage": (5, 1, 0, 0), "models": {"m": (5, 1, 0, 0)}}
+    usage = {"instance": "one", "attempt": 1, **counts, "cost_usd": None, "cost_nano_usd": None}
     assert record_of(happened.UsageRecorded(status, delta)) == ("usage", usage)
 
 

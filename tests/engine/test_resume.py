@@ -15,6 +15,7 @@ from claude_orchestrator.engine.journal_records import record_of
 from claude_orchestrator.engine.resume import (
     JournalHistory,
     carry_over,
+    charge_in_flight,
     earlier_attempts,
     read_history,
     removed,
@@ -28,6 +29,7 @@ from claude_orchestrator.engine.worktrees.changes import Changes
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import feed
 from token_budget import TokenBudgetManager, Usage
+from token_budget.model_weights import ModelWeights
 from token_budget.models import Amount, Hold, Scope, Unit, Weights
 
 RUN = "run-1"
@@ -106,7 +108,9 @@ def test_an_interrupted_instance_continues_in_its_session() -> None:
     journal.attempt(InstanceStatus(plan.specs[0]), 500, ends=False)
     journal.write(happened.TurnEnded("one", 1))
     history = journal.history
-    assert history.instances["one"].attempts == [AttemptTotals(Usage(499, 1), False, None, 1.5)]
+    assert history.instances["one"].attempts == [
+        AttemptTotals(Usage(499, 1), False, None, 1.5, by_model=(("m", Usage(499, 1)),))
+    ]
     (status,) = restore(plan, history, RUN)
     assert status.state is State.PENDING and not status.exact
     assert status.session_id == "s-1" and status.spec.turns == (CONTINUE_PROMPT,) and status.spec.turns_before == 1
@@ -246,6 +250,20 @@ def test_budgets_in_money_are_charged_what_was_spent_before(cost: dict[str, Any]
     budget = manager.set_budget(Scope.OVERALL, 2_000_000_000, unit=Unit.USD)
     carry_over(manager, journal.history, Weights())
     assert budget.used == charged
+
+
+def test_budgets_are_charged_by_the_ratios_of_the_models_that_served() -> None:
+    plan, journal, manager = a_plan(one="/a"), Journal(), TokenBudgetManager()
+    journal.start(plan)
+    models = {"dear": [2, 1, 0, 0]}
+    journal.add("usage", instance="one", attempt=1, usage=(5, 1, 0, 0), models=models, cost_usd=None)
+    journal.add("sent", instance="one", attempt=1, request=1, left=[0, 4, 0, 0, 0], left_model="dear")
+    history = journal.history
+    charge_in_flight(history, "bound")
+    carry_over(manager, history, ModelWeights({"dear": Weights(output=7)}.get))
+    assert manager.total_usage == 5 + 7 * 5
+    journal.add("usage", instance="one", attempt=1, usage=(5, 1, 0, 0), models=["dear"], cost_usd=None)
+    assert journal.history.damaged_lines == 1
 
 
 def test_messages_about_a_resumed_run() -> None:

@@ -11,6 +11,7 @@ from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import a_result, an_instance, feed
 from token_budget import Usage
 from token_budget.api_usage import UsagePart
+from token_budget.model_weights import ModelWeights
 from token_budget.models import Amount, Weights
 from token_budget.portions import MAIN, SIDE_CALLS, Portion, Spent
 
@@ -150,3 +151,18 @@ def test_the_cost_of_a_side_call_moves_with_it_at_the_end_of_a_turn(price: Price
     assert moved == {MAIN: (Usage(-20), -20 * nano_usd), SIDE_CALLS: (Usage(20), 20 * nano_usd)}
     costs.settle_sources(price)
     assert costs.take_delta(FLAT) is None
+
+
+def test_each_part_draws_by_the_model_that_served_it_and_a_draw_never_falls() -> None:
+    weights = ModelWeights({"dear": Weights(output=10), "odd": Weights(cache_read=0, output=2)}.get)
+    status = metered()
+    status.apply(ApiUsage("a", Usage(1, 5), whole=False, model="dear"))
+    first = status.attempt.costs.take_delta(weights)
+    assert first is not None and first.amount == Amount(1 + 50)
+    status.apply(ApiUsage("b", Usage(1, 5, 0, 9), whole=True, model="odd"))
+    second = status.attempt.costs.take_delta(weights)
+    assert second is not None and second.amount == Amount(1 + 10)
+    status.apply(ApiUsage("a", Usage(1, 6), whole=True, model="odd"))  # another model has served it
+    third = status.attempt.costs.take_delta(weights)
+    assert third is not None and third.amount == Amount()
+    assert status.drawn(weights) == 1 + 12 + 1 + 10

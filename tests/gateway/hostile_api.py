@@ -16,7 +16,8 @@ from aiohttp import web
 
 from claude_orchestrator.gateway.server import SILENT
 from token_budget.api_usage import PriceTerms
-from token_budget.models import Usage, Weights
+from token_budget.model_weights import TokenWeights, draw
+from token_budget.models import Usage
 from token_budget.pricing import of_tools, with_terms
 
 SEARCH_TOKENS, SEARCHES = 20_000, 8
@@ -55,13 +56,17 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
+Answer = web.StreamResponse
+
+
 class HostileApi:
     """The API: `rows` are the bills. `behave` chooses what happens to a request, and `dice` the rest."""
 
-    def __init__(self, dice: random.Random, weights: Weights) -> None:
+    def __init__(self, dice: random.Random, weights: TokenWeights) -> None:
         self.dice = dice
         self.weights = weights
-        self.usage, self.beside, self.nano_usd = Usage(), 0, 0
+        self.by_model: dict[str, Usage] = {}
+        self.beside, self.nano_usd = 0, 0
         self.factor = dice.choice((0.2, 0.5, 1.0))
         self.counts = dice.random() < 0.8
         self.runner: web.ServerRunner | None = None
@@ -87,7 +92,7 @@ class HostileApi:
     @property
     def tokens(self) -> int:
         """All that it has billed, weighted."""
-        return self.weights.draw(self.usage) + self.beside
+        return draw(self.weights, sum(self.by_model.values(), Usage()), self.by_model) + self.beside
 
     def input_of(self, data: dict[str, Any]) -> int:
         """The tokens of a request's input: each of its parts has at most a token for each byte."""
@@ -107,7 +112,9 @@ class HostileApi:
     def bill(self, data: dict[str, Any], usage: Usage, terms: PriceTerms) -> None:
         """Book what a request costs."""
         nano = with_terms(price("m", usage, usage.cache_creation_input_tokens), "m", terms) + of_tools(terms)
-        self.usage, self.nano_usd = self.usage + usage, self.nano_usd + nano
+        model = str(data.get("model"))
+        self.by_model[model] = self.by_model.get(model, Usage()) + usage
+        self.nano_usd += nano
         kinds = [str(tool.get("type")) for tool in data.get("tools") or [] if isinstance(tool, dict)]
         edits = json.dumps(data.get("context_management") or {})
         unbounded = ("mcp_servers", "container", "fallbacks", "thread", "resumption", "compaction")
@@ -142,18 +149,18 @@ class HostileApi:
             inference_geo="global" if data.get("inference_geo") == "global" else "us",
             server_tools=(("web_search_requests", searches),) if searches else (),
         )
-        how: Callable[[web.BaseRequest, Usage, PriceTerms], Awaitable[web.StreamResponse]]
+        how: Callable[[web.BaseRequest, Usage, PriceTerms, str], Awaitable[web.StreamResponse]]
         how = dice.choice((self._stream, self._stream, self._document, self._breaks, self._drops, self._redirects))
         billed = stated._replace(output_tokens=most) if how in (self._breaks, self._drops) else stated
         if how != self._redirects:
             self.bill(data, billed, terms)
         try:
-            return await how(request, stated, terms)
+            return await how(request, stated, terms, str(data.get("model")))
         except (ConnectionError, asyncio.CancelledError):
             # the client hung up: the API may have written, and billed, all that was asked for
             if how != self._redirects:
                 more = Usage(output_tokens=most - billed.output_tokens)
-                self.bill({}, more, terms._replace(server_tools=()))
+                self.bill({"model": data.get("model")}, more, terms._replace(server_tools=()))
             raise
 
     def _spread(self, tokens: int, output: int) -> tuple[int, int, int, int]:
@@ -173,43 +180,51 @@ class HostileApi:
             "inference_geo": terms.inference_geo,
         }
 
-    async def _begin(self, request: web.BaseRequest, usage: Usage, terms: PriceTerms) -> web.StreamResponse:
+    async def _begin(self, request: web.BaseRequest, usage: Usage, terms: PriceTerms, model: str) -> Answer:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         begun = {**self._usage(usage._replace(output_tokens=1), terms), "server_tool_use": {}}
-        message = {"id": self.dice.choice(("same", f"m{self.number}")), "model": "m", "usage": begun}
+        message = {"id": self.dice.choice(("same", f"m{self.number}")), "model": model, "usage": begun}
         await response.write(_sse("message_start", {"message": message}))
         delta: dict[str, object] = {"delta": {"type": "text_delta", "text": "word"}}
         await response.write(_sse("content_block_delta", delta))
         await asyncio.sleep(0.002)
         return response
 
-    async def _stream(self, request: web.BaseRequest, usage: Usage, terms: PriceTerms) -> web.StreamResponse:
-        response = await self._begin(request, usage, terms)
+    async def _stream(
+        self, request: web.BaseRequest, usage: Usage, terms: PriceTerms, model: str
+    ) -> web.StreamResponse:
+        response = await self._begin(request, usage, terms, model)
         end = {"delta": {"stop_reason": "end_turn"}, "usage": self._usage(usage, terms)}
         await response.write(_sse("message_delta", end) + _sse("message_stop", {}))
         await response.write_eof()
         return response
 
-    async def _document(self, request: web.BaseRequest, usage: Usage, terms: PriceTerms) -> web.StreamResponse:
+    async def _document(
+        self, request: web.BaseRequest, usage: Usage, terms: PriceTerms, model: str
+    ) -> web.StreamResponse:
         stated: object = self._usage(usage, terms)
         if self.dice.random() < 0.2:
             stated = self.dice.choice(({"input_tokens": usage.input_tokens}, {}, "none"))
-        return web.json_response({"id": f"m{self.number}", "model": "m", "stop_reason": "end_turn", "usage": stated})
+        return web.json_response({"id": f"m{self.number}", "model": model, "stop_reason": "end_turn", "usage": stated})
 
-    async def _breaks(self, request: web.BaseRequest, usage: Usage, terms: PriceTerms) -> web.StreamResponse:
-        response = await self._begin(request, usage, terms)
+    async def _breaks(
+        self, request: web.BaseRequest, usage: Usage, terms: PriceTerms, model: str
+    ) -> web.StreamResponse:
+        response = await self._begin(request, usage, terms, model)
         assert request.transport is not None
         request.transport.abort()
         return response
 
-    async def _drops(self, request: web.BaseRequest, usage: Usage, terms: PriceTerms) -> web.StreamResponse:
+    async def _drops(self, request: web.BaseRequest, usage: Usage, terms: PriceTerms, model: str) -> Answer:
         await asyncio.sleep(self.dice.choice((0, 0.005)))
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
 
-    async def _redirects(self, request: web.BaseRequest, usage: Usage, terms: PriceTerms) -> web.StreamResponse:
+    async def _redirects(
+        self, request: web.BaseRequest, usage: Usage, terms: PriceTerms, model: str
+    ) -> web.StreamResponse:
         target = self.dice.choice(("/v1/messages?again", "/v1/messages/batches", "http://127.0.0.1:1/v1/messages"))
         return web.Response(status=self.dice.choice((302, 307, 308)), headers={"location": target})
 

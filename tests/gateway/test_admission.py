@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from claude_orchestrator.gateway.admission import Admission, Cost, Ticket, Verdict, bound
 from claude_orchestrator.gateway.bounds import InputBound, by_server_tools, common, common_end, is_bounded
 from token_budget.budget_manager import TokenBudgetManager
+from token_budget.model_weights import ModelWeights
 from token_budget.models import Amount, Budget, Scope, Unit, Usage, Weights
 
 WEIGHTS = st.sampled_from([Weights(), Weights.parse("billing"), Weights.parse("output=0"), Weights.parse("input=0.3")])
@@ -166,3 +167,14 @@ def test_documents_and_references_are_not_bounded_by_their_bytes() -> None:
     assert not is_bounded(b'{"content":[{"type":"image","source":{"type":"url"}}]}')
     assert InputBound().of(b'{"type":"image"}') > 5_000
     assert by_server_tools({"tools": [{"type": "web_search_20250305"}]}) > 100_000
+
+
+def test_a_request_is_held_by_the_weights_of_its_model() -> None:
+    by_model = ModelWeights({"dear": Weights(input=2, output=10)}.get)
+    for model, output_tokens in (("dear", 300), ("other", 750)):
+        overall = Budget(5_000, scope=Scope.OVERALL)
+        admission = Admission(weights=by_model)
+        ticket = Ticket((overall,), 1_000, 64_000, model=model)
+        assert admission.ask(ticket) is Verdict.GO
+        assert ticket.output_tokens == output_tokens and overall.held == 5_000
+        assert admission.needed(ticket, overall) == {"dear": 2_000 + 2_560, "other": 1_250 + 1_280}[model]

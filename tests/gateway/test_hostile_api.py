@@ -26,6 +26,7 @@ from claude_orchestrator.gateway.unanswered import Most
 from tests.gateway.hostile_api import HostileApi, price
 from tests.metered import Metered
 from token_budget.budget_manager import TokenBudgetManager
+from token_budget.model_weights import ModelWeights, TokenWeights, draw, parse_weights
 from token_budget.models import Amount, Hold, Scope, Unit, Weights
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
@@ -73,7 +74,11 @@ class Conversation:
             del self.messages[: dice.randrange(len(self.messages) + 1)]
         for role in ("assistant", "user")[dice.randrange(2) :]:
             self.messages.append({"role": role, "content": dice.choice(CONTENTS)})
-        data = {"model": "m", "max_tokens": dice.choice((300, 5_000, 64_000)), "messages": self.messages}
+        data = {
+            "model": dice.choice(("m", "m", "dear", "odd")),
+            "max_tokens": dice.choice((300, 5_000, 64_000)),
+            "messages": self.messages,
+        }
         data |= dice.choice(FEATURES)
         return self._spelt(data)
 
@@ -93,12 +98,18 @@ class Conversation:
         return (b"\xef\xbb\xbf" + body if spelling == "mark" else body), headers
 
 
+def by_model() -> ModelWeights:
+    """Weights of models that differ in each kind of token."""
+    known = {"dear": Weights(1, 9, 2, 1), "odd": Weights(4, 1, 1, 8, 4)}
+    return ModelWeights(known.get)
+
+
 @dataclass
 class Charged(Metered):
     """An attempt that charges as a run does, and keeps what a journal keeps of its requests."""
 
     manager: TokenBudgetManager = field(default_factory=TokenBudgetManager)
-    weights: Weights = field(default_factory=Weights)
+    weights: TokenWeights = field(default_factory=Weights)
     journal: list[dict[str, Any]] = field(default_factory=list)
     sent: dict[Hold, tuple[SentRequest, Most]] = field(default_factory=dict)
 
@@ -117,14 +128,14 @@ class Charged(Metered):
         if hold in self.sent:
             request, most = self.sent[hold]
             request.rest = most.rest(usage)
-            self.journal.append({"attempt": 1, "request": request.number, "left": request.left.record})
+            self.journal.append({"attempt": 1, "request": request.number, **request.left.record})
 
     async def reserve(self, hold: Hold, most: Most) -> bool:
         if self.is_dead:
             raise asyncio.CancelledError  # it sends nothing any more
-        request = SentRequest(len(self.journal) + 1, hold, most.usage.usage)
+        request = SentRequest(len(self.journal) + 1, hold, most.usage.usage, most.usage.model)
         self.sent[hold] = request, most
-        self.journal.append({"attempt": 1, "request": request.number, "left": request.left.record})
+        self.journal.append({"attempt": 1, "request": request.number, **request.left.record})
         return True
 
     def settled(self, hold: Hold) -> None:
@@ -137,7 +148,7 @@ class Charged(Metered):
             found.note(record)
         attempts = [AttemptTotals()]
         usage = found.charge(attempts, "bound")
-        return Amount(self.weights.draw(usage), attempts[0].cost_nano_usd or 0)
+        return Amount(draw(self.weights, usage, dict(attempts[0].by_model)), attempts[0].cost_nano_usd or 0)
 
 
 async def client_of(url: str, dice: random.Random, requests: int, answers: list[tuple[int, bytes]]) -> None:
@@ -155,7 +166,7 @@ async def client_of(url: str, dice: random.Random, requests: int, answers: list[
 async def run_once(seed: int) -> None:
     dice = random.Random(seed)
     limits = {Unit.TOKENS: dice.choice((8_000, 60_000, 400_000)), Unit.USD: dice.choice((10**8, 10**9, 10**10))}
-    weights = Weights.parse(dice.choice(("flat", "flat", "billing", "output=0.2", "cache_read=0")))
+    weights = parse_weights(dice.choice(("flat", "flat", "billing", "billing", "output=0.2", "cache_read=0")), by_model)
     answers: list[tuple[int, bytes]] = []
     charged = Amount()
     async with HostileApi(random.Random(seed + 1), weights) as api:

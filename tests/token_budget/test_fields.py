@@ -23,6 +23,7 @@ from token_budget.fields import (
     whole_number,
 )
 from token_budget.models import MAX_LIMIT, Weights
+from token_budget.pricing import billing_weights
 from token_budget.text import NANO
 
 TAKEN: list[tuple[Kind, object, object]] = [
@@ -44,7 +45,7 @@ TAKEN: list[tuple[Kind, object, object]] = [
     (PERCENTAGES, "1,1000", (1, 1000)),
     (PERCENTAGES, "", ()),
     (PERCENTAGES, " off ", ()),
-    (WEIGHTS, "billing", Weights.parse("billing")),
+    (WEIGHTS, "billing", billing_weights()),
     (WEIGHTS, {"output": 5, "cache_read": 0.1}, Weights.parse("output=5,cache_read=0.1")),
     (by_command(TOKENS), {"/test": "20k", "// why": 1, " a ": 5}, {"/test": 20_000, "a": 5}),
     (by_command(USD), {"/test": "$1.50"}, {"/test": 1_500_000_000}),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from token_budget import pricing
 from token_budget.ledger.records import FOREVER_MS, AttemptRecord, NoteRecord, RunRecord, UsageRecord
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage
@@ -634,6 +635,22 @@ def test_a_window_s_budget_has_nothing_of_the_window_after(book: Book, ended: st
         ["daily", "67%", "100/150"],
         ["weekly", "50%", "200/400"],
     ]
+
+
+@pytest.mark.skipif(not pricing.available(), reason="needs the extra cost")
+def test_a_budget_has_what_each_model_drew_by_its_own_ratios(book: Book) -> None:
+    weights = {"weights": "billing", "budgets": [{"scope": "overall", "key": "", "unit": "tokens", "limit": 10_000}]}
+    reads = Usage(cache_read_input_tokens=10_000)
+    records = [
+        UsageRecord(f"x/a/1/{model}", "x", "a", 1, ms("11-24T10:01"), model, reads)
+        for model in ("claude-opus-4-8", "claude-opus-5-5")
+    ]
+    book.ledger.write(
+        runs=[RunRecord("x", "m", ms("11-24T10:00"), ms("11-24T11:00"), budgets=json.dumps(weights))],
+        attempts=[AttemptRecord("x", "a", 1, ms("11-24T10:00"), model="claude-opus-4-8", ended_ms=ms("11-24T10:30"))],
+        records=records,
+    )
+    assert detail(book.ledger, "x")[8].split()[:3] == ["overall", "15%", "1.5K/10.0K"]
 
 
 def test_notes_in_wide_characters_lose_nothing(book: Book) -> None:

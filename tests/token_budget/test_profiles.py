@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import MODES, TokenBudgetManager
-from token_budget.models import Weights
+from token_budget.pricing import billing_weights
 from token_budget.text import NANO
 from token_budget.usage import profile_files, profiles
 from token_budget.usage.profile_chain import FIELDS
@@ -45,7 +45,7 @@ EVERY_VALUE_READ: dict[str, object] = {
     "daily_cost_budget": 2_500_000,
     "weekly_cost_budget": 7 * NANO,
     "monthly_cost_budget": 1_234_500_000_000,
-    "token_weights": Weights.parse("billing"),
+    "token_weights": billing_weights(),
     "alert_at": (50, 80, 95),
 }
 

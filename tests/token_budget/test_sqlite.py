@@ -25,6 +25,7 @@ from token_budget.ledger.records import (
 from token_budget.ledger.schema import APPLICATION_ID
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.ledger.store import LedgerError
+from token_budget.model_weights import ModelWeights
 from token_budget.models import Action, Amount, Unit, Usage, Weights
 from token_budget.windows import Window, end_of, name_of, start_of
 
@@ -64,6 +65,8 @@ def test_what_goes_in_comes_out_once(ledger: SqliteLedger) -> None:
     assert ledger.sums(since_ms=1500, until_ms=2_500_000)[0].usage == Usage(10, 20, 30, 40)
     assert ledger.used([Limit(0, 1), Limit(2_500_000, 1), Limit(0, 1, Unit.USD)], FLAT, 0) == [210, 100, 507]
     assert ledger.used([Limit(0, 1)], Weights.parse("output=5"), 0) == [210 + 4 * 22]
+    by_model = ModelWeights({"haiku": Weights(cache_read=2), "opus": Weights(output=10)}.get)
+    assert ledger.used([Limit(0, 1)], by_model, 0) == [210 + 40 + 9 * 2]
 
 
 def test_an_attempt_that_ends_keeps_what_it_had(ledger: SqliteLedger) -> None:

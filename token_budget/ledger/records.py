@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from token_budget.models import NO_USAGE, Action, Amount, Unit, Usage, Weights
+from token_budget.model_weights import TokenWeights
+from token_budget.models import NO_USAGE, Action, Amount, Unit, Usage
 from token_budget.portions import UNKNOWN, Subagent, Terms
 
 FOREVER_MS = 2**62
@@ -126,7 +127,7 @@ class HoldRequest(NamedTuple):
     instance: str
     amount: Amount
     lease_ms: int
-    weights: Weights
+    weights: TokenWeights
     enforce: bool
     sent: bool = False
 

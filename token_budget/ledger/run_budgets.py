@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from token_budget.ledger.records import WEIGHTS_KEY
+from token_budget.model_weights import TokenWeights, parse_weights
 from token_budget.models import Budget, Scope, Unit, Weights
 
 FLAT = Weights()
@@ -17,10 +18,10 @@ class RunBudgets(NamedTuple):
     """A run's budgets, unused, and the weights by which tokens are drawn from them."""
 
     budgets: tuple[Budget, ...] = ()
-    weights: Weights = FLAT
+    weights: TokenWeights = FLAT
 
 
-def write_budgets(budgets: Iterable[Budget], weights: Weights) -> str:
+def write_budgets(budgets: Iterable[Budget], weights: TokenWeights) -> str:
     """The limits of a run and its weights as JSON text."""
     limits = [{"scope": str(one.scope), "key": one.key, "unit": str(one.unit), "limit": one.limit} for one in budgets]
     return json.dumps({"budgets": limits, "weights": weights.describe()})
@@ -72,8 +73,10 @@ def _is_limit(value: object) -> bool:
     return type(value) is int and value > 0
 
 
-def _weights(value: object) -> Weights:
+def _weights(value: object) -> TokenWeights:
+    from token_budget.pricing import billing_weights  # with decimals, which a run's start does not need
+
     try:
-        return Weights.parse(str(value or "flat"))
+        return parse_weights(str(value or "flat"), billing_weights)
     except ValueError:
         return Weights()

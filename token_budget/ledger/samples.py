@@ -5,7 +5,8 @@ from __future__ import annotations
 from token_budget.forecast import Sample
 from token_budget.ledger.records import AttemptRecord
 from token_budget.ledger.store import LedgerStore
-from token_budget.models import Unit, Usage, Weights
+from token_budget.model_weights import TokenWeights, weights_for
+from token_budget.models import Unit, Weights
 from token_budget.trials import Trial, trial_of
 
 FLAT = Weights()
@@ -33,7 +34,7 @@ class SampleReader:
     Tokens count as `weights` draw them.
     """
 
-    def __init__(self, ledger: LedgerStore, weights: Weights = FLAT) -> None:
+    def __init__(self, ledger: LedgerStore, weights: TokenWeights = FLAT) -> None:
         self._ledger = ledger
         self._weights = weights
         self._latest: list[AttemptRecord] | None = None
@@ -96,13 +97,16 @@ class SampleReader:
         return sorted((one for one in found if one.tokens), key=lambda one: one.at_s)
 
 
-def _sample(attempts: list[AttemptRecord], unit: Unit, weights: Weights) -> Sample:
+def _sample(attempts: list[AttemptRecord], unit: Unit, weights: TokenWeights) -> Sample:
     last = max(attempts, key=lambda attempt: attempt.attempt)
-    used = sum((attempt.usage for attempt in attempts), Usage())
+    if unit is Unit.USD:
+        used = sum(attempt.cost_nano_usd or 0 for attempt in attempts)
+    else:  # the ledger's attempts name their main model alone
+        used = sum(weights_for(weights, attempt.model).draw(attempt.usage) for attempt in attempts)
     return Sample(
         subject=subject_of(last.base_command, last.instance),
         model=last.model or "",
-        tokens=sum(attempt.cost_nano_usd or 0 for attempt in attempts) if unit is Unit.USD else weights.draw(used),
+        tokens=used,
         at_s=(last.ended_ms or 0) / 1000,
         censored=last.outcome != "completed",
     )

@@ -27,7 +27,8 @@ from token_budget.ledger.records import (
 )
 from token_budget.ledger.sqlite_file import SqliteFile
 from token_budget.ledger.store import HOUR_MS, MAY_RUN_MS, GroupBy
-from token_budget.models import Action, Amount, Unit, Usage, Weights
+from token_budget.model_weights import TokenWeights, draw
+from token_budget.models import Action, Amount, Unit, Usage
 
 _COLUMNS: dict[GroupBy, str] = {
     "command": "a.base_command",
@@ -172,7 +173,7 @@ class SqliteLedger:
 
     # -- reading --
 
-    def used(self, limits: Sequence[Limit], weights: Weights, now_ms: int) -> list[int]:
+    def used(self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int) -> list[int]:
         """What all runs have used since each limit's beginning, in its unit, with what crashed runs had sent."""
         return [self._used(limit, weights, now_ms) for limit in limits]
 
@@ -181,10 +182,14 @@ class SqliteLedger:
         row = self._file.row(f"SELECT {rows.HELD} FROM holds WHERE run != ? AND expires_ms > ?", (run, now_ms))
         return Amount(*row)
 
-    def _used(self, limit: Limit, weights: Weights, now_ms: int) -> int:
+    def _used(self, limit: Limit, weights: TokenWeights, now_ms: int) -> int:
         source, values = rows.between(limit.since_ms, FOREVER_MS)
-        row = self._file.row(f"SELECT {rows.COUNTS}, sum(cost_nano) FROM ({source})", values)
-        used = row[4] or 0 if limit.unit is Unit.USD else weights.draw(rows.read_usage(row[:4]))
+        if limit.unit is Unit.USD:
+            used = self._file.row(f"SELECT sum(cost_nano) FROM ({source})", values)[0] or 0
+        else:
+            found = self._file.rows(f"SELECT model, {rows.COUNTS} FROM ({source}) GROUP BY model", values)
+            by_model = {row[0]: rows.read_usage(row[1:]) for row in found}
+            used = draw(weights, sum(by_model.values(), Usage()), by_model)
         orphaned = Amount(*self._file.row(rows.ORPHANED, (limit.since_ms, now_ms)))
         return used + orphaned.of(limit.unit)
 

@@ -18,7 +18,8 @@ from token_budget.ledger.records import (
     UsageRecord,
     UsageSum,
 )
-from token_budget.models import Amount, Usage, Weights
+from token_budget.model_weights import TokenWeights
+from token_budget.models import Amount, Usage
 
 GroupBy = Literal["command", "model", "run", "instance", "workspace"]
 HOUR_MS = 3_600_000
@@ -96,7 +97,7 @@ class LedgerStore(Protocol):
     def prunable(self, before_ms: int, now_ms: int) -> tuple[int, int]:
         """How many attempts `prune` would delete, and the tokens that they used."""
 
-    def used(self, limits: Sequence[Limit], weights: Weights, now_ms: int) -> list[int]:
+    def used(self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int) -> list[int]:
         """What all runs have used since each limit's beginning, in its unit, with what crashed runs had sent."""
 
     def held_by_others(self, run: str, now_ms: int) -> Amount:

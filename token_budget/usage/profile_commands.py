@@ -99,6 +99,7 @@ def _value(text: str) -> object:
 
 def _limits_from(ledger: SqliteLedger, run_id: str, margin: float) -> dict[str, object]:
     """Limits that a run would keep, from what each base command drew from its budgets."""
+    from token_budget.model_weights import weights_for
     from token_budget.usage.lookup import find_run
     from token_budget.usage.profiles import from_run
     from token_budget.usage.run_detail import weights_of
@@ -106,7 +107,7 @@ def _limits_from(ledger: SqliteLedger, run_id: str, margin: float) -> dict[str, 
     run = find_run(ledger, encodable(run_id), "--from-run")
     used, weights = Counter[str | None](), weights_of(run)
     for attempt in ledger.attempts(run=run.run):
-        used[attempt.base_command] += weights.draw(attempt.usage)
+        used[attempt.base_command] += weights_for(weights, attempt.model).draw(attempt.usage)
     commands = {command: tokens for command, tokens in used.items() if command is not None}
     values = from_run(sum(used.values()), commands, margin)
     return values if weights.describe() == "flat" else {**values, "token_weights": weights.describe()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -10,7 +10,8 @@ from token_budget.cost_tree import by_kind, cost_tree
 from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord
 from token_budget.ledger.run_budgets import read_budgets
 from token_budget.ledger.store import LedgerStore
-from token_budget.models import Budget, Scope, Unit, Usage, Weights
+from token_budget.model_weights import ModelWeights, TokenWeights, draw
+from token_budget.models import Budget, Scope, Unit, Usage
 from token_budget.text import NANO, RenderOptions, format_tokens, format_usd, printable, wrap
 from token_budget.usage.history import ESTIMATES, PLAIN_PROMPT, LocalTime, local_time
 from token_budget.usage.lookup import find_run
@@ -68,7 +69,7 @@ def duration(span_ms: int) -> str:
 # -- budgets --
 
 
-def weights_of(run: RunRecord) -> Weights:
+def weights_of(run: RunRecord) -> TokenWeights:
     """What a token of each kind drew from the run's budgets."""
     return read_budgets(run.budgets).weights
 
@@ -87,21 +88,34 @@ class _Reader:
         recorded = read_budgets(self.run.budgets, {attempt.instance for attempt in self.attempts})
         return [self._with_use(budget, recorded.weights) for budget in recorded.budgets]
 
-    def _with_use(self, budget: Budget, weights: Weights) -> Budget:
+    def _with_use(self, budget: Budget, weights: TokenWeights) -> Budget:
         if str(budget.scope) in set(Window):
             parts = self._of_window(Window(budget.scope))
         else:
-            parts = [(one.usage, one.cost_nano_usd) for one in self.attempts if _draws(one, budget)]
+            parts = list(self._of_attempts(budget, by_model=isinstance(weights, ModelWeights)))
         if budget.unit is Unit.USD:
-            used = sum(cost or 0 for _, cost in parts)
+            used = sum(cost or 0 for _, _, cost in parts)
         else:
-            used = weights.draw(sum((usage for usage, _ in parts), Usage()))
+            by_model: dict[str, Usage] = {}
+            for model, usage, _ in parts:
+                by_model[model or ""] = by_model.get(model or "", Usage()) + usage
+            used = draw(weights, sum(by_model.values(), Usage()), by_model)
         return Budget(budget.limit, scope=budget.scope, key=budget.key, unit=budget.unit, used=used)
 
-    def _of_window(self, window: Window) -> list[tuple[Usage, int | None]]:
+    def _of_attempts(self, budget: Budget, *, by_model: bool) -> Iterator[tuple[str | None, Usage, int | None]]:
+        drawing = {one.key: one for one in self.attempts if _draws(one, budget)}
+        if not by_model:
+            yield from ((one.model, one.usage, one.cost_nano_usd) for one in drawing.values())
+            return
+        for record in self.ledger.records(run=self.run.run):
+            if (record.run, record.instance, record.attempt) in drawing:
+                yield record.model, record.usage, record.cost_nano_usd
+
+    def _of_window(self, window: Window) -> list[tuple[str | None, Usage, int | None]]:
         begin_ms, end_ms = (to_ms(edge(window, self.local(self.run.started_ms))) for edge in (start_of, end_of))
         until_ms = end_ms if self.run.ended_ms is None else min(end_ms, self.run.ended_ms + 1)
-        return [(part.usage, part.cost_nano_usd) for part in self.ledger.sums(since_ms=begin_ms, until_ms=until_ms)]
+        sums = self.ledger.sums("model", since_ms=begin_ms, until_ms=until_ms)
+        return [(part.group, part.usage, part.cost_nano_usd) for part in sums]
 
 
 def _draws(attempt: AttemptRecord, budget: Budget) -> bool:

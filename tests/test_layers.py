@@ -17,7 +17,7 @@ BUDGETS = (TB, *STORAGE, f"{TB}.ledger", f"{TB}.usage")
 BASE = (f"{CO}.errors",)
 ALLOWED: dict[str, tuple[str, ...]] = {
     TB: (),
-    f"{TB}.owned": (),
+    f"{TB}.owned": (TB,),
     f"{TB}.folders": (f"{TB}.owned",),
     f"{TB}.files": (f"{TB}.owned",),
     f"{TB}.moving": (f"{TB}.files",),

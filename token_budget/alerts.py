@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from token_budget.models import Budget, Unit
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import NANO, printable
 
 SCHEMA_VERSION = 1

@@ -7,9 +7,9 @@ them. Shapes: https://docs.claude.com/en/api/messages (`usage`, `usage.iteration
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from token_budget.models import NO_USAGE, Usage
+from token_budget.named_tuples import NamedTuple
 
 MAX_COUNT = 2**53 - 1  # the largest whole number that every JSON reader can represent
 MESSAGE, COMPACTION, ADVISOR, FALLBACK = "message", "compaction", "advisor_message", "fallback_message"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from token_budget.models import NO_USAGE, Usage
+from token_budget.named_tuples import NamedTuple
 from token_budget.portions import MAIN, NOT_AGENTS, SIDE_CALLS, TOOLS, UNKNOWN, Subagent
 from token_budget.text import format_tokens, format_usd
 

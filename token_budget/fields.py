@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from token_budget.budget_manager import MODES
 from token_budget.models import MAX_LIMIT, MAX_USD, WEIGHT_KEYS, Weights
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import format_usd, printable
 
 if TYPE_CHECKING:

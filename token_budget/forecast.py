@@ -9,9 +9,9 @@ from itertools import islice
 from math import ceil, exp, log, sqrt
 from operator import attrgetter
 from random import Random
-from typing import NamedTuple
 
 from token_budget.models import Unit
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import format_tokens, format_usd
 
 LEAST = 5  # complete runs that a forecast needs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from math import gcd
 from operator import add
-from typing import NamedTuple
 
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import format_usd
 
 

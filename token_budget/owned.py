@@ -14,7 +14,8 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from token_budget.named_tuples import NamedTuple
 
 MAX_LINKS = 40
 POSIX = sys.platform != "win32"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from operator import sub
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from token_budget.models import NO_USAGE, Usage
+from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from token_budget.api_usage import PriceTerms, UsagePart  # a dry run reads no responses

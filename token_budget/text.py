@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from decimal import Decimal

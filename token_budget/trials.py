@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import NamedTuple
 
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import format_tokens
 
 LEAST = 5  # instances that a trial needs

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Budget, Scope, Unit
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import ELLIPSIS, fit, format_tokens, format_usd
 
 GREEN, YELLOW, RED, RESET = "\033[32m", "\033[33m", "\033[31m", "\033[0m"

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
 
 from claude_orchestrator.claude.failures import command_word, is_command_name
+from token_budget.named_tuples import NamedTuple
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_BODY_CHARS = 20_000

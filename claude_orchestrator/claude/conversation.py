@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.claude.tool_text import call_text
+from token_budget.named_tuples import NamedTuple
 
 MAX_TEXT = 100_000  # characters of one piece
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from token_budget.api_usage import MESSAGE, NO_TERMS, NOTHING_STATED, ApiUsageObject, PriceTerms, UsagePart, total
 from token_budget.models import Usage
+from token_budget.named_tuples import NamedTuple
 
 
 class ModelFacts(NamedTuple):

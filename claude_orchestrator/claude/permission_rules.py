@@ -10,7 +10,9 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
+
+from token_budget.named_tuples import NamedTuple
 
 SUBJECTS = {
     "Bash": "command",

@@ -6,9 +6,9 @@ A request is cached in the order tools, system prompt, messages. Measured with 2
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from claude_orchestrator.claude.argv import STREAM_ARGS
+from token_budget.named_tuples import NamedTuple
 
 LIFETIME_S = 300.0  # of what Claude Code writes; reading it starts the time again
 FOLDER_FREE = "--exclude-dynamic-system-prompt-sections"

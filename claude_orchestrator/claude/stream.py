@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.claude.events import (
     COMMANDS_REQUEST,
@@ -42,6 +42,7 @@ from claude_orchestrator.claude.pieces import end_of_pieces
 from claude_orchestrator.claude.tool_text import call_text
 from token_budget.api_usage import ApiUsageObject, least_tokens, output_text, read_count, read_usage
 from token_budget.models import Usage
+from token_budget.named_tuples import NamedTuple
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_TEXT = 2_000

@@ -7,9 +7,9 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 from claude_orchestrator.errors import UserError
+from token_budget.named_tuples import NamedTuple
 
 OLDEST_VERSION = (1, 0, 109)  # the first with --include-partial-messages (measured)
 LIVE_COUNT_VERSION = (2, 1, 170)  # the first that answers get_usage (measured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -75,4 +76,5 @@ def run_script(command: click.Command, scripts: Sequence[str]) -> None:
         text = f"this is a bug in {scripts[0]} {__version__}: please report it with the text above"
         _complain(text)
         code = 3
+    gc.freeze()  # a last collection would look through everything that was ever imported
     sys.exit(code or 0)

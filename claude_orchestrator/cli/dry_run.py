@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Meter, Settings
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Decision, Hold, Unit
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import RenderOptions, counted, format_usd, printable
 from token_budget.visualization import render_budget_panel
 

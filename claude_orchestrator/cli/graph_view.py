@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.plan import LaunchSpec
 from token_budget.models import Unit
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import counted, printable
 
 if TYPE_CHECKING:

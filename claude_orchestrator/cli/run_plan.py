@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import controller
@@ -16,6 +15,7 @@ from claude_orchestrator.engine.run_events import Level, Message
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.ui.display import Display, DisplayStyle, MessagePrinter
 from claude_orchestrator.ui.report_files import Reports, json_bytes, junit_bytes, summary_bytes
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import printable
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from claude_orchestrator.config.kinds import TOOLS, read_object
 from token_budget.fields import BadValue, Kind, choice, expected
+from token_budget.named_tuples import NamedTuple
 
 ASK, DENY = "ask", "deny"
 _WHO = choice(ASK, DENY)

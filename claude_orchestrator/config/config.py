@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.approvals import ApprovalRules
@@ -18,6 +18,7 @@ from claude_orchestrator.config.reader import duplicate_keys, read_config_file
 from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, expected, show_json
+from token_budget.named_tuples import NamedTuple
 
 
 class Rehearsal(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import NamedTuple
 
 from claude_orchestrator.config.config import Config, InstanceConfig
 from claude_orchestrator.config.for_each import expand, fill_texts, group_name, item_values, misplaced_placeholders
@@ -12,6 +11,7 @@ from claude_orchestrator.config.item_sources import ForEach, ResultOf
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import printable
 
 ReadItems = Callable[[ForEach], Sequence[Item]]

@@ -7,7 +7,7 @@ this table. What a budget profile may hold is declared in `token_budget.fields` 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.claude.argv import PERMISSION_MODES
 from claude_orchestrator.config.approvals import APPROVALS, ApprovalRules
@@ -40,6 +40,7 @@ from claude_orchestrator.config.kinds import (
 )
 from claude_orchestrator.config.subagent_limits import SUBAGENT_LIMITS
 from token_budget.fields import PROFILE_FIELDS, TOKENS, Kind, choice, whole_number
+from token_budget.named_tuples import NamedTuple
 
 PROGRAM = "claude-orchestrator"
 CONFIG_NAME = f"{PROGRAM}.json"

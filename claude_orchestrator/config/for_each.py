@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.items import Item, item_value, label_of, name_part, unknown_placeholder
 from claude_orchestrator.config.kinds import LINE, TEXT, WORDS
 from claude_orchestrator.config.placeholders import LATE, Placeholder, Template, is_late, parse
 from token_budget.fields import BadValue, Kind
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import printable
 
 if TYPE_CHECKING:

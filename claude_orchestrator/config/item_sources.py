@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.config.items import Item, read_item
 from claude_orchestrator.config.kinds import LINE, collect, list_of, read_object
 from token_budget.fields import BadValue, Kind, expected
+from token_budget.named_tuples import NamedTuple
 
 MAX_ITEMS = 100_000
 FORMATS = ("lines", "jsonl", "csv")

@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.claude.argv import OWN_OPTIONS, is_json
 from token_budget.fields import BadValue, Kind, expected, forbidden_character, is_comment, nearest_name, show_json
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import printable
 
 MAX_SECONDS = 30 * 24 * 3600

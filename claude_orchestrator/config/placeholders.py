@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+
+from token_budget.named_tuples import NamedTuple
 
 # `{{name}}`, `{{name.path}}`, or `\{{`, which stands for `{{`. Other braces, as in `{{ .Values }}`, belong to another
 # language and stay.

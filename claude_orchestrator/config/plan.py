@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from claude_orchestrator.claude.argv import (
     argv_in_worktree,
@@ -30,6 +30,7 @@ from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager
 from token_budget.fields import show_json
 from token_budget.models import Amount, Scope, Unit
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import format_usd
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.approvals import ApprovalRules
 from claude_orchestrator.config.fields import BUDGET, DEFAULTS, RUN, Setting
@@ -12,6 +12,7 @@ from claude_orchestrator.config.given import Given, read_given
 from claude_orchestrator.config.kinds import ModelWhenLow
 from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
+from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from token_budget.model_weights import TokenWeights

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple
 
 from claude_orchestrator.claude.events import Assistant, BlockStart, Event, Init, MessageStart, Requesting, Result, User
+from token_budget.named_tuples import NamedTuple
 
 MAX_CALLS = 100  # of tools that are open at once
 

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.claude.permission_rules import Call, Rule, allowing, exactly
 from claude_orchestrator.claude.tool_text import call_text
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.run_events import ApprovalAsked, ApprovalEnded, By
+from token_budget.named_tuples import NamedTuple
 
 MAX_PENDING = MAX_RULES = 1_000
 UNATTENDED = "Permission denied: this instance runs unattended."

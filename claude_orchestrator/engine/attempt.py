@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from claude_orchestrator.claude.argv import with_model
 from claude_orchestrator.claude.events import (
@@ -32,6 +31,7 @@ from claude_orchestrator.config.plan import LaunchSpec, in_worktree
 from claude_orchestrator.engine.usage_delta import AttemptCosts
 from claude_orchestrator.engine.verification import Verification
 from token_budget.models import NO_USAGE, Usage
+from token_budget.named_tuples import NamedTuple
 from token_budget.portions import MAIN, TOOLS
 
 MAX_SESSIONS = 1_000

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.plan import Plan, make_manager
 from claude_orchestrator.config.settings import Meter, Settings
@@ -57,6 +57,7 @@ from token_budget.folders import Folder
 from token_budget.ledger.records import RunRecord
 from token_budget.ledger.run_budgets import write_budgets
 from token_budget.ledger.store import LedgerStore
+from token_budget.named_tuples import NamedTuple
 from token_budget.windows import to_ms
 
 if TYPE_CHECKING:

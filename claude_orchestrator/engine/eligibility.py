@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from claude_orchestrator.engine.sharing.start_order import StartOrder
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.models import Budget
+from token_budget.named_tuples import NamedTuple
 
 RECHECK_CLOCK_S = 30.0
 WAITS_FOR_CACHE = "waits for the shared prompt cache"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine.state import InstanceStatus, State
+from token_budget.named_tuples import NamedTuple
 
 # the words of a group's figures, in this order; pending ones are what is left to do
 _WORDS = {

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine.attempt import AttemptTotals
 from token_budget.api_usage import read_count
 from token_budget.models import NO_USAGE, Hold, Usage
+from token_budget.named_tuples import NamedTuple
 
 
 @dataclass(slots=True, eq=False)

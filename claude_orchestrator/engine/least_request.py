@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from claude_orchestrator.claude.argv import model_of
 from claude_orchestrator.config.plan import LaunchSpec
@@ -13,6 +12,7 @@ from token_budget.ledger.samples import family_of, subject_of
 from token_budget.ledger.store import LedgerStore
 from token_budget.model_weights import TokenWeights, weights_for
 from token_budget.models import Budget, Scope, Unit, Usage
+from token_budget.named_tuples import NamedTuple
 
 SMALL = 200_000  # a limit with room for a whole context window is not looked at
 KNOWN_TOKENS = 12_000  # of the first request without any words of the user, by 2.1.197 and 2.1.332

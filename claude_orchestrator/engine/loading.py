@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.fields import CONFIG_NAME
 from claude_orchestrator.config.given import OPTIONS, SINGLE_OPTIONS, Given, Options
 from claude_orchestrator.errors import UserError
 from token_budget import places
+from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from claude_orchestrator.config.config import Config

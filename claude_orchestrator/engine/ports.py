@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.config import InstanceConfig
@@ -20,6 +20,7 @@ from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.launch.base import Launcher
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Decision, Hold
+from token_budget.named_tuples import NamedTuple
 
 
 class Log(Protocol):

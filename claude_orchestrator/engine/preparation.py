@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator import __version__
 from claude_orchestrator.config.given import SINGLE_OPTIONS, Options
 from claude_orchestrator.engine.loading import NO_FILES, Loaded, Warn
 from claude_orchestrator.errors import UserError
 from token_budget import places
+from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from claude_orchestrator.config.plan import Plan

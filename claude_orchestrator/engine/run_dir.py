@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine import journal
@@ -15,6 +14,7 @@ from claude_orchestrator.engine.file_names import clean_name
 from claude_orchestrator.engine.resume import JournalHistory, read_history
 from claude_orchestrator.errors import UserError
 from token_budget.folders import Folder
+from token_budget.named_tuples import NamedTuple
 from token_budget.owned import NEW, NotOursError
 
 LAST = "last"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.in_flight import SentRequest
@@ -16,6 +16,7 @@ from claude_orchestrator.engine.usage_delta import UsageDelta
 from claude_orchestrator.engine.verification import Verdict
 from claude_orchestrator.engine.worktrees.changes import Changes
 from token_budget.models import Action, Budget, Hold
+from token_budget.named_tuples import NamedTuple
 
 
 class Level(StrEnum):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from token_budget.named_tuples import NamedTuple
 
 SUCCESS, ALWAYS, FAILURE = "success", "always", "failure"
 NOTHING_FAILED = "nothing that it depends on failed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import NamedTuple
 
 from claude_orchestrator.engine.activity import Doing
 from claude_orchestrator.engine.eligibility import WAITS_FOR_CACHE
@@ -13,6 +12,7 @@ from claude_orchestrator.engine.source_uses import share_of_subagents
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.time_left import time_left_s
 from token_budget.models import Budget, Usage
+from token_budget.named_tuples import NamedTuple
 
 PACE_OVER_S = 60.0
 LEAST_PACE_S = 5.0  # a shorter time shows no pace

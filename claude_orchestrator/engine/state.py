@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.claude.argv import with_model
 from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
@@ -17,6 +17,7 @@ from claude_orchestrator.engine.verification import Verification
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from token_budget.model_weights import TokenWeights, draw
 from token_budget.models import Usage
+from token_budget.named_tuples import NamedTuple
 
 MAX_TOOL_IDS = 100_000
 

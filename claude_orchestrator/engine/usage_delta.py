@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.claude.responses import portions_of
 from claude_orchestrator.claude.tally import UsageTally
 from token_budget.model_weights import TokenWeights, draw
 from token_budget.models import NO_USAGE, Amount, Usage
+from token_budget.named_tuples import NamedTuple
 from token_budget.portions import Portion, Spent
 from token_budget.text import NANO
 

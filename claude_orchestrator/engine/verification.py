@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from claude_orchestrator.config.config import Check
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import counted
 
 MAX_OUTPUT_CHARS = 4_000

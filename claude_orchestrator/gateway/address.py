@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from claude_orchestrator.gateway.clouds import Cloud, address_of, cloud_of, regional, variables_for
+from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     import ssl

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from token_budget.named_tuples import NamedTuple
 
 SWITCH = "CLAUDE_CODE_USE_"
 OFF = ("", "0", "false", "no", "off")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import NamedTuple
 
 from claude_orchestrator.config.fields import PROGRAM
 from token_budget.budget_manager import WINDOW_SCOPES
 from token_budget.models import Budget, Scope, Unit
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import decimal_usd
 
 MARGIN_PERCENT = 125  # one request more would be refused soon again

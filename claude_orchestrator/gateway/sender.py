@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from token_budget.named_tuples import NamedTuple
 from token_budget.portions import NOT_AGENTS
 
 AGENT = "x-claude-code-agent-id"  # of the subagent that asks

@@ -16,7 +16,6 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
@@ -36,6 +35,7 @@ from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.model_weights import TokenWeights
+from token_budget.named_tuples import NamedTuple
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
 CLOSE_S = 1.0

@@ -6,10 +6,11 @@ It passes whole lines, so a recorded or simulated stream is a launcher too. It k
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from claude_orchestrator.claude.stream import Batch
 from claude_orchestrator.config.plan import LaunchSpec
+from token_budget.named_tuples import NamedTuple
 
 
 class Capabilities(NamedTuple):

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple
 
 from claude_orchestrator.engine.run_events import Launched, Level, RunEnded, RunEvent, RunStarted, StartsIn
 from claude_orchestrator.engine.run_view import RunView
@@ -17,6 +16,7 @@ from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.ui.messages import message_of
 from claude_orchestrator.ui.screen import ScreenStyle, screen
 from claude_orchestrator.ui.terminal import Terminal
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import countdown
 
 REDRAW_EVERY_S = 0.25

@@ -6,11 +6,11 @@ Each name is documented in docs/metrics.md. Counters never fall while an orchest
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from claude_orchestrator.engine.snapshot import Snapshot
 from claude_orchestrator.engine.state import State
 from token_budget.models import Budget, Unit
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import NANO
 
 PREFIX = "claude_orchestrator"

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from claude_orchestrator.engine.controller import RunResult
 from claude_orchestrator.engine.results.report_json import AnswerOf, json_report, no_answers
@@ -16,6 +15,7 @@ from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.ui import status
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget.files import write_atomically
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import printable
 
 Content = Callable[[RunResult, AnswerOf], bytes]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 from claude_orchestrator.engine.groups import GroupStatus, about_time, state_words
 from claude_orchestrator.engine.snapshot import Row, Snapshot
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.ui.redraw import ESCAPE
 from claude_orchestrator.ui.table import NAME_WIDTH, TableStyle, at_least, dots, duration, instance_table
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import RenderOptions, about_tokens, display_width, fit, format_usd, printable
 from token_budget.visualization import PANEL_WIDTH, PanelStyle, render_budgets
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from claude_orchestrator.engine.snapshot import Row
 from claude_orchestrator.engine.state import State
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import RenderOptions, display_width, fit, format_tokens, format_usd, printable
 from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color
 

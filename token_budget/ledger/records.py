@@ -5,10 +5,9 @@ All times are milliseconds since 1970 in UTC, costs nano-dollars.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from token_budget.model_weights import TokenWeights
 from token_budget.models import NO_USAGE, Action, Amount, Unit, Usage
+from token_budget.named_tuples import NamedTuple
 from token_budget.portions import UNKNOWN, Subagent, Terms
 
 FOREVER_MS = 2**62

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
 
 from token_budget.ledger.records import WEIGHTS_KEY
 from token_budget.model_weights import TokenWeights, parse_weights
 from token_budget.models import Budget, Scope, Unit, Weights
+from token_budget.named_tuples import NamedTuple
 
 FLAT = Weights()
 _COST, _COMMAND, _INSTANCE = " cost", " command", "instance "

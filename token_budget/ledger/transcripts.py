@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from token_budget.api_usage import read_usage
 from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord, UsageRecord
 from token_budget.ledger.responses import RUN_PREFIX, Part, Price, Responses, Source
 from token_budget.ledger.store import LedgerStore
 from token_budget.ledger.transcript_files import find_files, open_if_there, read_objects
+from token_budget.named_tuples import NamedTuple
 
 MAX_COUNT = 2**40  # tokens of one response: a larger number is no count
 MAX_MS = 253_370_764_800_000  # the year 9999 begins: a date in every zone

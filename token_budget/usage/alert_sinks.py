@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from token_budget.alerts import AlertTargets
+from token_budget.named_tuples import NamedTuple
 
 COMMAND_LIMIT_S = 10.0
 WEBHOOK_TIMEOUT_S = 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -99,4 +100,5 @@ def main() -> None:
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130
+    gc.freeze()  # a last collection would look through everything that was ever imported
     sys.exit(code or 0)

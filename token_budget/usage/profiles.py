@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from token_budget.fields import TOKENS, forbidden_character, show_json
+from token_budget.named_tuples import NamedTuple
 from token_budget.usage.profile_chain import FIELDS, ProfileFiles, chain_of, checked, extended_by
 from token_budget.usage.profile_files import (
     alone_in_folder,

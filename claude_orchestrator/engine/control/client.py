@@ -7,11 +7,12 @@ import json
 import socket
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from claude_orchestrator.engine.control.rpc import Code, request_line
 from claude_orchestrator.engine.control.socket_place import connect, peer_uid
 from token_budget.folders import Folder
+from token_budget.named_tuples import NamedTuple
 
 ANSWER_S = 10.0  # an orchestrator that is silent for longer hangs
 CHUNK_BYTES = 1 << 18

@@ -7,11 +7,12 @@ import json
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.control.event_json import SILENT
 from claude_orchestrator.engine.run_events import RunEvent
+from token_budget.named_tuples import NamedTuple
 
 MAX_EVENTS = 4_096
 ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)

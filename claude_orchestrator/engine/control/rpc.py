@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
+
+from token_budget.named_tuples import NamedTuple
 
 MAX_LINE_BYTES = 64 * 1024  # of a request
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.control.client import ControlClient
@@ -17,6 +17,7 @@ from claude_orchestrator.engine.results.answer_files import FOLDER as RESULTS
 from claude_orchestrator.engine.run_dir import LAST
 from claude_orchestrator.errors import UserError
 from token_budget.folders import Folder
+from token_budget.named_tuples import NamedTuple
 from token_budget.owned import NotOursError
 
 NAMES_SHOWN = 5

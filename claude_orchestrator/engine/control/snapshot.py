@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine.approvals import Ask
 from claude_orchestrator.engine.groups import groups_of
@@ -14,6 +14,7 @@ from claude_orchestrator.engine.run_view import RunView, place_fields, usage_fie
 from claude_orchestrator.engine.snapshot import Snapshot, doing_of, state_text
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.models import Budget, Unit
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import NANO
 
 PROTOCOL = 1

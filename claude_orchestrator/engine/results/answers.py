@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine.run_view import place_fields, usage_fields
 from claude_orchestrator.engine.state import InstanceStatus
+from token_budget.named_tuples import NamedTuple
 
 MAX_REPORTED_BYTES = 64 * 1024
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.claude.argv import private_options
 from claude_orchestrator.config.for_each import fill_texts, item_values
@@ -18,6 +18,7 @@ from claude_orchestrator.config.placeholders import LATE, Placeholder, Template
 from claude_orchestrator.config.plan import LaunchSpec, turns_of
 from claude_orchestrator.engine.results.answers import Answer
 from token_budget.fields import BadValue, show_json
+from token_budget.named_tuples import NamedTuple
 
 MAX_PROMPT_CHARS = 400_000  # about 100,000 tokens
 

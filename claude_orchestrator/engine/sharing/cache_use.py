@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.claude.events import Price
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S, CachePrefix
@@ -16,6 +16,7 @@ from claude_orchestrator.engine.sharing.start_order import prefix_of
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.usage_delta import UsageDelta
 from token_budget.models import Usage
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import counted, format_usd
 
 MAX_INSTANCES = 100_000

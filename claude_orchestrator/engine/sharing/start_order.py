@@ -6,10 +6,9 @@ goes, and the others follow when its first response begins.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S, CachePrefix, cache_prefix
 from claude_orchestrator.config.plan import LaunchSpec
+from token_budget.named_tuples import NamedTuple
 
 MAX_PREFIXES = 10_000
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine.file_names import file_stems
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import short_digest
 
 BRANCHES = "orchestrator"  # the folder of all our branches: `orchestrator/RUN/NAME`

@@ -9,10 +9,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from claude_orchestrator.engine.worktrees.changes import figures_of
 from claude_orchestrator.engine.worktrees.git import GitError, git, line
+from token_budget.named_tuples import NamedTuple
 
 _ERROR = re.compile(r"error: (?:patch failed: (?P<at>.+):\d+|(?P<path>.+?): .*)")
 _USERS = ("core.autocrlf", "core.safecrlf")  # line ends are as the user has them

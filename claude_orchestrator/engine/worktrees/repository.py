@@ -7,12 +7,12 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 from claude_orchestrator.engine.worktrees.changes import BRANCHES, Changes, Worktree, figures_of
 from claude_orchestrator.engine.worktrees.git import GitError, git, line
 from token_budget.files import locked, write_atomically
 from token_budget.folders import make_folder
+from token_budget.named_tuples import NamedTuple
 
 LOCK_TIMEOUT_S = 600.0
 SAVED = f"refs/{BRANCHES}-changes"  # not refs/orchestrator: git would take the name of a branch for it, too

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+
+from token_budget.named_tuples import NamedTuple
 
 PREFIX = "anthropic-ratelimit-"
 RETRY_AFTER = "retry-after"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from token_budget.named_tuples import NamedTuple
 
 MAX_BODY_BYTES = 1024 * 1024  # a longer conversation has been cached before
 LEAST_PREFIX_BYTES = 3 * 1024  # the API caches nothing below 1,024 tokens

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+
+from token_budget.named_tuples import NamedTuple
 
 PACKAGE = "claude_orchestrator.ui.web"
 TYPES = {

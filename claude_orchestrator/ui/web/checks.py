@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from token_budget.named_tuples import NamedTuple
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 POLICY = (

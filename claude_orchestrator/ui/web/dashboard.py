@@ -9,10 +9,11 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.ui.web.checks import is_loopback
 from token_budget.folders import Folder
+from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl

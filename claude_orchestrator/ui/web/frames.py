@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from token_budget.named_tuples import NamedTuple
 
 ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
 LATEST = frozenset({"usage_recorded", "activity"})  # of an instance, each replaces the one before

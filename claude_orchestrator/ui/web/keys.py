@@ -7,9 +7,9 @@ import hmac
 import json
 import os
 import secrets
-from typing import NamedTuple
 
 from token_budget.folders import Folder
+from token_budget.named_tuples import NamedTuple
 
 NAME = "dashboard.json"
 MAX_USED = 10_000

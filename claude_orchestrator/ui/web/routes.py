@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine.control.rpc import RpcError
 from claude_orchestrator.ui.metrics import CONTENT_TYPE
@@ -16,6 +16,7 @@ from claude_orchestrator.ui.web.feed import Feed
 from claude_orchestrator.ui.web.keys import Keys
 from claude_orchestrator.ui.web.run_files import NoFileError, RunFiles
 from claude_orchestrator.ui.web.sources import RunSource
+from token_budget.named_tuples import NamedTuple
 
 MAX_BODY_BYTES = 64 * 1024
 WRONG_PASSWORD_S = 1.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 from claude_orchestrator.engine.results.answer_files import FOLDER
 from claude_orchestrator.ui.web.conversation import Item, items_of
 from token_budget.folders import Folder
+from token_budget.named_tuples import NamedTuple
 
 MAX_LOG_BYTES = 256 * 1024  # read at once; whole lines may be longer
 MAX_LINE_BYTES = 8 * 1024 * 1024

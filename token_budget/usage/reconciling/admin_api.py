@@ -13,11 +13,12 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from token_budget.api_usage import read_count
 from token_budget.models import Usage
+from token_budget.named_tuples import NamedTuple
 from token_budget.usage.alert_sinks import opener, reason_of
 
 KEYS = ("ANTHROPIC_ADMIN_API_KEY", "ANTHROPIC_ADMIN_KEY")

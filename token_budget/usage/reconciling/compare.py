@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from token_budget.ledger.records import UsageSum
 from token_budget.models import Usage
+from token_budget.named_tuples import NamedTuple
 from token_budget.text import RenderOptions, decimal_usd, format_usd, printable, wrap
 from token_budget.usage.reconciling.admin_api import Costed, Counted
 from token_budget.usage.tables import TableColumn, table

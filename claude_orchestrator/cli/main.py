@@ -204,13 +204,14 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
 def page_door(options: Options, port: int, terminal: Terminal) -> Door:
     """The page of the run, whose address is taken now. Raises UserError."""
     from claude_orchestrator.engine.run_events import Level
-    from claude_orchestrator.ui.web.dashboard import PageOptions, bind, page_of
+    from claude_orchestrator.ui.web.dashboard import DASHBOARD, page_of
+    from token_budget.serving.listening import PageOptions, bind
 
     where = PageOptions(
         port, options["dashboard_host"], options["dashboard_token_file"], options["dashboard_read_only"]
     )
     try:
-        return page_of(bind(where), partial(terminal.message, Level.INFO))
+        return page_of(bind(where, DASHBOARD), partial(terminal.message, Level.INFO))
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -16,7 +16,6 @@ from claude_orchestrator.gateway.admission import MORE_AFTER_A_CUT, Admission, T
 from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.counting import AnswerCount
-from claude_orchestrator.gateway.door import SERVER
 from claude_orchestrator.gateway.pacing.gate import Turn
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flight, Flights
@@ -24,6 +23,7 @@ from claude_orchestrator.gateway.sharing.prefixes import prefixes_of
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most, charged_unanswered, most_of
 from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
 from claude_orchestrator.gateway.usage_reader import DECODABLE
+from token_budget.serving.door import SERVER
 
 # headers that are between two neighbours only, and those that aiohttp sets itself
 HOP_BY_HOP = frozenset(

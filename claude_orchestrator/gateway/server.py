@@ -22,9 +22,8 @@ from aiohttp import hdrs, web
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
-from claude_orchestrator.gateway.bodies import read_body
 from claude_orchestrator.gateway.client import Client
-from claude_orchestrator.gateway.door import BATCH, Door
+from claude_orchestrator.gateway.door import BATCH, owner_of_peer
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
 from claude_orchestrator.gateway.pacing.gate import Gate
@@ -36,6 +35,8 @@ from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.model_weights import TokenWeights
 from token_budget.named_tuples import NamedTuple
+from token_budget.serving.bodies import read_body
+from token_budget.serving.door import Door
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
 CLOSE_S = 1.0
@@ -93,6 +94,7 @@ class Gateway:
         await self._closing.enter_async_context(self._upstream)
         self._door = Door(
             self._handle,
+            owner_of=owner_of_peer,
             handler_cancellation=True,
             access_log=None,
             logger=SILENT,

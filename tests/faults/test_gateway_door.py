@@ -12,9 +12,11 @@ import aiohttp
 import pytest
 
 from claude_orchestrator.gateway import door
-from claude_orchestrator.gateway.door import FILES, MAX_STRANGERS, STRANGERS_EACH, Door
+from claude_orchestrator.gateway.door import FILES
 from claude_orchestrator.launch.local import FILES_OF_GATEWAY
 from tests.gateway.test_server import ASK, answering, place
+from token_budget.serving import door as serving_door
+from token_budget.serving.door import MAX_STRANGERS, STRANGERS_EACH, Door, OwnerOf
 
 
 def said(owner: int | None, *ends: tuple[str, int]) -> int | None:
@@ -65,7 +67,7 @@ def test_instances_that_connect_at_once_are_all_served() -> None:
 
 
 def test_a_connection_without_the_secret_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "SHOW_SECRET_S", 0.05)
+    monkeypatch.setattr(serving_door, "SHOW_SECRET_S", 0.05)
 
     async def main() -> None:
         async with place(answering()) as here:
@@ -110,7 +112,7 @@ def test_connections_of_other_users_are_dropped() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 @pytest.mark.parametrize("ask", [door._ask_kernel, door._look_up])
-def test_the_kernel_tells_whose_a_connection_is(ask: door.OwnerOf) -> None:
+def test_the_kernel_tells_whose_a_connection_is(ask: OwnerOf) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         accepted, peer = server.accept()
         with accepted:

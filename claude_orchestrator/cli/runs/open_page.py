@@ -16,9 +16,10 @@ import click
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.control.runs import FoundRun, opened, status_of
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.ui.web.dashboard import BoundPage, PageOptions, bind, served
+from claude_orchestrator.ui.web.dashboard import served
 from claude_orchestrator.ui.web.keys import read_door
 from token_budget.folders import Folder
+from token_budget.serving.listening import BoundPage, OptionNames, PageOptions, bind
 
 REDIRECT = "dashboard.html"  # so that the ticket is not in the list of processes
 CONNECT_S = 1.0
@@ -33,7 +34,7 @@ def open_page(run: FoundRun, port: int, *, browser: bool, read_only: bool) -> in
             return 0
         status_of(run, brief=True)  # refuses a run that cannot be read
         try:
-            bound = bind(PageOptions(port, read_only=read_only), "open")
+            bound = bind(PageOptions(port, read_only=read_only), OptionNames("open"))
         except ValueError as error:
             raise UserError(str(error)) from None
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,23 +1,16 @@
-"""The files of the page, as the package contains them."""
+"""The files of a run's page, as the packages contain them."""
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 
-from token_budget.named_tuples import NamedTuple
+from token_budget.serving import assets as shared_assets
+from token_budget.serving.assets import Asset, load, shared
 
 PACKAGE = "claude_orchestrator.ui.web"
-TYPES = {
-    "html": "text/html; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
-    "txt": "text/plain; charset=utf-8",
-}
-MODULES = (  # in the order in which each finds what it imports above it
-    "format.js",
-    "dom.js",
+CHART = shared_assets.CHART
+STYLES = (*shared_assets.STYLES, "app.css")
+OWN_MODULES = (  # in the order in which each finds what it imports above it
     "store.js",
     "source.js",
     "header.js",
@@ -32,21 +25,12 @@ MODULES = (  # in the order in which each finds what it imports above it
     "decisions.js",
     "main.js",
 )
-STYLES = ("vendor/uplot.css", "app.css")
-CHART = "vendor/uplot.js"
-NAMES = ("index.html", "icon.svg", *STYLES, CHART, "vendor/uplot-LICENSE.txt", *MODULES)
-
-
-class Asset(NamedTuple):
-    """One file: its bytes, and their type."""
-
-    data: bytes
-    content_type: str
+MODULES = (*shared_assets.MODULES, *OWN_MODULES)
 
 
 @cache
 def assets() -> dict[str, Asset]:
-    """Every file of the page by its path on the server. Nothing else is ever served from a disk by its name."""
-    root = files(PACKAGE) / "static"
-    found = {f"/{name}": Asset((root / name).read_bytes(), TYPES[name.rpartition(".")[2]]) for name in NAMES}
+    """Every file of the page by its path on the server."""
+    own = load(PACKAGE, ("index.html", "app.css", *OWN_MODULES))
+    found = {f"/{name}": asset for name, asset in {**shared(), **own}.items()}
     return {"/": found["/index.html"], **found}

@@ -11,6 +11,7 @@ from claude_orchestrator.engine.results.answer_files import FOLDER
 from claude_orchestrator.ui.web.conversation import Item, items_of
 from token_budget.folders import Folder
 from token_budget.named_tuples import NamedTuple
+from token_budget.serving.site import RequestError
 
 MAX_LOG_BYTES = 256 * 1024  # read at once; whole lines may be longer
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -27,8 +28,11 @@ class Part(NamedTuple):
     size: int
 
 
-class NoFileError(Exception):
+class NoFileError(RequestError):
     """There is no such file of the run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(404, text)
 
 
 class RunFiles:

@@ -15,11 +15,11 @@ from claude_orchestrator.engine.control.event_log import Gap
 from claude_orchestrator.engine.control.rpc import Code, RpcError
 from claude_orchestrator.ui.web.feed import Feed
 from claude_orchestrator.ui.web.frames import Numbered
-from claude_orchestrator.ui.web.keys import Keys
 from claude_orchestrator.ui.web.routes import Site
 from claude_orchestrator.ui.web.run_files import RunFiles
-from claude_orchestrator.ui.web.server import PageServer
 from token_budget.folders import Folder
+from token_budget.serving.keys import Keys
+from token_budget.serving.server import PageServer
 
 COOKIE = "orchestrator-test"
 PASSWORD = "correct horse battery"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from claude_orchestrator.ui.web.assets import assets
-from claude_orchestrator.ui.web.checks import (
+from claude_orchestrator.ui.web.routes import ROUTES
+from token_budget.serving.checks import (
     POLICY,
     Access,
     Visitor,
@@ -16,7 +17,6 @@ from claude_orchestrator.ui.web.checks import (
     names_of,
     refusal,
 )
-from claude_orchestrator.ui.web.routes import ROUTES
 
 HERE = "127.0.0.1:8000"
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from claude_orchestrator.ui.web.dashboard import PageOptions, bind
+from claude_orchestrator.ui.web.dashboard import DASHBOARD
 from tests.harness import Workplace, content_of
 from tests.ui.web.rehearsal import Rehearsal, rehearsal_config
+from token_budget.serving.listening import PageOptions, bind
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_the_password_comes_from_a_private_file(tmp_path: Path, content: str, mo
     path.write_bytes(content.encode(errors="surrogateescape"))
     path.chmod(mode)
     try:
-        bound = bind(PageOptions(0, "0.0.0.0", path))
+        bound = bind(PageOptions(0, "0.0.0.0", path), DASHBOARD)
     except ValueError as error:
         assert fault and fault in str(error)
     else:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.ui.web import feed as feed_module
-from claude_orchestrator.ui.web import server
 from claude_orchestrator.ui.web.feed import Feed
 from claude_orchestrator.ui.web.frames import sse
 from tests.ui.web.site import WrittenRun, row, serving
+from token_budget.serving import server
 
 Message = tuple[str, str, dict[str, Any]]
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.ui.web import keys
-from claude_orchestrator.ui.web.keys import Keys, PageDoor, make_keys, read_door, write_door
+from claude_orchestrator.ui.web.keys import PageDoor, make_keys, read_door, write_door
 from token_budget.folders import Folder
+from token_budget.serving import keys as serving_keys
+from token_budget.serving.keys import Keys
 
 SECRET = b"s" * 32
 
@@ -41,7 +43,7 @@ def test_a_ticket_is_no_cookie_and_a_cookie_is_no_ticket() -> None:
 
 
 def test_used_tickets_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "MAX_USED", 2)
+    monkeypatch.setattr(serving_keys, "MAX_USED", 2)
     ours = Keys(SECRET, "boot")
     assert [ours.redeem(ours.ticket()) for _ in range(3)] == [True, True, False]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.ui.web.checks import HEADERS
 from claude_orchestrator.ui.web.routes import ROUTES
 from tests.ui.web.site import PASSWORD, Browser, WrittenRun, row, serving
+from token_budget.serving.checks import HEADERS
 
 READS = sorted(path for (method, path), route in ROUTES.items() if route.access == "read" and method == "GET")
 
@@ -63,7 +63,7 @@ def test_a_ticket_is_exchanged_for_a_cookie_once(tmp_path: Path) -> None:
 
 
 def test_only_the_password_signs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("claude_orchestrator.ui.web.routes.WRONG_PASSWORD_S", 0.0)
+    monkeypatch.setattr("token_budget.serving.site.WRONG_PASSWORD_S", 0.0)
 
     async def use(browser: Browser, run: WrittenRun) -> None:
         assert json.loads((await browser.get("/api/about"))[1])["password"] is True

@@ -1,6 +1,7 @@
 // Puts the page together, and draws what has changed at most a few times a second.
 
 import { button, el, replace, toast } from "./dom.js";
+import { signIn, theme } from "./entry.js";
 import { Store } from "./store.js";
 import { FileSource, ServerSource } from "./source.js";
 import { Header } from "./header.js";
@@ -113,53 +114,10 @@ class Page {
   }
 }
 
-function theme() {
-  const modes = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" };
-  const names = Object.keys(modes);
-  let mode = "auto";
-  try { mode = localStorage.getItem("theme") || "auto"; } catch { /* a file has no storage */ }
-  const set = (next) => {
-    mode = names.includes(next) ? next : "auto";
-    if (mode === "auto") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = mode;
-    toggle.textContent = modes[mode];
-    toggle.setAttribute("aria-label", `${modes[mode]}: change the colours`);
-    try { localStorage.setItem("theme", mode); } catch { /* the same */ }
-    if (page) page.chart.draw(true);
-  };
-  const toggle = button("", () => set(names[(names.indexOf(mode) + 1) % names.length]), { class: "quiet" });
-  document.getElementById("theme").append(toggle);
-  set(mode);
-}
-
-function signIn(source, about) {
-  const place = document.getElementById("sign-in");
-  document.getElementById("app").hidden = true;
-  place.hidden = false;
-  const refused = location.search.includes("refused") ? "This address was used before. " : "";
-  if (!about.password) {
-    replace(place, el("h1", {}, "Sign in"), el("p", {}, `${refused}Open the address that the run has printed. For a new one, run: claude-runs open last`));
-    return;
-  }
-  const field = el("input", { type: "password", id: "password", autocomplete: "current-password", required: true });
-  const fault = el("p", { class: "bad", role: "alert" });
-  const form = el("form", { onsubmit: async (event) => {
-    event.preventDefault();
-    try {
-      await source.signIn(field.value);
-      location.replace("/");
-    } catch (error) {
-      fault.textContent = error.message;
-    }
-  } }, el("h1", {}, "Sign in"), el("label", { for: "password" }, "Password"), field, el("button", { class: "primary" }, "Sign in"), fault);
-  replace(place, form);
-  field.focus();
-}
-
 let page = null;
 
 async function start() {
-  theme();
+  theme(() => { if (page) page.chart.draw(true); });
   const store = new Store();
   const embedded = document.getElementById("run-data");
   if (embedded) {
@@ -170,7 +128,7 @@ async function start() {
     return;
   }
   const source = new ServerSource(store, (state) => {
-    if (state === "refused" && !store.ready) signIn(source, about);
+    if (state === "refused" && !store.ready) signIn(source, about, "For a new one, run: claude-runs open last");
     else page.header.connection(state);
   });
   const about = await source.about();

@@ -1,4 +1,4 @@
-"""The page's server: an HTTP server on one address, for one run. Needs the extra `web` (aiohttp)."""
+"""The server of a page: HTTP on one address, for one site. Needs the extra `web` (aiohttp)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
-from claude_orchestrator.engine.control.page_door import page_door, read_body
-from claude_orchestrator.ui.web.checks import HEADERS, Access, Visitor, cookie_of, is_our_name, names_of, refusal
-from claude_orchestrator.ui.web.routes import (
-    EVENTS,
+from token_budget.serving.bodies import read_body
+from token_budget.serving.checks import HEADERS, Access, Visitor, cookie_of, is_our_name, names_of, refusal
+from token_budget.serving.door import Door, any_user
+from token_budget.serving.site import (
     MAX_BODY_BYTES,
-    METRICS,
-    ROUTES,
     WRONG_PASSWORD_S,
     Answer,
+    Messages,
     Request,
     Site,
     answer,
@@ -26,10 +25,10 @@ from claude_orchestrator.ui.web.routes import (
 )
 
 MAX_HEADER_BYTES = 8_190
-MAX_PAGES = 64  # that follow a run at once
+MAX_PAGES = 64  # that follow a site at once
 STUCK_S = 10.0  # a page that takes nothing for so long is dropped
 CLOSE_S = 0.5
-LAST_WORDS_S = 1.0  # for pages to take the end of the run
+LAST_WORDS_S = 1.0  # for pages to take what was said last
 BACKLOG = 64
 SILENT = logging.Logger("page")  # nothing of a request may get into a log
 SILENT.addHandler(logging.NullHandler())
@@ -49,8 +48,9 @@ class PageServer:
         self._closing = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> PageServer:
-        self._door = page_door(
+        self._door = Door(
             self._handle,
+            owner_of=any_user,
             handler_cancellation=True,
             access_log=None,
             logger=SILENT,
@@ -75,23 +75,25 @@ class PageServer:
         host = headers.get(hdrs.HOST, "")
         if not is_our_name(host, self._names, any_address=self._any_address):
             return _response(error_answer(421, "this server has another name"))
-        route = ROUTES.get((request.method, request.path))
+        route = self._site.routes.get((request.method, request.path))
         if route is None:
             return _response(error_answer(404, "no such page"))
         visitor = self._visitor(headers, host)
-        if request.path == METRICS and not visitor.signed_in and await self._is_scraper(headers):
+        if route.scraped and not visitor.signed_in and await self._is_scraper(headers):
             visitor = visitor._replace(signed_in=True)
         refused = refusal(route.access, visitor, read_only=self._site.read_only)
         if refused is not None:
             return _response(error_answer(refused.status, refused.text))
         if route.access is not Access.PUBLIC:
             self._door.admit(request.protocol)
-        if request.path == EVENTS:
-            return await self._events(request)
+        last_id = request.headers.get("Last-Event-ID") or request.query.get("last", "")
+        messages = self._site.events(request.path, last_id)
+        if messages is not None:
+            return await self._events(request, messages)
         body = await read_body(request, MAX_BODY_BYTES)
         if body is None:
             return _response(error_answer(413, f"a request has at most {MAX_BODY_BYTES // 1024} KiB"))
-        return _response(await answer(self._site, request.method, request.path, Request(request.query, body)))
+        return _response(await answer(self._site, route, Request(request.query, body)))
 
     async def _is_scraper(self, headers: Mapping[str, str]) -> bool:
         """Whether a program that collects metrics has the password. A wrong one costs time."""
@@ -113,21 +115,20 @@ class PageServer:
             self._site.keys.knows(cookie),
         )
 
-    async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Server-sent events, until the page leaves, is stuck, or the run is over."""
+    async def _events(self, request: web.BaseRequest, messages: Messages) -> web.StreamResponse:
+        """Server-sent events, until the page leaves, is stuck, or there will be no more."""
         if len(self._pages) >= MAX_PAGES:
             return _response(error_answer(503, f"{MAX_PAGES} pages are open already"))
         response = web.StreamResponse(headers={**HEADERS, hdrs.CONTENT_TYPE: "text/event-stream"})
         task = asyncio.current_task()
         assert task is not None
         self._pages.add(task)
-        last_id = request.headers.get("Last-Event-ID") or request.query.get("last", "")
         try:
             await response.prepare(request)
             if request.transport is not None:
                 request.transport.set_write_buffer_limits(high=64 * 1024)
-            async with contextlib.aclosing(self._site.feed.page(last_id)) as messages:
-                async for data in messages:
+            async with contextlib.aclosing(messages) as open_messages:
+                async for data in open_messages:
                     async with asyncio.timeout(STUCK_S):
                         await response.write(data)
         except (TimeoutError, ConnectionError):

@@ -1,4 +1,4 @@
-"""Reads the body of a request within a bound. It serves the gateway and the page of a run."""
+"""Reads the body of a request within a bound. It needs aiohttp."""
 
 from __future__ import annotations
 

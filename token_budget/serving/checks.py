@@ -22,7 +22,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
-    "Server": "claude-orchestrator",
+    "Server": "page",
 }
 
 
@@ -115,7 +115,7 @@ def refusal(access: Access, visitor: Visitor, *, read_only: bool) -> Refusal | N
     if not is_same_origin(visitor, changes=changes):
         return Refusal(403, "this request comes from another page")
     if not visitor.signed_in:
-        return Refusal(401, "sign in with the address that the run has printed")
+        return Refusal(401, "sign in with the address that the program has printed")
     if changes and read_only:
         return Refusal(403, "this page is read-only")
     if changes and visitor.content_type != "application/json":

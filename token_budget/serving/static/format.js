@@ -62,3 +62,13 @@ export function printable(text) {
       char === "\r" ? "" : `\\x${char.charCodeAt(0).toString(16).padStart(2, "0")}`,
     );
 }
+
+const DAY = { day: "numeric", month: "short" };
+
+export function day(unixSeconds) {
+  return new Date(unixSeconds * 1000).toLocaleDateString("en-GB", DAY);
+}
+
+export function moment(unixSeconds) {
+  return `${new Date(unixSeconds * 1000).toLocaleDateString("en-GB", { weekday: "short", ...DAY })}, ${clock(unixSeconds, false)}`;
+}

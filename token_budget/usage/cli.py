@@ -17,6 +17,7 @@ from token_budget.usage.history_commands import history_command, plot_command, r
 from token_budget.usage.ledger_commands import export_command, import_command, prune_command
 from token_budget.usage.profile_commands import profile_group
 from token_budget.usage.reconcile_command import reconcile_command
+from token_budget.usage.serve_command import serve_command
 
 PROGRAM, DISTRIBUTION = "token-budget", "claude-orchestrator"
 
@@ -49,6 +50,7 @@ for command in (
     history_command,
     run_command,
     plot_command,
+    serve_command,
     forecast_command,
     backtest_command,
     profile_group,

@@ -1,0 +1,158 @@
+"""What the history page shows, read from a ledger as JSON data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Literal
+
+from token_budget.forecast import Forecast, forecast
+from token_budget.ledger.records import FOREVER_MS, Limit
+from token_budget.ledger.run_budgets import read_budgets
+from token_budget.ledger.samples import SampleReader, subject_of
+from token_budget.ledger.store import LedgerStore
+from token_budget.model_weights import TokenWeights
+from token_budget.models import Amount, Unit, Weights
+from token_budget.named_tuples import NamedTuple
+from token_budget.text import NANO
+from token_budget.usage.history import By, LocalTime, history, local_time
+from token_budget.usage.history_text import as_json
+from token_budget.usage.page.projection import pace_since, project
+from token_budget.usage.plot_data import PlotRequest, WindowLimit, read_plot_data
+from token_budget.windows import Window, name_of, start_of, to_ms
+
+GROUPS: tuple[By, ...] = ("day", "command", "model", "instance", "workspace", "run")
+BY_TIME = frozenset({"day", "run"})  # of these the latest rows stay
+MOST_ROWS = 500  # of a group
+MOST_FORECASTS = 200
+SPANS_DAYS = (7, 30, 90, 365, 0)  # 0: all
+NOBODY = ""  # no run: what all runs hold
+
+
+class PageRequest(NamedTuple):
+    """What a page asks for: the use since a moment, with these limits beside it."""
+
+    since_ms: int
+    now: datetime
+    limits: Mapping[Unit, Sequence[WindowLimit]]
+    local: LocalTime = local_time
+
+
+def page_data(ledger: LedgerStore, request: PageRequest) -> dict[str, Any]:
+    """Everything that the page shows. Costs are USD, null where unknown, moments seconds since 1970.
+
+    Raises LedgerError.
+    """
+    weights = _weights(ledger)
+    tables = {by: as_json(history(ledger, (by,), request.since_ms, local=request.local)) for by in GROUPS}
+    return {
+        "at": request.now.timestamp(),
+        "since": request.since_ms / 1000,
+        "ledger": ledger.name,
+        "totals": _totals(tables["model"], tables["command"]),
+        "limits": [
+            _limit(ledger, request, weights, (unit, *one)) for unit in Unit for one in request.limits.get(unit, ())
+        ],
+        "charts": {
+            f"{_word(unit)}/{by}": _chart(ledger, request, unit, by) for unit in Unit for by in ("command", "model")
+        },
+        "tables": {by: _bounded(by, rows) for by, rows in tables.items()},
+        "forecasts": _forecasts(ledger, request.now),
+    }
+
+
+def _word(unit: Unit) -> Literal["tokens", "usd"]:
+    return "usd" if unit is Unit.USD else "tokens"
+
+
+def _shown(value: int, unit: Unit) -> float:
+    return value / NANO if unit is Unit.USD else value
+
+
+def _totals(models: Sequence[Mapping[str, Any]], commands: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    costs = [row["cost_usd"] for row in models if row["cost_usd"] is not None]
+    verified = sum(row["verified"] for row in commands)
+    checked = sum(row["verified"] * row["cost_per_verified_usd"] for row in commands if row["cost_per_verified_usd"])
+    return {
+        "total_tokens": sum(row["total_tokens"] for row in models),
+        "unpriced_tokens": sum(row["unpriced_tokens"] for row in models),
+        "cost_usd": sum(costs) if costs else None,
+        "instances": sum(row["instances"] for row in commands),
+        "completed": sum(row["completed"] for row in commands),
+        "verified": verified,
+        "cost_per_verified_usd": checked / verified if verified else None,
+    }
+
+
+def _bounded(by: By, rows: list[dict[str, object]]) -> dict[str, Any]:
+    kept = rows[-MOST_ROWS:] if by in BY_TIME else rows[:MOST_ROWS]
+    return {"rows": kept, "left_out": len(rows) - len(kept)}
+
+
+def _limit(
+    ledger: LedgerStore, request: PageRequest, weights: TokenWeights, one: tuple[Unit, str, str, int]
+) -> dict[str, Any]:
+    unit, _, name, limit = one
+    window, now_ms = Window(name), to_ms(request.now)
+    begins = (to_ms(start_of(window, request.now)), pace_since(window, now_ms))
+    used, latest = ledger.used([Limit(ms, limit, unit) for ms in begins], weights, now_ms)
+    found = project(window, limit, used, latest, request.now)
+    held: Amount = ledger.held_by_others(NOBODY, now_ms)
+    return {
+        "window": name,
+        "name": name_of(window, request.now),
+        "unit": str(unit),
+        "limit": _shown(limit, unit),
+        "used": _shown(used, unit),
+        "held": _shown(held.of(unit), unit),
+        "projected": _shown(found.projected, unit),
+        "ends_at": found.end_ms / 1000,
+        "reached_at": None if found.reached_ms is None else found.reached_ms / 1000,
+    }
+
+
+def _weights(ledger: LedgerStore) -> TokenWeights:
+    """Those by which the last run drew tokens from its limits."""
+    runs = ledger.runs()
+    return read_budgets(runs[-1].budgets).weights if runs else Weights()
+
+
+def _chart(ledger: LedgerStore, request: PageRequest, unit: Unit, by: Literal["command", "model"]) -> dict[str, Any]:
+    """The use of each day by its most used commands or models; the name of all others is null."""
+    end_ms = to_ms(request.now) if request.since_ms else FOREVER_MS
+    data = read_plot_data(ledger, PlotRequest(request.since_ms, end_ms, unit, by, (), request.local))
+    if data is None:
+        return {"at": [], "names": [], "values": []}
+    return {
+        "at": [ms / 1000 for ms in data.days[:-1]],
+        "names": [name or None for name in data.totals],
+        "values": [[_shown(day[name], unit) for day in data.by_day] for name in data.totals],
+    }
+
+
+def _forecasts(ledger: LedgerStore, now: datetime) -> list[dict[str, Any]]:
+    """What each command, and each instance with a plain prompt, will use."""
+    reader = SampleReader(ledger)
+    rows = []
+    for base_command, instance in islice(reader.subjects(), MOST_FORECASTS):
+        subject = subject_of(base_command, instance)
+        tokens, cost = (
+            forecast(reader.of(base_command, instance, unit), subject, "", now.timestamp()) for unit in Unit
+        )
+        rows.append({"subject": subject, **_forecast_row(tokens, cost)})
+    return rows
+
+
+def _forecast_row(tokens: Forecast, cost: Forecast) -> dict[str, Any]:
+    def usd(value: int | None) -> float | None:
+        return None if value is None else value / NANO
+
+    return {
+        "instances": tokens.n,
+        "stopped_early": tokens.n_censored,
+        "p50_tokens": tokens.p50,
+        "p90_tokens": tokens.p90,
+        "p50_usd": usd(cost.p50),
+        "p90_usd": usd(cost.p90),
+    }

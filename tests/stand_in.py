@@ -186,6 +186,8 @@ class StandIn:
         self.entries: list[Entry] = []
         self.lock = threading.Lock()
         self.closing = threading.Event()
+        self.limited_until = 0  # Unix time: a subscription's limit refuses all requests until then
+        self.refused_at: list[float] = []
         self.before_text: Callable[[Entry], None] = lambda entry: None
         self.on_request: Callable[[dict[str, Any]], None] = lambda body: None
         self._attempts: dict[tuple[str, int, str], int] = {}
@@ -282,6 +284,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _message(self, body: dict[str, Any]) -> None:
         api = self.api
         api.on_request(body)
+        if time.time() < api.limited_until:
+            self._limit(api.limited_until)
+            return
         marker, index, reply = api.choose(body["messages"])
         conversation = (self.headers.get("x-claude-code-session-id") or "") + (
             self.headers.get("x-claude-code-agent-id") or ""
@@ -320,6 +325,15 @@ class _Handler(BaseHTTPRequestHandler):
         wait = getattr(reply, "retry_after_s", None)
         headers = {"retry-after": str(wait)} if wait is not None else {}
         self._json(status, {"type": "error", "error": {"type": kind, "message": "stand-in says no"}}, headers)
+
+    def _limit(self, until: int) -> None:
+        """Refuse as a subscription's limit does."""
+        self.api.refused_at.append(time.time())
+        unified = {"status": "rejected", "reset": until, "representative-claim": "five_hour", "5h-status": "rejected"}
+        headers = {f"anthropic-ratelimit-unified-{name}": str(value) for name, value in unified.items()}
+        error = {"type": "rate_limit_error", "message": "This request would exceed your account's rate limit."}
+        wait = {"retry-after": str(max(1, until - int(time.time())))}
+        self._json(429, {"type": "error", "error": error}, {**headers, **wait})
 
     def _stream(self, entry: Entry, reply: Text | Tools, drop: str | None) -> None:
         self.send_response(200)

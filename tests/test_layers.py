@@ -104,6 +104,7 @@ PURE = """
     engine.source_uses
     engine.time_left
     engine.shared_folders
+    engine.sign_in
     engine.slots
     engine.sharing.cache_use
     engine.sharing.start_order

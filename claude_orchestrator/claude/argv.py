@@ -19,6 +19,10 @@ STREAM_ARGS = (
 OWN_OPTIONS = ("-p", "--print", "--input-format", "--output-format", "--resume", "-r", "--continue", "-c")
 
 
+# claude states in a result why it did not start, if its host asks for it: seen in 2.1.332
+HOST_VARIABLES = (("CLAUDE_CODE_STARTUP_FAILURE_RESULTS", "1"),)
+
+
 class ClaudeOptions(Protocol):
     """What can be asked of one claude process."""
 

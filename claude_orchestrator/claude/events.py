@@ -197,7 +197,11 @@ class RateLimit(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A turn's end. `text` is the beginning of `answer`; both are the error's text where it is an error."""
+    """A turn's end. `text` is the beginning of `answer`; both are the error's text where it is an error.
+
+    `number` is how many results this process has written before. `startup_failure` is the CLI's name for the
+    reason if it refused to start. `signed_in_until` is when the login ends, in Unix time. None or empty: not stated.
+    """
 
     subtype: str
     is_error: bool
@@ -214,6 +218,9 @@ class Result(NamedTuple):
     malformed: bool = False
     answer: str = ""
     structured_output: object = None
+    number: int | None = None
+    startup_failure: str = ""
+    signed_in_until: float | None = None
 
 
 class UsageAnswer(NamedTuple):

@@ -61,6 +61,8 @@ def failure(result: Result, command: str | None = None) -> str | None:
 
 
 def _error(result: Result, said: str) -> str:
+    if result.startup_failure:
+        return f"claude did not start ({result.startup_failure}): {' '.join(said.split()) or 'it names no reason'}"
     parts = [part for part in (result.subtype, result.terminal_reason) if part not in ("success", "completed", None)]
     return ": ".join(part for part in (", ".join(parts), said) if part) or "the result is an error"
 

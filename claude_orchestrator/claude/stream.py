@@ -47,6 +47,7 @@ from token_budget.named_tuples import NamedTuple
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_TEXT = 2_000
 MAX_ID_CHARS = 200
+MAX_RESULTS = 1_000_000  # of one process
 MAX_COST_USD = 1e6  # of one process
 
 Json = dict[str, Any]
@@ -283,6 +284,7 @@ def _result(data: Json) -> Event | None:
     denials = data.get("permission_denials")
     status = data.get("api_error_status")
     answer = _text(data.get("result"))
+    number = data.get("result_index")
     return Result(
         subtype=_text(data.get("subtype")),
         is_error=data.get("is_error") is True,
@@ -301,7 +303,23 @@ def _result(data: Json) -> Event | None:
         malformed=not turn.readable,
         answer=answer,
         structured_output=data.get("structured_output"),
+        number=number if type(number) is int and 0 <= number < MAX_RESULTS else None,
+        startup_failure=_name(data.get("startup_failure_reason")),
+        signed_in_until=_instant(data.get("credential_expires_at")),
     )
+
+
+def _instant(value: object) -> float | None:
+    """An ISO 8601 instant with its offset, in Unix time."""
+    if not isinstance(value, str) or len(value) > MAX_ID_CHARS:
+        return None
+    from datetime import datetime  # only subscriptions have it
+
+    try:
+        found = datetime.fromisoformat(value)
+        return found.timestamp() if found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _control_response(data: Json) -> Event | None:

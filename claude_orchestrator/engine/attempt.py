@@ -76,6 +76,8 @@ class AttemptStatus:
         self.ended_at: float | None = None
         self.turns_sent = 0
         self.denials = 0  # of tool calls
+        self._results = 0  # that the process has numbered, up to the last one that came
+        self.lost_results = 0
         self.turns_done = 0
         self.last_result: Result | None = None
         self.exit_code: int | None = None
@@ -262,7 +264,8 @@ class AttemptStatus:
     def _take_result(self, result: Result) -> None:
         self.session_id = result.session_id or self.session_id
         self.denials += len(result.permission_denials)
-        ends_turn = self.turn_running and self._ends_turn(result)
+        lost = self._lost_before(result)
+        ends_turn = self.turn_running and (bool(lost) or self._ends_turn(result))  # a lost one may have ended it
         self.turns_done += ends_turn
         if ends_turn or not result.follows_task or self.last_result is None:
             self._has_output = result.structured_output is not None
@@ -270,6 +273,15 @@ class AttemptStatus:
             self.last_result = result._replace(answer="", structured_output=None)
         if ends_turn and self.verification is not None and self.turn_failed is None:
             self.verification.turn_ended()
+
+    def _lost_before(self, result: Result) -> int:
+        """How many results the process has written that did not come."""
+        if result.number is None:
+            return 0
+        lost = max(0, result.number - self._results)
+        self._results = max(self._results, result.number + 1)
+        self.lost_results += lost
+        return lost
 
     def _ends_turn(self, result: Result) -> bool:
         """Whether the result belongs to the turn that was sent, not to one that the CLI began when a task ended.

@@ -43,7 +43,9 @@ from claude_orchestrator.engine.run_events import Level, Message, Paced, RunEnde
 from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.engine.sharing.cache_use import CacheUse
+from claude_orchestrator.engine.sign_in import SignIn
 from claude_orchestrator.engine.supervisor import Supervisor
+from claude_orchestrator.engine.time_left import time_left_s
 from claude_orchestrator.engine.unknown_models import UnknownModels
 from claude_orchestrator.engine.worktrees.keeper import Worktrees
 from claude_orchestrator.errors import UserError
@@ -359,6 +361,7 @@ class _Run:
     def _context(self, launcher: Launcher, meter: ApiMeter | None) -> RunContext:
         given = [pair for spec in self._view.plan.specs for pair in spec.env]
         unknown = UnknownModels(self._bus.warn)
+        sign_in = SignIn(self._bus.warn, self._left_s, time.time)
         services = Services(
             open_log=self._files.directory.open_log,
             knows_command=knows_command,
@@ -366,6 +369,7 @@ class _Run:
             redact=partial(redact, secrets=secrets_of(os.environ, given)),
             price=price_with(self._accounting.prices, unknown.no_price),
             guessed=unknown.guessed,
+            signed_in_until=sign_in.ends_at,
             meter=meter,
             names_worktree=self._request.names_worktree,
             worktrees=None if self._request.rehearse else self._worktrees(),
@@ -375,6 +379,13 @@ class _Run:
             enter=self._growth.enter,
         )
         return RunContext(self._request.settings, launcher, self._view.manager, self._bus, services)
+
+    def _left_s(self) -> float | None:
+        """How long the run will still take at the pace that it has had so far; None if unknown."""
+        used = [(status, status.total_tokens) for status in self._view.instances]
+        tokens, elapsed_s = sum(one for _, one in used), time.monotonic() - self._view.clock_at_start
+        pace = tokens / elapsed_s * 60 if elapsed_s > 0 else None
+        return time_left_s(used, pace, self._view.manager.total.tokens / tokens if tokens else 1.0)
 
     def _worktrees(self) -> Worktrees:
         keep_clean = self._request.settings.keep_worktrees

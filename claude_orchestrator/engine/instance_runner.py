@@ -217,6 +217,7 @@ class InstanceRunner:
         status = self.status
         metered, session = status.tally.metered, (status.session_id, status.attempt.folder)
         turns = status.attempt.turns_completed if isinstance(event, Result) else 0
+        lost = status.attempt.lost_results
         status.apply(event)
         if metered and isinstance(event, Result):
             status.attempt.costs.settle_sources(self._services.price)
@@ -230,6 +231,7 @@ class InstanceRunner:
             self._bus.publish(SessionNamed(status.name, status.session_id, status.attempt.folder))
         if isinstance(event, Result):
             self._publish_turn(event, turns)
+            self._read_notes(event, status.attempt.lost_results - lost)
         self._poller.observe(event, charged)
         if self._hidden.watches:
             self._foresee()
@@ -254,6 +256,14 @@ class InstanceRunner:
             self._bus.publish(Answered(name, turn, of, result.answer, result.structured_output))
         if attempt.turns_completed != turns_before:
             self._bus.publish(TurnEnded(name, attempt.turns_completed))
+
+    def _read_notes(self, result: Result, lost: int) -> None:
+        """Report what a result says beside its answer."""
+        if lost:
+            which = "a result" if lost == 1 else f"{lost} results"
+            self._bus.warn(f"{self.status.name}: claude has written {which} that did not arrive: an answer is missing")
+        if result.signed_in_until is not None:
+            self._services.signed_in_until(result.signed_in_until)
 
     def _react(self, event: Event) -> None:
         status = self.status

@@ -158,6 +158,7 @@ class Services(NamedTuple):
     - `guessed` gets the names of models whose prices the CLI does not know.
     - `worktrees`, if there are some, are where instances work that ask for it.
     - `names_worktree` is whether claude's system prompt names its worktree, unless it is asked to leave that out.
+    - `signed_in_until` gets the time (Unix) at which claude's login ends.
     - `meter`, if there is one, is the way to the API.
     - `answers` has what earlier instances answered.
     - `approvals`, if there are some, are where tools wait for a person.
@@ -170,6 +171,7 @@ class Services(NamedTuple):
     redact: Callable[[str], str] = str
     price: Price | None = None
     guessed: Callable[[Iterable[str]], None] = lambda models: None
+    signed_in_until: Callable[[float], None] = lambda at: None
     meter: ApiMeter | None = None
     names_worktree: bool = True
     worktrees: InstanceWorktrees | None = None

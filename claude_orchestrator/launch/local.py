@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
+from claude_orchestrator.claude.argv import HOST_VARIABLES
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities
 from claude_orchestrator.launch.fence.guard import FenceGuard, GuardGone
@@ -77,7 +78,8 @@ class LocalLauncher:
 
     async def launch(self, spec: LaunchSpec) -> LocalRunning:
         """Start an instance. Raises OSError where that is not possible."""
-        return await self.start((*spec.argv, *self._private_args(spec)), dict(spec.env), spec.cwd, str(spec.position))
+        env = {**{name: value for name, value in HOST_VARIABLES if name not in self._environ}, **dict(spec.env)}
+        return await self.start((*spec.argv, *self._private_args(spec)), env, spec.cwd, str(spec.position))
 
     async def check(self, spec: LaunchSpec, command: str, folder: str) -> LocalRunning:
         """Start a shell command that checks an instance's work. Raises OSError where that is not possible."""

@@ -178,3 +178,49 @@ def test_what_the_orchestrator_ended_is_not_interrupted_from_outside() -> None:
             status.attempt.note_stop()
         status.finish(1.0, -2, "")
         assert status.state is State.FAILED and reason in status.reason
+
+
+def test_a_result_that_was_lost_is_noticed_by_the_number_of_the_next_one() -> None:
+    status = an_instance("/a", "/b")
+    feed(status, INIT, start("a", 5), final(1), a_result(result_index=0))
+    assert status.attempt.lost_results == 0
+    status.attempt.next_turn()
+    follow_up = {"origin": {"kind": "task-notification"}}
+    feed(status, start("b", 5), final(1), a_result(result_index=3, **follow_up))
+    assert status.attempt.lost_results == 2
+    assert status.attempt.idle  # the lost one had ended the turn
+    feed(status, a_result(result_index=1), a_result(result_index=3), a_result(), a_result(result_index=4))
+    assert status.attempt.lost_results == 2
+
+
+@pytest.mark.parametrize("number", [None, -1, True, 1.5, "7", 10**9])
+def test_an_odd_number_of_a_result_is_none(number: object) -> None:
+    status = an_instance("/a")
+    feed(status, INIT, start("a", 5), final(1), a_result(result_index=number))
+    assert status.attempt.lost_results == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2026-11-27T16:00:00.000Z", 1_795_795_200.0),
+        ("2026-11-27T17:00:00+01:00", 1_795_795_200.0),
+        ("2026-11-27T16:00:00", None),
+        ("soon", None),
+        (17, None),
+        ("9" * 300, None),
+        ("0001-01-01T00:00:00+23:00", -62_135_679_600.0),
+    ],
+)
+def test_when_the_login_ends(text: object, at: float | None) -> None:
+    (found,) = parse(a_result(credential_expires_at=text) + b"\n")
+    assert isinstance(found, Result) and found.signed_in_until == at
+
+
+def test_a_refused_start_is_the_reason_of_the_failure() -> None:
+    status = an_instance("/a")
+    refused = {"subtype": "error_during_execution", "is_error": True, "num_turns": 0, "modelUsage": {}}
+    fault = {"startup_failure_reason": "proxy_invalid", "errors": ["HTTPS_PROXY is no URL.\nMend it."]}
+    feed(status, a_result(**refused, **fault))
+    status.finish(1.0, 1, "HTTPS_PROXY is no URL.")
+    assert status.reason == "claude did not start (proxy_invalid): HTTPS_PROXY is no URL. Mend it."

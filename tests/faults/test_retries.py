@@ -363,3 +363,21 @@ def test_an_instance_starts_anew_if_its_worktree_is_missing() -> None:
 )
 def test_arguments_in_a_worktree(args: tuple[str, ...], left: tuple[str, ...]) -> None:
     assert argv_in_worktree(("claude", *args), "/work") == ("claude", *left)
+
+
+@pytest.mark.real_cli
+@pytest.mark.slow  # it waits for a limit that resets
+def test_the_wait_for_a_reset_and_claudes_own_do_not_fight(claude: str, tmp_path: Path) -> None:
+    """Claude's setting has no effect without a person, so one request is refused and one attempt follows the reset."""
+    settings = tmp_path / "home" / ".claude" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"autoContinueAtUsageLimit": true}')
+    env = {"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-dummy", "ANTHROPIC_API_KEY": ""}
+    with StandIn({"hello": [Text()]}) as api:
+        api.limited_until = int(time.time()) + 5
+        config = {"instances": [{"name": "one", "prompt": "hello", "env": env}]}
+        outcome = run_real(config, api, claude, tmp_path, wait_for_reset=True)
+        status = outcome.only
+        assert status.state is State.COMPLETED and (status.attempts, status.retries_used) == (2, 0)
+        assert len(api.refused_at) == 1 and len(api.entries) == 1
+        assert any("when its rate limit resets" in message for message in outcome.messages)

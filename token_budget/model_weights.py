@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from token_budget.models import Usage, Weights
 
@@ -15,15 +14,17 @@ _COMMON_SCALE = 1_000_000  # every scale divides it
 Ratios = Callable[[str], Weights | None]
 
 
-@dataclass(frozen=True, slots=True)
 class ModelWeights:
     """The weights of `billing`: for each model what a token of each kind costs, as multiples of its input price.
 
     `ratios` finds those of a model by its name, or None; without it, every model has the fixed ones.
     """
 
-    ratios: Ratios | None = None
-    _known: dict[str, Weights] = field(default_factory=dict, compare=False, repr=False)
+    __slots__ = ("_known", "ratios")
+
+    def __init__(self, ratios: Ratios | None = None) -> None:
+        self.ratios = ratios
+        self._known: dict[str, Weights] = {}
 
     def of(self, model: str | None) -> Weights:
         """The weights of one model; the fixed ones for a model without a price."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from tests.harness import ROOT
@@ -167,3 +168,13 @@ class TestAcrossFileSystems:
         assert user.runs() == user.old / "runs" and list(user.new.iterdir()) == []
         assert (user.old / "runs" / "run-1" / "journal.jsonl").read_text() == "a line\n"
         assert "stays in use: it cannot be moved" in user.lines[0] and user.lines[0].isprintable()
+
+
+@pytest.mark.parametrize("base", [None, "", " ", "/somewhere", "relative"])
+def test_on_linux_the_folders_are_those_of_platformdirs(monkeypatch: pytest.MonkeyPatch, base: str | None) -> None:
+    for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+        if base is not None:
+            monkeypatch.setenv(variable, base)
+    assert places.state_dir() == Path(platformdirs.user_state_dir(places.APP, appauthor=False))
+    assert places.config_dir() == Path(platformdirs.user_config_dir(places.APP, appauthor=False, roaming=True))

@@ -46,6 +46,7 @@ PURE = """
     claude.joined_lines
     claude.permission_rules
     claude.prompt_cache
+    claude.recount
     claude.responses
     claude.stream
     claude.tally

@@ -134,7 +134,7 @@ def _parse_joined(line: bytes, bad: BadLine) -> list[Event]:
     from claude_orchestrator.claude.joined_lines import objects_in
 
     found, is_whole = objects_in(line)
-    events = [event for data in map(_object, found) if (event := _event_of(data)) is not None]
+    events = [event for data in map(_object, found) if (event := event_of(data)) is not None]
     rest = [] if is_whole else [bad._replace(lossy=bad.lossy or bool(found))]
     return [*rest, *(event for event in events if not isinstance(event, Streamed))]
 
@@ -162,10 +162,11 @@ def parse_line(line: bytes) -> Event | None:
         return BadLine(f"not JSON: {type(error).__name__}", lossy=line.lstrip().startswith(b"{"))
     if not isinstance(data, dict):
         return BadLine("not a JSON object", lossy=False)
-    return _event_of(data)
+    return event_of(data)
 
 
-def _event_of(data: Json) -> Event | None:
+def event_of(data: Json) -> Event | None:
+    """The event in a line that was decoded already; None for a kind that means nothing here."""
     reader = _READERS.get(_text(data.get("type")))
     return reader(data) if reader else None
 

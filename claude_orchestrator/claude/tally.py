@@ -167,6 +167,16 @@ class UsageTally:
         """Whether calls may be running that the stream does not show: the CLI's own count should be asked for."""
         return bool(self.agents) or self._unseen
 
+    @property
+    def requesting(self) -> bool:
+        """Whether the main thread has sent a request whose answer has not begun."""
+        return self._requesting
+
+    @property
+    def uncosted(self) -> Usage:
+        """What is in `usage` and neither in the CLI's latest count, which has its cost, nor in `cut_off`."""
+        return self.usage - self._read - self._lost
+
     def feed(self, event: Event) -> None:
         """Take one event into account."""
         if not isinstance(event, Streamed):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from claude_orchestrator.engine.resume import (
     turns_digest,
 )
 from claude_orchestrator.engine.run_dir import EarlierRun, RunDirectory, new_run_id
-from claude_orchestrator.engine.run_events import Level, Message, Paced, RunEnded, RunStarted, StartsIn
+from claude_orchestrator.engine.run_events import Level, Message, Paced, Recounted, RunEnded, RunStarted, StartsIn
 from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.engine.sharing.cache_use import CacheUse
@@ -136,7 +136,7 @@ def run(
     most, specs = request.settings.max_parallel, request.plan.specs
     at_once = most if any(spec.grows for spec in specs) else min(most, len(specs))
     allow_files(at_once, metered=request.meter.kind == "api")
-    files = _open_files(place, bus)
+    files = _open_files(request, place, accounting, bus)
     mark = files.mark
     fence = None if request.rehearse else fence_of(mark)
     launcher = _simulated() if request.rehearse else _local(mark, files, place, fence)
@@ -163,6 +163,8 @@ class _Files(NamedTuple):
     journal: Journal
     history: JournalHistory | None
     number: int
+    recounted: Sequence[Recounted] = ()
+    said_of_kill: Sequence[tuple[str, str]] = ()
 
     @property
     def run_id(self) -> str:
@@ -173,14 +175,26 @@ class _Files(NamedTuple):
         return _mark(self.run_id, self.number)
 
 
-def _open_files(place: RunPlace, bus: Bus) -> _Files:
+def _open_files(request: RunRequest, place: RunPlace, accounting: Accounting, bus: Bus) -> _Files:
     earlier = place.earlier
     if earlier is None:
         directory = RunDirectory.make(place.output_dir, new_run_id(datetime.now()), bus.warn)
         return _Files(directory, journal.create(directory.folder, bus.warn), None, 1)
     number = earlier.history.runs + 1
     _end_leftovers(earlier.directory.path.name, number, bus)
-    return _Files(earlier.directory, earlier.journal, earlier.history, number)
+    recounted, said = [], []
+    if not request.rehearse and any(one.open_attempts for one in earlier.history.instances.values()):
+        from claude_orchestrator.engine import interrupted
+
+        before, price = earlier.history.usage, price_with(accounting.prices, lambda model: None)
+        settings = request.settings
+        charge = settings.charge_unanswered or ("bound" if settings.budget_enforcement_mode == "block" else "none")
+        recounted = interrupted.count_interrupted(
+            earlier.directory.folder, earlier.history, request.plan, price, charge_unanswered=charge != "none"
+        )
+        more = earlier.history.usage - before
+        said = [("INFO", interrupted.message(recounted, more.total_tokens))] if more.total_tokens else []
+    return _Files(earlier.directory, earlier.journal, earlier.history, number, recounted, said)
 
 
 def _simulated(ask: Ask | None = None) -> Launcher:
@@ -225,9 +239,9 @@ class _Run:
         self._launcher = launcher
         plan, settings, history = request.plan, request.settings, files.history
         manager = make_manager(plan, settings)
-        self._in_flight: list[tuple[str, str]] = []
+        self._said_of_kill: list[tuple[str, str]] = []
         if history is not None:
-            self._in_flight = charge_in_flight(history, settings.charge_unanswered)
+            self._said_of_kill = [*files.said_of_kill, *charge_in_flight(history, settings.charge_unanswered)]
             carry_over(manager, history, settings.token_weights)
         turns = {spec.name: len(spec.turns) for spec in plan.specs}
         self._answers = AnswerFiles(files.directory.path, turns, bus.warn)
@@ -273,8 +287,10 @@ class _Run:
         view, history = self._view, self._files.history
         self._bus.publish(RunStarted(self._header()))
         if history is not None:
-            for level, text in resume_messages(view.plan, history, view.run_id) + self._in_flight:
+            for level, text in resume_messages(view.plan, history, view.run_id) + self._said_of_kill:
                 self._bus.publish(Message(Level(level), text))
+            for recounted in self._files.recounted:
+                self._bus.publish(recounted)
         self._interrupts.catch(self._request.switch)
         if guard is not None:
             guard_watch.watch(guard, self._bus)

@@ -30,6 +30,12 @@ def clean_name(name: str, most_chars: int = MAX_STEM_CHARS) -> str:
     return _UNSAFE.sub("-", name).strip("-.")[:most_chars] or "instance"
 
 
+def log_name(position: int, name: str, attempt: int) -> str:
+    """The name of the file with an attempt's raw stream; `position` is the instance's place in the plan, from 0."""
+    number = f".{attempt}" if attempt > 1 else ""
+    return f"{position + 1:03}-{clean_name(name, 60)}{number}.jsonl"
+
+
 def _stem(name: str, *, is_alone: bool) -> str:
     clean = clean_name(name)
     ambiguous = _MARKED.fullmatch(name) or _RESERVED.fullmatch(name.casefold())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from claude_orchestrator.engine.attempt import AttemptTotals
+from claude_orchestrator.engine.file_names import log_name
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
     ApprovalAsked,
@@ -18,6 +19,7 @@ from claude_orchestrator.engine.run_events import (
     HoldChanged,
     InstanceEnded,
     Launched,
+    Recounted,
     RequestSent,
     RequestSettled,
     RetryPlanned,
@@ -56,13 +58,6 @@ def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return "changes", {"instance": instance, "changes": None if changes is None else changes._asdict()}
         case WorkEnded(instance):
             return "done", {"instance": instance}
-        case UsageRecorded(status, _, sent):
-            left = {} if sent is None else {"request": sent.number, **sent.left.record}
-            return "usage", {**_attempt(status), **_use(status.attempt.totals), **left}
-        case RequestSent(status, sent):
-            return "sent", {**_attempt(status), "request": sent.number, **sent.left.record}
-        case RequestSettled(status, sent):
-            return "settled", {**_attempt(status), "request": sent.number}
         case Decided(instance, Action.WAIT | Action.WARN as action, reason, _):
             return "decision", {"instance": instance, "action": str(action), "reason": reason}
         case HoldChanged(instance, text, _):
@@ -70,7 +65,23 @@ def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
         case Crossed(budget):
             return "crossing", {"budget": budget.label, "used": budget.used, "limit": budget.limit}
         case _:
-            return _ending(event)
+            return _count(event) or _ending(event)
+
+
+def _count(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
+    match event:
+        case UsageRecorded(status, _, sent):
+            left = {} if sent is None else {"request": sent.number, **sent.left.record}
+            return "usage", {**_attempt(status), **_use(status.attempt.totals), **left}
+        case Recounted(instance, attempt, totals):
+            fields = {"instance": instance, "attempt": attempt, **_use(totals)}
+            return "recount", {**fields, "exact": totals.exact, "seconds": totals.seconds}
+        case RequestSent(status, sent):
+            return "sent", {**_attempt(status), "request": sent.number, **sent.left.record}
+        case RequestSettled(status, sent):
+            return "settled", {**_attempt(status), "request": sent.number}
+        case _:
+            return None
 
 
 def _ending(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
@@ -115,7 +126,7 @@ def _use(attempt: AttemptTotals) -> dict[str, Any]:
 def _launch(status: InstanceStatus) -> dict[str, Any]:
     spec = status.spec
     fields = {"session": spec.session_id, "turns_done": spec.turns_before, "goes_on": spec.resumed}
-    return {**fields, "folder": status.attempt.folder}
+    return {**fields, "folder": status.attempt.folder, "log": log_name(spec.position, spec.name, status.attempts)}
 
 
 def _end(status: InstanceStatus) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +19,26 @@ from token_budget.api_usage import read_count
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
 from token_budget.model_weights import TokenWeights, draw
-from token_budget.models import Amount, Usage
+from token_budget.models import NO_USAGE, Amount, Usage
 from token_budget.text import NANO, counted
 
 NAMES_SHOWN = 10
 MAX_ATTEMPTS = 1_000_000
+
+
+@dataclass(slots=True)
+class OpenAttempt:
+    """An attempt that the journal has no end of: it was ended because its orchestrator was killed.
+
+    `launched_at`, `last_at`, its last record, and `next_at`, the next attempt, are times of the clock on the wall.
+    """
+
+    launched_at: float
+    last_at: float
+    log: str | None
+    resumed: bool
+    next_at: float = math.inf
+    sessions: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -48,6 +64,8 @@ class EarlierInstance:
     changes: Changes | None = None
     changes_known: bool = False
     in_flight: InFlight = field(default_factory=InFlight)
+    open_attempts: dict[int, OpenAttempt] = field(default_factory=dict)  # by their numbers; not those at the gateway
+    first_input: Usage = NO_USAGE  # of its first response
 
     @property
     def usage(self) -> Usage:
@@ -84,6 +102,12 @@ class JournalHistory:
         """The tokens counted for all instances."""
         return sum((instance.usage for instance in self.instances.values()), Usage())
 
+    @property
+    def first_input(self) -> Usage:
+        """The least that the first response of an instance had as input; nothing where none had begun."""
+        found = [one.first_input for one in self.instances.values() if one.first_input.total_tokens]
+        return min(found, key=lambda usage: usage.total_tokens, default=NO_USAGE)
+
 
 def turns_digest(spec: LaunchSpec, run_id: str) -> str:
     """A digest by which a later start knows whether an instance's turns have changed; it does not reveal them."""
@@ -108,6 +132,7 @@ def read_history(records: Iterable[Mapping[str, Any] | None]) -> JournalHistory:
                 _enter(history, record["instances"])
             elif record.get("instance") in history.instances:
                 _apply_record(history.instances[record["instance"]], record)
+                _note_open(history.instances[record["instance"]], record)
         except (KeyError, TypeError, ValueError):
             history.damaged_lines += 1
     history.damaged_lines = max(history.damaged_lines, history.last_number - n_read)
@@ -150,17 +175,38 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
         case "done":
             instance.state = State.COMPLETED
         case "usage":
+            if not instance.first_input.total_tokens:
+                instance.first_input = _usage_from(record["usage"])._replace(output_tokens=0)
             _count(instance, record, seconds=max(0.0, record["at"] - instance.launched_at))
             if "request" in record:
                 instance.in_flight.note(record)
         case "sent" | "settled":
             instance.in_flight.note(record)
+        case "recount":
+            _count(instance, record, seconds=record["seconds"])
         case "end":
             instance.state, instance.reason = State(record["state"]), record["reason"]
             if record["attempt"]:
                 _count(instance, record, seconds=record["seconds"])
                 instance.session_id, instance.turns_done = record["session"], record["turns_done"]
                 instance.done = record["done"]
+
+
+def _note_open(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
+    """Note which attempts are without an end. The gateway's own count of an attempt needs no other."""
+    number, kind, at = record.get("attempt", len(instance.attempts)), record["kind"], record["at"]
+    if kind == "launch":
+        for earlier in instance.open_attempts.values():
+            earlier.next_at = min(earlier.next_at, at)
+        log = record.get("log")  # earlier versions do not write it
+        opened = OpenAttempt(at, at, log if isinstance(log, str) else None, record["session"] is not None)
+        instance.open_attempts[number] = opened
+    elif kind in ("end", "recount") or "request" in record:
+        instance.open_attempts.pop(number, None)
+    if number in instance.open_attempts:
+        instance.open_attempts[number].last_at = at
+        if isinstance(session := record.get("session"), str):
+            instance.open_attempts[number].sessions[session] = None
 
 
 def _apply_check(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
@@ -189,7 +235,7 @@ def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: flo
     by_model = {model: _usage_from(counts) for model, counts in models.items()}
     instance.attempts += [AttemptTotals(exact=False)] * (record["attempt"] - len(instance.attempts))
     # without an end record the attempt was interrupted, and its use after its last line is unknown
-    exact = record["kind"] == "end" and record["exact"]
+    exact = record["kind"] in ("end", "recount") and record["exact"]
     instance.attempts[record["attempt"] - 1] = AttemptTotals(
         usage, exact, cost_usd, seconds, charged, tuple(by_model.items())
     )

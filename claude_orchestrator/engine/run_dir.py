@@ -10,7 +10,7 @@ from pathlib import Path
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine import journal
-from claude_orchestrator.engine.file_names import clean_name
+from claude_orchestrator.engine.file_names import log_name
 from claude_orchestrator.engine.resume import JournalHistory, read_history
 from claude_orchestrator.errors import UserError
 from token_budget.folders import Folder
@@ -55,8 +55,7 @@ class RunDirectory:
 
     def open_log(self, spec: LaunchSpec, attempt: int) -> LogFile | None:
         """Open a new log for an attempt; None if that fails, which is reported once."""
-        number = f".{attempt}" if attempt > 1 else ""
-        file_name = f"{spec.position + 1:03}-{clean_name(spec.name, 60)}{number}.jsonl"
+        file_name = log_name(spec.position, spec.name, attempt)
         try:
             fd = self.folder.file(file_name, os.O_WRONLY | NEW)
         except OSError as error:

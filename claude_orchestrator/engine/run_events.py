@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from claude_orchestrator.engine.activity import Activity
+from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_delta import UsageDelta
@@ -122,6 +123,14 @@ class UsageRecorded(NamedTuple):
     status: InstanceStatus
     delta: UsageDelta
     sent: SentRequest | None = None
+
+
+class Recounted(NamedTuple):
+    """An attempt that was interrupted by a kill has another count now than its journal had."""
+
+    instance: str
+    attempt: int
+    totals: AttemptTotals
 
 
 class RequestSent(NamedTuple):
@@ -320,6 +329,7 @@ RunEvent = (
     | ChangesKept
     | WorkEnded
     | UsageRecorded
+    | Recounted
     | RequestSent
     | RequestSettled
     | Decided

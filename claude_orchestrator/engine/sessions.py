@@ -46,9 +46,11 @@ def _named(entry: InstanceConfig, workspace: Path, environ: Mapping[str, str]) -
         return entry
     folder = (workspace / (entry.cwd or "")).resolve()  # one session by whatever way
     session_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{folder}\0{entry.session_id}"))
-    own = {**environ, **dict(entry.env)}
-    # claude takes a relative path from its own folder
-    place = folder / (own.get("CLAUDE_CONFIG_DIR") or Path(own.get("HOME") or Path.home(), ".claude"))
-    if any(place.glob(f"projects/*/{session_id}.jsonl")):
+    if any(config_folder(folder, {**environ, **dict(entry.env)}).glob(f"projects/*/{session_id}.jsonl")):
         return entry._replace(session_id=session_id)
     return entry._replace(session_id=None, new_session_id=session_id)
+
+
+def config_folder(folder: Path, environ: Mapping[str, str]) -> Path:
+    """The folder where a claude with this environment keeps its sessions; it takes a relative path from `folder`."""
+    return folder / (environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home(), ".claude"))

@@ -128,7 +128,7 @@ def test_a_launch_is_recorded_with_its_hold_and_what_it_resumes() -> None:
     assert record is not None and record[0] == "launch"
     expected = {"instance": "one", "attempt": 2, "hold": 700, "session": "s", "turns_done": 1, "folder": "/"}
     assert record[1].items() >= expected.items()
-    assert [value for name, value in record[1].items() if name not in expected] == [True]  # it resumes a session
+    assert [value for name, value in record[1].items() if name not in expected] == [True, "001-one.2.jsonl"]  # resumes
 
 
 def test_usage_is_recorded_as_the_attempts_total() -> None:

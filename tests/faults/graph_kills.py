@@ -23,6 +23,7 @@ from typing import Any
 
 from tests.harness import ROOT
 from tests.stand_in import Call, Reply, StandIn, Text, Tools, _texts, claude_env
+from token_budget import Usage
 
 FILES = ["a.py", "b.py", "c.py", "d.py", "e.py", "f.py"]
 SCHEMA = {
@@ -71,7 +72,7 @@ class Api(StandIn):
             once = f"sleep 0.1; grep -qsx {name} {self._work} || echo {name} >> {self._work}; echo worked: {name}"
             return name, 0, Tools((Call.bash(once),), delay_s=0.02)
         if name == "plan" and "tructured output provided" not in said:
-            return name, 1, Tools((Call("StructuredOutput", {"files": FILES}),))
+            return name, 1, Tools((Call("StructuredOutput", {"files": FILES}),), delay_s=0.02)
         return name, 2, Text(f"{name} is done", delay_s=0.05)
 
 
@@ -120,6 +121,7 @@ def figures(data: dict[str, Any], api: StandIn, work: Path, kills: int) -> dict[
     did = Counter(work.read_text().split())
     with api.lock:
         cut = [entry for entry in api.entries if entry.status == 200 and not entry.finished]
+        whole = sum((entry.total for entry in api.entries if entry.finished), Usage())
     billed, usage = api.billed(), data["totals"]
     mine = [usage[f"{key}_tokens"] for key in ("input", "output", "cache_creation_input", "cache_read_input")]
     return {
@@ -130,10 +132,17 @@ def figures(data: dict[str, Any], api: StandIn, work: Path, kills: int) -> dict[
         "steps_done_once": sum(did[name] == 1 for name in NAMES),
         "steps_done": dict(sorted(did.items())),
         "tokens": mine,
-        "billed": list(billed.counts),
+        "billed": list(_in_order(billed)),
+        "billed_whole": list(_in_order(whole)),
         "cut_responses": len(cut),
+        "exact": usage["exact"],
         "attempts": sum(one["attempts"] for one in data["instances"]),
     }
+
+
+def _in_order(usage: Usage) -> tuple[int, ...]:
+    """The counts in the order of the report's."""
+    return usage.input_tokens, usage.output_tokens, usage.cache_creation_input_tokens, usage.cache_read_input_tokens
 
 
 def main() -> None:

@@ -26,6 +26,20 @@ def test_every_step_works_once(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real_cli
+@pytest.mark.parametrize("seed", [5, 6])
+def test_totals_after_kills_have_all_that_is_certain(claude: str, tmp_path: Path, seed: int) -> None:
+    """The input and cache tokens of all whole responses, and never more than was billed."""
+    with Api(tmp_path / "work.log") as api:
+        data, killed = run_killed(claude, tmp_path, api, random.Random(seed), most_kills=5)
+        row = figures(data, api, tmp_path / "work.log", killed)
+    assert row["completed"] == row["steps_done_once"] == len(NAMES), row
+    assert all(mine <= billed for mine, billed in zip(row["tokens"], row["billed"], strict=True)), row
+    assert all(row["tokens"][kind] >= row["billed_whole"][kind] for kind in (0, 2, 3)), row
+    assert not (row["exact"] and row["tokens"] != row["billed"]), row
+
+
+@pytest.mark.slow
+@pytest.mark.real_cli
 def test_map_and_reduce_with_a_kill(claude: str, tmp_path: Path) -> None:
     """Over structured output, in one file, with the real CLI."""
     with Api(tmp_path / "work.log") as api:

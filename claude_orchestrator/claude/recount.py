@@ -1,0 +1,117 @@
+"""What an attempt had used when its orchestrator was killed: from its stream, and from claude's own transcripts. Pure.
+
+The stream was read up to the kill. Claude writes each block of a response to its transcript as soon as it is whole, and
+subagents have transcripts too. Neither has side calls, nor requests that had no answer yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from claude_orchestrator.claude.events import ApiUsage, Assistant, Init, MessageStart
+from claude_orchestrator.claude.stream import event_of, parse
+from claude_orchestrator.claude.tally import UsageTally
+from token_budget.models import NO_USAGE, Usage
+
+MAX_SESSIONS = 100
+
+
+class Recount:
+    """Counts an attempt again; `resumed` where it had continued an earlier session.
+
+    `first_input` is what the first request of a session has, as far as that is known.
+
+    First comes its stream, in order, then the transcripts of its `sessions`, and then `close`.
+    """
+
+    def __init__(self, *, resumed: bool, first_input: Usage = NO_USAGE) -> None:
+        self.tally = UsageTally(resumed=resumed)
+        self.sessions: dict[str, None] = {}
+        self._responses: dict[str, Usage] = {}  # those of the transcripts, with the largest counts of each
+        self._last_input = NO_USAGE  # of the main thread's latest response
+        self._before_input = first_input  # of a response in an earlier attempt
+        self._answered = False
+
+    def read_stream(self, lines: bytes) -> None:
+        """Take whole lines of the stream, each with its end."""
+        for event in parse(lines):
+            self.tally.feed(event)
+            if isinstance(event, MessageStart) and event.parent is None:
+                self._last_input = event.usage
+            if isinstance(event, Init) and len(self.sessions) < MAX_SESSIONS:
+                self.sessions[event.session_id] = None
+
+    def read_transcript(self, line: Mapping[str, object], since_s: float, until_s: float, *, subagent: bool) -> None:
+        """Take a line of a transcript, if it is a response of this time (seconds of the clock on the wall).
+
+        A session's transcript has the lines of other attempts too. The latest one before tells how large a request is.
+        """
+        at_s = _at_s(line.get("timestamp"))
+        if line.get("type") != "assistant" or at_s > until_s:
+            return
+        event = event_of(dict(line))
+        if not isinstance(event, Assistant) or event.synthetic or not event.id:
+            return
+        if at_s < since_s:
+            self._before_input = event.usage
+            return
+        self._responses[event.id] = self._responses.get(event.id, NO_USAGE) | event.usage
+        if not (subagent or line.get("isSidechain")):
+            before = self.tally.usage
+            self.tally.feed(event)
+            if not before.covers(self.tally.usage):
+                self._answered, self._last_input = True, event.usage
+
+    def close(self) -> None:
+        """Nothing more follows: what is still open was cut off."""
+        self.tally.close()
+
+    @property
+    def usage(self) -> Usage:
+        """All that is known. Whether the stream's count has a subagent's response cannot be told, so that the larger
+        of both sums counts: never more than was billed."""
+        cut_off = [one.usage for one in self.tally.cut_off if one.id not in self._responses]
+        return self.tally.usage | sum([*self._responses.values(), *cut_off], NO_USAGE)
+
+    @property
+    def by_model(self) -> dict[str, Usage]:
+        """`usage` divided by model; what is not known to be another's is the main model's."""
+        found = self.tally.by_model
+        rest = self.usage - self.tally.usage
+        if rest.total_tokens:
+            found[self._main_model] = found.get(self._main_model, NO_USAGE) + rest
+        return found
+
+    @property
+    def _main_model(self) -> str:
+        return self.tally.models[0] if self.tally.models else ""
+
+    @property
+    def unanswered(self) -> Usage:
+        """An estimate of the input of a request whose answer had not begun: as much as the one before had."""
+        if not self.tally.requesting or self._answered:
+            return NO_USAGE
+        usage = self._last_input if self._last_input.total_tokens else self._before_input
+        return usage._replace(output_tokens=0)
+
+    @property
+    def exact(self) -> bool:
+        """Whether that is all, if claude was at work with nothing when it was ended."""
+        return self.tally.exact and self.usage == self.tally.usage
+
+    @property
+    def uncosted(self) -> ApiUsage:
+        """What claude has stated no cost for, beside the responses that were cut off and the unanswered request."""
+        usage = self.tally.uncosted + (self.usage - self.tally.usage)
+        return ApiUsage("interrupted", usage, whole=False, model=self._main_model)
+
+
+def _at_s(value: Any) -> float:
+    """A time; before all others where it is none."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from claude_orchestrator.claude.events import ApiUsage, Price
+from claude_orchestrator.gateway.attempt import RequestTiming
 from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import Most
@@ -21,6 +22,7 @@ class Metered:
     price: Price | None = None
     on_usage: Callable[[ApiUsage, Hold | None], None] = lambda usage, hold: None
     refusals: list[Refusal] = field(default_factory=list)
+    timings: list[tuple[str, RequestTiming]] = field(default_factory=list)
 
     async def budgets_of(self, sender: Sender) -> tuple[Budget, ...]:
         return self.budgets
@@ -39,3 +41,6 @@ class Metered:
 
     def settled(self, hold: Hold) -> None:
         pass
+
+    def timed(self, model: str, timing: RequestTiming) -> None:
+        self.timings.append((model, timing))

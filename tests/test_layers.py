@@ -90,6 +90,7 @@ PURE = """
     engine.in_flight
     engine.journal_records
     engine.low_budget
+    engine.latencies
     engine.launches
     engine.launch_pace
     engine.ledger_batch

@@ -11,7 +11,7 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.subagent_limits import SubagentLimits, limit_for, needs_type
 from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext
-from claude_orchestrator.engine.run_events import Changed, RequestSent, RequestSettled
+from claude_orchestrator.engine.run_events import Changed, RequestSent, RequestSettled, RequestTimed
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.models import Action, Budget, Hold, Scope
 
@@ -19,6 +19,7 @@ ASK_TYPE_S = 0.02
 ASK_TYPE_TIMES = 50  # that is a second; the stream names a subagent's type when it sends its first request
 
 if TYPE_CHECKING:
+    from claude_orchestrator.gateway.attempt import RequestTiming
     from claude_orchestrator.gateway.refusals import Refusal
     from claude_orchestrator.gateway.sender import Sender
     from claude_orchestrator.gateway.unanswered import Most
@@ -145,3 +146,7 @@ class Metering:
         sent, _ = self._sent.pop(hold, (None, None))
         if sent is not None:
             self._context.bus.publish(RequestSettled(self._status, sent))
+
+    def timed(self, model: str, timing: RequestTiming) -> None:
+        """Publish how long a request took."""
+        self._context.bus.publish(RequestTimed(self._status.name, model, *timing))

@@ -147,6 +147,16 @@ class RequestSettled(NamedTuple):
     sent: SentRequest
 
 
+class RequestTimed(NamedTuple):
+    """An API request of an instance has ended. `first_byte_s` is None without a body, `status` without an answer."""
+
+    instance: str
+    model: str
+    status: int | None
+    first_byte_s: float | None
+    seconds: float
+
+
 class Decided(NamedTuple):
     """A decision about the launch of an instance, other than a plain yes."""
 
@@ -332,6 +342,7 @@ RunEvent = (
     | Recounted
     | RequestSent
     | RequestSettled
+    | RequestTimed
     | Decided
     | ModelChosen
     | HoldChanged

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.plan import LaunchSpec, Plan
 from claude_orchestrator.config.settings import STREAM, Meter
+from claude_orchestrator.engine.latencies import Latencies
 from claude_orchestrator.engine.resume import EarlierInstance
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
@@ -21,6 +22,7 @@ from claude_orchestrator.engine.run_events import (
     HoldChanged,
     Paced,
     RateLimitsRead,
+    RequestTimed,
     RetryPlanned,
     RunEvent,
     RunStopping,
@@ -44,7 +46,8 @@ class RunChanges:
     """An observer that collects what reports and pages show besides the instances.
 
     That is hold changes, the latest rate limits, the pace, the latest decisions with their Unix times, in `decisions`
-    how many there were of each action, and in `limits` the budgets that stopped or blocked instances, with a limit
+    how many there were of each action, in `latencies` how long API
+    requests took, and in `limits` the budgets that stopped or blocked instances, with a limit
     that has room for their next request, or 0.
     """
 
@@ -61,6 +64,7 @@ class RunChanges:
         self.limits: dict[Budget, int] = {}
         self.decisions: Counter[str] = Counter()
         self.pace: str | None = None
+        self.latencies = Latencies()
 
     def observe(self, event: RunEvent) -> None:
         """Collect what reports need."""
@@ -79,6 +83,8 @@ class RunChanges:
                 self.rate_limits = limits
             case Paced(text):
                 self.pace = text
+            case RequestTimed():
+                self.latencies.note(event)
             case _:
                 pass
 

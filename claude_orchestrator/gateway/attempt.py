@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Protocol
 
 from claude_orchestrator.claude.events import ApiUsage, Price
 from token_budget.models import Budget, Hold
+from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:  # a run without a gateway needs none of these
     from claude_orchestrator.gateway.refusals import Refusal
     from claude_orchestrator.gateway.sender import Sender
     from claude_orchestrator.gateway.unanswered import Most
+
+
+class RequestTiming(NamedTuple):
+    """How long a request took on its way to the API and back: until the first byte of the answer, and until its end.
+
+    `status` is the answer's, and None where there was none. `first_byte_s` is None for an answer without a body.
+    """
+
+    status: int | None
+    first_byte_s: float | None
+    seconds: float
 
 
 class MeteredAttempt(Protocol):
@@ -43,3 +55,6 @@ class MeteredAttempt(Protocol):
 
     def settled(self, hold: Hold) -> None:
         """A request's hold has ended."""
+
+    def timed(self, model: str, timing: RequestTiming) -> None:
+        """A request for a model has ended, after so long."""

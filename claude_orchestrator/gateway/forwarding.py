@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -13,10 +14,12 @@ from multidict import CIMultiDict
 
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.admission import MORE_AFTER_A_CUT, Admission, Ticket
+from claude_orchestrator.gateway.attempt import RequestTiming
 from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.counting import AnswerCount
 from claude_orchestrator.gateway.pacing.gate import Turn
+from claude_orchestrator.gateway.requests import model_named
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flight, Flights
 from claude_orchestrator.gateway.sharing.prefixes import prefixes_of
@@ -68,6 +71,29 @@ class Exchange:
     turn: Turn | None = None
 
 
+class StopWatch:
+    """Times one request, from now on."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._begun_at = clock()
+        self._status: int | None = None
+        self._first_byte_s: float | None = None
+
+    def answered(self, status: int) -> None:
+        """The head of an answer has come."""
+        self._status = status
+
+    def came(self) -> None:
+        """Some of its body has come."""
+        if self._first_byte_s is None:
+            self._first_byte_s = self._clock() - self._begun_at
+
+    def ended(self) -> RequestTiming:
+        """What was measured until now."""
+        return RequestTiming(self._status, self._first_byte_s, self._clock() - self._begun_at)
+
+
 class Forwarder:
     """Sends exchanges to the API.
 
@@ -102,14 +128,16 @@ class Forwarder:
         decodable = [item for item in accepted if item.partition(";")[0] in DECODABLE] if ticket else accepted
         headers[hdrs.ACCEPT_ENCODING] = ", ".join(filter(None, decodable)) or "identity"
         answered = ticket is None
+        watch = StopWatch(time.monotonic)
         try:
             async with self._upstream.send(
                 client.address, request.method, exchange.path, headers, exchange.body
             ) as answer:
                 answered = ticket is None or answer.status not in TIMEOUTS
+                watch.answered(answer.status)
                 if exchange.turn is not None:
                     exchange.turn.answered(answer.status, answer.headers)
-                return await self._pass_back(exchange, answer, flight)
+                return await self._pass_back(exchange, answer, flight, watch)
         except RedirectRefused as error:
             answered = True
             return refusal(str(error))
@@ -122,13 +150,15 @@ class Forwarder:
         except (aiohttp.ClientError, OSError) as error:
             return no_answer((isinstance(error, OSError) and error.strerror) or type(error).__name__)
         finally:
+            if ticket is not None:
+                client.attempt.timed(ticket.model or model_named(exchange.path, exchange.body), watch.ended())
             if not answered:  # whether the API billed it is not known
                 assert ticket is not None
                 unknown = charged_unanswered(self._most(ticket), self._unanswered)
                 client.attempt.used(unknown._replace(**Sender.of(request.headers)._asdict()), ticket.hold)
 
     async def _pass_back(
-        self, exchange: Exchange, answer: aiohttp.ClientResponse, flight: Flight | None
+        self, exchange: Exchange, answer: aiohttp.ClientResponse, flight: Flight | None, watch: StopWatch
     ) -> web.StreamResponse:
         request = exchange.request
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
@@ -144,6 +174,7 @@ class Forwarder:
         try:
             await response.prepare(request)
             async for chunk in answer.content.iter_any():
+                watch.came()
                 if flight is not None and answer.ok:
                     flight.begun()
                 if counting is not None:

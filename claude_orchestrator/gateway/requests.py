@@ -36,8 +36,10 @@ UNBOUNDED_KEYS = {
 }
 SHRINKING_EDITS = ("clear_thinking_", "clear_tool_uses_")
 TEXT_KEYS = ("messages", "system", "tools", "max_tokens", "stream", "metadata")
+NEAR_BYTES = 4_096
 # they begin with fixed text, which is found fast in a body of megabytes
 _MAX_TOKENS = re.compile(rb'"max_tokens"\s*:\s*(\d*)')
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,100})"')
 _THINKING = re.compile(rb'"budget_tokens"\s*:\s*(\d*)')
 
 
@@ -177,3 +179,9 @@ def plain_path(path: str) -> str:
     """A path as servers may take it: `//v1/./messages/` is `/v1/messages`."""
     path = unquote(re.split("[?#]", path, maxsplit=1)[0])
     return posixpath.normpath("/" + path.lstrip("/")).lower()
+
+
+def model_named(path: str, body: bytes) -> str:
+    """The model that a path names, or a body near its start, where claude does; else `unknown`. For figures only."""
+    found = _MODEL.search(body, 0, NEAR_BYTES)
+    return model_in(path) or (found[1].decode("ascii", "replace") if found else "unknown")

@@ -6,7 +6,10 @@ Each name is documented in docs/metrics.md. Counters never fall while an orchest
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 
+from claude_orchestrator.engine.latencies import BOUNDS_S, Latencies
+from claude_orchestrator.engine.run_view import RunChanges
 from claude_orchestrator.engine.snapshot import Snapshot
 from claude_orchestrator.engine.state import State
 from token_budget.models import Budget, Unit
@@ -28,15 +31,39 @@ class Metric(NamedTuple):
     values: Iterable[tuple[Labels, float]]
 
 
-def exposition(run: Snapshot, decisions: Mapping[str, int]) -> str:
-    """The metrics of a run. `decisions` counts the decisions about launches by their actions."""
+def exposition(run: Snapshot, changes: RunChanges) -> str:
+    """The metrics of a run."""
     lines = []
-    for metric in (*_of_run(run, decisions), *_of_budgets(run.budgets)):
+    for metric in metrics_of(run, changes):
         name = f"{PREFIX}_{metric.name}"
         values = [f"{name}{_labels(labels)} {_number(value)}" for labels, value in metric.values]
         if values:
             lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}", *values]
+    lines += _of_latencies(changes.latencies)
     return "".join(f"{line}\n" for line in lines)
+
+
+def metrics_of(run: Snapshot, changes: RunChanges) -> Iterator[Metric]:
+    """The gauges and counters of a run."""
+    yield from _of_run(run, changes.decisions)
+    yield from _of_budgets(run.budgets)
+
+
+def _of_latencies(latencies: Latencies) -> Iterator[str]:
+    """The lines of the histograms. A bucket counts everything up to its bound."""
+    for name, help, found in (
+        ("api_first_byte_seconds", "From an API request to the first byte of its answer.", latencies.first_byte),
+        ("api_request_seconds", "From an API request to the end of its answer.", latencies.whole),
+    ):
+        full = f"{PREFIX}_{name}"
+        if found:
+            yield from (f"# HELP {full} {help}", f"# TYPE {full} histogram")
+        for asked, histogram in found.items():
+            below = list(accumulate(histogram.counts))
+            for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), below, strict=True):
+                yield f"{full}_bucket{_labels({**asked._asdict(), 'le': bound})} {count}"
+            yield f"{full}_sum{_labels(asked._asdict())} {_number(histogram.sum_s)}"
+            yield f"{full}_count{_labels(asked._asdict())} {below[-1]}"
 
 
 def _of_run(run: Snapshot, decisions: Mapping[str, int]) -> Iterator[Metric]:

@@ -7,7 +7,16 @@ import json
 import pytest
 
 from claude_orchestrator.gateway.bounds import LARGEST_BYTES, InputBound, adds_up, dearest_terms
-from claude_orchestrator.gateway.requests import Kind, Unbounded, kind_of, lowered, plain_path, read_request
+from claude_orchestrator.gateway.requests import (
+    MESSAGES,
+    Kind,
+    Unbounded,
+    kind_of,
+    lowered,
+    model_named,
+    plain_path,
+    read_request,
+)
 
 
 @pytest.mark.parametrize(
@@ -163,3 +172,19 @@ def test_a_known_body_bounds_a_longer_one_and_giant_ones_are_forgotten() -> None
     longer = first[:-2] + b',"' + b"b" * 2_000 + b'"]}'
     assert 900 + 2_000 <= known.of(longer) <= 900 + 2_000 + 200
     assert adds_up(first) and not adds_up(b'{"type":"thinking"}')
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "model"),
+    [
+        (MESSAGES, b'{"model": "claude-opus-4", "messages": []}', "claude-opus-4"),
+        (MESSAGES, b'{"max_tokens":1,"model":"m\xff"}', "m\ufffd"),
+        (MESSAGES, b'{"model": 7}', "unknown"),
+        (MESSAGES, b'{"model": "' + b"x" * 101 + b'"}', "unknown"),
+        (MESSAGES, b" " * 4_096 + b'{"model": "late"}', "unknown"),
+        (MESSAGES, b'{"system": "\\"model\\": \\"x\\""}', "unknown"),
+        ("/projects/p/locations/l/publishers/anthropic/models/haiku:rawPredict?x=1", b"{}", "haiku"),
+    ],
+)
+def test_the_model_for_figures(path: str, body: bytes, model: str) -> None:
+    assert model_named(path, body) == model

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from claude_orchestrator.engine.run_events import Decided
+from claude_orchestrator.engine.latencies import BOUNDS_S, MOST_SERIES, Asked, Latencies
+from claude_orchestrator.engine.run_events import Decided, RequestTimed
 from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.ui.metrics import CONTENT_TYPE, exposition
@@ -27,7 +28,7 @@ def read(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for line in text.splitlines():
         if line.startswith("# "):
-            assert re.fullmatch(r"# (HELP [a-z_]+ [^\n]+|TYPE [a-z_]+ (gauge|counter))", line), line
+            assert re.fullmatch(r"# (HELP [a-z_]+ [^\n]+|TYPE [a-z_]+ (gauge|counter|histogram))", line), line
             continue
         match = LINE.fullmatch(line)
         assert match is not None, line
@@ -42,7 +43,7 @@ def test_the_metrics_of_a_run() -> None:
     view.manager.set_budget(Scope.DAILY, 2 * NANO, unit=Unit.USD)
     view.instances[1].skip(State.BLOCKED, "no room")
     view.changes.observe(Decided("two", Action.BLOCK, "no room"))
-    found = read(exposition(Snapshots(view).take(165.0), view.changes.decisions))
+    found = read(exposition(Snapshots(view).take(165.0), view.changes))
     expected = {
         'info{run="run-1",rehearsal="false"}': 1,
         "run_seconds": 65,
@@ -69,7 +70,7 @@ def test_the_metrics_of_a_run() -> None:
 def test_names_of_budgets_can_contain_anything() -> None:
     view = a_run("one")
     view.manager.set_budget(Scope.INSTANCE, 9, 'a"b\\c\nd{}é')
-    found = read(exposition(Snapshots(view).take(165.0), {}))
+    found = read(exposition(Snapshots(view).take(165.0), view.changes))
     assert 'budget_limit{scope="instance",key="a\\"b\\\\c\\nd{}é",unit="tokens"}' in found
 
 
@@ -78,9 +79,35 @@ def test_each_metric_is_documented() -> None:
     view = a_run("one", "two")
     snapshots = Snapshots(view)
     snapshots.take(100.0)
-    text = exposition(snapshots.take(165.0)._replace(tokens_per_min=2.5, left_s=1.0), {"wait": 1})
+    view.changes.observe(Decided("two", Action.WAIT, "no room"))
+    view.changes.observe(RequestTimed("one", "opus", 200, 0.5, 1.0))
+    text = exposition(snapshots.take(165.0)._replace(tokens_per_min=2.5, left_s=1.0), view.changes)
     names = set(re.findall(r"# TYPE claude_orchestrator_(\S+)", text))
-    assert len(names) == 17 and {name for name in names if f"`{name}`" not in page} == set()
+    assert len(names) == 19 and {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_latencies_are_histograms() -> None:
+    view = a_run("one")
+    for first_byte_s, seconds in ((0.5, 1.28), (0.5, 3.0), (None, 1_000.0)):
+        view.changes.observe(RequestTimed("one", 'op"us', 200, first_byte_s, seconds))
+    view.changes.observe(RequestTimed("one", "opus", None, None, 0.25))
+    found = read(exposition(Snapshots(view).take(165.0), view.changes))
+    labels = 'model="op\\"us",status="200"'
+    buckets = {bound: found[f'api_request_seconds_bucket{{{labels},le="{bound}"}}'] for bound in (*BOUNDS_S, "+Inf")}
+    assert buckets[0.64] == 0 and buckets[1.28] == 1 and buckets[5.12] == 2 and buckets["+Inf"] == 3
+    assert found[f"api_request_seconds_sum{{{labels}}}"] == 1_004.28
+    assert found[f"api_request_seconds_count{{{labels}}}"] == 3
+    assert found[f"api_first_byte_seconds_count{{{labels}}}"] == 2
+    assert found['api_request_seconds_count{model="opus",status="none"}'] == 1
+    assert 'api_first_byte_seconds_count{model="opus",status="none"}' not in found
+
+
+def test_the_series_of_latencies_are_bounded() -> None:
+    latencies = Latencies()
+    for number in range(3 * MOST_SERIES):
+        latencies.note(RequestTimed("one", f"model-{number}", 200, 0.1, 0.2))
+    assert len(latencies.whole) == MOST_SERIES + 1 == len(latencies.first_byte)
+    assert sum(latencies.whole[Asked("other", "200")].counts) == 2 * MOST_SERIES
 
 
 async def scrape(browser: Browser, path: str, **headers: str) -> tuple[int, bytes, Mapping[str, str]]:

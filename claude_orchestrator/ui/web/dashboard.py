@@ -39,7 +39,7 @@ def _metrics_of(control: RunControl) -> Callable[[], str]:
     from claude_orchestrator.ui.metrics import exposition
 
     snapshots = Snapshots(control.view)
-    return lambda: exposition(snapshots.take(time.monotonic()), control.view.changes.decisions)
+    return lambda: exposition(snapshots.take(time.monotonic()), control.view.changes)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,8 @@ from token_budget.named_tuples import NamedTuple
 
 ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
 LATEST = frozenset({"usage_recorded", "activity"})  # of an instance, each replaces the one before
-DROPPED = frozenset({"room_changed", "starts_in"})  # the figures of the run have it
+# the figures of the run have it, or no page shows it
+DROPPED = frozenset({"request_sent", "request_settled", "request_timed", "room_changed", "starts_in"})
 Key = int | tuple[str, str]
 
 

@@ -78,6 +78,10 @@ def test_the_kind_of_an_event_is_its_name_in_words() -> None:
         (happened.ModelChosen("two", "haiku", BUDGET), {"instance": "two", "model": "haiku", "budget": LABEL}),
         (happened.RequestSent(ONE, SENT), {"instance": "one", "attempt": 1, "request": 3}),
         (happened.RequestSettled(ONE, SENT), {"instance": "one", "attempt": 1, "request": 3}),
+        (
+            happened.RequestTimed("one", "opus", 200, 0.5, 2.5),
+            {"instance": "one", "model": "opus", "status": 200, "first_byte_s": 0.5, "seconds": 2.5},
+        ),
     ],
     ids=lambda value: None if isinstance(value, dict) else type(value).__name__,
 )

@@ -18,7 +18,7 @@ from tests.ui.web.conftest import missing
 from tests.ui.web.rehearsal import Rehearsal, rehearsal_config
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 pytestmark = pytest.mark.slow
 HOSTILE = "<script>window.broken=1</script><img src=x onerror=window.broken=1>\x1b[31m\x1b]0;title\x07\u202eabc"
@@ -111,6 +111,20 @@ def test_the_keyboard_is_enough(forty: Rehearsal, page: Page) -> None:
     page.focus("#view-instances")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("#graph .node")
+
+
+def test_an_answer_that_comes_after_its_instance_was_closed_is_dropped(forty: Rehearsal, page: Page) -> None:
+    late: list[Route] = []
+    page.route("**/api/conversation*", lambda route: late.append(route))  # noqa: PLW0108 it counts parameters
+    page.wait_for_selector(".state-running")
+    page.locator("#instances button.name").first.click()
+    while not late:
+        page.wait_for_timeout(20)
+    page.keyboard.press("Escape")
+    for route in late:
+        route.abort()
+    page.wait_for_timeout(200)  # an error of a script would fail the test
+    assert page.is_hidden("#detail")
 
 
 def test_the_page_recovers_when_its_server_is_killed_and_restarted(page: Page, place: Workplace) -> None:

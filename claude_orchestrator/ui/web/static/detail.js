@@ -40,6 +40,7 @@ export class Detail {
 
   close() {
     this.name = null;
+    this.turn = null; // answers that come later are dropped
     clearTimeout(this.polling);
     this.place.hidden = true;
     document.body.classList.remove("with-detail");

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.harness import Workplace
+from tests.postgres import Cluster, find_binaries
 
 # the same examples each time, and no verdict on how fast a busy machine is
 settings.register_profile(
@@ -19,7 +22,7 @@ settings.load_profile("repeatable")
 
 
 os.environ.pop("GITHUB_ACTIONS", None)  # the tests of CI set it
-STARTS_PROCESSES = {"claude", "place", "rehearsal"}  # fixtures
+STARTS_PROCESSES = {"claude", "cluster", "place", "rehearsal"}  # fixtures
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,3 +52,20 @@ def claude() -> str:
 def place(tmp_path: Path) -> Workplace:
     """A folder with a workspace, and a way to run the program there with a fake claude."""
     return Workplace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server of the tests' own; skips the test where none is installed."""
+    binaries = find_binaries()
+    why = "no psycopg: pip install 'psycopg[binary]'" if find_spec("psycopg") is None else ""
+    why = why or ("" if binaries else "no PostgreSQL server: install Debian's postgresql, or put initdb on PATH")
+    if why and os.environ.get("REQUIRE_POSTGRES"):
+        pytest.fail(f"REQUIRE_POSTGRES is set: {why}")
+    if binaries is None or why:
+        pytest.skip(why)
+    cluster = Cluster(binaries)
+    try:
+        yield cluster
+    finally:
+        cluster.remove()

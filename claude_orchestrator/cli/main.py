@@ -75,12 +75,14 @@ def write_first_config(options: Options, terminal: Terminal) -> int:
     from claude_orchestrator.claude.commands import discover_here
     from claude_orchestrator.cli.first_config import first_config, is_of_project
     from claude_orchestrator.engine import run_inputs, start_checks
+    from token_budget.ledger.address import is_address
     from token_budget.models import Unit, Weights
 
     workspace = options["workspace"].absolute()
     start_checks.check_workspace(workspace)
-    path = Path(options["ledger"] or places.ledger_file(terminal.warn, move=False))
-    ledger = run_inputs.open_ledger(path, terminal.warn) if path.is_file() else None
+    place = options["ledger"] or str(places.ledger_file(terminal.warn, move=False))
+    there = is_address(place) or Path(place).is_file()
+    ledger = run_inputs.open_ledger(place, terminal.warn, create=not is_address(place)) if there else None
     forecasts = run_inputs.Forecasts(ledger, Weights())
 
     def usual_tokens(command: str) -> int | None:

@@ -265,10 +265,11 @@ SETTINGS: tuple[Setting, ...] = (
     _only_option(
         "ledger",
         RAW,
-        "The file that records the usage of all runs.",
+        "The file that records the usage of all runs, or the address of a PostgreSQL database that does.",
         ACROSS,
-        "FILE|off",
+        "FILE|URL|off",
         default_text="in the user's state directory",
+        budget="ledger",
     ),
     _budget("daily_token_budget", ACROSS, "TOKENS"),
     _budget("weekly_token_budget", ACROSS, "TOKENS"),

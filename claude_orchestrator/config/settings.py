@@ -158,7 +158,7 @@ def merge(
     """
     merged = _Merged()
     for setting in BUDGET:
-        if setting.name in budget:
+        if setting.run and setting.name in budget:
             merged.put(setting, budget[setting.name], source)
         if profile is not None:
             merged.put_profile(setting, profile)

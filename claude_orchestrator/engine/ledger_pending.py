@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from token_budget.files import write_atomically
 from token_budget.folders import Folder
+from token_budget.ledger.address import whole_name
 
 if TYPE_CHECKING:
     from token_budget.ledger.import_reader import Parcel
@@ -26,7 +27,7 @@ def keep(run_directory: Path, ledger: str, parcel: Parcel) -> Path:
     from token_budget.ledger.export_import import lines_of
 
     path = run_directory / NAME
-    lines = [json.dumps({"ledger": str(Path(ledger).absolute())}), *lines_of(parcel)]
+    lines = [json.dumps({"ledger": whole_name(ledger)}), *lines_of(parcel)]
     with contextlib.suppress(FileNotFoundError):
         earlier = path.read_text().splitlines()
         lines = [*earlier, *lines[2:]] if earlier[:2] == lines[:2] else lines
@@ -44,7 +45,7 @@ def take_in(output_dir: Path, ledger: LedgerStore, warn: Callable[[str], None]) 
 
         first, _, rest = text.partition("\n")
         with contextlib.suppress(ValueError, AttributeError):
-            if json.loads(first).get("ledger") != str(Path(ledger.name).absolute()):
+            if json.loads(first).get("ledger") != whole_name(ledger.name):
                 continue
         try:
             parcel = read(rest.splitlines(), path.name)

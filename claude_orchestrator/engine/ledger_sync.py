@@ -308,16 +308,17 @@ class LedgerSync:
         unwritten, released = self._take_unwritten(), frozenset(self._released)
         records = self._records_of(unwritten, now_ms)
         limits, recorded = _limits(self.windows, self._now()), self._manager.total
-        until_ms = now_ms + LEASE_MS
         hold_rows = [
-            HoldState(self._hold_keys[hold], self._run.run, left, until_ms * (hold not in released))
+            HoldState(self._hold_keys[hold], self._run.run, left, LEASE_MS * (hold not in released))
             for hold, left in holds.items()
         ]
 
         def write() -> tuple[list[int], Amount]:
             if is_new:
                 runs, attempts = [self._run] if whole else [], list(unwritten.attempts.values())
-                ledger.write(runs=runs, attempts=attempts, records=records, notes=unwritten.notes, holds=hold_rows)
+                ledger.write(
+                    runs=runs, attempts=attempts, records=records, notes=unwritten.notes, holds=hold_rows, now_ms=now_ms
+                )
             if holds_earlier:  # what those were for is in the records by now
                 ledger.release_run(self._run.run)
             if not self.windows:

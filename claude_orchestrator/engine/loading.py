@@ -12,6 +12,7 @@ from claude_orchestrator.config.fields import CONFIG_NAME
 from claude_orchestrator.config.given import OPTIONS, SINGLE_OPTIONS, Given, Options
 from claude_orchestrator.errors import UserError
 from token_budget import places
+from token_budget.ledger.address import PREFIXES as SERVER_PREFIXES
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
     except UserError as error:
         raise _named_by_option(error, config) from None
     config = with_sessions(config, workspace, os.environ)
+    options = _with_ledger(options, config, workspace)
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)
     if settings.fail_on_denied is None and os.environ.get("CI", "").lower() not in ("", "0", "false"):
@@ -113,6 +115,16 @@ def _as_before(options: Options, history: JournalHistory) -> Options:
             **header["single"],
         }
     )
+
+
+def _with_ledger(options: Options, config: Config, workspace: Path) -> Options:
+    """The options with the ledger of the config, if no option names one. A rehearsal leaves that ledger alone."""
+    named = config.budget.get("ledger")
+    if named is None or options["ledger"] is not None or options["rehearse"]:
+        return options
+    if named not in ("", "off") and not named.startswith(SERVER_PREFIXES):
+        named = str(workspace / named)
+    return Options(options.prompt, {**options.values, "ledger": named}, options.given)
 
 
 def _start_in(start_at: str | None) -> float:

@@ -11,6 +11,7 @@ from claude_orchestrator.config.given import SINGLE_OPTIONS, Options
 from claude_orchestrator.engine.loading import NO_FILES, Loaded, Warn
 from claude_orchestrator.errors import UserError
 from token_budget import places
+from token_budget.ledger.address import is_address, whole_name
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def _ledger(options: Options, settings: Settings, warn: Warn) -> LedgerStore | N
             why = "needs the ledger, which is off" if named else "a rehearsal has no ledger: name one with --ledger"
             raise UserError(f"{windows[0]}: {why}")
         return None
+    if named is not None and is_address(named):
+        return _on_server(named, shows=options["dry_run"])
     path = Path(named) if named else places.ledger_file(warn, move=options.may_write)
     if options["dry_run"] and not path.exists():
         from claude_orchestrator.engine import start_checks
@@ -91,11 +94,24 @@ def _ledger(options: Options, settings: Settings, warn: Warn) -> LedgerStore | N
     return run_inputs.open_ledger(path, None if named or windows else warn)
 
 
+def _on_server(address: str, *, shows: bool) -> LedgerStore | None:
+    """The ledger of a server. A dry run makes none, and shows what a run would do without one."""
+    from token_budget.ledger.opening import open_store
+    from token_budget.ledger.store import NoLedgerError
+
+    try:
+        return open_store(address, create=not shows)
+    except NoLedgerError:
+        if not shows:
+            raise
+        return None
+
+
 def _ledger_option(options: Options) -> str | None:
     """The ledger that was named; the environment names none for a rehearsal."""
     named: str | None = options["ledger"]
     if named == "":
-        raise UserError("--ledger: is empty: expected a file, or off")
+        raise UserError("--ledger: is empty: expected a file, the address of a server, or off")
     given = options.given.get("ledger")
     return None if options["rehearse"] and given is not None and given.origin == "environment" else named
 
@@ -194,7 +210,7 @@ def _header(loaded: Loaded, claude: str) -> dict[str, Any]:
         "source": source,
         "config": None if source in NO_FILES else str(Path(source).absolute()),
         "claude_bin": claude,
-        "ledger": ledger if ledger in (None, "off") else str(Path(ledger).absolute()),
+        "ledger": ledger if ledger in (None, "off") else whole_name(ledger),
         "budget_profile": options["budget_profile"],
         "settings": {name: given.value for name, given in options.settings.items()},
         "single": {param: options[param] for param in SINGLE_OPTIONS if options[param]},

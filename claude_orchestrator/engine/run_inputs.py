@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from token_budget.usage.profiles import Profile
 
 
-def open_ledger(path: Path, warn: Callable[[str], None] | None) -> LedgerStore | None:
+def open_ledger(place: str | Path, warn: Callable[[str], None] | None, *, create: bool = True) -> LedgerStore | None:
     """Open the ledger. With `warn`, a ledger that cannot be written is reported, and the result is None.
 
     Raises LedgerError.
     """
-    from token_budget.ledger.sqlite import SqliteLedger
+    from token_budget.ledger.opening import open_store
     from token_budget.ledger.store import LedgerUnwritableError
 
     try:
-        return SqliteLedger(path)
+        return open_store(place, create=create)
     except LedgerUnwritableError as error:
         if warn is None:
             raise

@@ -20,7 +20,7 @@ from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, Us
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage
 
-HEADER = '{"kind": "token-budget", "version": 3}'
+HEADER = '{"kind": "token-budget", "version": 4}'
 PROFILES = {"night": {"overall_token_budget": 5000}, "day": {"extends": "night"}}
 RUN = RunRecord("r1", "host", 1_000, 9_000, "block", '{"overall": 5000}', 0)
 ONE = AttemptRecord("r1", "one", 1, 1_100, "s1", "/test --all\nsecret", "/test", "opus", 2_000, "completed", True)
@@ -112,7 +112,7 @@ def test_csv(ledger: SqliteLedger) -> None:
 def lines_with(kind: str, **changes: Any) -> list[str]:
     """A small export in which one line has other values; Ellipsis takes a key away."""
     parcel: list[dict[str, Any]] = [
-        {"kind": "token-budget", "version": 3},
+        {"kind": "token-budget", "version": 4},
         {"kind": "run", "run": "r", "machine": "m", "started_ms": 1, "mode": "warn", "budgets": "{}"},
         {"kind": "attempt", "run": "r", "instance": "i", "attempt": 1, "started_ms": 1, "exact": True},
         {"kind": "record", "id": "x", "run": "r", "instance": "i", "attempt": 1, "at_ms": 2, "model": "m"}
@@ -132,16 +132,16 @@ def test_the_small_export_is_valid() -> None:
 @pytest.mark.parametrize(
     ("lines", "fault"),
     [
-        ([], 'line 1: expected {"kind": "token-budget", "version": 3} as the first line, got nothing'),
+        ([], 'line 1: expected {"kind": "token-budget", "version": 4} as the first line, got nothing'),
         (["{}"], "line 1: expected"),
-        (['{"kind": "token-budget", "version": 4}'], "line 1: version 4 is unknown: this program reads"),
+        (['{"kind": "token-budget", "version": 5}'], "line 1: version 5 is unknown: this program reads"),
         (['{"kind": "token-budget", "version": true}'], "line 1: version true"),
         ([HEADER, "", '{"kind": "run", "ru'], "line 3: is not JSON"),
         ([HEADER, "[" * 100_000], "line 2: is not JSON"),
         ([HEADER, "[1]"], "line 2: expected a JSON object, got [1]"),
-        ([HEADER, HEADER], 'line 2: kind "token-budget" does not exist in version 3, which has run, attempt'),
+        ([HEADER, HEADER], 'line 2: kind "token-budget" does not exist in version 4, which has run, attempt'),
         ([HEADER, '{"kind": ["run"]}'], "line 2: kind"),
-        (lines_with("run", colour="red"), 'line 2: run: key "colour" does not exist in version 3'),
+        (lines_with("run", colour="red"), 'line 2: run: key "colour" does not exist in version 4'),
         (lines_with("run", started_ms=...), "line 2: run: started_ms: expected a whole number"),
         (lines_with("run", started_ms=2**62), "line 2: run: started_ms"),
         (lines_with("run", budgets="[]"), "line 2: run: budgets: expected the text of a JSON object"),

@@ -12,8 +12,8 @@ from token_budget.api_usage import PriceTerms, UsagePart
 from token_budget.ledger.export_import import export, export_csv
 from token_budget.ledger.import_reader import read
 from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
-from token_budget.ledger.schema import APPLICATION_ID, MIGRATIONS, statements
 from token_budget.ledger.sqlite import SqliteLedger
+from token_budget.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS, statements
 from token_budget.models import Usage
 from token_budget.portions import MAIN, Spent, Subagent, Terms
 

@@ -653,7 +653,7 @@ def test_a_ledger_that_is_damaged_inside_is_told(empty: Home) -> None:
 
 @pytest.mark.parametrize(
     ("args", "first"),
-    [(("export",), '{"kind": "token-budget", "version": 3}'), (("export", "--csv"), ",".join(CSV_COLUMNS))],
+    [(("export",), '{"kind": "token-budget", "version": 4}'), (("export", "--csv"), ",".join(CSV_COLUMNS))],
 )
 def test_a_reader_that_has_enough_ends_it_quietly(empty: Home, args: tuple[str, ...], first: str) -> None:
     fill(empty.ledger, instances=1_000)  # far more than a pipe holds

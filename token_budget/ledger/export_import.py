@@ -58,8 +58,7 @@ def export(
     attempt.
     """
     yield _line(HEADER, {"version": VERSION})
-    for run in ledger.runs():
-        yield _line("run", run._asdict())
+    yield from map(_run_line, ledger.runs())
     written = set()
     for attempt in _attempts(ledger):
         written.add(attempt.key)
@@ -78,10 +77,14 @@ def export(
 def lines_of(parcel: Parcel) -> Generator[str, None, None]:
     """What `import_reader.read` reads as this parcel."""
     yield _line(HEADER, {"version": VERSION})
-    yield from (_line("run", run._asdict()) for run in parcel.runs)
+    yield from map(_run_line, parcel.runs)
     yield from map(_attempt_line, parcel.attempts)
     yield from map(_record_line, parcel.records)
     yield from map(_note_line, parcel.notes)
+
+
+def _run_line(run: RunRecord) -> str:
+    return _line("run", {**run._asdict(), "account": run.account or None})
 
 
 def _attempt_line(attempt: AttemptRecord) -> str:

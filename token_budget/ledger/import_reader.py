@@ -11,7 +11,7 @@ from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, Us
 from token_budget.models import Usage
 from token_budget.portions import Subagent, Terms
 
-VERSION = 3  # 1 had no other_sessions and no workspace, 2 no source, terms and subagents
+VERSION = 4  # 1 had no other_sessions and no workspace, 2 no source, terms and subagents, 3 no account
 HEADER = "token-budget"
 MAX_COUNT = 2**62  # of one number, and of all numbers of a file together: sums must fit SQLite's 64 bits
 MAX_MS = 253_370_764_800_000  # the year 9999 begins: a date in every zone
@@ -250,6 +250,7 @@ _RUN: dict[str, _Field] = {
     **_SPAN,
     "budgets": _budgets,
     "exit_code": _maybe(_COUNT),
+    "account": _maybe(_text),
 }
 _ATTEMPT: dict[str, _Field] = {
     **_PLACE,
@@ -281,7 +282,7 @@ _NOTE: dict[str, _Field] = {
 _KINDS: dict[
     str, tuple[dict[str, _Field], Callable[[dict[str, Any]], RunRecord | AttemptRecord | UsageRecord | NoteRecord]]
 ] = {
-    "run": (_RUN, lambda values: RunRecord(**values)),
+    "run": (_RUN, lambda values: RunRecord(**{**values, "account": values["account"] or ""})),
     "attempt": (_ATTEMPT, _make_attempt),
     "record": (_RECORD, _make_record),
     "note": (_NOTE, _make_note),

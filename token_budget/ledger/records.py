@@ -9,14 +9,20 @@ from token_budget.model_weights import TokenWeights
 from token_budget.models import NO_USAGE, Action, Amount, Unit, Usage
 from token_budget.named_tuples import NamedTuple
 from token_budget.portions import UNKNOWN, Subagent, Terms
+from token_budget.windows import Window
 
 FOREVER_MS = 2**62
+QUARTER_MS = 900_000  # every zone's offset is a multiple of a quarter of an hour
+UTC_ZONE = "UTC"
 WEIGHTS_KEY = "token weights"  # in the budgets of a run that an earlier version recorded
 IMPORTED = "imported"  # the outcome of an attempt that no orchestrator ran
 
 
 class RunRecord(NamedTuple):
-    """A run of the orchestrator; `budgets` is JSON text, which `run_budgets` writes and reads."""
+    """A run of the orchestrator; `budgets` is JSON text, which `run_budgets` writes and reads.
+
+    `account` is whom its use is charged to, or empty.
+    """
 
     run: str
     machine: str
@@ -25,6 +31,7 @@ class RunRecord(NamedTuple):
     mode: str = "warn"
     budgets: str = "{}"
     exit_code: int | None = None
+    account: str = ""
 
 
 class AttemptRecord(NamedTuple):
@@ -119,7 +126,8 @@ class HoldRequest(NamedTuple):
     """An amount to be held for an instance of a run, for `lease_ms` unless it is renewed.
 
     With `enforce` it is held only where every limit has room; without it always. `sent`: it is for something that is
-    billed whatever becomes of the run. If nobody renews it, it counts as used.
+    billed whatever becomes of the run. If nobody renews it, it counts as used. With an `account`, the limits count only
+    what runs of this account use and hold.
     """
 
     run: str
@@ -129,21 +137,23 @@ class HoldRequest(NamedTuple):
     weights: TokenWeights
     enforce: bool
     sent: bool = False
+    account: str = ""
 
 
 class HoldState(NamedTuple):
-    """What is left of a hold, and until when it stands; one that expires at 0 is released."""
+    """What is left of a hold, and how long it stands from now on; a lease of 0 releases it."""
 
     key: int
     run: str
     amount: Amount
-    expires_ms: int
+    lease_ms: int
+    account: str = ""
 
 
 class Reservation(NamedTuple):
     """The answer to a hold request: the hold's key, or the index of the limit that has no room, with its figures.
 
-    `held` is what all runs hold of it, `held_elsewhere` what other runs do.
+    `held` is what all runs that it counts hold of it, `held_elsewhere` what the others of them do.
     """
 
     action: Action
@@ -170,3 +180,19 @@ class UsageSum(NamedTuple):
     def group(self) -> str | None:
         """The first of the values."""
         return self.groups[0] if self.groups else None
+
+
+class AccountLimit(NamedTuple):
+    """What all runs that charge an account may use in a window, in its unit."""
+
+    window: Window
+    unit: Unit
+    limit: int
+
+
+class AccountRecord(NamedTuple):
+    """An account: its limits, and the zone (an IANA name) in which its days begin."""
+
+    account: str
+    zone: str = UTC_ZONE
+    limits: tuple[AccountLimit, ...] = ()

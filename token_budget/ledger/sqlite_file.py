@@ -6,13 +6,16 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from token_budget.folders import check_file, make_folder
-from token_budget.ledger.schema import APPLICATION_ID, MIGRATIONS, statements
-from token_budget.ledger.store import LedgerError, LedgerUnwritableError
+from token_budget.ledger import sql_rows
+from token_budget.ledger.database import Dialect, Value
+from token_budget.ledger.records import UsageRecord
+from token_budget.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS, statements
+from token_budget.ledger.store import LedgerError, LedgerUnwritableError, NoLedgerError
 
 BESIDE = ("-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.html
 BUSY_S = 60.0  # for a writer to wait for others
@@ -29,6 +32,21 @@ _PLACE_FAULTS = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+# of a group with max() SQLite takes the other columns from that row: https://www.sqlite.org/lang_select.html
+_INSTANCES = f"""
+SELECT run, instance, base_command, model, workspace, outcome, coalesce(ended_ms, started_ms) AS at_ms,
+    sum({sql_rows.TOKENS}), verified, max(attempt)
+FROM attempts WHERE coalesce(outcome, '') != ? GROUP BY run, instance HAVING at_ms >= ? AND at_ms < ?
+ORDER BY at_ms, run, instance
+"""
+_INSERT_RECORD = """
+INSERT INTO records
+    (id, attempt, at_ms, model, input, output, cache_write, cache_read, cost_nano, cost_source, source, terms, write_1h,
+    searches)
+SELECT ?, key, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM attempts WHERE run = ? AND instance = ? AND attempt = ?
+ON CONFLICT DO NOTHING
+"""
+_DIALECT = Dialect(nulls_first="", nulls_last="", instances=_INSTANCES)  # it orders NULLs before all else
 
 
 class SqliteFile:
@@ -39,7 +57,7 @@ class SqliteFile:
         self.path = Path(path)
         self.busy_s = BUSY_S
         if not create and not self.path.exists():
-            raise LedgerError(f"{self.path}: no ledger yet: the first run creates it")
+            raise NoLedgerError(f"{self.path}: no ledger yet: the first run creates it")
         try:
             if create:
                 make_folder(self.path.parent, may_be_shared=True)
@@ -115,8 +133,8 @@ class SqliteFile:
         )
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All of it or nothing, durably. Raises LedgerError where it cannot be written."""
+    def transaction(self, accounts: Iterable[str] = (), *, alone: bool = False) -> Iterator[None]:
+        """All of it or nothing, durably; the only one of the file. Raises LedgerError where it cannot be written."""
         try:
             self._begin()
             yield
@@ -145,14 +163,45 @@ class SqliteFile:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have done so already
             self.db.execute("ROLLBACK")
 
-    def rows(self, sql: str, values: Sequence[str | int | None] = ()) -> Iterator[Any]:
+    @property
+    def dialect(self) -> Dialect:
+        """SQLite's own SQL."""
+        return _DIALECT
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than that for other writers, also in a wait that has begun."""
+        self.busy_s = seconds
+
+    def now_ms(self, now_ms: int) -> int:
+        """The caller's time: all who use the file are on this machine."""
+        return now_ms
+
+    def execute(self, sql: str, values: Sequence[Value] = ()) -> int:
+        """Change rows, in a transaction; returns how many."""
+        return self.db.execute(sql, values).rowcount
+
+    def execute_many(self, sql: str, values: Iterable[Sequence[Value]]) -> None:
+        """The same for each of several rows."""
+        self.db.executemany(sql, values)
+
+    def insert_hold(self, sql: str, values: Sequence[Value]) -> int:
+        """Insert a hold; returns its key."""
+        key = self.db.execute(sql, values).lastrowid
+        assert key is not None
+        return key
+
+    def insert_records(self, records: Iterable[UsageRecord]) -> int:
+        """Insert usage records; returns how many were new."""
+        return sum(self.db.execute(_INSERT_RECORD, sql_rows.record_row(record)).rowcount for record in records)
+
+    def rows(self, sql: str, values: Sequence[Value] = ()) -> Iterator[Any]:
         """A query's rows, as they are read. Raises LedgerError where it cannot be read."""
         try:
             yield from self.db.execute(sql, values)
         except sqlite3.Error as error:
             raise self._fault(error, "read") from None
 
-    def row(self, sql: str, values: Sequence[str | int | None] = ()) -> Any:
+    def row(self, sql: str, values: Sequence[Value] = ()) -> Any:
         """The row of a query that has just one."""
         (row,) = self.rows(sql, values)
         return row

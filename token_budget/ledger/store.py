@@ -1,12 +1,14 @@
-"""What a ledger store does, whatever it keeps its records in. `sqlite.py` has the one that the programs use."""
+"""What a ledger store does, whatever it keeps its records in: `sqlite.py` a file, `postgres.py` a server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
 from token_budget.ledger.records import (
     FOREVER_MS,
+    AccountLimit,
+    AccountRecord,
     AttemptRecord,
     HoldRequest,
     HoldState,
@@ -19,7 +21,8 @@ from token_budget.ledger.records import (
     UsageSum,
 )
 from token_budget.model_weights import TokenWeights
-from token_budget.models import Amount, Usage
+from token_budget.models import Amount, Unit, Usage
+from token_budget.windows import Window
 
 GroupBy = Literal["command", "model", "run", "instance", "workspace"]
 HOUR_MS = 3_600_000
@@ -31,21 +34,29 @@ class LedgerError(Exception):
 
 
 class LedgerUnwritableError(LedgerError):
-    """The ledger is sound but cannot be written where it is: full, read-only, no permission, locked."""
+    """The ledger is sound but cannot be written where it is: full, read-only, no permission, locked, not reachable."""
+
+
+class NoLedgerError(LedgerError):
+    """There is no ledger at this place yet."""
 
 
 class LedgerStore(Protocol):
     """An append-only record of what was used, which many orchestrators share, with the holds of those that run.
 
-    Records are known by their ids: writing one again adds nothing. Every method raises LedgerError.
+    Records are known by their ids: writing one again adds nothing. Every method raises LedgerError, and a later call
+    may succeed. With a server, its clock judges leases, and each `now_ms` that is passed is of no account.
     """
 
     @property
     def name(self) -> str:
         """What messages call it: its file or address."""
 
+    def now_ms(self, now_ms: int) -> int:
+        """The time that this ledger judges by: its server's, or the caller's where it has no server."""
+
     def wait_at_most(self, seconds: float) -> None:
-        """Wait no longer than that for other writers, also in a wait that has begun in another thread."""
+        """Wait no longer than that for other writers or a server, also in a wait that has begun in another thread."""
 
     def close(self) -> None:
         """Give it back; nothing else is called after this."""
@@ -59,9 +70,10 @@ class LedgerStore(Protocol):
         attempts: Iterable[AttemptRecord] = (),
         records: Iterable[UsageRecord] = (),
         notes: Iterable[NoteRecord] = (),
-        holds: Iterable[HoldState] = (),
+        holds: Collection[HoldState] = (),
+        now_ms: int = 0,
     ) -> int:
-        """Write all of it or nothing, durably; returns how many usage records were new.
+        """Write all of it or nothing, durably; returns how many usage records were new. Leases begin at `now_ms`.
 
         A known run or attempt gets its later values; an attempt's `usage` and `cost_nano_usd` come from its records
         alone.
@@ -74,8 +86,8 @@ class LedgerStore(Protocol):
         Otherwise everything is held, and WARN names the first limit that does not fit.
         """
 
-    def release_run(self, run: str) -> None:
-        """Release whatever earlier orchestrators of this run held, when its records have what they used."""
+    def release_run(self, run: str, *, keep: Collection[int] = ()) -> None:
+        """Release whatever a run holds, except the holds to keep, when its records have what those were for."""
 
     def claim_alerts(self, keys: Iterable[str], run: str, at_ms: int) -> set[str]:
         """Claim alerts, each of which one run can have; returns the keys that nobody had claimed."""
@@ -92,16 +104,28 @@ class LedgerStore(Protocol):
         An attempt without an end is old if it began before that moment and more than MAY_RUN_MS ago.
         """
 
+    # -- accounts --
+
+    def accounts(self, account: str | None = None) -> list[AccountRecord]:
+        """The accounts that have limits by their names, or the one that is named."""
+
+    def set_limits(self, account: str, limits: Iterable[AccountLimit], *, zone: str | None = None) -> None:
+        """Set limits of an account, and the zone in which its days begin; others that it has stay."""
+
+    def remove_limits(self, account: str, limits: Iterable[tuple[Window, Unit]] = ()) -> int:
+        """Remove these limits of an account, or all if none is named; returns how many there were."""
+
     # -- reading --
 
     def prunable(self, before_ms: int, now_ms: int) -> tuple[int, int]:
         """How many attempts `prune` would delete, and the tokens that they used."""
 
-    def used(self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int) -> list[int]:
-        """What all runs have used since each limit's beginning, in its unit, with what crashed runs had sent."""
+    def used(self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int, account: str = "") -> list[int]:
+        """What all runs, or those of an account, have used since each limit's beginning, in its unit, with what
+        crashed runs had sent."""
 
-    def held_by_others(self, run: str, now_ms: int) -> Amount:
-        """What other runs hold now."""
+    def held_by_others(self, run: str, now_ms: int, account: str = "") -> Amount:
+        """What other runs, or those of an account, hold now."""
 
     def totals(self, run: str) -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
         """What is recorded of a run, by instance, attempt and model: usage, cost, number of records."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from token_budget.text import printable
-from token_budget.usage.console import FILE, report_usage
+from token_budget.usage.console import report_usage
 from token_budget.usage.forecast_commands import backtest_command, forecast_command
 from token_budget.usage.history_commands import history_command, plot_command, run_command
 from token_budget.usage.ledger_commands import export_command, import_command, prune_command
@@ -36,12 +36,12 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "TOKEN_BUDGET"})
-@click.option("--ledger", type=FILE, metavar="FILE", help="The ledger to read.  [default: the one that runs write]")
+@click.option("--ledger", metavar="FILE|URL", help="The ledger to read.  [default: the one that runs write]")
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show the version."
 )
 @click.pass_context
-def group(ctx: click.Context, ledger: Path | None) -> None:
+def group(ctx: click.Context, ledger: str | None) -> None:
     """Show what your runs have used, forecast what commands will use, and manage budget profiles."""
     ctx.obj = ledger
 

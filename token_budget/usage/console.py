@@ -17,7 +17,7 @@ from token_budget.files import write_atomically
 from token_budget.text import RenderOptions, printable
 
 if TYPE_CHECKING:
-    from token_budget.ledger.sqlite import SqliteLedger
+    from token_budget.ledger.store import LedgerStore
 
 FILE = click.Path(path_type=Path)
 HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before 8.2 click shows the help and raises nothing
@@ -57,19 +57,24 @@ def write_whole(file: Path, lines: Iterable[str]) -> None:
         raise ValueError(f"{file}: cannot be written: {error.strerror or error}") from None
 
 
-def ledger_file(ctx: click.Context) -> Path:
-    """The ledger that the user named, or else the one that runs write."""
+def ledger_place(ctx: click.Context) -> str:
+    """The ledger that the user named, a file or the address of a server, or else the one that runs write."""
     if ctx.obj is None:
-        ctx.obj = places.ledger_file(lambda line: click.echo(printable(line), err=True))
-    file: Path = ctx.obj
-    return file
+        ctx.obj = str(places.ledger_file(lambda line: click.echo(printable(line), err=True)))
+    place: str = ctx.obj
+    return place
 
 
-def open_ledger(ctx: click.Context, *, create: bool = False) -> SqliteLedger:
+def open_ledger(ctx: click.Context, *, create: bool = False) -> LedgerStore:
     """The ledger, open until the command ends. Raises LedgerError."""
-    from token_budget.ledger.sqlite import SqliteLedger
+    return open_place(ctx, ledger_place(ctx), create=create)
 
-    opened = SqliteLedger(ledger_file(ctx), create=create)
+
+def open_place(ctx: click.Context, place: str, *, create: bool = False) -> LedgerStore:
+    """The ledger at a place, open until the command ends. Raises LedgerError."""
+    from token_budget.ledger.opening import open_store
+
+    opened = open_store(place, create=create)
     ctx.call_on_close(opened.close)
     return opened
 

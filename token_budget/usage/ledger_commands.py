@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from token_budget import places
+from token_budget.ledger.address import is_address
 from token_budget.text import counted, format_tokens, printable
-from token_budget.usage.console import FILE, ledger_file, open_ledger, since_ms, write_whole
+from token_budget.usage.console import FILE, open_ledger, since_ms, write_whole
 
 if TYPE_CHECKING:
     from token_budget.ledger.export_import import Diff
     from token_budget.ledger.import_reader import Parcel
-    from token_budget.ledger.sqlite import SqliteLedger
+    from token_budget.ledger.store import LedgerStore
 
 
 @click.command("export")
@@ -35,7 +36,7 @@ def export_command(ctx: click.Context, file: Path, as_csv: bool, prompts: bool) 
     from token_budget.usage import profiles
 
     ledger = open_ledger(ctx)
-    if _is_of_ledger(file, ledger.path):
+    if not is_address(ledger.name) and _is_of_ledger(file, Path(ledger.name)):
         raise ValueError(f"{file}: is the ledger itself, or a part of it")
     if as_csv:
         lines = export_import.export_csv(ledger)
@@ -78,7 +79,7 @@ def import_command(ctx: click.Context, file: TextIO | None, from_claude: Path | 
 
     if (file is None) == (from_claude is None):
         raise click.UsageError("expected a FILE, or --from-claude DIR")
-    ledger = open_ledger(ctx) if ledger_file(ctx).exists() else None
+    ledger = _there(ctx)
     if from_claude is not None:
         parcel = _from_claude(ledger, from_claude)
     else:
@@ -96,6 +97,15 @@ def import_command(ctx: click.Context, file: TextIO | None, from_claude: Path | 
         profiles.save_all(places.profiles_file(), new)
 
 
+def _there(ctx: click.Context) -> LedgerStore | None:
+    from token_budget.ledger.store import NoLedgerError
+
+    try:
+        return open_ledger(ctx)
+    except NoLedgerError:
+        return None
+
+
 def _report(found: Diff, done: str, known_profiles: set[str]) -> None:
     new = ((found.new_runs, "run"), (found.new_attempts, "attempt"), (found.new_records, "record"))
     parts = ", ".join(counted(number, noun) for number, noun in new)
@@ -107,7 +117,7 @@ def _report(found: Diff, done: str, known_profiles: set[str]) -> None:
         click.echo(f"profile {printable(name)} already exists and was not changed", err=True)
 
 
-def _from_claude(ledger: SqliteLedger | None, folder: Path) -> Parcel:
+def _from_claude(ledger: LedgerStore | None, folder: Path) -> Parcel:
     import platform
 
     from token_budget import pricing

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-from token_budget.ledger.records import FOREVER_MS, UsageSum
-from token_budget.ledger.schema import QUARTER_MS
+from token_budget.ledger.records import FOREVER_MS, QUARTER_MS, UsageSum
 from token_budget.ledger.store import LedgerStore
 from token_budget.models import Unit
 from token_budget.text import format_tokens, format_usd

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from token_budget.ledger.schema import QUARTER_MS
+from token_budget.ledger.records import QUARTER_MS
 from token_budget.ledger.store import LedgerStore
 from token_budget.models import Unit
 from token_budget.text import format_tokens, format_usd

@@ -14,7 +14,7 @@ from token_budget.text import encodable, printable
 from token_budget.usage.console import FILE, open_ledger, print_lines
 
 if TYPE_CHECKING:
-    from token_budget.ledger.sqlite import SqliteLedger
+    from token_budget.ledger.store import LedgerStore
 
 
 @click.group("profile")
@@ -97,7 +97,7 @@ def _value(text: str) -> object:
         return text
 
 
-def _limits_from(ledger: SqliteLedger, run_id: str, margin: float) -> dict[str, object]:
+def _limits_from(ledger: LedgerStore, run_id: str, margin: float) -> dict[str, object]:
     """Limits that a run would keep, from what each base command drew from its budgets."""
     from token_budget.model_weights import weights_for
     from token_budget.usage.lookup import find_run

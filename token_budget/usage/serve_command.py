@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from token_budget.usage.console import FILE, ledger_file, open_ledger
+from token_budget.usage.console import FILE, ledger_place, open_ledger
 
 
 @click.command("serve")
@@ -52,7 +52,7 @@ def serve_command(
                 _open(line, Path(folder))
 
         click.echo("Ctrl-C ends the page.", err=True)
-        asyncio.run(serve(bound, History(ledger_file(ctx), limits_of), announce))
+        asyncio.run(serve(bound, History(ledger_place(ctx), limits_of), announce))
 
 
 def _open(address: str, folder: Path) -> None:

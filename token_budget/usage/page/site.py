@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-from token_budget.ledger.sqlite import SqliteLedger
+from token_budget.ledger.opening import open_store
 from token_budget.ledger.store import LedgerError, LedgerStore
 from token_budget.models import Unit
 from token_budget.serving.assets import Asset, asset_routes, load, shared
@@ -43,8 +43,8 @@ def assets() -> Mapping[str, Asset]:
 class History:
     """Reads the ledger for pages: one at a time, and not more often than they can notice. Raises LedgerError."""
 
-    def __init__(self, file: Path, limits_of: LimitsOf) -> None:
-        self._file = file
+    def __init__(self, place: str | Path, limits_of: LimitsOf) -> None:
+        self._place = place
         self._limits_of = limits_of
         self._lock = threading.Lock()
         self._answers: dict[int, tuple[float, Answer]] = {}  # until when each is good
@@ -64,7 +64,7 @@ class History:
         now = datetime.now()
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         since_ms = to_ms(midnight - timedelta(days=days - 1)) if days else 0
-        ledger = SqliteLedger(self._file, create=False)
+        ledger = open_store(self._place, create=False)
         try:
             return json_answer(page_data(ledger, PageRequest(since_ms, now, self._limits_of(ledger))))
         finally:

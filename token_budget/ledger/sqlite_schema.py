@@ -1,4 +1,7 @@
-"""The ledger's tables, as the steps in which they came to be: a new version adds one, those here stay. Pure."""
+"""The tables of a ledger's SQLite file, as the steps in which they came to be. Pure.
+
+A new version adds a step, and those here stay.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import sqlite3
 from collections.abc import Iterator
 
 APPLICATION_ID = 0x54424C31  # "TBL1": told apart from other programs' databases
-QUARTER_MS = 900_000  # every zone's offset is a multiple of a quarter of an hour
 MIGRATIONS = (
     """
 CREATE TABLE runs (
@@ -75,6 +77,15 @@ CREATE TABLE launches (key INTEGER PRIMARY KEY, run TEXT NOT NULL, at_ms INTEGER
 CREATE INDEX launches_by_time ON launches (at_ms);
 """,
     "ALTER TABLE holds ADD COLUMN sent_ms INTEGER;",
+    """
+ALTER TABLE runs ADD COLUMN account TEXT NOT NULL DEFAULT '';
+CREATE INDEX runs_by_account ON runs (account);
+CREATE TABLE accounts (account TEXT PRIMARY KEY, zone TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE limits (
+    account TEXT NOT NULL REFERENCES accounts (account), period TEXT NOT NULL, unit TEXT NOT NULL,
+    most INTEGER NOT NULL, PRIMARY KEY (account, period, unit)
+) WITHOUT ROWID;
+""",
 )
 
 

@@ -1,4 +1,4 @@
-"""The SQL of a ledger's file, and its rows as records. Pure."""
+"""The SQL that every database of a ledger understands, and its rows as records. Pure."""
 
 from __future__ import annotations
 
@@ -6,49 +6,61 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord, UsageRecord
-from token_budget.ledger.schema import QUARTER_MS
+from token_budget.ledger.database import Value
+from token_budget.ledger.records import FOREVER_MS, QUARTER_MS, AttemptRecord, RunRecord, UsageRecord
 from token_budget.models import Usage
 from token_budget.portions import Subagent, Terms
 
 OLD = "coalesce(ended_ms, started_ms) < ? AND (ended_ms IS NOT NULL OR started_ms < ?)"
 HELD = "coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0)"
+HOLDS = f"SELECT {HELD} FROM holds WHERE expires_ms > ?"
 # what an orchestrator that was killed had sent: nobody renews its hold, and the API bills it
 ORPHANED = f"SELECT {HELD} FROM holds WHERE sent_ms >= ? AND expires_ms <= ?"
+OF_ACCOUNT = " AND EXISTS (SELECT 1 FROM runs WHERE runs.run = holds.run AND runs.account = ?)"
+JOIN_ACCOUNT = " JOIN attempts a ON a.key = u.attempt JOIN runs n ON n.run = a.run WHERE n.account = ?"
+COUNTS_OF_U = "sum(u.input), sum(u.output), sum(u.cache_write), sum(u.cache_read)"
 _USE = "attempt, model, input, output, cache_write, cache_read, cost_nano"
 _QUARTERS = f"SELECT start_ms, {_USE} FROM quarters WHERE start_ms >= ? AND start_ms < ?"
 _EDGE = f"SELECT at_ms / {QUARTER_MS} * {QUARTER_MS}, {_USE} FROM records WHERE at_ms >= ? AND at_ms < ?"
-COUNTS = "sum(input), sum(output), sum(cache_write), sum(cache_read)"
 UNPRICED = "sum(CASE WHEN a.cost_nano IS NULL THEN r.input + r.output + r.cache_write + r.cache_read ELSE 0 END)"
 COUNTS_OF_R = "sum(r.input), sum(r.output), sum(r.cache_write), sum(r.cache_read)"
+TOKENS = "input + output + cache_write + cache_read"
 PUT_RUN = """
-INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (run) DO UPDATE SET ended_ms = coalesce(excluded.ended_ms, ended_ms), mode = excluded.mode,
-    budgets = excluded.budgets, exit_code = coalesce(excluded.exit_code, exit_code)
+INSERT INTO runs (run, machine, started_ms, ended_ms, mode, budgets, exit_code, account)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run) DO UPDATE SET ended_ms = coalesce(excluded.ended_ms, runs.ended_ms), mode = excluded.mode,
+    budgets = excluded.budgets, exit_code = coalesce(excluded.exit_code, runs.exit_code)
 """
 PUT_ATTEMPT = """
 INSERT INTO attempts
     (run, instance, attempt, session, command, base_command, model, started_ms, ended_ms, outcome, exact,
     other_sessions, workspace, verified, subagents)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (run, instance, attempt) DO UPDATE SET session = coalesce(excluded.session, session),
-    model = coalesce(excluded.model, model), ended_ms = coalesce(excluded.ended_ms, ended_ms),
-    outcome = coalesce(excluded.outcome, outcome), exact = excluded.exact,
-    other_sessions = coalesce(nullif(excluded.other_sessions, '[]'), other_sessions),
-    workspace = coalesce(excluded.workspace, workspace), verified = coalesce(excluded.verified, verified),
-    subagents = coalesce(nullif(excluded.subagents, '[]'), subagents)
+ON CONFLICT (run, instance, attempt) DO UPDATE SET session = coalesce(excluded.session, attempts.session),
+    model = coalesce(excluded.model, attempts.model), ended_ms = coalesce(excluded.ended_ms, attempts.ended_ms),
+    outcome = coalesce(excluded.outcome, attempts.outcome), exact = excluded.exact,
+    other_sessions = coalesce(nullif(excluded.other_sessions, '[]'), attempts.other_sessions),
+    workspace = coalesce(excluded.workspace, attempts.workspace),
+    verified = coalesce(excluded.verified, attempts.verified),
+    subagents = coalesce(nullif(excluded.subagents, '[]'), attempts.subagents)
 """
+PUT_NOTE = """
+INSERT INTO notes (id, run, at_ms, kind, instance, text) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+NEW_HOLD = "INSERT INTO holds (run, instance, tokens, cost_nano, expires_ms, sent_ms) VALUES (?, ?, ?, ?, ?, ?)"
 PUT_HOLD = """
 INSERT INTO holds (key, run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, '', ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET tokens = excluded.tokens, cost_nano = excluded.cost_nano,
     expires_ms = excluded.expires_ms
 """
-PUT_RECORD = """
-INSERT INTO records
-    (id, attempt, at_ms, model, input, output, cache_write, cache_read, cost_nano, cost_source, source, terms, write_1h,
-    searches)
-SELECT ?, key, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM attempts WHERE run = ? AND instance = ? AND attempt = ?
-ON CONFLICT DO NOTHING
+PUT_LIMIT = """
+INSERT INTO limits (account, period, unit, most) VALUES (?, ?, ?, ?)
+ON CONFLICT (account, period, unit) DO UPDATE SET most = excluded.most
+"""
+RECORDS = """
+SELECT r.id, a.run, a.instance, a.attempt, r.at_ms, r.model, r.input, r.output, r.cache_write, r.cache_read,
+    r.cost_nano, r.cost_source, r.source, r.terms, r.write_1h, r.searches
+FROM records r JOIN attempts a ON a.key = r.attempt
 """
 
 
@@ -61,25 +73,27 @@ def between(since_ms: int, until_ms: int) -> tuple[str, tuple[int, ...]]:
     return " UNION ALL ".join(sql for sql, _ in sources), tuple(ms for _, span in sources for ms in span)
 
 
-def run_row(run: RunRecord) -> tuple[str | int | None, ...]:
+def run_row(run: RunRecord) -> tuple[Value, ...]:
     """A run's values for PUT_RUN."""
-    return (run.run, run.machine, run.started_ms, run.ended_ms, run.mode, run.budgets, run.exit_code)
+    about = (run.run, run.machine, run.started_ms, run.ended_ms)
+    return (*about, run.mode, run.budgets, run.exit_code, run.account)
 
 
-def attempt_row(attempt: AttemptRecord) -> tuple[str | int | None, ...]:
+def attempt_row(attempt: AttemptRecord) -> tuple[Value, ...]:
     """An attempt's values for PUT_ATTEMPT."""
     about = (attempt.session, attempt.command, attempt.base_command, attempt.model)
     end = (attempt.started_ms, attempt.ended_ms, attempt.outcome, int(attempt.exact))
     return (*attempt.key, *about, *end, *_places(attempt))
 
 
-def _places(attempt: AttemptRecord) -> tuple[str | int | None, ...]:
+def _places(attempt: AttemptRecord) -> tuple[Value, ...]:
     sessions, agents = json.dumps(attempt.other_sessions), json.dumps(attempt.subagents)
-    return (sessions, attempt.workspace, attempt.verified, agents)
+    verified = None if attempt.verified is None else int(attempt.verified)
+    return (sessions, attempt.workspace, verified, agents)
 
 
-def record_row(record: UsageRecord) -> tuple[str | int | None, ...]:
-    """A usage record's values for PUT_RECORD."""
+def record_row(record: UsageRecord) -> tuple[Value, ...]:
+    """A usage record's values: its own, and then the three that name its attempt."""
     cost = (record.cost_nano_usd, record.cost_source)
     return (
         record.id,

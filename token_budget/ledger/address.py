@@ -1,0 +1,34 @@
+"""The address of a ledger on a PostgreSQL server, told apart from a file and checked before it goes anywhere. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PREFIXES = ("postgresql://", "postgres://")
+SECRETS = frozenset({"password", "sslpassword", "passwd", "oauth_client_secret"})  # keywords of libpq
+INSTEAD = (
+    "a password in the address can be read by others: leave it out, and set PGPASSWORD, or use a password file "
+    "(PGPASSFILE) or a service (postgresql:///?service=NAME)"
+)
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether this names a server instead of a file."""
+    return isinstance(place, str) and place.lower().startswith(PREFIXES)
+
+
+def check_address(address: str) -> None:
+    """Raise ValueError, which names no part of the address, if it has a password."""
+    from urllib.parse import parse_qsl, unquote  # not needed for files
+
+    _, _, rest = address.partition("://")
+    user, at, _ = rest.rpartition("@")  # a password that is not escaped may have any other character in it
+    _, _, query = rest.partition("?")
+    keys = {unquote(key).strip().lower() for key, _ in parse_qsl(query, keep_blank_values=True)}
+    if (at and ":" in user) or keys & SECRETS:
+        raise ValueError(INSTEAD)
+
+
+def whole_name(place: str | Path) -> str:
+    """What a ledger is called from any folder: an address as it is, a file by its whole path."""
+    return str(place) if is_address(str(place)) else str(Path(place).absolute())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.claude.events import (
@@ -45,6 +46,7 @@ from claude_orchestrator.engine.run_events import (
     WorkEnded,
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
+from claude_orchestrator.engine.timers import Timers
 from claude_orchestrator.engine.usage_poller import UsagePoller
 from claude_orchestrator.launch.base import Exit, Running, control_request
 from token_budget.models import Amount, Budget, Hold, Unit
@@ -57,7 +59,6 @@ LINGER_S = 30.0  # of silence, for a process whose work is done and whose input 
 EXIT_S = 5.0  # for a process that has closed its output
 BACKGROUND_S = 600.0  # how long a finished turn waits for what works in the background
 FOLLOW_UP_S = 2.0  # the CLI's time to begin its own turn after a background subagent has ended
-LATE_S = 1.0
 LEAST_NANO_USD = 1_000  # a limit below this would round to nothing
 NOTHING = Amount()
 _ANSWER = b'{"type":"control_response"'
@@ -87,8 +88,7 @@ class InstanceRunner:
         self._running: Running | None = None
         self._metering: Metering | None = None
         self._stop_grace_s: float | None = None
-        self._timeout_left_s: float | None = None  # while it is paused
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers()
         verification = status.verification
         self._checks = CheckRunner(context, status, verification) if verification is not None else None
         self._checking: asyncio.Future[None] | None = None
@@ -97,7 +97,8 @@ class InstanceRunner:
         """Launch, read to the end, judge. A check that was interrupted comes before the launch."""
         timeout_s = self.status.spec.timeout_s
         if timeout_s is not None:
-            self._set_timeout(timeout_s)
+            timed_out = partial(self.stop, State.TIMED_OUT, f"timed out after {timeout_s:g} s")
+            self._timers.set("timeout", timeout_s, timed_out)
         try:
             await self._enter_worktree()
             if not self.status.attempt.turns and not self.status.ending:
@@ -109,8 +110,7 @@ class InstanceRunner:
                 await self._run(running)
         finally:
             self._permissions.close()
-            for timer in self._timers.values():
-                timer.cancel()
+            self._timers.close()
 
     async def _run(self, running: Running) -> None:
         log = self._services.open_log(self.status.spec, self.status.attempts)
@@ -121,7 +121,7 @@ class InstanceRunner:
             await self._read(running, log)
             if self._checking is not None:
                 await self._checking
-            self._call_later("exit", EXIT_S, self._end_process)
+            self._timers.set("exit", EXIT_S, self._end_process)
             exit = await running.wait()
             await self._leave_meter()
         except BaseException:
@@ -178,7 +178,7 @@ class InstanceRunner:
             self._send_turn()
         else:
             self._send(request)
-            self._call_later("commands", ANSWER_S, self._begin_turns, frozenset())
+            self._timers.set("commands", ANSWER_S, partial(self._begin_turns, frozenset()))
         if self._stop_grace_s is not None:  # a stop arrived while the process was starting
             running.stop(self._stop_grace_s)
         self.stop_if_over()
@@ -190,11 +190,10 @@ class InstanceRunner:
         async for batch in running.output():
             if log:
                 log.write(batch.raw)
-            if "linger" in self._timers:
+            if self._timers.was_set("linger"):
                 self._close_input()
             self._expect_output(batch)
-            if "startup" in self._timers:
-                self._timers.pop("startup").cancel()
+            self._timers.cancel("startup")
             for event in parse(batch.lines):
                 self._take(event)
             self._bus.publish(Changed())
@@ -346,7 +345,7 @@ class InstanceRunner:
         reason = refusal.reason
         if self.status.decide_end(State.STOPPED, reason):
             self._bus.publish(Stopping(self.status.name, State.STOPPED, reason, refusal.budget, refusal.enough))
-            self._call_later("refusal", self._grace_s, self.stop, State.STOPPED, reason)
+            self._timers.set("refusal", self._grace_s, partial(self.stop, State.STOPPED, reason))
 
     # -- turns --
 
@@ -362,7 +361,7 @@ class InstanceRunner:
     def _begin_turns(self, listed: frozenset[str]) -> None:
         """Send the first turn, unless the session lacks a command. `listed` is empty if it did not say."""
         if not self.status.attempt.turns_sent:
-            self._timers["commands"].cancel()
+            self._timers.cancel("commands")
             failure = self._commands.failure(listed)
             if failure is not None:
                 self.stop(State.FAILED, failure)
@@ -376,13 +375,13 @@ class InstanceRunner:
             self._send_turn()
         elif status.ending or status.attempt.idle:
             self._end_work()
-        elif "follow_up" not in self._timers:  # something works in the background; a server never ends
-            self._call_later("follow_up", BACKGROUND_S, self._end_work)
+        elif not self._timers.was_set("follow_up"):  # something works in the background; a server never ends
+            self._timers.set("follow_up", BACKGROUND_S, self._end_work)
 
     def _close_after_follow_up(self) -> None:
         """A background subagent has ended. Wait for the turn in which the CLI reports that to the model."""
         if self.status.attempt.idle:
-            self._call_later("follow_up", FOLLOW_UP_S, self._turn_ended)
+            self._timers.set("follow_up", FOLLOW_UP_S, self._turn_ended)
 
     def _end_work(self) -> None:
         """No planned turn is left: run the check if there is one, else let the process exit."""
@@ -401,7 +400,7 @@ class InstanceRunner:
         if checks is None or verification is None:
             return
         for name in ("idle", "follow_up"):
-            self._cancel_timer(name)
+            self._timers.cancel(name)
         self._does(self._activity.set(Doing.CHECKING))
         if await checks.round() is None:
             return
@@ -430,7 +429,7 @@ class InstanceRunner:
         """Send no further turn: the process exits, or is stopped once it has been silent for too long."""
         if self._running is None:
             return
-        status, is_first = self.status, "linger" not in self._timers
+        status, is_first = self.status, not self._timers.was_set("linger")
         if (
             is_first
             and status.attempt.work_done
@@ -438,7 +437,7 @@ class InstanceRunner:
         ):
             self._bus.publish(WorkEnded(status.name))
         self._running.close_input()
-        self._call_later("linger", LINGER_S, self._end_process)
+        self._timers.set("linger", LINGER_S, self._end_process)
 
     # -- approvals --
 
@@ -459,69 +458,31 @@ class InstanceRunner:
         """A tool waits for a person, or no longer: meanwhile no time counts."""
         if self._permissions.waits:
             self._does(self._activity.set(Doing.ASKING, "waits for approval"))
-            self._cancel_timer("idle")
-            self._pause_timeout()
+            self._timers.cancel("idle")
+            self._timers.pause("timeout")
         elif not self.status.ending:
             self._does(self._activity.resume())
             self._expect_output(None)
-            self._continue_timeout()
-
-    def _pause_timeout(self) -> None:
-        timer = self._timers.pop("timeout", None)
-        if timer is not None:
-            self._timeout_left_s = max(0.0, timer.when() - asyncio.get_running_loop().time())
-            timer.cancel()
-
-    def _continue_timeout(self) -> None:
-        left_s, self._timeout_left_s = self._timeout_left_s, None
-        if left_s is not None:
-            self._set_timeout(left_s)
-
-    def _set_timeout(self, seconds: float) -> None:
-        limit_s = self.status.spec.timeout_s
-        self._call_later("timeout", seconds, self.stop, State.TIMED_OUT, f"timed out after {limit_s:g} s")
+            self._timers.resume("timeout")
 
     # -- stops --
-
-    def _call_later(self, name: str, delay_s: float, call: Callable[..., None], *args: object) -> None:
-        """Set the timer of that name; it replaces an earlier one."""
-        if name in self._timers:
-            self._timers[name].cancel()
-        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, call, *args)
-
-    def _cancel_timer(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
 
     def _expect_output(self, batch: Batch | None) -> None:
         """Restart the idle time, unless the batch holds only answers to the runner's own requests."""
         idle_s = self._context.settings.idle_timeout_s
-        if (
-            idle_s is None
-            or self._is_checking
-            or self._permissions.waits
-            or (batch is not None and _only_answers(batch))
-        ):
-            return
-        due = asyncio.get_running_loop().time() + idle_s
-        self._call_later("idle", idle_s, self._stalled, idle_s, due)
+        excused = self._is_checking or self._permissions.waits
+        if idle_s is not None and not excused and (batch is None or not _only_answers(batch)):
+            self._timers.set_punctual("idle", idle_s, partial(self._stalled, idle_s))
 
     def _expect_start(self) -> None:
         limit_s = self._context.settings.startup_timeout_s
-        due = asyncio.get_running_loop().time() + limit_s
-        self._call_later("startup", limit_s, self._never_started, limit_s, due)
+        never = partial(self.stop, State.FAILED, f"printed nothing within {limit_s:g} s of its start")
+        self._timers.set_punctual("startup", limit_s, never)
 
-    def _never_started(self, limit_s: float, due: float) -> None:
-        if _is_late(due):
-            self._expect_start()
-        else:
-            self.stop(State.FAILED, f"printed nothing within {limit_s:g} s of its start")
-
-    def _stalled(self, idle_s: float, due: float) -> None:
+    def _stalled(self, idle_s: float) -> None:
         resets_at = self.status.attempt.limit_resets_at
         waits_for_reset = resets_at is not None and self._context.clock.wall() < resets_at  # newer versions do
-        if _is_late(due) or waits_for_reset or (self._metering is not None and self._metering.waits):
+        if waits_for_reset or (self._metering is not None and self._metering.waits):
             self._expect_output(None)
             return
         self.status.note_silence()
@@ -561,11 +522,6 @@ class InstanceRunner:
             self._running.stop(self._stop_grace_s)
             self._poller.ask()
         self._bus.publish(Changed())
-
-
-def _is_late(due: float) -> bool:
-    """Whether a timer comes so late that the orchestrator was paused. Output may wait to be read then."""
-    return asyncio.get_running_loop().time() - due > LATE_S
 
 
 def _only_answers(batch: Batch) -> bool:

@@ -22,7 +22,7 @@ def expand_races(config: Config) -> Config:
         if instance.race > 1
         for why in _faults(instance)
     ]
-    instances = tuple(attempt for instance in config.instances for attempt in _attempts(instance))
+    instances = tuple(attempt for instance in config.instances for attempt in attempts_of(instance))
     names = [instance.name for instance in instances]
     faults += [
         f"{config.source}: two instances have the name {printable(name)}: rename one of them"
@@ -39,13 +39,18 @@ def _faults(instance: InstanceConfig) -> Iterator[str]:
         yield "it needs a check, which decides who wins"
     if instance.session_id is not None:
         yield "several attempts cannot continue one session: leave out session_id"
-    if instance.for_each is not None:
-        yield "a for_each over the result of another instance cannot race"
 
 
-def _attempts(instance: InstanceConfig) -> Iterator[InstanceConfig]:
+def attempts_of(instance: InstanceConfig) -> Iterator[InstanceConfig]:
+    """The attempts of an instance that races, or the instance itself; each has its own worktree.
+
+    A group whose items are not known yet stays one entry. Its instances race once they are there.
+    """
     if instance.race == 1:
         yield instance
+        return
+    if instance.for_each is not None:
+        yield instance._replace(worktree=instance.worktree or True)  # checked before the start
         return
     group = instance.group or instance.name
     for number in range(1, instance.race + 1):

@@ -171,7 +171,8 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
         case "check":
             _apply_check(instance, record)
         case "changes":
-            instance.changes, instance.changes_known = changes_from(record["changes"]), True
+            instance.changes = changes_from(record["changes"])
+            instance.changes_known = instance.changes is None or instance.changes.kept
         case "done":
             instance.state = State.COMPLETED
         case "usage":
@@ -268,7 +269,7 @@ def restore_one(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str)
         status.restore(tuple(instance.attempts), session)
         if instance.done:
             status.restore_done(instance.done)
-        if instance.changes_known:
+        if instance.changes_known or instance.changes is not None:
             status.keep_changes(instance.changes)
         if instance.state is State.COMPLETED:
             status.take_over(instance.state, instance.reason)

@@ -158,5 +158,10 @@ def resume_hint(status: InstanceStatus) -> str | None:
 
 
 def exit_code(instances: Iterable[InstanceStatus]) -> int:
-    """0 when every instance completed or was not needed, else 1."""
-    return 0 if all(status.state is State.COMPLETED or status.unneeded for status in instances) else 1
+    """0 when every instance completed with its changes kept, or was not needed, else 1."""
+    return int(any(is_left(status) for status in instances))
+
+
+def is_left(status: InstanceStatus) -> bool:
+    """Whether a later start of the run still has something to do for an instance."""
+    return not status.unneeded and (status.state is not State.COMPLETED or status.changes_unkept)

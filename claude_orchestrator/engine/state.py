@@ -159,7 +159,12 @@ class InstanceStatus:
 
     def keep_changes(self, changes: Changes | None) -> None:
         """What the instance has changed in its worktree so far; None if that is nothing."""
-        self.changes, self.changes_known = changes, True
+        self.changes, self.changes_known = changes, changes is None or changes.kept
+
+    @property
+    def changes_unkept(self) -> bool:
+        """Whether its changes could not be kept as they should be, so that they are in its worktree alone."""
+        return self.changes is not None and not self.changes.kept
 
     @property
     def spec(self) -> LaunchSpec:

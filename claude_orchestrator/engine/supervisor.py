@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 
 from claude_orchestrator.claude.argv import model_of
@@ -95,11 +95,7 @@ class Supervisor:
     async def run(self) -> None:
         """Run every instance to its end."""
         self.begun = True
-        await self._keep_earlier_changes()
-        for status in [status for status in self.instances if status.ended]:  # in an earlier start
-            self._ended(status)
-            if status.state is State.COMPLETED:
-                self._settle_race(status.name)
+        await self._take_up(self.instances)
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
@@ -312,9 +308,7 @@ class Supervisor:
         if not members:
             self._bus.publish(Message(Level.INFO, f"{group.name}: the list is empty: there is nothing to do"))
         self._graph.grow(group, members)
-        for status in members:
-            if status.ended:  # in an earlier start
-                self._ended(status)
+        await self._take_up(members)
 
     async def _filled(self, status: InstanceStatus) -> LaunchSpec | None:
         """What to launch, with the results of others in its texts. If they do not fit in, the instance fails."""
@@ -424,13 +418,22 @@ class Supervisor:
             status.keep_changes(await worktrees.close(status.spec, status.worktree))
             self._bus.publish(ChangesKept(status.name, status.changes))
 
-    async def _keep_earlier_changes(self) -> None:
+    async def _take_up(self, statuses: Iterable[InstanceStatus]) -> None:
+        """Some of these have ended in an earlier start: keep their changes, and settle their races."""
+        ended = [status for status in statuses if status.ended]
+        await self._keep_earlier_changes(ended)
+        for status in ended:
+            self._ended(status)
+            if status.state is State.COMPLETED:
+                self._settle_race(status.name)
+
+    async def _keep_earlier_changes(self, ended: Iterable[InstanceStatus]) -> None:
         """Keep what instances had changed when an earlier start was killed just after they completed."""
         worktrees = self._context.services.worktrees
         if worktrees is None:
             return
-        for status in self.instances:
-            if status.ended and status.planned.worktree:
+        for status in ended:
+            if status.planned.worktree:
                 found = await worktrees.find(status.planned)
                 if found is None:
                     continue

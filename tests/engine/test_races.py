@@ -11,6 +11,8 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.racing import expand_races
 from claude_orchestrator.errors import UserError
 from tests.engine.worktrees.test_repository import sh
+from tests.faults.graph_kills import FILES
+from tests.faults.test_graph_kills import STEP_CLAUDE
 from tests.harness import Workplace
 
 CHECK = {"command": "true"}
@@ -90,3 +92,41 @@ def test_attempts_that_have_not_begun_are_not_needed(repo: Workplace) -> None:
     assert {line["name"]: line["status"] for line in lines} == {
         "fix#1": "completed", "fix#2": "stopped", "fix#3": "stopped", "after": "completed",
     }  # fmt: skip
+
+
+def test_items_of_a_result_race(repo: Workplace) -> None:
+    """Each item of a list that another instance has found; a resumed run has nothing left to do."""
+    schema = {"type": "object"}
+    plan = {"name": "plan", "prompt": "STEP-plan", "json_schema": schema}
+    wins = "mkdir $FAKE_DIR/{{item}} 2>/dev/null && echo {{item}} > new-{{item}} || exec sleep 600"
+    fix = race(
+        prompt="STEP-fix-{{item}}",
+        race=2,
+        for_each={"result_of": "plan", "path": "files"},
+        check={"command": wins, "rounds": 1},
+    )
+    end = {"name": "end", "prompt": "STEP-end {{results.fix}}", "depends_on": ["fix"]}
+    config = repo.config({"instances": [plan, fix, end]})
+    args = ("--report", "report.json", "--grace", "0.2", "--max-parallel", "4", "--command-budget", "fix=1M")
+    repo.env["WORK_LOG"] = str(repo.root / "work.log")
+    done = repo.run("--config", config, *args, claude=str(STEP_CLAUDE))
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in repo.report()["instances"]}
+    assert list(rows) == ["plan", *(f"fix[{item}]#{number}" for item in FILES for number in (1, 2)), "end"]
+    for item in FILES:
+        won = [row for number in (1, 2) if (row := rows[f"fix[{item}]#{number}"])["status"] == "completed"]
+        assert len(won) == 1 and won[0]["changes"]["files"] == 1 and won[0]["group"] == "fix"
+    again = repo.run("--resume", "last", "--report", "report.json", claude=str(STEP_CLAUDE))
+    assert again.returncode == 0
+    assert {name: row["status"] for name, row in rows.items()} == {
+        row["name"]: row["status"] for row in repo.report()["instances"]
+    }
+    assert repo.run("--apply", "last").returncode == 0
+    assert sorted(path.name for path in repo.workspace.glob("new-*")) == [f"new-{item}" for item in FILES]
+
+
+def test_a_race_over_a_result_is_checked_before_the_start(place: Workplace) -> None:
+    plan = {"name": "plan", "prompt": "x", "json_schema": {"type": "object"}}
+    fix = race(prompt="{{item}}", for_each={"result_of": "plan", "path": "files"})
+    done = place.run("--config", place.config({"instances": [plan, fix]}), "--dry-run")
+    assert done.returncode == 2 and "not a git repository" in done.stderr

@@ -11,6 +11,7 @@ from claude_orchestrator.config.graph import needs_of
 from claude_orchestrator.config.item_sources import check_count
 from claude_orchestrator.config.items import Item, read_item
 from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.racing import attempts_of
 from claude_orchestrator.engine.results.upstream import Group, Upstream, list_of, part_of, structured_output
 from token_budget.fields import BadValue, show_json
 
@@ -40,4 +41,5 @@ def grown(spec: LaunchSpec, upstream: Upstream | Group) -> tuple[tuple[InstanceC
         except BadValue as error:
             raise BadValue(*((f"{what}: item {number}", why) for _, why in error.faults)) from None
     instances = expand(template._replace(depends_on=needs_of(template)), list(items.values()))
-    return Selection(source.limit, source.shuffle).of(instances), len(value) - len(items)
+    selected = Selection(source.limit, source.shuffle).of(instances)
+    return tuple(attempt for one in selected for attempt in attempts_of(one)), len(value) - len(items)

@@ -38,6 +38,11 @@ class Changes(NamedTuple):
     patch: str | None
 
     @property
+    def kept(self) -> bool:
+        """Whether they are where they belong; else a later start of the run tries again."""
+        return self.patch is not None
+
+    @property
     def fields(self) -> dict[str, Any]:
         """As reports and result lines show it."""
         shown = self._asdict()

@@ -35,7 +35,8 @@ LEADING_ASTRAY = (
 _FILTER_ENDED = "fatal: the remote end hung up unexpectedly"  # why is in the line before, such as a missing git-lfs
 
 
-_UNWRITTEN = "unable to write file"  # git says no more of a full disk
+# git says no more of a full disk
+_UNWRITTEN = ("unable to write file", "unknown write failure on standard output", "Out of diskspace")
 
 
 class GitError(OSError):
@@ -91,9 +92,9 @@ def _reason(stderr: bytes) -> str:
     """The line of git's messages that names the cause: the first fatal one, else the first error, else the last."""
     lines = [text.strip() for text in stderr.decode("utf-8", "replace").splitlines() if text.strip()]
     lines = [text for text in lines if text != _FILTER_ENDED] or lines
-    for mark in ("No space left", _UNWRITTEN, "fatal: ", "error: "):
+    for mark in ("No space left", *_UNWRITTEN, "fatal: ", "error: "):
         for text in lines:
             if mark in text:
                 reason = text.removeprefix("fatal: ").removeprefix("error: ")
-                return f"{reason}: is the disk full?" if mark == _UNWRITTEN else reason
+                return f"{reason}: is the disk full?" if mark in _UNWRITTEN else reason
     return lines[-1] if lines else ""

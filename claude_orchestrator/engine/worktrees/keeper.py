@@ -55,7 +55,8 @@ class Worktrees:
             doubt = f"its changes cannot be saved: {error.strerror or error}"
             changes = Changes(worktree.branch, worktree.base, worktree.base, worktree.path, 0, 0, 0, None)
         if doubt:
-            self._warn(f"{spec.name}: {doubt}: its work stays in {worktree.path}")
+            again = "" if changes is None or changes.kept else f", and --resume {self._directory.name} tries again"
+            self._warn(f"{spec.name}: {doubt}: its work stays in {worktree.path}{again}")
         return changes
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:

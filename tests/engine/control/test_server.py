@@ -135,8 +135,8 @@ def test_two_readers_get_the_same_events_and_one_that_never_reads_holds_up_nobod
         first = told[0].data["number"]
         assert numbers == list(range(first + 1, first + 1 + len(numbers)))
         assert "run_ended" in [each.data["kind"] for each in events[-3:]]
-    last = {told.data["number"]: told for told in seen[0] if told.kind == "event"}
-    assert all(last[told.data["number"]].data == told.data for told in seen[1] if told.data["number"] in last)
+    first, second = ({told.data["number"]: told.data for told in each if told.kind == "event"} for each in seen)
+    assert all(first[number] == second[number] for number in first.keys() & second.keys())
 
 
 def test_a_reader_that_returns_misses_nothing(run: Rehearsal) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.ports import RunContext
@@ -20,7 +20,7 @@ class HoldPolicy:
         self._context = context
         self._policy = context.settings.hold_policy
 
-    def share(self, spec: LaunchSpec, budget: Budget, holders: Sequence[tuple[str, Hold]]) -> int | None:
+    def share(self, spec: LaunchSpec, budget: Budget, holders: Iterable[tuple[str, Hold]]) -> int | None:
         """Make room for an instance that would wait: each holder's hold becomes its max-min fair share.
 
         `holders` has the names and holds of the running instances. Returns the tokens that the new instance may hold;

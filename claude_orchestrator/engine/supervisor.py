@@ -21,6 +21,7 @@ from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.instance_runner import InstanceRunner, figures
 from claude_orchestrator.engine.instances import Instances
+from claude_orchestrator.engine.launch_decisions import LaunchDecisions
 from claude_orchestrator.engine.launch_pace import LaunchPace
 from claude_orchestrator.engine.low_budget import low_budget
 from claude_orchestrator.engine.ports import RunContext
@@ -79,7 +80,7 @@ class Supervisor:
         self._bus = context.bus
         self._holds = HoldPolicy(context)
         self._hidden = HiddenUse(context.settings.stop_margin, context.settings.token_weights)
-        self._foreseen: dict[Budget, str] = {}
+        self._decisions = LaunchDecisions(context, self._holds)
         self._runners: dict[str, InstanceRunner] = {}
         self._graph = Instances(instances)
         self._wake = asyncio.Event()
@@ -112,7 +113,7 @@ class Supervisor:
         match event:
             case Crossed():
                 self._stop_over_budget()
-            case Foreseen(budget, tokens) if budget not in self._foreseen and not budget.exceeded:
+            case Foreseen(budget, tokens) if not (self._decisions.is_foreseen(budget) or budget.exceeded):
                 self._stop_before(budget, tokens)
             case Checked(instance, _, verdict, _) if verdict.passed:
                 self._settle_race(instance)
@@ -135,7 +136,7 @@ class Supervisor:
     def recheck(self) -> None:
         """Budgets may have more room: let waiting instances and requests proceed."""
         self._wake.set()
-        self._forget_foreseen([budget for budget in self._foreseen if budget.scope in WINDOW_SCOPES])
+        self._decisions.forget_windows()
         if self._context.services.meter is not None:
             self._context.services.meter.recheck()
 
@@ -160,7 +161,7 @@ class Supervisor:
 
     def reopen(self, budgets: Collection[Budget]) -> None:
         """Limits have changed: instances that were blocked may start, if all their budgets allow it now."""
-        self._forget_foreseen(budgets)
+        self._decisions.forget(budgets)
         for status in [one for one in self.instances if one.state is State.BLOCKED]:
             spec = status.spec
             if not any(budget in budgets for budget in self._context.budgets_of(spec)):
@@ -204,8 +205,8 @@ class Supervisor:
                     waiting += 1
                     self._wait_for_cache(status, reason)
                 case Eligible():
-                    decision, pause_s = await self._within_launch_rate(await self._decide(status))
-                    pauses_s += [] if pause_s is None else [pause_s]
+                    decision, pause_s = await self._decide(status)
+                    pauses_s += [pause_s] if pause_s else []
                     await self._act(tasks, status, decision)
                     if decision.action is Action.WAIT and decision.budget is not None:
                         reserved.add(decision.budget)
@@ -254,26 +255,14 @@ class Supervisor:
             if self._context.services.meter is not None:
                 self._context.services.meter.recheck()
 
-    async def _decide(self, status: InstanceStatus) -> Decision:
-        """Whether an instance may be launched: by the budgets of this run, then by those that all runs share."""
-        spec = status.spec
-        for budget in self._context.budgets_of(spec):
-            if budget in self._foreseen:
-                return Decision(Action.BLOCK, self._foreseen[budget], budget)
-        decision = self.manager.reserve(spec.base_command, spec.estimate, spec.name)
-        if decision.action is Action.WAIT and decision.budget is not None:
-            holders = [(name, runner.hold) for name, runner in self._runners.items()]
-            tokens = self._holds.share(spec, decision.budget, holders)
-            if tokens is not None:
-                share = spec.estimate._replace(tokens=tokens)
-                decision = self.manager.reserve(spec.base_command, share, spec.name)
-        if decision.hold is None:
-            return decision
-        shared = await self._context.services.shared.admit(status.name, decision.hold)
-        if shared.action in (Action.BLOCK, Action.WAIT):
-            self._context.release(decision.hold)
-            return shared._replace(hold=None)
-        return shared if shared.action is Action.WARN else decision
+    async def _decide(self, status: InstanceStatus) -> tuple[Decision, float]:
+        """Whether an instance may be launched; and for how long the launch rate lets everything wait."""
+        holders = ((name, runner.hold) for name, runner in self._runners.items())
+        decision = await self._decisions.decide(status, holders)
+        decision, pause_s = await self._decisions.within_launch_rate(decision)
+        if pause_s:
+            self._next_launch_at = self._context.clock.monotonic() + pause_s
+        return decision, pause_s
 
     async def _act(self, tasks: asyncio.TaskGroup, status: InstanceStatus, decision: Decision) -> None:
         spec = None
@@ -330,18 +319,6 @@ class Supervisor:
         self._skip(status, State.FAILED, reason)
         self._bus.publish(Message(Level.ERROR, f"{status.name}: failed: {reason}"))
         self._fail_fast(status)
-
-    async def _within_launch_rate(self, decision: Decision) -> tuple[Decision, float | None]:
-        """The decision, unless all launches of the hour are taken: then everything waits until one is free."""
-        most = self._settings.max_launches_per_hour
-        if most is None or decision.hold is None:
-            return decision, None
-        wait_s = await self._context.services.shared.claim_launch(most)
-        if not wait_s:
-            return decision, None
-        self._context.release(decision.hold)
-        self._next_launch_at = self._context.clock.monotonic() + wait_s
-        return Decision(Action.WAIT, f"launch rate: all {most:,} launches of an hour are taken"), wait_s
 
     def _wait(self, status: InstanceStatus, decision: Decision) -> None:
         is_new = status.state is State.PENDING or status.reason == WAITS_FOR_CACHE
@@ -495,16 +472,11 @@ class Supervisor:
         in_progress = f" and at least {counted(tokens, 'token')} of responses in progress" if tokens else ""
         margin = self._hidden.margin_percent
         why = figures(budget) + in_progress + (f", with a margin of {margin:g} %" if margin else "")
-        self._foreseen[budget] = why
+        self._decisions.foresee(budget, why)
         self._syncing = asyncio.ensure_future(self._bus.sync())  # not awaited: the stops come first
         for runner in list(self._runners.values()):
             runner.stop_for(budget, why)
         self._wake.set()
-
-    def _forget_foreseen(self, budgets: Collection[Budget]) -> None:
-        """These budgets have more room: decide about launches by what is counted again."""
-        for budget in budgets:
-            self._foreseen.pop(budget, None)
 
     def _check_rate_limits(self, event: RateLimitsRead) -> None:
         """Stop the run if a subscription's limit is used up to the percentage that was set."""

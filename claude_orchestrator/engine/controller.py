@@ -428,7 +428,7 @@ class _Run:
                 self._view.manager,
                 settings.token_weights,
                 upstream=upstream,
-                options=GatewayOptions(settings.cache_wait_s, how or None),
+                options=GatewayOptions(settings.cache_wait_s, how or None, None if upstream else self._ledger),
             )
             await stack.enter_async_context(gateway)
             watching = asyncio.ensure_future(self._watch_pace(gateway))

@@ -38,6 +38,8 @@ from token_budget.ledger.records import (
     HoldState,
     Limit,
     NoteRecord,
+    Post,
+    Posted,
     RunRecord,
     UsageRecord,
 )
@@ -52,6 +54,7 @@ LEASE_MS = 60_000  # of a hold: so long after a crash it still stands
 RENEW_EVERY_MS = 20_000
 SAY_AFTER_S = 1.0  # that a start waits
 SYNC_S = 2.0  # for a launch or a stop to wait, while another program has the ledger locked
+POST_S = 0.5  # for a post, while another program has the ledger locked
 END_S = 3.0  # the same for the end of a run
 MAX_COMMAND_CHARS = 1_000
 WINDOWS = {Scope.DAILY: Window.DAILY, Scope.WEEKLY: Window.WEEKLY, Scope.MONTHLY: Window.MONTHLY}
@@ -93,6 +96,7 @@ class LedgerSync:
         self._renewed_ms = 0
         self._note_count = 0
         self._launches = Launches()
+        self._posting: asyncio.Future[Posted] | None = None  # that takes too long
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._flushing = asyncio.Lock()
 
@@ -271,6 +275,35 @@ class LedgerSync:
         except LedgerError as error:
             self._failed(error)
             return self._launches.claim(most, now_ms) / 1000
+
+    async def post(
+        self, topic: str, text: str, lifetime_s: float, seen: int | None
+    ) -> tuple[int, list[tuple[float, str]]] | None:
+        """Tell other runs something about a topic, unless they have done so since `seen`; see `Board`.
+
+        Whoever waits for it waits for a request: if the ledger is slow, nothing is shared.
+        """
+        if self._ledger is None or self._gave_up or self._posting is not None:
+            return None
+        now_ms = to_ms(self._now())
+        post = Post(topic, self._run.run, now_ms, round(lifetime_s * 1000), text)
+        posting = asyncio.ensure_future(self._in_thread(partial(self._ledger.post, post, seen)))
+        done, _ = await asyncio.wait([posting], timeout=POST_S)
+        if not done:
+            self._posting = posting
+            posting.add_done_callback(self._posted_late)
+            return None
+        try:
+            answer = posting.result()
+        except LedgerError as error:
+            self._failed(error)
+            return None
+        return answer.seen, [(other.age_ms / 1000, other.text) for other in answer.others]
+
+    def _posted_late(self, posting: asyncio.Future[Posted]) -> None:
+        self._posting = None
+        if not posting.cancelled() and isinstance(error := posting.exception(), LedgerError):
+            self._failed(error)
 
     async def claim_alerts(self, keys: list[str]) -> set[str]:
         """Those of the alerts that no other process has sent: of many orchestrators one sends an alert."""

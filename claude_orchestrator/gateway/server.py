@@ -22,6 +22,7 @@ from aiohttp import hdrs, web
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
+from claude_orchestrator.gateway.board import Board
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.door import BATCH, owner_of_peer
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
@@ -49,11 +50,12 @@ class GatewayOptions(NamedTuple):
 
     A request waits for `share_cache_wait_s` at most while another one writes its prefix to the prompt cache.
     `unanswered` is what a request without a complete answer is charged: by default its bound in block mode, and nothing
-    in warn mode.
+    in warn mode. By `board`, runs share their pace and the prompt cache.
     """
 
     share_cache_wait_s: float = 0.0
     unanswered: ChargeUnanswered | None = None
+    board: Board | None = None
 
 
 NO_OPTIONS = GatewayOptions()
@@ -77,7 +79,7 @@ class Gateway:
         options: GatewayOptions = NO_OPTIONS,
     ) -> None:
         self.admission = admission or Admission(manager, weights)
-        self._gate = Gate()
+        self._gate = Gate(board=options.board)
         self._api_url = upstream
         self._enforces = manager.enforcement_mode == "block"
         self._environ = environ
@@ -85,7 +87,7 @@ class Gateway:
         self._upstream = Upstream()
         self._unanswered = options.unanswered
         how = options.unanswered or (ChargeUnanswered.BOUND if self._enforces else ChargeUnanswered.NONE)
-        flights = Flights(options.share_cache_wait_s, time.monotonic)
+        flights = Flights(options.share_cache_wait_s, time.monotonic, board=options.board)
         self._forwarder = Forwarder(self._upstream, self.admission, flights, how)
         self._gatekeeper = Gatekeeper(self._upstream, self._forwarder, self.admission)
         self._closing = contextlib.AsyncExitStack()

@@ -1,17 +1,20 @@
 """A storm of clients on an API with rate limits: without pacing, and paced by the gateway, in the same run.
 
     python -m tests.benchmarks.pacing [CLIENTS, 32] [CLAUDE]
+    python -m tests.benchmarks.pacing CLIENTS --runs RUNS
 
 The stand-in allows 50 requests and 200,000 input tokens a minute, as token buckets. Each client makes four requests, of
 which the first has 15,000 tokens and each later one 1,500 new ones. Clients do what Claude Code does after a 429: they
 wait as long as `retry-after` says, and give up after ten retries. Then they do what the orchestrator does with such an
 instance: they continue after a pause that doubles. With the path of a claude, the clients are real instances, and the
-two storms come one after the other.
+two storms come one after the other. With `--runs`, several runs use one key: their gateways learn of each other by the
+API's headers alone, or by a ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import subprocess
@@ -23,12 +26,16 @@ from typing import Any
 
 import aiohttp
 
+from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.ledger_sync import LedgerSync
 from claude_orchestrator.engine.retries import backoff_s
-from claude_orchestrator.gateway.server import Gateway
+from claude_orchestrator.gateway.server import Gateway, GatewayOptions
 from tests.limited_api import LimitedApi
 from tests.metered import Metered
 from tests.stand_in import claude_env
 from token_budget.budget_manager import TokenBudgetManager
+from token_budget.ledger.records import RunRecord
+from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Weights
 
 CLIENTS = 32
@@ -104,6 +111,36 @@ async def paced(clients: int) -> str:
         return await storm(api, [gateway.open(Metered()).url for _ in range(clients)])
 
 
+async def together(clients: int, runs: int, folder: str | None) -> str:
+    """The clients of several runs, each with a gateway of its own. With a folder, they share their pace by a ledger."""
+    async with contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(LimitedApi())
+        urls = []
+        for run in range(runs):
+            board = None if folder is None else await board_of(Path(folder) / "ledger.db", f"run-{run}", stack)
+            options = GatewayOptions(board=board)
+            made = Gateway(TokenBudgetManager(), Weights(), upstream=api.url, options=options)
+            gateway = await stack.enter_async_context(made)
+            urls += [gateway.open(Metered()).url for _ in range(clients // runs)]
+        return await storm(api, urls)
+
+
+async def board_of(path: Path, run: str, stack: contextlib.AsyncExitStack) -> LedgerSync:
+    """What an orchestrator has of a ledger, as one run of it."""
+    sync = LedgerSync(SqliteLedger(path), RunRecord(run, "here", 0), TokenBudgetManager(), Weights(), Bus())
+    await sync.begin()
+    stack.push_async_callback(sync.end, 0)
+    return sync
+
+
+async def several(clients: int, runs: int) -> None:
+    """Several runs at once, without and with a ledger."""
+    with tempfile.TemporaryDirectory() as folder:
+        apart, shared = await asyncio.gather(together(clients, runs, None), together(clients, runs, folder))
+    print(f"{runs} runs of {clients // runs} clients, {REQUESTS} requests each")
+    print(f"by headers alone: {apart}\nby the ledger:    {shared}")
+
+
 async def real(claude: str, clients: int, meter: str) -> str:
     """Real instances: `stream` leaves their requests alone, `api` paces them."""
     instances = [{"name": f"client-{client}", "prompt": f"Print, client {client}."} for client in range(clients)]
@@ -134,5 +171,7 @@ async def main(clients: int, claude: str | None) -> None:
     print(f"without pacing: {without}\npaced:          {with_pacing}")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and "--runs" in sys.argv:
+    asyncio.run(several(int(sys.argv[1]), int(sys.argv[sys.argv.index("--runs") + 1])))
+elif __name__ == "__main__":
     asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else CLIENTS, sys.argv[2] if len(sys.argv) > 2 else None))

@@ -21,11 +21,14 @@ from token_budget.ledger.records import (
     AccountLimit,
     AccountRecord,
     AttemptRecord,
+    Heard,
     HoldRequest,
     HoldState,
     InstanceRecord,
     Limit,
     NoteRecord,
+    Post,
+    Posted,
     Reservation,
     RunRecord,
     UsageRecord,
@@ -389,3 +392,24 @@ def admit_with_16_processes(place: str) -> None:
     assert admitted == 600 and all(process.returncode == 0 for process in started)
     assert ledger.used([Limit(0, 1)], FLAT, 0) == [60_000]
     ledger.close()
+
+
+def test_a_post_is_entered_unless_others_were_first(store: Place) -> None:
+    one, two = store.open(), store.open()
+
+    def post(ledger: LedgerStore, run: str, seen: int | None, *, at_ms: int = 1_000, topic: str = "t") -> Posted:
+        return ledger.post(Post(topic, run, store.at(at_ms), 500, f"{run} {at_ms}"), seen)
+
+    assert post(one, "a", 0) == Posted(1)
+    assert post(two, "b", 0, at_ms=1_200) == Posted(1, (Heard(200, "a 1000"),))
+    assert post(two, "b", 1) == Posted(2)
+    assert post(one, "a", 2) == Posted(3)  # its own are no others'
+    assert post(two, "b", 0, topic="other") == Posted(4)
+    assert post(two, "b", None) == Posted(5)
+    assert post(one, "a", 3, at_ms=1_501) == Posted(6)  # what has expired is gone
+    one.release_run("a")
+    assert post(two, "b", 0, at_ms=1_502) == Posted(7)
+    one.prune(0, store.at(5_000))
+    assert not list(two.records())
+    one.close()
+    two.close()

@@ -41,8 +41,10 @@ class Database(Protocol):
     def now_ms(self, now_ms: int) -> int:
         """The time that leases are judged by: the server's, or the caller's where there is no server."""
 
-    def transaction(self, accounts: Iterable[str] = (), *, alone: bool = False) -> AbstractContextManager[None]:
-        """All of it or nothing, durably.
+    def transaction(
+        self, accounts: Iterable[str] = (), *, alone: bool = False, durable: bool = True
+    ) -> AbstractContextManager[None]:
+        """All of it or nothing. Unless `durable`, a crash of the machine may undo it.
 
         While one is `alone` with an account, no other transaction of that account is open; alone with the account ""
         it is so for all accounts.
@@ -54,8 +56,8 @@ class Database(Protocol):
     def execute_many(self, sql: str, values: Iterable[Sequence[Value]]) -> None:
         """The same for each of several rows."""
 
-    def insert_hold(self, sql: str, values: Sequence[Value]) -> int:
-        """Insert a hold, in a transaction; returns its key."""
+    def insert_keyed(self, sql: str, values: Sequence[Value]) -> int:
+        """Insert a row of a table with keys, in a transaction; returns its key."""
 
     def insert_records(self, records: Iterable[UsageRecord]) -> int:
         """Insert usage records whose attempts are there, in a transaction; returns how many were new."""

@@ -187,12 +187,14 @@ class PostgresServer:
         return found
 
     @contextlib.contextmanager
-    def transaction(self, accounts: Iterable[str] = (), *, alone: bool = False) -> Iterator[None]:
-        """All of it or nothing, durably. Advisory locks keep what is alone apart: docs/decisions/ledger-locks.md."""
+    def transaction(self, accounts: Iterable[str] = (), *, alone: bool = False, durable: bool = True) -> Iterator[None]:
+        """All of it or nothing. Advisory locks keep what is alone apart: docs/decisions/ledger-locks.md."""
         with self._faults("written"):
             self._again(lambda: self._connection().execute("BEGIN"))
             self._in_transaction = True
             try:
+                if not durable:  # it does not wait for the disk
+                    self._connection().execute("SET LOCAL synchronous_commit = off")
                 for name, shared in _locks(accounts, alone=alone):
                     function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
                     self._connection().execute(f"SELECT {function}(%s, %s)", (LOCK_CLASS, _number_of(name)))
@@ -212,8 +214,8 @@ class PostgresServer:
             with self._connection().cursor() as cursor:
                 cursor.executemany(_own(sql), found)
 
-    def insert_hold(self, sql: str, values: Sequence[Value]) -> int:
-        """Insert a hold; returns its key."""
+    def insert_keyed(self, sql: str, values: Sequence[Value]) -> int:
+        """Insert a row; returns its key."""
         key: int = self.row(f"{sql} RETURNING key", values)[0]
         return key
 

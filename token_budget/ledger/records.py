@@ -140,6 +140,33 @@ class HoldRequest(NamedTuple):
     account: str = ""
 
 
+class Post(NamedTuple):
+    """What a run tells other runs about a topic, for `lifetime_ms`. Topics are digests: they name no key."""
+
+    topic: str
+    run: str
+    at_ms: int
+    lifetime_ms: int
+    text: str
+
+
+class Heard(NamedTuple):
+    """What another run has posted so long ago."""
+
+    age_ms: int
+    text: str
+
+
+class Posted(NamedTuple):
+    """The answer to a post: the number of the latest post on the topic, and what others have posted before it.
+
+    The post itself was entered only if there are no such `others`, or if it did not ask for that.
+    """
+
+    seen: int
+    others: tuple[Heard, ...] = ()
+
+
 class HoldState(NamedTuple):
     """What is left of a hold, and how long it stands from now on; a lease of 0 releases it."""
 

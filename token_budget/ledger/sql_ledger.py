@@ -18,11 +18,14 @@ from token_budget.ledger.records import (
     AccountLimit,
     AccountRecord,
     AttemptRecord,
+    Heard,
     HoldRequest,
     HoldState,
     InstanceRecord,
     Limit,
     NoteRecord,
+    Post,
+    Posted,
     Reservation,
     RunRecord,
     UsageRecord,
@@ -107,7 +110,7 @@ class SqlLedger:
             if answer.action in (Action.BLOCK, Action.WAIT):
                 return answer
             values = (request.run, request.instance, *request.amount, now_ms + request.lease_ms)
-            key = self._db.insert_hold(rows.NEW_HOLD, (*values, now_ms if request.sent else None))
+            key = self._db.insert_keyed(rows.NEW_HOLD, (*values, now_ms if request.sent else None))
             return answer._replace(hold=key)
 
     def _judge(self, request: HoldRequest, limits: Sequence[Limit], now_ms: int) -> Reservation:
@@ -147,12 +150,25 @@ class SqlLedger:
             self._db.execute("INSERT INTO launches (run, at_ms) VALUES (?, ?)", (run, now_ms))
         return 0
 
+    def post(self, post: Post, seen: int | None) -> Posted:
+        """Tell other runs something about a topic; with `seen`, only if none of them has posted since."""
+        with self._db.transaction([f"posts on {post.topic}"], alone=True, durable=False):
+            now_ms = self._db.now_ms(post.at_ms)
+            self._db.execute("DELETE FROM posts WHERE topic = ? AND expires_ms <= ?", (post.topic, now_ms))
+            if seen is not None:
+                found = [*self._db.rows(rows.HEARD, (post.topic, seen, post.run, now_ms))]
+                if found:
+                    return Posted(found[-1][0], tuple(Heard(max(0, now_ms - at_ms), text) for _, at_ms, text in found))
+            values = (post.topic, post.run, now_ms, now_ms + post.lifetime_ms, post.text)
+            return Posted(self._db.insert_keyed(rows.NEW_POST, values))
+
     def release_run(self, run: str, *, keep: Collection[int] = ()) -> None:
         """Release whatever a run holds, except the holds to keep."""
         places = ", ".join("?" * len(keep))
         but = f" AND key NOT IN ({places})" if keep else ""
         with self._db.transaction():
             self._db.execute(f"DELETE FROM holds WHERE run = ?{but}", (run, *keep))
+            self._db.execute("DELETE FROM posts WHERE run = ?", (run,))
 
     def prunable(self, before_ms: int, now_ms: int) -> tuple[int, int]:
         """How many attempts `prune` would delete, and the tokens that they used."""
@@ -171,6 +187,7 @@ class SqlLedger:
             execute(f"DELETE FROM runs WHERE {rows.OLD} AND run NOT IN (SELECT run FROM attempts)", moments)
             execute("DELETE FROM notes WHERE at_ms < ? AND run NOT IN (SELECT run FROM runs)", (before_ms,))
             execute("DELETE FROM alerts WHERE at_ms < ?", (before_ms,))
+            execute("DELETE FROM posts WHERE expires_ms <= ?", (now_ms,))
             execute("DELETE FROM holds WHERE sent_ms < ? AND expires_ms <= ?", (before_ms, now_ms))
         return gone
 

@@ -47,6 +47,12 @@ ON CONFLICT (run, instance, attempt) DO UPDATE SET session = coalesce(excluded.s
 PUT_NOTE = """
 INSERT INTO notes (id, run, at_ms, kind, instance, text) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
+MOST_HEARD = 10_000  # posts at once
+HEARD = f"""
+SELECT key, at_ms, text FROM posts WHERE topic = ? AND key > ? AND run != ? AND expires_ms > ? ORDER BY key
+LIMIT {MOST_HEARD}
+"""
+NEW_POST = "INSERT INTO posts (topic, run, at_ms, expires_ms, text) VALUES (?, ?, ?, ?, ?)"
 NEW_HOLD = "INSERT INTO holds (run, instance, tokens, cost_nano, expires_ms, sent_ms) VALUES (?, ?, ?, ?, ?, ?)"
 PUT_HOLD = """
 INSERT INTO holds (key, run, instance, tokens, cost_nano, expires_ms) VALUES (?, ?, '', ?, ?, ?)

@@ -133,9 +133,14 @@ class SqliteFile:
         )
 
     @contextlib.contextmanager
-    def transaction(self, accounts: Iterable[str] = (), *, alone: bool = False) -> Iterator[None]:
-        """All of it or nothing, durably; the only one of the file. Raises LedgerError where it cannot be written."""
+    def transaction(self, accounts: Iterable[str] = (), *, alone: bool = False, durable: bool = True) -> Iterator[None]:
+        """All of it or nothing; the only one of the file. Unless `durable`, a crash of the machine may undo it.
+
+        Raises LedgerError where it cannot be written.
+        """
         try:
+            if not durable:  # it does not wait for the disk
+                self.db.execute("PRAGMA synchronous = NORMAL")
             self._begin()
             yield
             self.db.execute("COMMIT")
@@ -146,6 +151,10 @@ class SqliteFile:
             if isinstance(error, OverflowError | UnicodeError):  # what SQLite has no place for
                 raise LedgerError(f"{self.path}: cannot be written: {error}") from None
             raise
+        finally:
+            if not durable:
+                with contextlib.suppress(sqlite3.Error):
+                    self.db.execute("PRAGMA synchronous = FULL")
 
     def _begin(self) -> None:
         """Begin to write, as soon as no other program does. `busy_s` may change meanwhile."""
@@ -184,7 +193,7 @@ class SqliteFile:
         """The same for each of several rows."""
         self.db.executemany(sql, values)
 
-    def insert_hold(self, sql: str, values: Sequence[Value]) -> int:
+    def insert_keyed(self, sql: str, values: Sequence[Value]) -> int:
         """Insert a hold; returns its key."""
         key = self.db.execute(sql, values).lastrowid
         assert key is not None

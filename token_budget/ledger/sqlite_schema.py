@@ -86,6 +86,14 @@ CREATE TABLE limits (
     most INTEGER NOT NULL, PRIMARY KEY (account, period, unit)
 ) WITHOUT ROWID;
 """,
+    """
+CREATE TABLE posts (
+    key INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, run TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL, text TEXT NOT NULL
+);
+CREATE INDEX posts_by_topic ON posts (topic, key);
+CREATE INDEX posts_by_end ON posts (expires_ms);
+""",
 )
 
 

@@ -15,6 +15,8 @@ from token_budget.ledger.records import (
     InstanceRecord,
     Limit,
     NoteRecord,
+    Post,
+    Posted,
     Reservation,
     RunRecord,
     UsageRecord,
@@ -96,6 +98,13 @@ class LedgerStore(Protocol):
         """Claim one of `most` launches in an hour, in one step for all that use this ledger.
 
         Returns 0, or if all are taken the milliseconds until one is free again.
+        """
+
+    def post(self, post: Post, seen: int | None) -> Posted:
+        """Tell other runs something about a topic, in one step for all that use this ledger.
+
+        With `seen`, it is entered only if no other run has posted there after that number; without, always. Posts
+        need not outlive a crash of the machine.
         """
 
     def prune(self, before_ms: int, now_ms: int) -> int:

@@ -8,13 +8,15 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import hdrs
 
 from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.board import Board, NoBoard
 from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.pacing.elsewhere import Elsewhere
 from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate
 from claude_orchestrator.gateway.pacing.limits import Resource, read_limits, retry_after_s
 from claude_orchestrator.gateway.pacing.pacer import Pacer, Sent
@@ -48,13 +50,15 @@ class Waiter:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The requests of one key for one model."""
+    """The requests of one key for one model, and `elsewhere` those of other runs."""
 
+    elsewhere: Elsewhere
     pacer: Pacer = field(default_factory=Pacer)
     estimate: Estimate = field(default_factory=Estimate)
     conversations: OrderedDict[tuple[bytes, str], None] = field(default_factory=OrderedDict)
     begun: dict[Waiter, None] = field(default_factory=dict)  # those that wait, the first one first
     new: dict[Waiter, None] = field(default_factory=dict)  # the same for conversations that have not begun
+    deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def is_first(self, conversation: tuple[bytes, str]) -> bool:
         """Whether the conversation is new, and known from now on."""
@@ -113,7 +117,10 @@ class Turn:
         """The headers of the answer have come."""
         now, readings = self._gate.clock(), read_limits(headers, self._gate.wall())
         if status == TOO_MANY_REQUESTS:
-            self._lane.pacer.refused(self._sent, readings, retry_after_s(headers), now)
+            wait_s = retry_after_s(headers)
+            self._lane.pacer.refused(self._sent, readings, wait_s, now)
+            if wait_s is not None:
+                self._gate.tell(self._lane.elsewhere.refused(wait_s))
         else:
             self._lane.pacer.answered(self._sent, readings, now)
         self._lane.call(now)
@@ -122,6 +129,7 @@ class Turn:
         """The answer has ended; `usage` is what it states."""
         if usage is not None and usage.whole and usage.told:
             draw = self._lane.estimate.learn(self._waiter.size_bytes, usage.usage, first=self._waiter.first)
+            self._lane.elsewhere.correct(self._sent.draw, draw)
             self._lane.pacer.correct(self._sent, draw, self._gate.clock())
             self._lane.call(self._gate.clock())
 
@@ -132,11 +140,21 @@ class Turn:
 
 
 class Gate:
-    """Holds requests back until the API has room for them, for each key and model."""
+    """Holds requests back until the API has room for them, for each key and model.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+    By `board` it shares what it sends with other runs.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        board: Board | None = None,
+    ) -> None:
         self.clock = clock
         self.wall = wall
+        self._board = board or NoBoard()
+        self._telling: set[asyncio.Future[None]] = set()
         self._lanes: OrderedDict[bytes, Lane] = OrderedDict()
 
     async def turn(self, client: Client, headers: Mapping[str, str], path: str, body: bytes) -> Turn:
@@ -146,14 +164,31 @@ class Gate:
         lane.queue_of(waiter)[waiter] = None
         client.waiting += 1
         try:
-            while (wait_s := self._wait_s(lane, waiter)) > 0:
-                await waiter.sleep(min(wait_s, RECHECK_S))
-            sent = lane.pacer.send(lane.draw(waiter), self.clock())
+            sent = await self._send(lane, waiter)
         finally:
             client.waiting -= 1
             del lane.queue_of(waiter)[waiter]
             lane.call(self.clock())
         return Turn(self, lane, sent, waiter)
+
+    async def _send(self, lane: Lane, waiter: Waiter) -> Sent:
+        """Wait until the limits have room for the request, here and for all runs together; then it counts as sent."""
+        while True:
+            while (wait_s := self._wait_s(lane, waiter)) > 0:
+                await waiter.sleep(min(wait_s, RECHECK_S))
+            async with lane.deciding:
+                if self._wait_s(lane, waiter) > 0:
+                    continue
+                draw = lane.draw(waiter)
+                has_none = lane.pacer.known and not lane.pacer.buckets  # an API without limits
+                if has_none or await lane.elsewhere.claim(lane.pacer, draw):
+                    return lane.pacer.send(draw, self.clock())
+
+    def tell(self, telling: Coroutine[object, object, None]) -> None:
+        """Tell other runs something, without waiting for that."""
+        task = asyncio.ensure_future(telling)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def _wait_s(self, lane: Lane, waiter: Waiter) -> float:
         now = self.clock()
@@ -194,7 +229,7 @@ class Gate:
         digest = hashlib.sha256(name).digest()
         lane = self._lanes.get(digest)
         if lane is None:
-            lane = self._lanes[digest] = Lane()
+            lane = self._lanes[digest] = Lane(Elsewhere(self._board, digest.hex(), self.clock))
             if len(self._lanes) > MAX_LANES:
                 idle = next((key for key, one in self._lanes.items() if not one.waiting and not one.pacer.on_way), None)
                 if idle is not None and idle != digest:

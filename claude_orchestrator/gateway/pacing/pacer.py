@@ -9,7 +9,7 @@ seconds of any steady clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from claude_orchestrator.gateway.pacing.estimate import Draw
@@ -24,6 +24,7 @@ SLOWER, FASTER = 0.8, 0.005  # after a request that was refused, and after one t
 ROUNDING_TOKENS = 500  # the API rounds what remains to thousands
 FIRST_REMAINS = 0.1  # of a request, for clocks that differ
 SLOW_RESET = 1.25  # times the usual time to refill: then the API's own figure counts
+ELSEWHERE_S = 10.0  # so long a request of another run may be on its way
 ENOUGH_MISSING = 0.2  # of a limit, to compute a rate from the time of its reset
 
 
@@ -71,6 +72,7 @@ class Pacer:
     known: bool = False
     probe_at: float | None = None
     on_way: int = 0
+    elsewhere_at: float = float("-inf")  # when another run sent its last request
 
     def wait_s(self, draw: Draw, now: float) -> float:
         """Seconds until a request that draws so much may be sent; 0: now."""
@@ -119,6 +121,19 @@ class Pacer:
             self._arrived(sent)
             self.probe_at = None
 
+    def adopt(self, buckets: Mapping[Resource, Bucket]) -> None:
+        """Another run knows the limits: no request need show them."""
+        self.buckets.update(buckets)
+        self.known = True
+
+    def drawn_elsewhere(self, draw: Draw, at: float, blocked_until: float, now: float) -> None:
+        """Another run has sent a request at that time, or was refused until then."""
+        for resource, bucket in self.buckets.items():
+            if at > bucket.told_until:
+                bucket.move(now, self.speed, -draw.get(resource, 0.0))
+        self.elsewhere_at = max(self.elsewhere_at, at)
+        self.blocked_until = max(self.blocked_until, min(blocked_until, now + LONGEST_BLOCK_S))
+
     def correct(self, sent: Sent, draw: Draw, now: float) -> None:
         """What a request has really drawn is known."""
         for resource, bucket in self.buckets.items():
@@ -143,9 +158,13 @@ class Pacer:
             return
         own, bucket.rate, bucket.at = bucket.level_at(now, self.speed), rate, now
         seen = min(float(reading.limit), most + _rounding(resource))
-        bucket.level = min(seen, own if self.on_way else max(own, least))
+        bucket.level = min(seen, own if self._may_be_on_way(now) else max(own, least))
         if bucket.level != own:
             bucket.told_until = now if is_now > was_then else max(bucket.told_until, sent.at)
+
+    def _may_be_on_way(self, now: float) -> bool:
+        """Whether a request may have been sent that no figure includes."""
+        return self.on_way > 0 or now - self.elsewhere_at < ELSEWHERE_S
 
     def _sent_after(self, sent: Sent, resource: Resource) -> float:
         drawn = 0.0

@@ -9,7 +9,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from claude_orchestrator.gateway.board import Board
 from claude_orchestrator.gateway.sharing.prefixes import Prefix
+from claude_orchestrator.gateway.sharing.writers import GIVEN_UP, READABLE, SHARED_PREFIXES, Writers
 
 MAX_PREFIXES = 10_000
 
@@ -27,6 +29,7 @@ class Flight:
         self._flights = flights
         self.prefixes = prefixes
         self.until = until
+        self.told: tuple[Prefix, ...] = ()  # that other runs may wait for
         self.over = asyncio.Event()  # nobody needs to wait for it any more
 
     def begun(self) -> None:
@@ -41,11 +44,21 @@ class Flight:
 
 
 class Flights:
-    """The requests of all instances. A request waits for `wait_s` at most; with 0 none waits."""
+    """The requests of all instances. A request waits for `wait_s` at most; with 0 none waits.
 
-    def __init__(self, wait_s: float, clock: Callable[[], float]) -> None:
+    By `board` it also waits for requests of other runs.
+    """
+
+    def __init__(
+        self,
+        wait_s: float,
+        clock: Callable[[], float],
+        *,
+        board: Board | None = None,
+    ) -> None:
         self.wait_s = wait_s
         self._clock = clock
+        self._others = None if board is None else Writers(board, wait_s)
         self._writers: dict[bytes, Flight] = {}
         self._readable_until: dict[bytes, float] = {}
 
@@ -62,14 +75,38 @@ class Flights:
                     await asyncio.wait_for(writer.over.wait(), left_s)
                 except TimeoutError:
                     break
+            now = self._clock()
+            flight = Flight(self, prefixes, now + self.wait_s)
+            for digest, _ in prefixes:
+                if digest not in self._writers and self._readable_until.get(digest, now) <= now:
+                    self._writers[digest] = flight
+            if self._others is not None:
+                await self._ask_others(self._others, flight, until)
         finally:
             who.waiting -= 1
-        now = self._clock()
-        flight = Flight(self, prefixes, now + self.wait_s)
-        for digest, _ in prefixes:
-            if digest not in self._writers and self._readable_until.get(digest, now) <= now:
-                self._writers[digest] = flight
         return flight
+
+    async def _ask_others(self, others: Writers, flight: Flight, until: float) -> None:
+        """Wait while another run writes what this request would write."""
+        for prefix in flight.prefixes[:SHARED_PREFIXES]:
+            if self._writers.get(prefix.digest) is not flight:
+                continue
+            try:
+                readable_s = await others.may_write(prefix, lambda: until - self._clock())
+            except BaseException:
+                flight.end()
+                raise
+            if readable_s is None:
+                flight.told = (*flight.told, prefix)
+            else:
+                self._readable_until[prefix.digest] = self._clock() + readable_s
+                self._pass_on(flight, prefix)
+
+    def _pass_on(self, flight: Flight, prefix: Prefix) -> None:
+        """The prefix can be read: nobody needs to wait for this request, unless it writes more."""
+        del self._writers[prefix.digest]
+        if not any(self._writers.get(digest) is flight for digest, _ in flight.prefixes):
+            flight.over.set()
 
     def begun(self, flight: Flight) -> None:
         """A response has begun: what its request had can be read from now on."""
@@ -79,6 +116,7 @@ class Flights:
             self._readable_until[digest] = now + lifetime_s
         while len(self._readable_until) > MAX_PREFIXES:
             del self._readable_until[next(iter(self._readable_until))]
+        self._tell(flight, READABLE)
         self.leave(flight)
 
     def leave(self, flight: Flight) -> None:
@@ -86,7 +124,13 @@ class Flights:
         for digest, _ in flight.prefixes:
             if self._writers.get(digest) is flight:
                 del self._writers[digest]
+        self._tell(flight, GIVEN_UP)
         flight.over.set()
+
+    def _tell(self, flight: Flight, text: str) -> None:
+        if self._others is not None:
+            self._others.tell(flight.told, text)
+        flight.told = ()
 
     def _writer(self, prefixes: tuple[Prefix, ...]) -> Flight | None:
         """Who writes a prefix that cannot be read yet, and is waited for."""

@@ -1,0 +1,137 @@
+"""What runs with the same key tell each other of their draws on its limits. Time is a number here."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from claude_orchestrator.gateway.board import NoBoard
+from claude_orchestrator.gateway.pacing.elsewhere import Elsewhere
+from claude_orchestrator.gateway.pacing.estimate import Draw
+from claude_orchestrator.gateway.pacing.limits import Reading, Resource
+from claude_orchestrator.gateway.pacing.pacer import LONGEST_BLOCK_S, Pacer
+from tests.gateway.pacing.test_pacer import ONE, known, requests
+from tests.posts import Clock, Wall
+
+
+class Run:
+    """A run with a pacer and its view of the others."""
+
+    def __init__(self, wall: Wall, name: str, pacer: Pacer) -> None:
+        self.pacer = pacer
+        self.clock = wall.clock
+        self.elsewhere = Elsewhere(wall.of(name), "topic", wall.clock)
+
+    def claims(self, draw: Draw = ONE) -> bool:
+        return asyncio.run(self.elsewhere.claim(self.pacer, draw))
+
+    def left(self, resource: Resource = Resource.REQUESTS) -> float:
+        return self.pacer.buckets[resource].level_at(self.clock.now, self.pacer.speed)
+
+
+@pytest.fixture
+def wall() -> Wall:
+    return Wall(Clock())
+
+
+def test_a_draw_elsewhere_is_known_before_the_next_one_here(wall: Wall) -> None:
+    one, two = Run(wall, "one", known(5)), Run(wall, "two", known(5))
+    wall.clock.now = 0.5
+    assert one.claims()
+    wall.clock.now = 0.6
+    assert not two.claims()  # it has to decide again
+    assert two.left() == pytest.approx(5 + 0.6 - 1)
+    assert two.claims()
+    assert not one.claims() and one.claims()
+
+
+def test_what_a_request_has_drawn_more_is_told_with_the_next(wall: Wall) -> None:
+    tokens = Resource.INPUT
+    one, two = (Run(wall, name, Pacer()) for name in ("one", "two"))
+    for run in (one, two):
+        run.pacer.answered(run.pacer.send({}, 0.0), [Reading(tokens, 60_000, 50_000)], 0.0)
+    wall.clock.now = 1.0
+    assert one.claims({tokens: 1_000.0})
+    one.elsewhere.correct({tokens: 1_000.0}, {tokens: 5_000.0})
+    assert one.claims({tokens: 10.0})
+    two.claims({tokens: 10.0})
+    assert two.left(tokens) == pytest.approx(50_000 + 1_000 - 5_010)
+    assert not one.elsewhere.owed
+
+
+def test_a_refusal_elsewhere_blocks_here_but_not_for_a_quota(wall: Wall) -> None:
+    one, two = Run(wall, "one", known(50)), Run(wall, "two", known(50))
+    asyncio.run(one.elsewhere.refused(7.0))
+    assert not two.claims() and two.pacer.wait_s(ONE, 0.0) == pytest.approx(7.0, abs=0.1)
+    asyncio.run(one.elsewhere.refused(86_400.0))
+    assert not two.claims() and two.pacer.wait_s(ONE, 0.0) == LONGEST_BLOCK_S
+
+
+def test_what_the_api_has_counted_already_is_not_drawn_twice(wall: Wall) -> None:
+    one, two = Run(wall, "one", known(5)), Run(wall, "two", known(5))
+    wall.clock.now = 1.0
+    assert one.claims()
+    wall.clock.now = 2.0
+    two.pacer.answered(two.pacer.send(ONE, 2.0), requests(2), 2.0)
+    assert two.left() == pytest.approx(3.0)  # the figure is rounded
+    two.claims()
+    assert two.left() == pytest.approx(3.0)
+
+
+def test_a_figure_raises_nothing_while_others_may_be_on_their_way() -> None:
+    pacer = known(5)
+    pacer.drawn_elsewhere(ONE, 1.0, 0.0, 1.0)
+    pacer.answered(pacer.send(ONE, 1.1), requests(50), 1.2)
+    assert pacer.buckets[Resource.REQUESTS].level < 5
+    pacer.answered(pacer.send(ONE, 20.0), requests(50), 20.1)
+    assert pacer.buckets[Resource.REQUESTS].level >= 50
+
+
+ODD = (
+    "",
+    "nothing",
+    "[]",
+    "{}",
+    '["a"]',
+    "[null]",
+    "[" * 9_999,
+    "7",
+    '[[1, 0, 0, "x"], 0, []]',
+    "[[1e999, 0, 0, 0], 0, []]",
+)
+NEGATIVE = "[[0, 0, 0, 0], 0, [[-5, 1, 1], [1, 1, 0], null, null]]"
+
+
+@pytest.mark.parametrize("text", [*ODD, NEGATIVE])
+def test_what_cannot_be_read_is_left_out(wall: Wall, text: str) -> None:
+    one = Run(wall, "one", known(5))
+    wall.posts.append(("topic", "two", 0.0, text, 120.0))
+    assert not one.claims()
+    assert one.left() == 5 and one.claims()
+
+
+def test_without_a_board_every_claim_holds() -> None:
+    elsewhere = Elsewhere(NoBoard(), "topic", Clock())
+    assert asyncio.run(elsewhere.claim(known(5), ONE))
+    asyncio.run(elsewhere.refused(5.0))
+
+
+def test_a_run_that_begins_knows_the_limits_from_the_others_and_sends_no_probe(wall: Wall) -> None:
+    one, two, new = Run(wall, "one", known(5)), Run(wall, "two", known(5)), Run(wall, "new", Pacer())
+    wall.clock.now = 0.5
+    for run in (one, two):
+        while not run.claims():
+            pass
+        run.pacer.send(ONE, 0.5)
+    wall.clock.now = 1.0
+    assert not new.claims()
+    assert new.pacer.known and new.left() == pytest.approx(5 + 1 - 2)
+    asyncio.run(one.elsewhere.refused(3.0))
+    assert not new.claims() and new.pacer.wait_s(ONE, 1.0) == pytest.approx(3.0, abs=0.1)
+
+
+def test_a_refusal_alone_shows_no_limits(wall: Wall) -> None:
+    one, new = Run(wall, "one", known(5)), Run(wall, "new", Pacer())
+    asyncio.run(one.elsewhere.refused(3.0))
+    assert not new.claims() and not new.pacer.known and new.pacer.wait_s(ONE, 0.0) == pytest.approx(3.0, abs=0.1)

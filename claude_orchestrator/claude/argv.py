@@ -33,6 +33,8 @@ class ClaudeOptions(Protocol):
     @property
     def session_id(self) -> str | None: ...
     @property
+    def session_file(self) -> str | None: ...
+    @property
     def new_session_id(self) -> str | None: ...
     @property
     def allowed_tools(self) -> tuple[str, ...]: ...
@@ -56,7 +58,7 @@ def launch_argv(claude_bin: str, options: ClaudeOptions, *, asks: bool = False) 
     single = {
         "permission-mode": options.permission_mode,
         "model": options.model,
-        "resume": options.session_id,
+        "resume": options.session_file or options.session_id,
         "session-id": options.new_session_id,
         "allowedTools": ",".join(options.allowed_tools) or None,
         "disallowedTools": ",".join(options.disallowed_tools) or None,
@@ -76,7 +78,9 @@ def private_options(options: ClaudeOptions) -> tuple[tuple[str, str], ...]:
 
 
 def resume_argv(argv: tuple[str, ...], session_id: str) -> tuple[str, ...]:
-    """The same arguments, but with this session resumed."""
+    """The same arguments, but with this session resumed; by the file that it is in, if they name that already."""
+    if any(arg.startswith("--resume=") and arg.endswith(f"/{session_id}.jsonl") for arg in argv):
+        return argv
     args = [arg for arg in argv if not arg.startswith(("--resume=", "--session-id="))]
     args.insert(1 + len(STREAM_ARGS), f"--resume={session_id}")
     return tuple(args)

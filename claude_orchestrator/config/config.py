@@ -49,6 +49,7 @@ class InstanceConfig(NamedTuple):
     permission_mode: str | None = None
     model: str | None = None
     session_id: str | None = None
+    session_file: str | None = None
     new_session_id: str | None = None
     unknown_command: str = "fail"
     clear_history: bool = False

@@ -13,8 +13,12 @@ from token_budget.fields import show_json
 
 
 def with_sessions(config: Config, workspace: Path, environ: Mapping[str, str]) -> Config:
-    """The config with the id of each session that it names. Raises UserError if two instances name the same one."""
-    if all(entry.session_id is None or is_session_id(entry.session_id) for entry in config.instances):
+    """The config with the id of each session that it names. Raises UserError if two instances name the same one.
+
+    Each run has worktrees of its own, and older versions of claude find a session only in the folder where it began:
+    measured with 2.1.197. So an instance with a worktree continues the file of its session.
+    """
+    if all(_is_ready(entry) for entry in config.instances):
         return config
     faults = list(_shared(config))
     if faults:
@@ -22,13 +26,17 @@ def with_sessions(config: Config, workspace: Path, environ: Mapping[str, str]) -
     instances, warnings = [], list(config.warnings)
     for entry in config.instances:
         named = _named(entry, workspace, environ)
-        if named.new_session_id is not None:
+        if named.new_session_id is not None and entry.new_session_id is None:
             warnings.append(
                 f"{entry.name}: the session {show_json(entry.session_id)} does not exist yet: this run begins it as "
                 f"{named.new_session_id}"
             )
         instances.append(named)
     return config._replace(instances=tuple(instances), warnings=tuple(warnings))
+
+
+def _is_ready(entry: InstanceConfig) -> bool:
+    return entry.session_id is None or (is_session_id(entry.session_id) and not entry.worktree)
 
 
 def _shared(config: Config) -> Iterator[str]:
@@ -42,13 +50,17 @@ def _shared(config: Config) -> Iterator[str]:
 
 def _named(entry: InstanceConfig, workspace: Path, environ: Mapping[str, str]) -> InstanceConfig:
     """Claude keeps a session in `projects/FOLDER/ID.jsonl` below its config folder. It refuses to begin it again."""
-    if entry.session_id is None or is_session_id(entry.session_id):
+    if entry.session_id is None or _is_ready(entry):
         return entry
     folder = (workspace / (entry.cwd or "")).resolve()  # one session by whatever way
-    session_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{folder}\0{entry.session_id}"))
-    if any(config_folder(folder, {**environ, **dict(entry.env)}).glob(f"projects/*/{session_id}.jsonl")):
-        return entry._replace(session_id=session_id)
-    return entry._replace(session_id=None, new_session_id=session_id)
+    is_id = is_session_id(entry.session_id)
+    session_id = entry.session_id if is_id else str(uuid.uuid5(uuid.NAMESPACE_URL, f"{folder}\0{entry.session_id}"))
+    place = config_folder(folder, {**environ, **dict(entry.env)})
+    found = sorted(place.glob(f"projects/*/{session_id}.jsonl"), key=lambda path: path.stat().st_mtime)
+    if found:
+        file = str(found[-1]) if entry.worktree else None
+        return entry._replace(session_id=session_id, session_file=file)
+    return entry if is_id else entry._replace(session_id=None, new_session_id=session_id)
 
 
 def config_folder(folder: Path, environ: Mapping[str, str]) -> Path:

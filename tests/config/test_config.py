@@ -158,7 +158,8 @@ def test_the_schema_refuses_what_the_loader_refuses(name: str) -> None:
 
 def test_the_table_names_what_instances_and_settings_have() -> None:
     keys = {setting.name for setting in INSTANCE} | {"check", "rehearsal"}
-    made = {"group", "item", "item_index", "new_session_id", "race_of"}  # by for_each, and for sessions with a name
+    by_for_each, for_sessions = {"group", "item", "item_index", "race_of"}, {"new_session_id", "session_file"}
+    made = by_for_each | for_sessions
     assert keys == set(InstanceConfig._fields) - made | {"prompt", "output_format"}
     assert {setting.name for setting in REHEARSAL} == set(Rehearsal._fields)
     assert {setting.name for setting in RUN} | {"origins"} == set(Settings._fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 
 from claude_orchestrator import Run, UserError, run
+from claude_orchestrator.claude.argv import launch_argv, resume_argv
 from claude_orchestrator.claude.events import COMMANDS_REQUEST, CommandsAnswer
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import Config, InstanceConfig
 from claude_orchestrator.engine.command_check import CommandCheck, remembering
 from claude_orchestrator.engine.sessions import with_sessions
 from tests.engine.test_state import an_instance
+from tests.engine.worktrees.test_repository import sh
 from tests.harness import Workplace
 from tests.stand_in import StandIn, Text, claude_env
 
@@ -47,6 +50,28 @@ def test_a_named_session_is_begun_once_and_then_continued(tmp_path: Path) -> Non
     again = with_sessions(named("review"), tmp_path, environ)
     assert again.instances == (entry._replace(session_id=entry.new_session_id, new_session_id=None),)
     assert again.warnings == ()
+
+
+@pytest.mark.parametrize("session", ["review", UUID])
+def test_with_a_worktree_the_file_of_the_session_is_continued(tmp_path: Path, session: str) -> None:
+    """Each run has another worktree, and 2.1.197 finds an id only in the folder where the session began."""
+    environ = {"CLAUDE_CONFIG_DIR": str(tmp_path / "own")}
+    (entry,) = named(session).instances
+    config = Config("c", (entry._replace(worktree=True),))
+    (first,) = with_sessions(config, tmp_path, environ).instances
+    session_id = first.new_session_id or first.session_id
+    assert first.session_file is None and session_id is not None
+    for folder, at_s in (("-old", 5), ("-new", 9), ("-other", 7)):
+        file = tmp_path / "own" / "projects" / folder / f"{session_id}.jsonl"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        os.utime(file, (at_s, at_s))
+    (again,) = with_sessions(config, tmp_path, environ).instances
+    newest = str(tmp_path / "own" / "projects" / "-new" / f"{session_id}.jsonl")
+    assert (again.session_id, again.new_session_id, again.session_file) == (session_id, None, newest)
+    argv = launch_argv("claude", again)
+    assert f"--resume={newest}" in argv and resume_argv(argv, session_id) == argv
+    assert "--resume=another" in resume_argv(argv, "another")  # after /clear
 
 
 def test_names_belong_to_a_folder(tmp_path: Path) -> None:
@@ -217,10 +242,13 @@ def test_an_unknown_command_costs_nothing_or_is_a_prompt(claude: str, tmp_path: 
 
 
 @pytest.mark.real_cli
-def test_a_session_with_a_name_is_continued_by_the_next_run(claude: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("worktree", [False, True])
+def test_a_session_with_a_name_is_continued_by_the_next_run(claude: str, tmp_path: Path, worktree: bool) -> None:
+    sh(tmp_path, "git init -q; git commit -q --allow-empty -m first")
+    entry = {"command": "hello", "session_id": "review", "worktree": worktree}
     with StandIn({"hello": [Text("One.")]}) as api:
-        first = real({"command": "hello", "session_id": "review"}, api, claude, tmp_path)
-        second = real({"command": "hello", "session_id": "review"}, api, claude, tmp_path)
+        first = real(entry, api, claude, tmp_path)
+        second = real(entry, api, claude, tmp_path)
         assert first["one"].session_id == second["one"].session_id
         assert first.completed and second.completed
         assert first.usage.total_tokens + second.usage.total_tokens == api.billed().total_tokens

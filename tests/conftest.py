@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,9 @@ settings.load_profile("repeatable")
 
 
 os.environ.pop("GITHUB_ACTIONS", None)  # the tests of CI set it
+for number in (signal.SIGINT, signal.SIGHUP):  # a shell's background and nohup ignore them, and so would all children
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 STARTS_PROCESSES = {"claude", "cluster", "place", "rehearsal"}  # fixtures
 
 

@@ -133,6 +133,7 @@ PURE = """
     ui.ci.workflow_commands
     ui.junit
     ui.messages
+    ui.otlp.names
     ui.metrics
     ui.remote
     ui.redraw

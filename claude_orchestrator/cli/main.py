@@ -198,8 +198,10 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
     )
     request, place, accounting = run_parts(loaded, planned, checked)
     port = options["dashboard"] if "dashboard" in options.given else loaded.config.dashboard
-    if port is not None:
-        request = request._replace(doors=(page_door(options, port, terminal),))
+    doors = [page_door(options, port, terminal)] if port is not None else []
+    if options["otlp"] is not None:
+        doors.append(otlp_door(options["otlp"]))
+    request = request._replace(doors=tuple(doors))
     return run_plan(request, place, accounting, reports, handover)
 
 
@@ -214,6 +216,16 @@ def page_door(options: Options, port: int, terminal: Terminal) -> Door:
     )
     try:
         return page_of(bind(where, DASHBOARD), partial(terminal.message, Level.INFO))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def otlp_door(endpoint: str) -> Door:
+    """What reports the run to a collector. Raises UserError."""
+    from claude_orchestrator.ui.otlp.pipeline import otlp_to
+
+    try:
+        return otlp_to(endpoint)
     except ValueError as error:
         raise UserError(str(error)) from None
 

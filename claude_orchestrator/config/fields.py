@@ -542,6 +542,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _only_option("dashboard-token-file", FILE, "A file with the password for the page.", PAGE, "FILE"),
     _only_option("dashboard-read-only", FLAG, "Let the page show the run, and not change it.", PAGE),
+    _only_option(
+        "otlp",
+        RAW,
+        "Report the run to a collector of OpenTelemetry, such as http://localhost:4318. Needs the extra otel.",
+        OUTPUT,
+        "URL",
+    ),
     _only_option("html", FILE, "Write the finished run as one page that opens without a server.", PAGE, "FILE"),
     _only_option("list-commands", FLAG, "List slash commands and skills, then exit.", COMMANDS),
     _only_option("inspect-command", RAW, "Show one of them, then exit.", COMMANDS, "NAME"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.engine.approvals import Approvals, Ask, Reply
-from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.bus import Bus, Observer
 from claude_orchestrator.engine.control.event_json import event_json
 from claude_orchestrator.engine.control.event_log import EventLog
 from claude_orchestrator.engine.control.snapshot import Moment, Rows, Steering, brief, budget_row, snapshot
@@ -73,6 +73,10 @@ class RunControl:
     def approvals(self) -> tuple[Ask, ...]:
         """The tools that wait for a person."""
         return self._approvals.pending
+
+    def watch(self, observer: Observer) -> None:
+        """Deliver every later event to an observer that the run can do without."""
+        self._bus.attach(observer, optional=True)
 
     def complain(self, text: str) -> None:
         """Report something that went wrong in showing the run."""

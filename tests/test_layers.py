@@ -44,6 +44,8 @@ PURE = """
     claude.conversation
     claude.events
     claude.joined_lines
+    claude.line_events
+    claude.line_values
     claude.permission_rules
     claude.prompt_cache
     claude.recount

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from claude_orchestrator.claude.events import ApiUsage, Assistant, Init, MessageStart
-from claude_orchestrator.claude.stream import event_of, parse
+from claude_orchestrator.claude.line_events import event_of
+from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.claude.tally import UsageTally
 from token_budget.models import NO_USAGE, Usage
 

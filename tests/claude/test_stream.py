@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claude_orchestrator.claude.events import BadLine, Event, Streamed
-from claude_orchestrator.claude.stream import LineFramer, parse, parse_line
+from claude_orchestrator.claude.line_events import parse_line
+from claude_orchestrator.claude.stream import LineFramer, parse
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from claude_orchestrator.claude.events import ModelFacts, Result
-from claude_orchestrator.claude.stream import parse_line
+from claude_orchestrator.claude.line_events import parse_line
 from claude_orchestrator.claude.unknown_models import unrecognized_models
 from claude_orchestrator.engine.unknown_models import UnknownModels
 from tests.claude.test_tally import line

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.claude.argv import argv_in_worktree, asks_for_worktree
-from claude_orchestrator.claude.stream import parse_line
+from claude_orchestrator.claude.line_events import parse_line
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import CONTINUE_PROMPT, LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings

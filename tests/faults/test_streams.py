@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.claude.events import BadLine, MessageStart
-from claude_orchestrator.claude.stream import LineFramer, parse_line
+from claude_orchestrator.claude.line_events import parse_line
+from claude_orchestrator.claude.stream import LineFramer
 from claude_orchestrator.claude.tally import UsageTally
 from tests.harness import Workplace
 from token_budget.ledger.sqlite import SqliteLedger

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from claude_orchestrator.engine.worktrees.changes import figures_of
-from claude_orchestrator.engine.worktrees.git import GitError, git, line
+from claude_orchestrator.launch.git import GitError, git, line
 from token_budget.named_tuples import NamedTuple
 
 _ERROR = re.compile(r"error: (?:patch failed: (?P<at>.+):\d+|(?P<path>.+?): .*)")

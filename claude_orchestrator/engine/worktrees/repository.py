@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from claude_orchestrator.engine.worktrees.changes import BRANCHES, Changes, Worktree, figures_of
-from claude_orchestrator.engine.worktrees.git import GitError, git, line
+from claude_orchestrator.launch.git import GitError, git, line
 from token_budget.files import locked, write_atomically
 from token_budget.folders import make_folder
 from token_budget.named_tuples import NamedTuple

@@ -11,9 +11,9 @@ from claude_orchestrator.config.placeholders import Template
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.shared_folders import some_of
 from claude_orchestrator.engine.worktrees.changes import BRANCHES
-from claude_orchestrator.engine.worktrees.git import LEADING_ASTRAY, GitError, git, line
 from claude_orchestrator.engine.worktrees.repository import resolve
 from claude_orchestrator.errors import UserError
+from claude_orchestrator.launch.git import LEADING_ASTRAY, GitError, git, line
 from token_budget.text import counted
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree, changes_from, figures_of, stem_of
-from claude_orchestrator.engine.worktrees.git import GitError, git, line
 from claude_orchestrator.engine.worktrees.repository import Place, make, read_record, resolve, save
+from claude_orchestrator.launch.git import GitError, git, line
 
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 

@@ -1,0 +1,154 @@
+"""Brings a repository to another machine, and what was done there back, by bundles of git.
+
+A shipment is known by its commit, so each machine needs it once. The commit has everything of a folder that git does
+not ignore, committed or not. The way back is a bundle too, with the commits of an instance and a last one of what it
+left uncommitted. So a file is never taken for text, and modes, links and binary files arrive as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from claude_orchestrator.launch.git import GitError, git, line
+from token_budget.named_tuples import NamedTuple
+
+REF = "refs/claude-orchestrator/shipped"  # in bundles, and in the store of a machine
+LEFT_OPEN = "What was not committed"  # the message of a commit
+MAX_BUNDLE_BYTES = 512 * 1024 * 1024  # it travels in one piece
+
+
+class Work(NamedTuple):
+    """What an instance has done elsewhere: its last commit, the one that has all of its files, and their bundle.
+
+    The bundle is empty if nothing has changed.
+    """
+
+    head: str
+    commit: str
+    bundle: bytes
+
+
+# -- on the machine that has the repository --
+
+
+def snapshot(folder: str | Path) -> str:
+    """The commit of everything in a folder's repository as it is now; that of HEAD if all is committed.
+
+    Raises GitError. Neither the index nor any branch changes.
+    """
+    top = line(folder, "rev-parse", "--show-toplevel")
+    try:
+        head = line(top, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    except GitError:
+        raise GitError("the repository has no commit yet: commit something first") from None
+    return _with_open_changes(top, head)
+
+
+def pack(folder: str | Path, commit: str, known: Sequence[str] = (), max_bytes: int = MAX_BUNDLE_BYTES) -> bytes:
+    """The bundle of a commit with its history, without what the other machine has. Raises GitError.
+
+    It is empty if that machine has the commit.
+    """
+    if commit in known:
+        return b""
+    ref = f"{REF}/{commit}"
+    git(folder, "update-ref", ref, commit)  # a bundle has refs, and no bare commits
+    try:
+        with tempfile.TemporaryFile() as file:
+            git(folder, "bundle", "create", "--quiet", "-", ref, *(f"^{other}" for other in known), stdout=file)
+            size_bytes = file.tell()
+            if size_bytes > max_bytes:
+                raise GitError(f"the repository takes {size_bytes:,} bytes, and at most {max_bytes:,} travel")
+            file.seek(0)
+            return file.read()
+    finally:
+        git(folder, "update-ref", "-d", ref)
+
+
+def take_in(worktree: str | Path, work: Work) -> None:
+    """Make a worktree, which must be as the instance found it, what the instance has made of its copy.
+
+    What it had committed is committed, the rest is not. Raises GitError.
+    """
+    if not work.bundle:
+        return
+    _fetch(worktree, work.bundle)
+    git(worktree, "reset", "--quiet", "--hard", work.commit)
+    git(worktree, "reset", "--quiet", "--mixed", work.head)
+    git(worktree, "update-ref", "-d", f"{REF}/{work.commit}")
+
+
+# -- on the machine that has the copy --
+
+
+def unpack(bundle: bytes, store: Path, commit: str) -> Path:
+    """The repository of a store, with this commit. One caller at a time. Raises GitError.
+
+    `bundle` may be empty if the store has the commit.
+    """
+    place = store / "repository.git"
+    store.mkdir(parents=True, exist_ok=True, mode=0o700)
+    git(store, "init", "--quiet", "--bare", place)
+    if bundle and not has(place, commit):
+        _fetch(place, bundle)
+    if not has(place, commit):
+        raise GitError(f"the commit {commit[:12]} has not arrived")
+    return place
+
+
+def has(repository: Path, commit: str) -> bool:
+    """Whether a repository has a commit."""
+    with contextlib.suppress(GitError):
+        git(repository, "cat-file", "-e", f"{commit}^{{commit}}")
+        return True
+    return False
+
+
+def check_out(repository: Path, path: Path, commit: str, branch: str) -> None:
+    """Make a worktree of a commit at a path, on a branch of that name; both are made anew. Raises GitError."""
+    if path.exists():
+        shutil.rmtree(path)
+    git(repository, "worktree", "prune")
+    git(repository, "worktree", "add", "--quiet", "--force", "-B", branch, path, commit)
+
+
+def collect(path: str | Path, began_with: str) -> Work:
+    """Everything that an instance has done in its worktree. Raises GitError."""
+    head = line(path, "rev-parse", "--verify", "HEAD^{commit}")
+    commit = _with_open_changes(path, head)
+    return Work(head, commit, pack(path, commit, [began_with]))
+
+
+def _with_open_changes(top: str | Path, head: str) -> str:
+    """A commit on top of `head` with everything that is not committed; `head` itself if there is nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder, "index")
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(line(top, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
+        if not index.exists():
+            git(top, "read-tree", head, index=index)
+        git(top, "add", "--all", ".", index=index)
+        tree = line(top, "write-tree", index=index)
+    if line(top, "rev-parse", f"{head}^{{tree}}") == tree:
+        return head
+    # the same content is the same commit at any time, so the date is that of its parent
+    who = f"claude-orchestrator <claude-orchestrator@localhost> {line(top, 'show', '-s', '--format=%ct', head)} +0000"
+    text = f"tree {tree}\nparent {head}\nauthor {who}\ncommitter {who}\n\n{LEFT_OPEN}\n"
+    made = git(top, "hash-object", "-t", "commit", "-w", "--stdin", stdin=text.encode())
+    return made.decode().strip()
+
+
+def _fetch(folder: str | Path, bundle: bytes) -> None:
+    """Take the commits of a bundle. A commit that it needs and the folder lacks is a GitError."""
+    descriptor, name = tempfile.mkstemp(suffix=".bundle")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(bundle)
+        git(folder, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", name, f"{REF}/*:{REF}/*")
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -208,5 +208,17 @@ def test_the_faults_page_names_each_test_of_a_fault() -> None:
     assert named - everywhere == set()
 
 
+def test_each_promise_of_security_has_a_test() -> None:
+    page = (ROOT / "SECURITY.md").read_text()
+    promises, _, rest = page.partition("## Who could attack, and what holds")
+    made = set(re.findall(r"^- \*\*([^*]+?)\.?\*\*", promises, re.MULTILINE))
+    made |= set(re.findall(r"^\*\*([^*]+?)\.\*\*", rest, re.MULTILINE)) - {"Limits"}
+    _, _, table = page.partition("## The tests of each promise")
+    rows = dict(re.findall(r"^\| ([A-Z][^|]*?) \| (`.*`) \|$", table, re.MULTILINE))
+    everywhere = {name for path in (ROOT / "tests").rglob("*.py") for name in names_of_tests(path)}
+    assert made == set(rows)
+    assert all(set(re.findall(r"`(\w+)`", tests)) <= everywhere for tests in rows.values())
+
+
 def names_of_tests(path: Path) -> list[str]:
     return re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)

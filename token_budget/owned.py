@@ -127,6 +127,19 @@ def check(status: os.stat_result, path: Path, *, may_be_shared: bool = False) ->
         raise NotOursError(f"{path} belongs to {owner_of(status)} and {writers} can write to it: {remedy}")
 
 
+def check_found(path: Path, remedy: str) -> None:
+    """Refuse a file that nobody named and that another user put there, as anybody can in /tmp. Raises OSError.
+
+    Root trusts the owner of the folder, because containers often run as root in a user's folder.
+    """
+    if not POSIX:
+        return
+    folder_owner = path.parent.stat().st_uid if os.geteuid() == 0 else None
+    for status in (path.lstat(), path.stat()):
+        if not is_trusted(status.st_uid) and status.st_uid != folder_owner:
+            raise NotOursError(f"{path} belongs to {owner_of(status)}: {remedy}")
+
+
 def _check_above(status: os.stat_result, path: Path) -> None:
     """Refuse a folder in which another user could replace what is ours; root trusts the owners of such folders."""
     if os.geteuid() != 0 or writers_of(status):

@@ -15,6 +15,9 @@ from claude_orchestrator.errors import UserError
 from claude_orchestrator.ui.terminal import Terminal
 from token_budget import places
 from token_budget.text import counted, printable
+from token_budget.usage.json_file import JsonFileError, read_bytes
+
+MAX_PATCH_BYTES = 4 * 1024 * 1024 * 1024
 
 
 def apply(options: Options, terminal: Terminal) -> int:
@@ -82,6 +85,8 @@ def _read(instance: EarlierInstance) -> bytes:
     if changes is None or changes.patch is None:
         raise UserError(f"--apply: {instance.name}: its patch could not be written: its work is in a worktree")
     try:
-        return Path(changes.patch).read_bytes()
+        return read_bytes(Path(changes.patch), MAX_PATCH_BYTES)
     except OSError as error:
         raise UserError(f"--apply: {changes.patch}: cannot be read: {error.strerror or error}") from None
+    except JsonFileError as error:
+        raise UserError(f"--apply: {changes.patch}: {error}") from None

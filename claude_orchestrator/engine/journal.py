@@ -31,6 +31,7 @@ else:
     import fcntl
 
 NAME = "journal.jsonl"
+MAX_BYTES = 4 * 1024 * 1024 * 1024  # a run of 10,000 instances writes some 10 MB
 MAX_PENDING_BYTES = 16 * 1024 * 1024
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 _CRC_BYTES = len(b',"crc":"01234567"}')
@@ -169,6 +170,10 @@ def reopen(directory: Folder, warn: Callable[[str], None], verb: str = "resume")
     if not _lock(fd):
         os.close(fd)
         raise UserError(f"--{verb}: run {directory.path.name} is in use by another orchestrator")
+    if os.fstat(fd).st_size > MAX_BYTES:
+        os.close(fd)
+        what = f"{directory.path / NAME}: is larger than {MAX_BYTES // 2**30} GiB"
+        raise UserError(f"--{verb}: {what}: this run cannot be read")
     with open(fd, "rb", closefd=False) as file:
         data = file.read()
     torn = bool(data) and not data.endswith(b"\n")  # a torn last line stays as it is

@@ -154,7 +154,7 @@ def _config(options: Options, workspace: Path, data: Mapping[str, Any] | None) -
     if options["for_each"] is not None:
         raise UserError("--for-each: only with a PROMPT; in a config it is the key for_each of an instance")
     own = workspace / CONFIG_NAME
-    found: Path | None = options["config"] or (own if own.exists() else None)
+    found: Path | None = options["config"] or (_found(own) if own.exists() else None)
     if found is None and data is None:
         if single:
             raise UserError(f"{_named(single)}: only with a PROMPT or a config")
@@ -168,6 +168,17 @@ def _config(options: Options, workspace: Path, data: Mapping[str, Any] | None) -
         return parse_config(data, FROM_DATA, keys)
     assert found is not None
     return load_config(found, keys)
+
+
+def _found(config: Path) -> Path:
+    """The workspace's own config, unless another user put it there. Raises UserError."""
+    from token_budget.owned import check_found
+
+    try:
+        check_found(config, f"name it with --config {config.name} if you trust it")
+    except OSError as error:
+        raise UserError(error.strerror or str(error)) from None
+    return config
 
 
 def _named(params: Iterable[str]) -> str:

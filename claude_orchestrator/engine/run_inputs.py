@@ -104,10 +104,16 @@ def find_profile(name: str | None, workspace: Path) -> Profile | None:
     if name is None:
         return None
     from token_budget import places
+    from token_budget.owned import NotOursError, check_found
     from token_budget.usage.profiles import PROJECT_FILE, load
 
+    project = workspace / PROJECT_FILE
     try:
-        return load(name, (workspace / PROJECT_FILE, places.profiles_file()))
+        if project.exists():
+            check_found(project, "have it removed, or use another workspace")
+        return load(name, (project, places.profiles_file()))
+    except NotOursError as error:
+        raise UserError(f"--budget-profile: {error.strerror}") from None
     except ValueError as error:
         raise UserError(*(f"--budget-profile: {line}" for line in str(error).splitlines())) from None
 

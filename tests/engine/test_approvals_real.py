@@ -125,3 +125,12 @@ def stop_when(person: Person) -> Any:
             supervisor.stop(supervisor.instances[0], "enough")
 
     return change
+
+
+def test_without_approvals_a_tool_that_needs_consent_does_not_run_and_is_listed(claude: str, tmp_path: Path) -> None:
+    config = {"instances": [{"name": "one", "prompt": "greet me"}]}
+    with StandIn({"greet": [touch("here"), Text("All done.")]}) as api:
+        outcome = run_real(config, api, claude, tmp_path)
+    assert outcome.only.state is State.COMPLETED and outcome.only.permission_denials == ["Bash"]
+    assert not (tmp_path / "workspace" / "here").exists()
+    assert not any("dangerously" in arg or "bypass" in arg for arg in outcome.only.planned.argv)

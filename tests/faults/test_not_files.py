@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.engine.worktrees.test_repository import sh
 from tests.harness import Workplace
 from token_budget.usage.json_file import JsonFileError, read_bytes
 
+CLAUDE_RUNS = "from claude_orchestrator.cli.runs.main import main; main()"
 INSTANCE = {"name": "a", "prompt": "/x"}
 
 
@@ -54,3 +58,36 @@ def test_devices_and_huge_files_are_refused(tmp_path: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(JsonFileError, match="is larger than 1 MiB"):
         read_bytes(tmp_path / "huge", 2**20)
+
+
+def test_a_pipe_in_place_of_an_answer_or_a_patch(place: Workplace) -> None:
+    """An instance can put one there. Nobody waits for its writer."""
+    sh(place.workspace, "git init -q; git commit -q --allow-empty -m first")
+    one = {"name": "one", "prompt": "x", "worktree": True, "check": {"command": "echo work > work", "rounds": 1}}
+    two = {"name": "two", "prompt": "{{results.one}}", "depends_on": ["one"], "env": {"FAKE_CLAUDE": "crash"}}
+    config = place.config({"instances": [one, two]})
+    assert place.run("--config", config).returncode == 1
+    (run,) = (place.root / "out").iterdir()
+    for name in ("one.md", "one.patch"):
+        (run / "results" / name).unlink()
+        os.mkfifo(run / "results" / name)
+    assert place.run("--resume", "last").returncode == 1
+    applied = place.run("--apply", "last")
+    assert applied.returncode == 2 and "one.patch: is not a regular file" in applied.stderr
+    shown = subprocess.run(
+        [sys.executable, "-c", CLAUDE_RUNS, "--output-dir", str(run.parent), "results", run.name],
+        capture_output=True,
+        text=True,
+        env=place.env,
+        check=False,
+        timeout=60,
+    )
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_a_journal_with_holes_is_refused(place: Workplace) -> None:
+    assert place.run("/test").returncode == 0
+    (run,) = (place.root / "out").iterdir()
+    os.truncate(run / "journal.jsonl", 2**40)
+    done = place.run("/test", "--resume", "last")
+    assert done.returncode == 2 and "journal.jsonl: is larger than 4 GiB: this run cannot be read" in done.stderr

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import stat
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from claude_orchestrator.engine.journal import NAME, decode, encode
+from tests.engine.worktrees.test_repository import sh
+from tests.faults.test_not_files import CLAUDE_RUNS
 from tests.harness import FAKE, Workplace
 from token_budget.files import write_atomically
 from token_budget.folders import Folder, check_file
@@ -189,6 +195,80 @@ def test_what_a_journal_says_is_never_run(place: Workplace) -> None:
     done = place.run("/test", "--resume", "last", claude=None, PATH=path)
     assert done.returncode == 0 and not proof.exists(), done.stderr
     assert f"that run used {evil}, this one uses {place.root / 'bin' / 'claude'}: --claude-bin names" in done.stderr
+
+
+@as_root
+def test_claude_runs_passes_over_the_runs_of_others(place: Workplace) -> None:
+    out = shared(place.root / "shared")
+    own = finished_run(place, out)
+    theirs = out / "20991231-235959-abcdef"
+    theirs.mkdir()
+    (theirs / NAME).write_bytes((own / NAME).read_bytes())
+    of_bob(theirs)
+
+    def claude_runs(*args: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", CLAUDE_RUNS, "--output-dir", str(out), *args]
+        return subprocess.run(argv, capture_output=True, text=True, env=place.env, check=False, timeout=60)
+
+    assert own.name in claude_runs("list").stdout and theirs.name not in claude_runs("list").stdout
+    assert claude_runs("show", "last").returncode == 0
+    refused = claude_runs("show", theirs.name)
+    assert refused.returncode == 2 and f"{theirs} belongs to user {BOB}" in refused.stderr
+
+
+# -- what is found without being named --
+
+
+@as_root
+@pytest.mark.parametrize("planted", ["file", "link"])
+def test_a_config_of_another_user_is_not_found_by_itself(place: Workplace, planted: str) -> None:
+    """In /tmp anybody can leave one, and its check would run there as whoever comes by."""
+    proof = place.root / "proof"
+    data = {"instances": [{"name": "x", "prompt": "hi", "check": {"command": f"touch {proof}"}}]}
+    place.workspace.rmdir()
+    shared(place.workspace)
+    config = place.workspace / "claude-orchestrator.json"
+    if planted == "link":
+        place.config(data, "own.json")
+        bobs_link(config, place.root / "own.json")
+    else:
+        config.write_text(json.dumps(data))
+        of_bob(config)
+    done = place.run()
+    assert done.returncode == 2 and not proof.exists()
+    assert f"{config} belongs to user {BOB}: name it with --config" in done.stderr
+    assert place.run("--config", str(config)).returncode == 0 and proof.exists()
+    os.chown(place.workspace, BOB, BOB)  # a container that runs as root in a user's folder
+    if planted == "file":
+        assert place.run("--dry-run").returncode == 0
+
+
+@as_root
+def test_profiles_of_another_user_are_refused(place: Workplace) -> None:
+    place.workspace.rmdir()
+    shared(place.workspace)
+    profiles = place.workspace / "claude-orchestrator-profiles.json"
+    profiles.write_text(json.dumps({"profiles": {"small": {"overall_token_budget": 10**9}}}))
+    of_bob(profiles)
+    done = place.run("/test", "--budget-profile", "small")
+    assert done.returncode == 2 and f"--budget-profile: {profiles} belongs to user {BOB}" in done.stderr
+
+
+@as_root
+def test_another_user_cannot_lock_a_repository_that_he_can_read(place: Workplace) -> None:
+    """A lock needs no more than permission to read a folder. Worktrees waited ten minutes for it."""
+    sh(place.workspace, "git init -q; git commit -q --allow-empty -m first")
+    holder = subprocess.Popen(["flock", str(place.workspace / ".git"), "sleep", "60"], start_new_session=True)
+    try:
+        data = {"instances": [{"name": "x", "prompt": "hi", "worktree": True}]}
+        begun = time.monotonic()
+        assert place.run("--config", place.config(data)).returncode == 0
+        assert time.monotonic() - begun < 30
+        (own,) = (place.workspace / ".git").glob("claude-orchestrator-*")
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700  # so that nobody else can open it
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
+        holder.wait()
 
 
 # -- reports and the ledger --

@@ -42,7 +42,8 @@ def instance_of(status: dict[str, Any], name: str) -> dict[str, Any]:
 def log_files(run: FoundRun, log: str) -> list[Path]:
     """The logs of all attempts of an instance, the first attempt first; `log` is that of any."""
     stem = re.sub(r"(\.\d+)?\.jsonl$", "", log)
-    found = [path for path in run.path.glob("*.jsonl") if re.fullmatch(rf"{re.escape(stem)}(\.\d+)?\.jsonl", path.name)]
+    pattern = re.compile(rf"{re.escape(stem)}(\.\d+)?\.jsonl")
+    found = [path for path in run.path.glob("*.jsonl") if pattern.fullmatch(path.name) and path.is_file()]  # no pipe
     return sorted(found, key=lambda path: int((re.findall(r"\.(\d+)\.jsonl$", path.name) or ["1"])[0]))
 
 

@@ -11,6 +11,7 @@ import click
 
 from claude_orchestrator.cli.runs.logs import instance_of
 from claude_orchestrator.engine.control.runs import FoundRun, status_of
+from claude_orchestrator.engine.results.answer_files import MAX_ANSWER_BYTES
 from claude_orchestrator.errors import UserError
 from token_budget.text import printable
 
@@ -39,7 +40,7 @@ def _result(run: FoundRun, row: dict[str, Any]) -> dict[str, Any]:
     structured = None
     if row["result_file"] is not None:
         with contextlib.suppress(OSError, ValueError):
-            structured = json.loads((run.path / row["result_file"]).with_suffix(".json").read_bytes())
+            structured = json.loads(_read((run.path / row["result_file"]).with_suffix(".json")))
     return {
         "state": row["state"],
         "reason": row["reason"],
@@ -55,6 +56,13 @@ def _text(run: FoundRun, row: dict[str, Any]) -> str | None:
     if row["result_file"] is None:
         return None
     try:
-        return Path(run.path, row["result_file"]).read_bytes().decode("utf-8", "replace")
-    except OSError:
+        return _read(Path(run.path, row["result_file"])).decode("utf-8", "replace")
+    except (OSError, ValueError):
         return None
+
+
+def _read(path: Path) -> bytes:
+    """A file of the run; an instance can have put a pipe in its place. Raises OSError or ValueError."""
+    from token_budget.usage.json_file import read_bytes
+
+    return read_bytes(path, MAX_ANSWER_BYTES)

@@ -31,19 +31,31 @@ class FoundRun(NamedTuple):
 
 
 def run_names(output_dir: Path) -> list[str]:
-    """The ids of the runs in a folder, the latest last. Raises UserError for a folder that others can change."""
+    """The ids of this user's runs in a folder, the latest last. Raises UserError where others can change the folder."""
     try:
         with Folder.open(output_dir, may_be_shared=True) as folder:
-            return sorted(name for name in folder.names() if (output_dir / name / journal.NAME).is_file())
+            return sorted(name for name in folder.names() if _is_ours(folder, name))
     except NotOursError as error:
         raise UserError(f"--output-dir: {error.strerror}") from None
     except OSError:
         return []
 
 
+def _is_ours(runs: Folder, name: str) -> bool:
+    """Whether this is a run of this user; a folder that all can write to may have those of others."""
+    try:
+        with runs.folder(name) as folder:
+            os.close(folder.file(journal.NAME, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
 def find_run(output_dir: Path, text: str) -> FoundRun:
     """The run with this id or unique prefix; `last` is the latest one. Raises UserError."""
     names = run_names(output_dir)
+    if text not in ("", LAST, "..") and Path(text).name == text and text not in names and (output_dir / text).is_dir():
+        return FoundRun(text, output_dir / text)  # whoever opens it gets the reason why it is none
     if not names:
         raise UserError(f"there are no runs in {output_dir}")
     if text == LAST:
@@ -97,6 +109,8 @@ def past_of(run: FoundRun) -> dict[str, Any]:
     with opened(run) as folder:
         try:
             with os.fdopen(folder.file(journal.NAME, os.O_RDONLY), "rb") as file:
+                if os.fstat(file.fileno()).st_size > journal.MAX_BYTES:
+                    raise UserError(f"{run.id}: its journal is larger than {journal.MAX_BYTES // 2**30} GiB")
                 data = file.read()
                 used = journal.is_locked(file.fileno())
         except OSError as error:

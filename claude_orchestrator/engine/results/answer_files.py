@@ -14,6 +14,7 @@ from token_budget.files import write_atomically
 from token_budget.folders import make_folder
 
 FOLDER = "results"
+MAX_ANSWER_BYTES = 256 * 1024 * 1024  # more than a line of the stream can have
 
 
 class AnswerFiles:
@@ -110,7 +111,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _read(path: Path) -> str | None:
+    from token_budget.usage.json_file import JsonFileError, read_bytes  # only where another start has written it
+
     try:
-        return path.read_bytes().decode("utf-8", "replace")
-    except OSError:
+        return read_bytes(path, MAX_ANSWER_BYTES).decode("utf-8", "replace")
+    except (OSError, JsonFileError):  # an instance can have put a pipe in its place
         return None

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from claude_orchestrator.engine.worktrees.changes import BRANCHES, Changes, Worktree, figures_of
@@ -16,6 +17,7 @@ from token_budget.named_tuples import NamedTuple
 
 LOCK_TIMEOUT_S = 600.0
 SAVED = f"refs/{BRANCHES}-changes"  # not refs/orchestrator: git would take the name of a branch for it, too
+MAX_FILE_BYTES = 1024 * 1024 * 1024  # in a patch; git reads a larger one for minutes
 _NEW_LINK = ":000000 160000 "
 _DIFF = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
 
@@ -45,8 +47,7 @@ class Place(NamedTuple):
 
 def make(place: Place, base: str | None) -> Worktree:
     """Make the worktree, or find the one that an earlier start of the run has made. Raises OSError."""
-    common = line(place.folder, "rev-parse", "--path-format=absolute", "--git-common-dir")
-    with locked(Path(common), LOCK_TIMEOUT_S):
+    with locked(_lock_folder(place.folder), LOCK_TIMEOUT_S):
         known = read_record(place)
         if known is None:
             known = _add(place, _clean_base(place, base) or resolve(place.folder, base))
@@ -54,6 +55,14 @@ def make(place: Place, base: str | None) -> Worktree:
             _add_again(place, known)
     Path(known.cwd).mkdir(parents=True, exist_ok=True)  # git keeps no empty folders
     return known
+
+
+def _lock_folder(folder: str) -> Path:
+    """A folder of this user's own in the repository: everybody who can read a folder can lock it, and hold the lock."""
+    common = line(folder, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    own = Path(common) / f"claude-orchestrator-{os.getuid() if sys.platform != 'win32' else 'locks'}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    return own
 
 
 def _saved(branch: str) -> str:
@@ -180,12 +189,27 @@ def _tree(place: Place, known: Worktree) -> tuple[str, str]:
         shutil.copyfile(line(known.path, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
     if not index.exists():
         git(known.path, "read-tree", "HEAD", index=index)
+    large = _large_files(known, index)
+    left_out = "\0".join([".", *(f":(exclude,literal){path}" for path in large)]).encode(errors="surrogateescape")
+    how = ("--all", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
     try:
-        git(known.path, "add", "--all", "--ignore-errors", ".", index=index)
+        git(known.path, "add", *how, index=index, stdin=left_out)
     except GitError as error:
         doubt = str(error)
     tree = line(known.path, "write-tree", index=index)
+    if large:
+        doubt = doubt or f"the patch lacks files of more than {MAX_FILE_BYTES // 2**30} GiB, {', '.join(large[:3])}"
     return tree, doubt or _own_repositories(known, tree)
+
+
+def _large_files(known: Worktree, index: Path) -> list[str]:
+    """The new and changed files that are too large for a patch. A file with holes can claim to be of any size."""
+    found = git(known.path, "ls-files", "--others", "--modified", "--exclude-standard", "-z", index=index)
+    sizes: dict[str, int] = {}
+    for path in map(os.fsdecode, found.split(b"\0")):
+        with contextlib.suppress(OSError):
+            sizes[path] = (Path(known.path) / path).lstat().st_size
+    return [path for path, size in sizes.items() if path and size > MAX_FILE_BYTES]
 
 
 def _own_repositories(known: Worktree, tree: str) -> str:

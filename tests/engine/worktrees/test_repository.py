@@ -207,6 +207,21 @@ def test_what_git_cannot_add_is_reported_and_the_rest_is_kept(repo: Path) -> Non
     assert changes is not None and changes.files >= 1 and "nested" in doubt and place.path.exists()
 
 
+def test_a_file_with_holes_is_left_out_and_named(repo: Path) -> None:
+    """It claims a terabyte, which git would read for an hour; the rest is kept."""
+    place = place_of(repo)
+    known = make(place, None)
+    folder = Path(known.path)
+    for name in ("*.holes", "sub/b.txt"):
+        with (folder / name).open("wb") as file:
+            file.truncate(2**40)
+    (folder / "new").write_text("work")
+    os.mkfifo(folder / "pipe")
+    changes, doubt = close(place, known)
+    assert changes is not None and changes.files == 1 and (folder / "*.holes").exists()
+    assert doubt == "the patch lacks files of more than 1 GiB, *.holes, sub/b.txt"
+
+
 def test_a_conflict_that_is_not_resolved(repo: Path) -> None:
     place = place_of(repo)
     worktree = make(place, None)

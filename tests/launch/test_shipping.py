@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from claude_orchestrator.launch.git import GitError, line
 from claude_orchestrator.launch.shipping import check_out, collect, pack, snapshot, take_in, unpack
+from tests.repositories import sh
 
-IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 pytestmark = pytest.mark.processes
-
-
-def sh(folder: Path | str, command: str) -> str:
-    env = {**os.environ, **IDENTITY, "GIT_CONFIG_GLOBAL": "/dev/null"}
-    done = subprocess.run(["sh", "-ec", command], cwd=folder, env=env, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture

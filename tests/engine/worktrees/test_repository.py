@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,7 @@ import pytest
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree, changes_from, figures_of, stem_of
 from claude_orchestrator.engine.worktrees.repository import Place, make, read_record, resolve, save
 from claude_orchestrator.launch.git import GitError, git, line
-
-IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
-
-
-def sh(folder: Path | str, command: str) -> str:
-    env = {**os.environ, **IDENTITY, "GIT_CONFIG_GLOBAL": "/dev/null"}
-    done = subprocess.run(["sh", "-ec", command], cwd=folder, env=env, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+from tests.repositories import sh
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.worktrees.test_repository import sh
 from tests.harness import ROOT, Workplace, run_real
+from tests.repositories import sh
 from tests.stand_in import Call, Reply, StandIn, Text, Tools, claude_env
 
 FIXES: list[Reply] = [

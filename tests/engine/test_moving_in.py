@@ -19,8 +19,8 @@ from claude_orchestrator.config.config import Config, InstanceConfig
 from claude_orchestrator.engine.command_check import CommandCheck, remembering
 from claude_orchestrator.engine.sessions import with_sessions
 from tests.engine.test_state import an_instance
-from tests.engine.worktrees.test_repository import sh
 from tests.harness import Workplace
+from tests.repositories import sh
 from tests.stand_in import StandIn, Text, claude_env
 
 UUID = "0f0e0d0c-0000-4000-8000-000000000001"

@@ -10,10 +10,10 @@ import pytest
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.racing import expand_races
 from claude_orchestrator.errors import UserError
-from tests.engine.worktrees.test_repository import sh
 from tests.faults.graph_kills import FILES
 from tests.faults.test_graph_kills import STEP_CLAUDE
 from tests.harness import Workplace
+from tests.repositories import sh
 
 CHECK = {"command": "true"}
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.worktrees.test_repository import sh
 from tests.engine.worktrees.test_worktrees import instance, run_of
 from tests.harness import Workplace
+from tests.repositories import sh
 
 MB = 1024 * 1024
 Mount = Callable[[Path, int], None]

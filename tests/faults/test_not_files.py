@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.worktrees.test_repository import sh
 from tests.harness import Workplace
+from tests.repositories import sh
 from token_budget.usage.json_file import JsonFileError, read_bytes
 
 CLAUDE_RUNS = "from claude_orchestrator.cli.runs.main import main; main()"

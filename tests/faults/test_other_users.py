@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.engine.journal import NAME, decode, encode
-from tests.engine.worktrees.test_repository import sh
 from tests.faults.test_not_files import CLAUDE_RUNS
 from tests.harness import FAKE, Workplace
+from tests.repositories import sh
 from token_budget.files import write_atomically
 from token_budget.folders import Folder, check_file
 from token_budget.ledger.sqlite import SqliteLedger

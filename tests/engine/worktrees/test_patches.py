@@ -13,9 +13,9 @@ from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.worktrees.changes import Changes
 from claude_orchestrator.engine.worktrees.patches import Conflict, Patch, apply_patches
 from claude_orchestrator.errors import UserError
-from tests.engine.worktrees.test_repository import sh
 from tests.engine.worktrees.test_worktrees import instance
 from tests.harness import Workplace
+from tests.repositories import sh
 
 LINES = "".join(f"{number}\n" for number in range(30))
 

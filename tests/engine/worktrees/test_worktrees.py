@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.worktrees.test_repository import sh
 from tests.harness import Workplace, content_of
+from tests.repositories import sh
 
 WRITES = 'echo "$NAME" > "new-$NAME"'  # as a check: the fake claude changes nothing itself
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from claude_orchestrator.claude.permission_rules import Call, Rule, allowing, exactly
 from claude_orchestrator.claude.tool_text import call_text
 from claude_orchestrator.engine.bus import Bus
-from claude_orchestrator.engine.run_events import ApprovalAsked, ApprovalEnded, By
+from claude_orchestrator.engine.run_events import ApprovalAsked, ApprovalEnded, By, RuleMade
 from token_budget.named_tuples import NamedTuple
 
 MAX_PENDING = MAX_RULES = 1_000
@@ -46,14 +46,19 @@ class _Pending(NamedTuple):
 
 
 class Approvals:
-    """The questions that are open. Each gets exactly one reply: a person's, or a denial after `timeout_s`."""
+    """The questions that are open. Each gets exactly one reply: a person's, or a denial after `timeout_s`.
 
-    def __init__(self, bus: Bus, timeout_s: float, wall: Callable[[], float] = time.time) -> None:
+    `rules` are those that people made in earlier starts of the run.
+    """
+
+    def __init__(
+        self, bus: Bus, timeout_s: float, wall: Callable[[], float] = time.time, rules: Iterable[Rule] = ()
+    ) -> None:
         self.timeout_s = timeout_s
         self._bus = bus
         self._wall = wall
         self._pending: dict[str, _Pending] = {}
-        self._rules: list[Rule] = []
+        self._rules = list(rules)
         self._count = 0
 
     @property
@@ -93,8 +98,9 @@ class Approvals:
 
     def _allow(self, rule: Rule, by: By) -> None:
         """A rule for the rest of the run, which answers what waits already, too."""
-        if len(self._rules) < MAX_RULES:
+        if len(self._rules) < MAX_RULES and rule not in self._rules:
             self._rules.append(rule)
+            self._bus.publish(RuleMade(rule, by))
         for one in tuple(self._pending.values()):
             if allowing([rule], one.call) is not None:
                 self.answer(one.ask.id, Reply(True), by._replace(via="rules", why=f"{rule} is always allowed"))

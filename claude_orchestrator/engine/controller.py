@@ -57,7 +57,7 @@ from claude_orchestrator.launch.processes import MarkGuard, end_run
 from token_budget.alerts import AlertTargets
 from token_budget.folders import Folder
 from token_budget.ledger.records import RunRecord
-from token_budget.ledger.run_budgets import write_budgets
+from token_budget.ledger.run_budgets import budgets_data, write_budgets
 from token_budget.ledger.store import LedgerStore
 from token_budget.named_tuples import NamedTuple
 from token_budget.windows import to_ms
@@ -272,7 +272,8 @@ class _Run:
         sent = accounting.ledger.alerts_sent() if accounting.ledger else ()
         self._alerting = Alerting(self._view, settings, self._ledger, bus, sent=sent)
         self._interrupts = Interrupts(bus)
-        self._approvals = Approvals(bus, settings.approval_timeout_s)
+        rules = history.rules if history is not None else ()
+        self._approvals = Approvals(bus, settings.approval_timeout_s, rules=rules)
         bus.attach(self._ledger, sync=self._ledger.sync)
         bus.attach(self._view.changes)
         bus.attach(self._view.cache)
@@ -344,7 +345,7 @@ class _Run:
         view = self._view
         by_signal = self._interrupts.signal
         code = 128 + by_signal if by_signal else exit_code(view.instances)
-        self._bus.publish(RunEnded(code))
+        self._bus.publish(RunEnded(code, view.manager.budgets))
         await self._files.journal.sync()
         ended_at, seconds = datetime.now(UTC).astimezone(), time.monotonic() - view.clock_at_start
         final_code = report(RunResult(view, ended_at, seconds, code))
@@ -362,6 +363,7 @@ class _Run:
                 "base_command": spec.base_command,
                 "turns": turns_digest(spec, run_id),
                 **({} if spec.group is None else {"group": spec.group}),
+                **({"depends_on": list(spec.depends_on)} if spec.depends_on else {}),
             }
             for spec in self._view.plan.specs
         ]
@@ -371,6 +373,7 @@ class _Run:
             "pid": os.getpid(),
             "rehearsal": self._view.rehearsal,
             **self._request.header,
+            **budgets_data(self._view.manager.budgets, self._request.settings.token_weights),
             "instances": instances,
         }
 

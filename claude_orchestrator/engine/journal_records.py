@@ -23,6 +23,7 @@ from claude_orchestrator.engine.run_events import (
     RequestSent,
     RequestSettled,
     RetryPlanned,
+    RuleMade,
     RunEnded,
     RunEvent,
     RunStarted,
@@ -35,6 +36,7 @@ from claude_orchestrator.engine.run_events import (
 )
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.verification import Verdict
+from token_budget.ledger.run_budgets import limit_row
 from token_budget.models import Action
 
 
@@ -103,8 +105,11 @@ def _ending(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return "ask", {"instance": instance, "id": id, "tool": tool, "reason": text}
         case ApprovalEnded(id, instance, text, outcome, by):
             return "answer", {"instance": instance, "id": id, "outcome": outcome, "reason": text, **by._asdict()}
-        case RunEnded(exit_code):
-            return "finish", {"exit_code": exit_code}
+        case RuleMade(rule, by):
+            return "rule", {"rule": rule._asdict(), **by._asdict()}
+        case RunEnded(exit_code, budgets):
+            used = [{**limit_row(budget), "used": budget.used} for budget in budgets]
+            return "finish", {"exit_code": exit_code, **({"budgets": used} if used else {})}
         case _:
             return None
 

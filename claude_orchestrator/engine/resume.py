@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from claude_orchestrator.claude.permission_rules import Rule
 from claude_orchestrator.config.items import as_text
 from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, Plan
 from claude_orchestrator.engine.attempt import AttemptTotals, cost_of
@@ -48,6 +49,7 @@ class EarlierInstance:
     name: str
     base_command: str | None = None
     group: str | None = None
+    depends_on: tuple[str, ...] = ()
     turns_digest: str = ""
     state: State = State.PENDING
     reason: str = ""
@@ -88,7 +90,7 @@ class JournalHistory:
     """A run as its journal records it.
 
     `header` describes the latest start, with every setting that any start was given. `runs` is the number of starts,
-    and `last_number` the number of the journal's last line.
+    `last_number` the number of the journal's last line, and `rules` what people allowed for the rest of the run.
     """
 
     header: Mapping[str, Any] = field(default_factory=dict)
@@ -96,6 +98,7 @@ class JournalHistory:
     runs: int = 0
     damaged_lines: int = 0
     last_number: int = 0
+    rules: list[Rule] = field(default_factory=list)
 
     @property
     def usage(self) -> Usage:
@@ -130,6 +133,8 @@ def read_history(records: Iterable[Mapping[str, Any] | None]) -> JournalHistory:
                 _begin(history, record)
             elif record["kind"] == "expand":
                 _enter(history, record["instances"])
+            elif record["kind"] == "rule":
+                history.rules.append(_rule(record["rule"]))
             elif record.get("instance") in history.instances:
                 _apply_record(history.instances[record["instance"]], record)
                 _note_open(history.instances[record["instance"]], record)
@@ -137,6 +142,13 @@ def read_history(records: Iterable[Mapping[str, Any] | None]) -> JournalHistory:
             history.damaged_lines += 1
     history.damaged_lines = max(history.damaged_lines, history.last_number - n_read)
     return history
+
+
+def _rule(data: Mapping[str, Any]) -> Rule:
+    tool, pattern, exact = data["tool"], data["pattern"], data["exact"]
+    if not isinstance(tool, str) or not isinstance(pattern, str | None) or not isinstance(exact, bool):
+        raise TypeError("not a rule")
+    return Rule(tool, pattern, exact)
 
 
 def _begin(history: JournalHistory, record: Mapping[str, Any]) -> None:
@@ -152,6 +164,8 @@ def _enter(history: JournalHistory, entries: Iterable[Mapping[str, Any]]) -> Non
         instance = history.instances.setdefault(entry["name"], EarlierInstance(entry["name"]))
         instance.base_command, instance.turns_digest = entry["base_command"], entry["turns"]
         instance.group = entry.get("group")
+        needs = entry.get("depends_on", ())
+        instance.depends_on = tuple(map(str, needs)) if isinstance(needs, list) else ()
 
 
 def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
@@ -312,6 +326,10 @@ def resume_messages(plan: Plan, history: JournalHistory, run_id: str) -> list[tu
         messages.append(
             ("WARNING", f"damaged or missing in the run's journal: {counted(history.damaged_lines, 'line')}")
         )
+    if history.rules:
+        named = ", ".join(map(str, history.rules[:NAMES_SHOWN]))
+        more = f" and {len(history.rules) - NAMES_SHOWN:,} more" if len(history.rules) > NAMES_SHOWN else ""
+        messages.append(("INFO", f"still allowed, as approved before: {named}{more}"))
     changed = [
         one.name for one in done if one.name in specs and turns_digest(specs[one.name], run_id) != one.turns_digest
     ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from claude_orchestrator.claude.permission_rules import Rule
 from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.in_flight import SentRequest
@@ -279,6 +280,13 @@ class ApprovalEnded(NamedTuple):
     by: By
 
 
+class RuleMade(NamedTuple):
+    """A person allows all calls that a rule matches, for the rest of the run and when it is resumed."""
+
+    rule: Rule
+    by: By
+
+
 class RunStopping(NamedTuple):
     """Everything is being ended, for a reason that came from none of the instances."""
 
@@ -320,9 +328,10 @@ class Changed(NamedTuple):
 
 
 class RunEnded(NamedTuple):
-    """Every instance has ended."""
+    """Every instance has ended. `budgets` are those of the run, with what was used."""
 
     exit_code: int
+    budgets: tuple[Budget, ...] = ()
 
 
 RunEvent = (
@@ -357,6 +366,7 @@ RunEvent = (
     | Reopened
     | ApprovalAsked
     | ApprovalEnded
+    | RuleMade
     | RunStopping
     | AttemptEnded
     | RetryPlanned

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.claude.events import ControlRequest
-from claude_orchestrator.claude.permission_rules import Call
+from claude_orchestrator.claude.permission_rules import Call, Rule, allowing
 from claude_orchestrator.config.approvals import APPROVALS
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
@@ -19,7 +19,7 @@ from claude_orchestrator.engine import approvals as module
 from claude_orchestrator.engine.approvals import UNATTENDED, Approvals, Reply
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.permissions import Permissions
-from claude_orchestrator.engine.run_events import ApprovalAsked, ApprovalEnded, By, RunEvent
+from claude_orchestrator.engine.run_events import ApprovalAsked, ApprovalEnded, By, RuleMade, RunEvent
 
 BY = By("socket", "ann")
 
@@ -202,3 +202,20 @@ def test_the_option_makes_claude_ask() -> None:
     assert "--permission-prompt-tool=stdio" in spec_of("ask").argv
     assert "--permission-prompt-tool=stdio" not in spec_of("deny").argv
     assert spec_of({"allow": ["Read"]}).approvals == APPROVALS.read({"allow": ["Read"]})
+
+
+def test_rules_of_an_earlier_start_are_asked_first() -> None:
+    def work() -> None:
+        desk = Desk()
+        desk.ask()
+        desk.approvals.answer("1", Reply(True), BY, always=True)
+        made = [event.rule for event in desk.events if isinstance(event, RuleMade)]
+        assert made == [Rule("Bash", "npm test", exact=True)]
+        desk.ask()
+        desk.approvals.answer("2", Reply(True), BY, always=True)
+        assert len([event for event in desk.events if isinstance(event, RuleMade)]) == 1
+        later = Approvals(desk.bus, 60.0, rules=made)
+        assert allowing(later.rules, Call("Bash", {"command": "npm test"}, "/elsewhere")) == made[0]
+        assert allowing(later.rules, Call("Bash", {"command": "npm test; rm -rf /"}, "/w")) is None
+
+    in_loop(work)

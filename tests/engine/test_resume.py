@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.claude.permission_rules import Rule
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import CONTINUE_PROMPT, Plan, make_plan
 from claude_orchestrator.config.settings import Settings
@@ -312,3 +313,21 @@ def test_checks_changes_and_grown_groups_come_back() -> None:
     assert history.instances["fix[a]"].group == "fix"
     status = restore(plan, history, RUN)[1]
     assert (status.state, status.changes) == (State.COMPLETED, changes)
+
+
+def test_what_people_allowed_for_the_rest_of_the_run_stays_allowed() -> None:
+    journal, plan = Journal(), a_plan(one="/a")
+    journal.start(plan)
+    journal.write(happened.RuleMade(Rule("Bash", "npm test", exact=True), happened.By("socket", "kim")))
+    journal.write(happened.RuleMade(Rule("Read"), happened.By("web")))
+    assert journal.history.rules == [Rule("Bash", "npm test", exact=True), Rule("Read")]
+    texts = [text for _, text in resume_messages(plan, journal.history, RUN)]
+    assert "still allowed, as approved before: Bash(npm test), Read" in texts
+
+
+@pytest.mark.parametrize("rule", [None, {}, {"tool": 7, "pattern": None, "exact": True}, {"tool": "x", "pattern": [1]}])
+def test_a_damaged_rule_allows_nothing(rule: object) -> None:
+    journal = Journal()
+    journal.start(a_plan(one="/a"))
+    journal.add("rule", rule=rule)
+    assert journal.history.rules == [] and journal.history.damaged_lines == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from token_budget.ledger.records import WEIGHTS_KEY
 from token_budget.model_weights import TokenWeights, parse_weights
@@ -23,8 +24,17 @@ class RunBudgets(NamedTuple):
 
 def write_budgets(budgets: Iterable[Budget], weights: TokenWeights) -> str:
     """The limits of a run and its weights as JSON text."""
-    limits = [{"scope": str(one.scope), "key": one.key, "unit": str(one.unit), "limit": one.limit} for one in budgets]
-    return json.dumps({"budgets": limits, "weights": weights.describe()})
+    return json.dumps(budgets_data(budgets, weights))
+
+
+def budgets_data(budgets: Iterable[Budget], weights: TokenWeights) -> dict[str, Any]:
+    """The limits of a run and its weights as JSON data."""
+    return {"budgets": [limit_row(one) for one in budgets], "weights": weights.describe()}
+
+
+def limit_row(budget: Budget) -> dict[str, Any]:
+    """A budget's limit as JSON data, in tokens or nano-dollars."""
+    return {"scope": str(budget.scope), "key": budget.key, "unit": str(budget.unit), "limit": budget.limit}
 
 
 def read_budgets(text: str, instances: Collection[str] = ()) -> RunBudgets:
@@ -34,14 +44,22 @@ def read_budgets(text: str, instances: Collection[str] = ()) -> RunBudgets:
         data = json.loads(text)
     except ValueError:
         data = None
-    if not isinstance(data, dict):
-        return RunBudgets()
-    limits = data.get("budgets")
-    if isinstance(limits, list):
-        found = [_read_limit(one) for one in limits]
-        return RunBudgets(tuple(one for one in found if one is not None), _weights(data.get("weights")))
+    if not isinstance(data, dict) or isinstance(data.get("budgets"), list):
+        return budgets_in(data)
     labelled = [_read_label(label, limit, instances) for label, limit in data.items()]
     return RunBudgets(tuple(one for one in labelled if one is not None), _weights(data.get(WEIGHTS_KEY)))
+
+
+def budgets_in(data: object) -> RunBudgets:
+    """The budgets in what `budgets_data` has made, with what they had used if that is recorded.
+
+    What is malformed is left out.
+    """
+    limits = data.get("budgets") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(limits, list):
+        return RunBudgets()
+    found = [_read_limit(one) for one in limits]
+    return RunBudgets(tuple(one for one in found if one is not None), _weights(data.get("weights")))
 
 
 def _read_limit(data: object) -> Budget | None:
@@ -51,7 +69,9 @@ def _read_limit(data: object) -> Budget | None:
         scope, unit = Scope(str(data.get("scope"))), Unit(str(data.get("unit")))
     except ValueError:  # of a newer version
         return None
-    return Budget(data["limit"], scope=scope, key=str(data.get("key") or ""), unit=unit)
+    used = data.get("used")
+    known = used if type(used) is int and used >= 0 else 0
+    return Budget(data["limit"], scope=scope, key=str(data.get("key") or ""), unit=unit, used=known)
 
 
 def _read_label(label: str, limit: object, instances: Collection[str]) -> Budget | None:

@@ -58,18 +58,22 @@ def _present(folder: Folder) -> str | None:
 
 async def _serve(run: FoundRun, bound: BoundPage, folder: Folder, *, browser: bool) -> None:
     from claude_orchestrator.ui.web.found_run import FoundRunSource
-    from claude_orchestrator.ui.web.timeline import recorded
+    from claude_orchestrator.ui.web.timeline import OVER, recorded
+
+    found = status_of(run)
 
     def announce(text: str) -> None:
         name, _, address = text.partition(": ")
         if name == "dashboard":
             _show(folder, address, browser=browser)
-            click.echo("Ctrl-C ends the page. The run continues.", err=True)
+            over = found["run"]["state"] in OVER
+            click.echo(f"Ctrl-C ends the page.{'' if over else ' The run continues.'}", err=True)
         else:
             click.echo(text, err=True)
 
+    drawn = {row["name"]: row["budgets"] for row in found["instances"]}
     with os.fdopen(folder.file(journal.NAME, os.O_RDONLY), "rb") as file:
-        timeline = recorded(journal.records(file.read()))
+        timeline = recorded(journal.records(file.read()), found["budgets"], drawn)
     async with served(bound, FoundRunSource(run), folder, announce, timeline=timeline):
         await asyncio.Event().wait()
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from claude_orchestrator.engine.control.snapshot import PROTOCOL
-from claude_orchestrator.engine.resume import EarlierInstance, read_history
+from claude_orchestrator.engine.control.snapshot import PROTOCOL, budget_row
+from claude_orchestrator.engine.resume import EarlierInstance, JournalHistory, carry_over, read_history
 from claude_orchestrator.engine.run_view import usage_fields
 from claude_orchestrator.engine.state import NOT_ENDED
+from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager
+from token_budget.ledger.run_budgets import budgets_in
 
 INTERRUPTED = "interrupted"
 _DECISIONS = {
@@ -38,7 +40,8 @@ def past_status(
         return None
     found = list(_without_copies(known))
     finish = _finish(found)
-    rows = [_row(one, finish is None, result_of(one.name)) for one in history.instances.values()]
+    manager = _manager(history, finish)
+    rows = [_row(one, manager, finish is None, result_of(one.name)) for one in history.instances.values()]
     costs = [one.cost_usd for one in history.instances.values() if one.cost_usd is not None]
     nano = [cost for row in rows if (cost := row["cost_nano_usd"]) is not None]
     return {
@@ -64,11 +67,11 @@ def past_status(
             "instances": len(rows),
             "states": dict(Counter(row["state"] for row in rows)),
         },
-        "budgets": [],
+        "budgets": [budget_row(budget) for budget in manager.budgets],
         "rate_limits": [],
         "instances": rows,
         "groups": [],
-        "edges": [],
+        "edges": [list(edge) for edge in _edges(history)],
         "removed": [],
         "decisions": [_decision(record) for record in found if record.get("kind") in _DECISIONS],
         "approvals": [],
@@ -76,7 +79,38 @@ def past_status(
     }
 
 
-def _row(one: EarlierInstance, interrupted: bool, result_file: str | None) -> dict[str, Any]:
+def _manager(history: JournalHistory, finish: Record | None) -> TokenBudgetManager:
+    """The budgets of the latest start. If it was interrupted, they have what the run itself has used.
+
+    What other runs had used of the budgets of all runs is then not known: these are left out.
+    """
+    limits, manager = budgets_in(history.header), TokenBudgetManager()
+    final = () if finish is None else budgets_in(finish).budgets
+    for one in history.instances.values():
+        if one.group is not None:
+            manager.join(one.name, one.group)
+    for budget in final:
+        manager.update_shared(manager.set_budget(budget.scope, budget.limit, budget.key, budget.unit), budget.used, 0)
+    if final:
+        return manager
+    for budget in limits.budgets:
+        if budget.scope not in WINDOW_SCOPES:
+            manager.set_budget(budget.scope, budget.limit, budget.key, budget.unit)
+    carry_over(manager, history, limits.weights)
+    return manager
+
+
+def _edges(history: JournalHistory) -> Iterator[tuple[str, str]]:
+    """What waited for what. The members of a group that grew wait as the group does."""
+    for one in history.instances.values():
+        group = history.instances.get(one.group or "")
+        for need in one.depends_on or (group.depends_on if group is not None else ()):
+            yield need, one.name
+
+
+def _row(
+    one: EarlierInstance, manager: TokenBudgetManager, interrupted: bool, result_file: str | None
+) -> dict[str, Any]:
     state = INTERRUPTED if interrupted and one.state in NOT_ENDED and one.attempts else str(one.state)
     done = one.done
     charged = [attempt.cost_nano_usd for attempt in one.attempts if attempt.cost_nano_usd]
@@ -93,7 +127,8 @@ def _row(one: EarlierInstance, interrupted: bool, result_file: str | None) -> di
         "usage": usage_fields(one.usage, exact=one.exact),
         "cost_usd": one.cost_usd,
         "cost_nano_usd": sum(charged) if charged else None,
-        "budgets": [],
+        "budgets": [budget.label for budget in manager.budgets_for(one.base_command, one.name)],
+        "depends_on": list(one.depends_on),
         "turn": one.turns_done,
         "turns": max(1, one.turns_done),
         "now": {"doing": None, "text": one.reason, "seconds": None},

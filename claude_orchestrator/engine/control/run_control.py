@@ -18,8 +18,9 @@ from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.launch.local import allow_files
+from token_budget.budget_manager import WINDOW_SCOPES
 from token_budget.fields import TOKENS, USD, BadValue, nearest_name, whole_number
-from token_budget.models import Budget, Unit
+from token_budget.models import Budget, Scope, Unit
 from token_budget.text import counted
 
 PARALLEL = whole_number(1, 10**6)
@@ -221,7 +222,8 @@ class RunControl:
         if len(found) != 1 and len(tokens) != 1:
             has = ", ".join(one.label for one in budgets) or "none"
             problem = f"{len(found)} budgets are" if found else "no budget is"
-            raise RefusedError(f"{problem} called {label!r}; the run has: {has}")
+            how = "" if found else f". To add one, {_resume_with(self.view.run_id, label.strip())}"
+            raise RefusedError(f"{problem} called {label!r}; the run has: {has}{how}")
         return found[0] if len(found) == 1 else tokens[0]
 
     def _limit(self, label: str, limit: object) -> tuple[Budget, int]:
@@ -237,6 +239,12 @@ class RunControl:
 
     def _publish(self, action: str, target: str, text: str, by: By) -> None:
         self._bus.publish(Steered(action, target, text, by))
+
+
+def _resume_with(run_id: str, label: str) -> str:
+    """How a run gets a budget that it began without."""
+    limit = f"--{label}-token-budget N" if label in (Scope.OVERALL, *WINDOW_SCOPES) else f"--command-budget '{label}=N'"
+    return f"stop the run and continue it: claude-orchestrator --resume {run_id} {limit}"
 
 
 def _listed(statuses: dict[str, InstanceStatus]) -> str:

@@ -160,6 +160,40 @@ def test_a_run_whose_orchestrator_was_killed(tmp_path: Path) -> None:
         assert "session" in runs(run.runs, "logs", "last", "one")
 
 
+@pytest.mark.slow  # a rehearsal is killed and resumed
+def test_what_is_always_allowed_stays_allowed_when_a_run_is_resumed(tmp_path: Path) -> None:
+    config = {**instances("one", "two"), "rehearsal": {"turns": 6, "tokens": 600, "seconds": 2, "seed": 3}}
+    with rehearsal(tmp_path, config, "--approvals", "ask") as run:
+        run.connect().close()
+        until(lambda: "Bash: npm test" in runs(run.runs, "approvals", "last"))
+        runs(run.runs, "approve", "last", "1", "--always")
+        until(lambda: [record for record in run.journal() if record["kind"] == "rule"])
+        os.kill(run.process.pid, signal.SIGKILL)
+        run.process.wait()
+        before = len(run.journal())
+        argv = [
+            "--resume",
+            "last",
+            "--rehearse",
+            "--output-dir",
+            str(run.runs),
+            "--config",
+            str(tmp_path / "config.json"),
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "claude_orchestrator", *argv],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0 and "still allowed, as approved before: Bash(npm test)" in done.stderr
+        later = run.journal()[before:]
+    assert [record["kind"] for record in later].count("ask") == 0
+    assert {record["via"] for record in later if record["kind"] == "answer"} == {"rules"}
+
+
 def test_a_run_without_a_socket_is_seen_but_not_changed(tmp_path: Path) -> None:
     with rehearsal(tmp_path, instances("one"), "--no-control") as run:
         until(lambda: run.journal() and "launch" in [record["kind"] for record in run.journal()])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from claude_orchestrator.engine import run_events as happened
 from claude_orchestrator.engine.control.past import past_status
 from claude_orchestrator.engine.control.snapshot import PROTOCOL
@@ -13,6 +15,8 @@ from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.verification import Verdict
 from claude_orchestrator.engine.worktrees.changes import Changes
 from tests.engine.test_resume import Journal, a_plan
+from token_budget.ledger.run_budgets import budgets_data
+from token_budget.models import Budget, Scope, Unit, Weights
 from token_budget.text import NANO
 
 
@@ -136,3 +140,65 @@ def test_a_row_has_what_was_checked_changed_and_used() -> None:
     assert (row["verified"], row["check_rounds"], row["changes"]) == (False, 2, changes.fields)
     assert (row["log"], row["tools"], row["tool_calls"]) == ("one.jsonl", {"Bash": 2, "Edit": 1}, 3)
     assert row["permission_denials"] == ["Write"]
+
+
+BUDGETS = [
+    Budget(1_000, scope=Scope.OVERALL),
+    Budget(9_000, scope=Scope.DAILY, used=7_000),
+    Budget(400, scope=Scope.COMMAND, key="/a"),
+    Budget(2 * NANO, scope=Scope.OVERALL, unit=Unit.USD),
+]
+
+
+def figures(journal: Journal) -> dict[str, tuple[float, float]]:
+    """What the page shows of each budget: used and limit."""
+    rows = status_of(journal)["budgets"]
+    return {f"{row['label']} {row['unit']}": (row["used"], row["limit"]) for row in rows}
+
+
+def limited() -> tuple[Journal, list[InstanceStatus]]:
+    """A run with these budgets."""
+    journal, statuses = begun(one="/a", two="/b")
+    assert journal.records[0] is not None
+    journal.records[0] |= budgets_data(BUDGETS, Weights())
+    return journal, statuses
+
+
+def test_budgets_of_a_run_that_has_ended_are_those_at_its_end() -> None:
+    journal, (one, _) = limited()
+    journal.attempt(one, 500)
+    ended = [Budget(2_000, scope=Scope.OVERALL, used=500), Budget(9_000, scope=Scope.DAILY, used=7_500)]
+    journal.write(happened.RunEnded(0, tuple(ended)), at=13.0)
+    assert figures(journal) == {"overall tokens": (500, 2_000), "daily tokens": (7_500, 9_000)}
+    assert status_of(journal)["instances"][0]["budgets"] == ["overall", "daily"]
+
+
+def test_budgets_of_a_run_that_was_killed_have_what_it_has_used() -> None:
+    journal, (one, two) = limited()
+    journal.attempt(one, 500, ends=False)
+    journal.attempt(two, 100)
+    assert figures(journal) == {
+        "overall tokens": (600, 1_000),
+        "/a command tokens": (500, 400),
+        "overall cost USD": (pytest.approx(0.099), 2.0),
+    }  # what all runs had used of the daily budget is not known
+
+
+def test_a_journal_of_an_earlier_version_has_no_budgets() -> None:
+    journal, (one,) = begun(one="/a")
+    journal.attempt(one, 500)
+    assert figures(journal) == {}
+    assert journal.records[0] is not None
+    journal.records[0]["budgets"] = [{"scope": "future", "limit": 5}, {"scope": "overall", "limit": "x"}, 7]
+    assert figures(journal) == {}
+
+
+def test_the_graph_has_what_waited_for_what() -> None:
+    journal, _ = begun(one="/a", two="/b", each="/c")
+    assert journal.records[0] is not None
+    journal.records[0]["instances"][1]["depends_on"] = ["one"]
+    journal.records[0]["instances"][2]["depends_on"] = ["two"]
+    journal.write(happened.Expanded("each", (happened.Member("each[x]", "/c", "d", "each"),)))
+    found = status_of(journal)
+    assert found["edges"] == [["one", "two"], ["two", "each"], ["two", "each[x]"]]
+    assert found["instances"][1]["depends_on"] == ["one"]

@@ -191,6 +191,58 @@ def hostile_run(place: Workplace) -> Path:
     return folder
 
 
+def test_tools_are_approved_and_denied_on_the_page(page: Page, place: Workplace) -> None:
+    config = rehearsal_config(3, rehearsal={"turns": 6, "tokens": 600, "seconds": 2, "seed": 3})
+    running = Rehearsal(place, config, "--dashboard", "0", "--approvals", "ask")
+    try:
+        page.goto(running.address)
+        page.wait_for_selector("#approvals li >> nth=2")
+        assert "3 waiting for your approval" in page.inner_text("#approvals")
+        assert "Bash: npm test" in page.inner_text("#approvals li") and "denied in" in page.inner_text("#approvals li")
+        assert axe_faults(page) == []
+        name = page.inner_text("#approvals li >> nth=0 >> button.name")
+        page.click("#approvals li >> nth=0 >> text=Approve")
+        page.wait_for_selector(".toast >> text=Approved: Bash: npm test")
+        until(page, "document.querySelectorAll('#approvals li').length === 2")
+        page.click("#approvals li >> nth=0 >> text=Deny …")
+        confirm(page, "use the test database")
+        until(page, "document.querySelectorAll('#approvals li').length === 1")
+        page.click("#approvals li >> nth=0 >> text=Always")
+        page.wait_for_selector("#approvals", state="hidden")
+        page.click("#view-decisions")
+        until(page, "document.querySelector('#decisions').innerText.includes('(web')")
+        running.process.wait(timeout=60)
+    finally:
+        running.stop()
+    found = [json.loads(line) for line in journal(place).splitlines()]
+    answers = [(one["outcome"], one["via"]) for one in found if one["kind"] == "answer"]
+    assert answers == [("allowed", "web"), ("denied", "web"), ("allowed", "web")]
+    assert next(one["instance"] for one in found if one["kind"] == "answer") == name
+    assert [one["rule"]["pattern"] for one in found if one["kind"] == "rule"] == ["npm test"]
+
+
+def test_a_run_that_is_over_has_its_budgets_and_its_graph(page: Page, place: Workplace) -> None:
+    config = rehearsal_config(8, rehearsal={"turns": 3, "tokens": 3_000, "seconds": 0.3, "seed": 1})
+    done = place.run("--config", place.config(config), "--rehearse", "--quiet", claude=None)
+    assert done.returncode == 0
+    server, address = open_page(place, "0")
+    try:
+        page.goto(address)
+        page.wait_for_selector("body.ready")
+        budgets = page.inner_text("#budgets")
+        assert "of 5.0M" in budgets and "/fix" in budgets and "of 3.0M" in budgets
+        assert page.locator("#budgets button:visible").count() == 0
+        options = page.locator("#series option").all_inner_texts()
+        assert "overall budget" in options and "used by" in page.inner_text("#chart")
+        page.click("#view-graph")
+        page.wait_for_selector("#graph .node")
+        assert page.locator("#graph .node").count() == 8 and page.locator("#graph .arrow").count() >= 6
+        assert axe_faults(page) == []
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
 def test_hostile_output_is_text(page: Page, place: Workplace) -> None:
     hostile_run(place)
     server, address = open_page(place, "0")

@@ -28,7 +28,7 @@ export class Budgets {
       this.keys = keys.join();
       this.bars = new Map(keys.map((key, place) => [key, this.bar(shown[place])]));
       replace(this.list, [...this.bars.values()].map((bar) => bar.item));
-      if (!sorted.length) replace(this.list, el("li", { class: "dim" }, this.store.source === "past" ? "The journal of a run that is over does not list its budgets." : "This run has no budgets."));
+      if (!sorted.length) replace(this.list, el("li", { class: "dim" }, this.store.source === "past" ? "This run has no budgets, or its journal does not list them." : "This run has no budgets."));
     }
     shown.forEach((budget, place) => this.update(this.bars.get(keys[place]), budget));
   }

@@ -54,6 +54,7 @@ LEASE_MS = 60_000  # of a hold: so long after a crash it still stands
 RENEW_EVERY_MS = 20_000
 SAY_AFTER_S = 1.0  # that a start waits
 SYNC_S = 2.0  # for a launch or a stop to wait, while another program has the ledger locked
+HOLD_S = 0.25  # how long a request waits for a hold that decides nothing
 POST_S = 0.5  # for a post, while another program has the ledger locked
 END_S = 3.0  # the same for the end of a run
 MAX_COMMAND_CHARS = 1_000
@@ -93,6 +94,8 @@ class LedgerSync:
         self._held: dict[Hold, Amount] = {}  # as the ledger has it
         self._hold_keys: dict[Hold, int] = {}
         self._released: set[Hold] = set()
+        self._reserving: set[Hold] = set()
+        self._ended_early: set[Hold] = set()
         self._renewed_ms = 0
         self._note_count = 0
         self._launches = Launches()
@@ -227,11 +230,20 @@ class LedgerSync:
     # -- the limits that all runs share --
 
     async def admit(self, instance: str, hold: Hold, *, sent: bool = False) -> Decision:
-        """Reserve a hold on the windows' budgets, for all orchestrators at once."""
-        if not self.windows or self._ledger is None:
+        """Reserve a hold on the windows' budgets, for all orchestrators at once.
+
+        A request that is `sent` is held even if this run has no such budgets: the limits of other runs count it, also
+        when this run is killed. It does not wait long for that, since nothing here depends on the answer.
+        """
+        if self._ledger is None or self._gave_up or not (self.windows or sent):
             return Decision(Action.ALLOW, hold=hold)
-        await self.flush()  # what this run has used counts too
+        if self.windows:
+            await self.flush()  # what this run has used counts too
+        self._reserving.add(hold)
         reserving = asyncio.ensure_future(self._reserve(self._ledger, instance, hold, sent))
+        if not self.windows:
+            await asyncio.wait([reserving], timeout=HOLD_S)
+            return Decision(Action.ALLOW, hold=hold)
         try:
             return await asyncio.shield(reserving)
         except asyncio.CancelledError:
@@ -247,9 +259,14 @@ class LedgerSync:
             answer = await self._in_thread(reserve)
         except LedgerError as error:
             self._failed(error)
+            self._ended_early.discard(hold)
             return Decision(Action.ALLOW, hold=hold)
+        finally:
+            self._reserving.discard(hold)
         if answer.hold is not None:
             self._hold_keys[hold], self._held[hold] = answer.hold, amount
+            self._released |= {hold} & self._ended_early
+        self._ended_early.discard(hold)
         if answer.action is Action.ALLOW:
             return Decision(Action.ALLOW, hold=hold)
         budget = self.windows[answer.limit_index]
@@ -261,6 +278,8 @@ class LedgerSync:
         """A hold has ended."""
         if hold in self._held:
             self._released.add(hold)
+        elif hold in self._reserving:  # the ledger is slow
+            self._ended_early.add(hold)
 
     async def claim_launch(self, most: int) -> float:
         """Claim one of `most` launches in an hour of all orchestrators; returns 0, or the seconds until one is free.

@@ -147,8 +147,12 @@ def test_the_setting_decides_what_a_crash_charges(tmp_path: Path, api: Api, how:
 
 
 @pytest.mark.slow
-def test_limits_across_runs_have_what_a_killed_run_had_sent(tmp_path: Path, api: Api) -> None:
-    runs = Runs(tmp_path, api, 2, {"daily_token_budget": 30_000}, posts=1)
+@pytest.mark.parametrize("budget", [{"daily_token_budget": 30_000}, {"overall_budget": 30_000}])
+def test_limits_across_runs_have_what_a_killed_run_had_sent(
+    tmp_path: Path, api: Api, budget: dict[str, object]
+) -> None:
+    """Also if the killed run has no such limit itself."""
+    runs = Runs(tmp_path, api, 2, budget, posts=1)
     runs.killed_in_flight()
     ledger = SqliteLedger(tmp_path / "ledger.db", create=False)
     later_ms = round(time.time() * 1000) + 61_000  # the lease has ended

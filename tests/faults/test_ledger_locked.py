@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import sqlite3
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.ledger_pending import NAME, keep, take_in
+from claude_orchestrator.engine.ledger_sync import LedgerSync
 from tests.harness import Workplace, content_of
+from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.import_reader import Parcel
-from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
+from token_budget.ledger.records import AttemptRecord, Limit, RunRecord, UsageRecord
 from token_budget.ledger.sqlite import SqliteLedger
-from token_budget.models import Usage
+from token_budget.models import Action, Amount, Hold, Usage, Weights
 
 RUN, ATTEMPT = RunRecord("20260101-000000-aaaaaa", "here", 1), AttemptRecord("20260101-000000-aaaaaa", "i", 1, 1)
 PARCEL = Parcel((RUN,), (ATTEMPT,), (UsageRecord(f"{RUN.run}/i/1/1", RUN.run, "i", 1, 2, "m", Usage(10, 20)),))
@@ -98,3 +102,29 @@ def test_only_what_belongs_to_the_ledger_is_taken_in(tmp_path: Path) -> None:
     assert kept.exists() and (damaged / NAME).exists() and list(ledger.records()) == []
     assert len(said) == 1 and f"{damaged / NAME}: {NAME}: line 1" in said[0]
     ledger.close()
+
+
+def test_a_request_of_a_run_without_shared_limits_does_not_wait_for_a_locked_ledger(tmp_path: Path) -> None:
+    """Its hold is entered once that is possible, and released although it had ended before."""
+    path = tmp_path / "ledger.db"
+    SqliteLedger(path).close()
+    held = Limit(0, 10**9)
+
+    async def main() -> None:
+        ledger = SqliteLedger(path)
+        sync = LedgerSync(ledger, RUN, TokenBudgetManager(), Weights(), Bus())
+        await sync.begin()
+        early, late = Hold((), Amount(500)), Hold((), Amount(700))
+        other = locked(path)
+        for hold in (early, late):
+            decision = await sync.admit("i", hold, sent=True)
+            assert decision.action is Action.ALLOW
+        sync.released(early)
+        other.close()
+        while ledger.held_by_others("", 0).tokens != 700:
+            await sync.flush()
+        sync.released(late)
+        await sync.end(0)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert SqliteLedger(path).used([held], Weights(), 0) == [0]

@@ -129,6 +129,11 @@ class RunView:
         costs = [cost for part in self.parts if (cost := part.cost_usd) is not None]
         return sum(costs) if costs else None
 
+    def charged_nano_usd(self) -> int:
+        """What budgets in money are charged: the CLI's costs, and prices where the CLI has none or lacks a part."""
+        removed = sum(attempt.cost_nano_usd or 0 for past in self.removed for attempt in past.attempts)
+        return removed + sum(status.nano_usd or 0 for status in self.instances)
+
 
 def usage_fields(usage: Usage, *, exact: bool) -> dict[str, Any]:
     """Usage as reports and results show it."""

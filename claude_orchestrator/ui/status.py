@@ -14,7 +14,7 @@ from claude_orchestrator.engine.source_uses import source_line
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.ui.screen import ScreenStyle, screen
 from claude_orchestrator.ui.table import at_least
-from token_budget.text import RenderOptions, counted, printable, wrap
+from token_budget.text import NANO, RenderOptions, counted, printable, wrap
 
 HOLD_CHANGES_SHOWN = 10
 PROBLEMS_SHOWN = 50
@@ -53,15 +53,22 @@ def final_report(view: RunView, now: float, options: RenderOptions, columns: tup
     ]
     cache = cache_report(view.cache, view.instances)
     lines += [] if cache is None or view.rehearsal else cache.lines()
-    cost = view.total_cost_usd()
     lines.append(
         f"Total: {at_least(exact)}{counted(usage.total_tokens, 'token')} (input {usage.input_tokens:,}, "
         f"output {usage.output_tokens:,}, cache write {usage.cache_creation_input_tokens:,}, "
-        f"cache read {usage.cache_read_input_tokens:,})" + (f", ${cost:.4f} by claude's own count" if cost else "")
+        f"cache read {usage.cache_read_input_tokens:,}){_cost(view)}"
     )
     if view.directory:
         lines.append(f"Logs: {printable(view.directory)}")
     return lines
+
+
+def _cost(view: RunView) -> str:
+    """The cost that claude states; and what it is by prices too, if claude leaves a part out."""
+    stated, charged = f"${view.total_cost_usd() or 0:.4f}", f"${view.charged_nano_usd() / NANO:.4f}"
+    if float(charged[1:]) > float(stated[1:]):
+        return f", {charged} by prices, {stated} by claude's own count"
+    return f", {stated} by claude's own count" if view.total_cost_usd() else ""
 
 
 def _source_lines(instances: Sequence[InstanceStatus], options: RenderOptions) -> list[str]:

@@ -47,6 +47,18 @@ def test_the_final_report_has_what_went_wrong_and_what_was_limited() -> None:
     assert total.startswith("Total: >=") and ", $3.0" in total
 
 
+def test_the_total_has_the_cost_by_prices_where_claude_leaves_a_part_out() -> None:
+    """2.1.197 leaves out the last response of a turn that ends with an error."""
+    stated, priced = AttemptTotals(cost_usd=0.25, cost_nano_usd=250_000_000), AttemptTotals(cost_nano_usd=500_000_000)
+    for removed, said in (
+        ([stated], ", $3.2500 by claude's own count"),
+        ([stated, priced], ", $3.7595 by prices, $3.2500 by claude's own count"),
+    ):
+        view = replace(a_run("one"), removed=[EarlierInstance("gone", attempts=removed)])
+        (total,) = [text for text in final_report(view, 165.0, PLAIN, DEFAULT_COLUMNS) if text.startswith("Total: ")]
+        assert total.endswith(said), total
+
+
 def test_holds_that_grew_several_times_take_one_line_and_a_long_list_is_cut() -> None:
     grown = [HoldChanged("one", "", more) for more in (500, 700)] + [HoldChanged("two", "", 1_000)]
     shrunk = [HoldChanged("one", f"hold of one down to {number}") for number in range(9)]

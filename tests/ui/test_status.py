@@ -52,7 +52,7 @@ def test_the_total_has_the_cost_by_prices_where_claude_leaves_a_part_out() -> No
     stated, priced = AttemptTotals(cost_usd=0.25, cost_nano_usd=250_000_000), AttemptTotals(cost_nano_usd=500_000_000)
     for removed, said in (
         ([stated], ", $3.2500 by claude's own count"),
-        ([stated, priced], ", $3.7595 by prices, $3.2500 by claude's own count"),
+        ([stated, priced], ", $3.7500 by prices, $3.2500 by claude's own count"),
     ):
         view = replace(a_run("one"), removed=[EarlierInstance("gone", attempts=removed)])
         (total,) = [text for text in final_report(view, 165.0, PLAIN, DEFAULT_COLUMNS) if text.startswith("Total: ")]

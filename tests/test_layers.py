@@ -131,6 +131,11 @@ PURE = """
     gateway.sender
     gateway.unanswered
     gateway.usage_reader
+    launch.cluster.checks
+    launch.cluster.fleet
+    launch.cluster.leases
+    launch.cluster.placement
+    launch.cluster.wire
     ui.ci.markdown
     ui.ci.workflow_commands
     ui.junit

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import prose
+from tests.ray_nodes import HAS_RAY
 from token_budget.fields import TOKENS
 from token_budget.ledger.export_import import export
 from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
@@ -109,6 +110,8 @@ def shell(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS + MANUAL)
 def test_documented_command(command: str, shell: dict[str, str]) -> None:
+    if "--cluster" in command and not HAS_RAY:
+        pytest.skip("Ray is not installed")
     with contextlib.ExitStack() as at_work:
         if command.startswith("claude-runs "):
             at_work.enter_context(run_for(command, shell))

@@ -62,6 +62,9 @@ class RunOptions(TypedDict, total=False):
     fail_fast: bool
     fail_on_denied: bool
     keep_worktrees: bool
+    cluster: str
+    instances_per_node: int | str
+    lease: float | str
     retries: int
     wait_for_reset: bool
     claude_bin: str

@@ -104,6 +104,7 @@ def _execute(data: Mapping[str, Any] | None, options: Options, switch: StopSwitc
         if planned.ledger is not None:
             opened.callback(planned.ledger.close)
         checked = preparation.check(loaded, planned)
+        opened.callback(checked.close)
         bus = Bus()
         bus.attach(job)
         for text in (*warnings, *checked.warnings):

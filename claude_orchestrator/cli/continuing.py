@@ -22,6 +22,8 @@ def continue_command(options: Options, view: RunView) -> str:
         words += ["--output-dir", str(options["output_dir"].absolute())]
     if "claude_bin" in options.given and options.given["claude_bin"].origin == "option":
         words += ["--claude-bin", str(options["claude_bin"])]
+    if "cluster" in options.given and options.given["cluster"].origin == "option":
+        words += ["--cluster", str(options["cluster"])]
     words += raised_limits(view)
     end = ["--"] if options.prompt is not None and options.prompt.startswith("-") else []  # it would be an option
     if options["for_each"] in ("-", "@-"):

@@ -41,7 +41,7 @@ class DryRun(NamedTuple):
 
     `groups` has the number of items of each group, also where fewer were selected; `trials` has their latest runs.
     `in_full`: every instance of a group is shown, not only the first ones.
-    `fence` is how the run would find what instances leave.
+    `fence` is how the run would find what instances leave. `cluster` describes the nodes and what they would run.
     """
 
     instances: Sequence[tuple[LaunchSpec, str | None]]
@@ -54,6 +54,7 @@ class DryRun(NamedTuple):
     trials: Mapping[str, Trial] = MappingProxyType({})
     in_full: bool = False
     fence: str = "mark"
+    cluster: Sequence[str] = ()
 
 
 def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
@@ -83,6 +84,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
         f"Fence: {dry_run.fence}: {FENCES[dry_run.fence]}",
         *_chances([spec for spec, ended in instances if ended is None], manager),
     ]
+    lines += ["", *dry_run.cluster] if dry_run.cluster else []
     lines += ["", "Settings and their origins:", *_settings(settings)]
     lines = [printable(line) for line in lines]
     if options.visuals:

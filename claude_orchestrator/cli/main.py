@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -49,11 +50,12 @@ def run(options: Options) -> int:
         return show_commands(loaded, planned, terminal)
     prints = _printed(options, loaded.config.source)
     checked = preparation.check(loaded, planned)
-    if options["graph"] is not None:
-        write_graph(options["graph"], planned)
-    if options["dry_run"]:
-        return show_plan(loaded, planned, checked, terminal)
-    return start(loaded, planned, checked, terminal, prints)
+    with contextlib.closing(checked):
+        if options["graph"] is not None:
+            write_graph(options["graph"], planned)
+        if options["dry_run"]:
+            return show_plan(loaded, planned, checked, terminal)
+        return start(loaded, planned, checked, terminal, prints)
 
 
 def _level(options: Options) -> str:
@@ -149,6 +151,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
         run_inputs.trials_of(planned.ledger, groups, settings.token_weights),
         in_full=loaded.options["log_level"] == "debug",
         fence=start_checks.fence(),
+        cluster=checked.cluster.describe(specs) if checked.cluster is not None else (),
     )
     terminal.print(describe(dry_run, _shown(loaded, terminal)))
     return 0

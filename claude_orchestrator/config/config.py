@@ -70,6 +70,7 @@ class InstanceConfig(NamedTuple):
     approvals: ApprovalRules | None = None
     race: int = 1
     race_of: str | None = None
+    node: tuple[tuple[str, float], ...] = ()
     json_schema: str | None = None
     depends_on: tuple[str, ...] = ()
     run_if: str = "success"

@@ -25,6 +25,7 @@ from claude_orchestrator.config.kinds import (
     MARGIN,
     MCP,
     MODEL_WHEN_LOW,
+    PER_NODE,
     PERCENT,
     PORT,
     RAW,
@@ -33,6 +34,7 @@ from claude_orchestrator.config.kinds import (
     SESSION,
     TEXT,
     TOOLS,
+    WANTS,
     WORDS,
     WORKTREE,
     list_of,
@@ -62,6 +64,7 @@ BUDGETS = "Budgets"
 MONEY = "Budgets in money, which limit estimated costs"
 ACROSS = "Across runs"
 HOW = "How to run it"
+CLUSTER = "On a cluster of Ray"
 SINGLE = "The instance of a PROMPT, or the defaults of a config"
 OUTPUT = "Output"
 PAGE = "A page of the run in a browser"
@@ -428,6 +431,32 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _only_option("claude-bin", RAW, "The claude program to run.", HOW, "PATH", default_text="claude on PATH"),
     _only_option("no-control", FLAG, "Open no socket, so that claude-runs cannot change the run.", HOW),
+    _only_option(
+        "cluster",
+        LINE,
+        "Run instances on the nodes of this Ray cluster: auto for the one that this machine belongs to, local to start "
+        "one here, or its address. Needs the extra cluster.",
+        CLUSTER,
+        "auto|local|HOST:PORT",
+    ),
+    Setting(
+        "instances_per_node",
+        PER_NODE,
+        "How many instances each node takes: auto computes it from the node's cores and free memory.",
+        0,
+        option="instances-per-node",
+        group=CLUSTER,
+        metavar="N|auto",
+    ),
+    Setting(
+        "lease_s",
+        DURATION,
+        "How long a node may run instances without contact with this machine. Then it ends them.",
+        10.0,
+        option="lease",
+        group=CLUSTER,
+        metavar="TIME",
+    ),
     Setting(
         "name",
         LINE,
@@ -609,6 +638,7 @@ INSTANCE: tuple[Setting, ...] = (
     _key("worktree", WORKTREE, "Give the instance its own git worktree: true, or the name of the worktree."),
     _key("race", whole_number(1, 100), "How many attempts to make at once. The first that its check verifies wins."),
     _key("base", LINE, "The commit or branch that the worktree begins with.", default_text="HEAD"),
+    _key("node", WANTS, "Run the instance on a node of the cluster that declares so much of these resources.", ()),
     _key("extra_args", EXTRA_ARGS, "Further arguments for claude, passed unchanged."),
     _key(
         "for_each",

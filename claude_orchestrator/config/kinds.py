@@ -319,6 +319,48 @@ def _read_env(value: object) -> tuple[tuple[str, str], ...]:
 
 
 _VARIABLE = r"[^=,\s\0]+"
+
+
+def _read_wants(value: object) -> tuple[tuple[str, float], ...]:
+    if not isinstance(value, dict):
+        raise expected('an object of resources such as {"gpu": 1}', value)
+    faults = [
+        (f".{name}", f"expected a positive number, got {show_json(amount)}")
+        for name, amount in value.items()
+        if not is_comment(name)
+        and (isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < 1e9)
+    ]
+    if faults:
+        raise BadValue(*faults)
+    return tuple((name, float(amount)) for name, amount in value.items() if not is_comment(name))
+
+
+WANTS = Kind(
+    _read_wants,
+    {
+        "type": "object",
+        "patternProperties": {"^//": {}},
+        "additionalProperties": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 10**9},
+        "properties": {"$schema": {}},
+    },
+)
+
+
+def _read_per_node(value: object) -> int:
+    """A number of instances; 0 for `auto`."""
+    if value == "auto":
+        return 0
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value, re.ASCII) else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 10_000:
+        raise expected("auto, or a whole number from 1 to 10000", value)
+    return number
+
+
+PER_NODE = Kind(
+    _read_per_node,
+    {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 10_000}]},
+    lambda value: str(value or "auto"),
+)
 ENV = Kind(
     _read_env,
     {

@@ -54,6 +54,7 @@ class LaunchSpec(NamedTuple):
     group that a result of another instance makes of it.
     `private` has the options that are passed in files, because everybody on the machine can read a process's arguments.
     `origin` is the folder that it would work in if it had no `worktree`, once it works in that.
+    `node` has the resources that a node of the cluster has to declare.
     `folder_free`: claude is asked to leave the folder out of its system prompt, so that worktrees share it.
     `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done. `group`, `item` and
     `item_index` say which item of which `for_each` the instance was made for.
@@ -95,6 +96,7 @@ class LaunchSpec(NamedTuple):
     item: Item | None = None
     item_index: int | None = None
     folder_free: bool = False
+    node: tuple[tuple[str, float], ...] = ()
 
 
 class PlannedBudget(NamedTuple):
@@ -328,6 +330,7 @@ class _Planner(NamedTuple):
             worktree=instance.worktree,
             base=instance.base,
             race_of=instance.race_of,
+            node=instance.node,
             late=instance if later or (instance.depends_on and has_templates(instance)) else None,
             grows=later,
             fail_on_denied=bool(_first(instance.fail_on_denied, settings.fail_on_denied)),

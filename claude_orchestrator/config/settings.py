@@ -42,6 +42,8 @@ class Settings(NamedTuple):
     idle_timeout_s: float | None = _D["idle_timeout_s"]
     startup_timeout_s: float = _D["startup_timeout_s"]
     grace_s: float = _D["grace_s"]
+    instances_per_node: int = _D["instances_per_node"]
+    lease_s: float = _D["lease_s"]
     fail_fast: bool = _D["fail_fast"]
     fail_on_denied: bool | None = _D["fail_on_denied"]
     subagent_token_budget: SubagentLimits | None = _D["subagent_token_budget"]

@@ -39,7 +39,16 @@ from claude_orchestrator.engine.resume import (
     turns_digest,
 )
 from claude_orchestrator.engine.run_dir import EarlierRun, RunDirectory, new_run_id
-from claude_orchestrator.engine.run_events import Level, Message, Paced, Recounted, RunEnded, RunStarted, StartsIn
+from claude_orchestrator.engine.run_events import (
+    Level,
+    Message,
+    Paced,
+    Recounted,
+    RoomChanged,
+    RunEnded,
+    RunStarted,
+    StartsIn,
+)
 from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.engine.sharing.cache_use import CacheUse
@@ -64,9 +73,11 @@ from token_budget.windows import to_ms
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl
+    from claude_orchestrator.launch.cluster.launcher import ClusterLauncher
     from claude_orchestrator.launch.simulated import Ask
     from token_budget.pricing import Prices
 
+    MakeLauncher = Callable[[str, Callable[[str], None], Callable[[], None]], ClusterLauncher]
     Door = Callable[[RunControl, Folder], contextlib.AbstractAsyncContextManager[object]]
 
 KEEP_EVERY_S = 1.0  # ledger and alerts
@@ -77,6 +88,8 @@ class RunRequest(NamedTuple):
     """What to run and how. `header` tells the journal how the run was started.
 
     `switch` stops the run; without one, the signals of this process do. `listens`: it has a control socket.
+    `on_cluster` makes the launcher if instances run on a cluster: from the mark of their processes, what takes
+    warnings, and what is called when there may be more places.
     `names_worktree`: claude's system prompt names the worktree, unless claude is asked to leave that out.
     """
 
@@ -90,6 +103,7 @@ class RunRequest(NamedTuple):
     listens: bool = True
     doors: tuple[Door, ...] = ()
     names_worktree: bool = True
+    on_cluster: MakeLauncher | None = None
 
 
 class RunPlace(NamedTuple):
@@ -138,8 +152,9 @@ def run(
     allow_files(at_once, metered=request.meter.kind == "api")
     files = _open_files(request, place, accounting, bus)
     mark = files.mark
-    fence = None if request.rehearse else fence_of(mark)
-    launcher = _simulated() if request.rehearse else _local(mark, files, place, fence)
+    is_here = not request.rehearse and request.on_cluster is None
+    fence = fence_of(mark) if is_here else None
+    launcher, nodes = _launcher(request, files, place, fence, bus)
     bus.attach(files.journal, sync=files.journal.sync)
     with contextlib.ExitStack() as stack:
         stack.callback(files.directory.close)
@@ -147,13 +162,13 @@ def run(
         delivery = stack.enter_context(AlertDelivery(accounting.alerts, bus))
         bus.attach(delivery, optional=True)
         try:
-            guard: Guard | None = None if request.rehearse else fence or MarkGuard(mark)
+            guard: Guard | None = fence or MarkGuard(mark) if is_here else None
             if guard is not None:
                 stack.enter_context(guard)
         except OSError as error:
             why = error.strerror or error
             raise UserError(f"the guard process cannot be started: {why}: nothing has started") from None
-        return asyncio.run(_Run(request, files, accounting, bus, launcher, display).execute(guard, report))
+        return asyncio.run(_Run(request, files, accounting, bus, (launcher, nodes), display).execute(guard, report))
 
 
 class _Files(NamedTuple):
@@ -197,6 +212,18 @@ def _open_files(request: RunRequest, place: RunPlace, accounting: Accounting, bu
     return _Files(earlier.directory, earlier.journal, earlier.history, number, recounted, said)
 
 
+def _launcher(
+    request: RunRequest, files: _Files, place: RunPlace, fence: FenceGuard | None, bus: Bus
+) -> tuple[Launcher, ClusterLauncher | None]:
+    """The launcher, and once more if it is one for a cluster."""
+    if request.on_cluster is not None:
+        nodes = request.on_cluster(files.mark, bus.warn, lambda: bus.publish(RoomChanged()))
+        return nodes, nodes
+    if request.rehearse:
+        return _simulated(), None
+    return _local(files.mark, files, place, fence), None
+
+
 def _simulated(ask: Ask | None = None) -> Launcher:
     from claude_orchestrator.launch.simulated import SimulatedLauncher  # not needed by other runs
 
@@ -229,9 +256,10 @@ class _Run:
         files: _Files,
         accounting: Accounting,
         bus: Bus,
-        launcher: Launcher,
+        launchers: tuple[Launcher, ClusterLauncher | None],
         display: Callable[[RunView], Observer] | None,
     ) -> None:
+        launcher, self._nodes = launchers
         self._request = request
         self._files = files
         self._accounting = accounting
@@ -395,6 +423,7 @@ class _Run:
             shared=self._ledger,
             answers=self._answers,
             approvals=self._approvals,
+            places=self._nodes,
             enter=self._growth.enter,
         )
         return RunContext(self._request.settings, launcher, self._view.manager, self._bus, services)
@@ -413,6 +442,14 @@ class _Run:
     @contextlib.asynccontextmanager
     async def _instances_api(self) -> AsyncIterator[tuple[Launcher, ApiMeter | None]]:
         """The launcher, and the API gateway if the run counts there. A rehearsal's gateway calls a simulated API."""
+        if self._nodes is not None:
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    await stack.enter_async_context(self._nodes)
+                except OSError as error:
+                    raise UserError(f"--cluster: {error.strerror}: nothing has started") from None
+                yield self._nodes, None
+            return
         if self._request.meter.kind != "api":
             yield self._launcher, None
             return

@@ -139,6 +139,23 @@ class InstanceWorktrees(Protocol):
         """Keep what the instance has changed; None if that is nothing."""
 
 
+class Places(Protocol):
+    """The places for instances on the nodes of a cluster."""
+
+    @property
+    def free(self) -> int:
+        """How many more instances may start."""
+
+    def has_room(self, spec: LaunchSpec) -> bool:
+        """Whether there is a place for this instance."""
+
+    def take(self, spec: LaunchSpec) -> None:
+        """The instance is about to be launched: it takes a place."""
+
+    def give_back(self, name: str) -> None:
+        """The instance has ended."""
+
+
 class Clock(NamedTuple):
     """A run's clocks: monotonic and wall-clock seconds, and a random number from 0 to 1 for jitter."""
 
@@ -162,6 +179,7 @@ class Services(NamedTuple):
     - `meter`, if there is one, is the way to the API.
     - `answers` has what earlier instances answered.
     - `approvals`, if there are some, are where tools wait for a person.
+    - `places`, if instances run on a cluster, are its places for them.
     - `enter` makes the instances of a group that has grown a part of the run.
     """
 
@@ -178,6 +196,7 @@ class Services(NamedTuple):
     shared: SharedLimits = NoSharedLimits()
     answers: Answers = NoAnswers()
     approvals: Approvals | None = None
+    places: Places | None = None
     enter: Enter = lambda group, instances, bus: []
 
 

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from claude_orchestrator.config.plan import Plan
     from claude_orchestrator.config.settings import Meter, Settings
     from claude_orchestrator.engine.controller import Accounting, RunPlace, RunRequest
+    from claude_orchestrator.engine.on_cluster import OpenCluster
     from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
+
+
+NO_CLUSTER = "has no effect without --cluster"
 
 
 class Planned(NamedTuple):
@@ -35,12 +39,19 @@ class Checked(NamedTuple):
     """How instances will be counted, what deserves a warning, and whether claude can take secrets by file.
 
     `names_worktree`: its system prompt names the worktree, unless claude is asked to leave that out.
+    `cluster` is connected, if instances run on one. Whoever has this closes it.
     """
 
     meter: Meter
     warnings: list[str]
     private: bool
     names_worktree: bool = True
+    cluster: OpenCluster | None = None
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        if self.cluster is not None:
+            self.cluster.close()
 
 
 # -- plan: what would be launched, by which claude --
@@ -158,10 +169,21 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     for option in ("report", "junit", "summary", "results", "html"):
         if options[option] not in (None, Path("-")):
             start_checks.check_writable(f"--{option}", options[option])
-    meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
+    if options["cluster"] is None:
+        meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
+        warnings_of_nodes = [f"node: {NO_CLUSTER}"] if any(spec.node for spec in planned.plan.specs) else []
+    else:
+        from claude_orchestrator.engine.on_cluster import meter_on_cluster
+
+        meter, warnings_of_nodes = meter_on_cluster(settings.meter), []
     version = versions.Version() if options["rehearse"] else versions.check_version(planned.claude)
     doubts = () if options["rehearse"] else start_checks.doubts(planned.plan, loaded.config, os.environ)
-    warnings = [*planned.plan.warnings, *([version.lacks] if version.lacks else []), *dict.fromkeys(doubts)]
+    warnings = [
+        *warnings_of_nodes,
+        *planned.plan.warnings,
+        *([version.lacks] if version.lacks else []),
+        *dict.fromkeys(doubts),
+    ]
     if not options["rehearse"]:
         warnings += _folder_warnings(loaded, planned)
         warnings += _limit_warnings(loaded, planned)
@@ -173,7 +195,13 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
         from token_budget.pricing import EXTRA
 
         warnings.append(f"budgets in money without {EXTRA}: use for which claude states no cost is not counted")
-    return Checked(meter, warnings, private=version.lacks is None, names_worktree=version.names_worktree)
+    checked = Checked(meter, warnings, private=version.lacks is None, names_worktree=version.names_worktree)
+    if options["cluster"] is None:
+        return checked
+    from claude_orchestrator.engine.on_cluster import open_cluster
+
+    cluster = open_cluster(loaded, planned, private=checked.private)
+    return checked._replace(cluster=cluster, warnings=[*cluster.warnings, *warnings])
 
 
 # -- what a run is built from --
@@ -183,15 +211,17 @@ def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRe
     """What `controller.run` needs."""
     from claude_orchestrator.engine import controller
 
+    cluster = checked.cluster
     request = controller.RunRequest(
         planned.plan,
-        loaded.settings,
+        loaded.settings if cluster is None else cluster.settings,
         checked.meter,
         _header(loaded, planned.claude),
         loaded.options["rehearse"],
         loaded.start_in_s,
         listens=not loaded.options["no_control"],
         names_worktree=checked.names_worktree,
+        on_cluster=None if cluster is None else cluster.launcher,
     )
     place = controller.RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
     accounting = controller.Accounting(planned.ledger, planned.prices, loaded.alerts)

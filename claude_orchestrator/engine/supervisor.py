@@ -60,6 +60,7 @@ from token_budget.fields import BadValue
 from token_budget.models import Action, Budget, Decision, Hold, Scope
 from token_budget.text import counted
 
+WAITS_FOR_NODE = "waits for a place on a node that has what it needs"
 RECHECK_PACE_S = 1.0  # while requests wait for the API's rate limits
 SHARED_BY_ALL = frozenset({Scope.OVERALL, *WINDOW_SCOPES})  # budgets that every instance draws on
 
@@ -204,6 +205,8 @@ class Supervisor:
                     pauses_s.append(pause_s)
                     waiting += 1
                     self._wait_for_cache(status, reason)
+                case Eligible() if not self._has_place(status):
+                    self._wait(status, Decision(Action.WAIT, WAITS_FOR_NODE))
                 case Eligible():
                     decision, pause_s = await self._decide(status)
                     pauses_s += [pause_s] if pause_s else []
@@ -223,8 +226,14 @@ class Supervisor:
         next_launch_at = max(self._next_launch_at, self._pace.next_at(now))
         if meter is not None and meter.is_slow:
             next_launch_at = max(next_launch_at, now + RECHECK_PACE_S)
-        slots = self.slots.free(len(self._runners)) - waiting
+        slots, places = self.slots.free(len(self._runners)), self._context.services.places
+        slots = (slots if places is None else min(slots, places.free)) - waiting
         return Moment(now, clock.wall(), next_launch_at, slots, frozenset(reserved), self._order)
+
+    def _has_place(self, status: InstanceStatus) -> bool:
+        """Whether the cluster, if there is one, has a place for an instance."""
+        places = self._context.services.places
+        return places is None or places.has_room(status.spec)
 
     def _choose_model(self, status: InstanceStatus) -> None:
         """Give an instance that never started another model if little of its budgets is left."""
@@ -358,6 +367,8 @@ class Supervisor:
         if self._is_spread:
             self._publish_pace()
         self._graph.undecided.discard(status.name)
+        if self._context.services.places is not None:
+            self._context.services.places.take(status.spec)
         runner = InstanceRunner(self._context, status, hold, self._holds, self._hidden)
         self._runners[status.name] = runner
         self._bus.publish(Launched(status, hold))
@@ -370,6 +381,8 @@ class Supervisor:
             await runner.run()
         finally:
             del self._runners[status.name]
+            if self._context.services.places is not None:
+                self._context.services.places.give_back(status.name)
             if self._order is not None:
                 self._order.ended(status.name)
             self._context.release(runner.hold)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,25 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import LaunchSpec, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Capabilities, Exit, Launcher, Running, control_request
+from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
+from claude_orchestrator.launch.cluster.wire import Begin
 from claude_orchestrator.launch.fence.guard import FenceGuard
+from claude_orchestrator.launch.fence_kind import fence_kind
 from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.launch.local_process import DEAF_S
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import FAKE, Workplace
+from tests.launch.cluster.in_process import Here
 from tests.namespaces import WITH_NAMESPACES
 from tests.scripted import Script
 
+LEASE_S = 120.0  # its end would end this process
 TURN = {"type": "user", "message": {"role": "user", "content": "work"}}
 CAPABILITIES = {
     "kept": Capabilities(metering=True, isolation="process", fence="subreaper"),
     "in a namespace": Capabilities(metering=True, isolation="process", fence="namespace"),
     "local": Capabilities(metering=True, isolation="process", fence="mark"),
+    "on a cluster": Capabilities(isolation="process", fence=fence_kind()),
     "simulated": Capabilities(simulated=True, metering=True),
     "scripted": Capabilities(simulated=True),
 }
@@ -46,10 +52,20 @@ class Place:
             "kept": lambda: LocalLauncher(mark, workplace.env, fence=fence),
             "in a namespace": lambda: LocalLauncher(mark, workplace.env, fence=fence),
             "local": lambda: LocalLauncher(mark, workplace.env),
+            "on a cluster": lambda: on_cluster(Here("n0"), Begin(mark, LEASE_S, workplace.env)),
             "simulated": SimulatedLauncher,
             "scripted": Script,
         }
         self.launcher = launchers[kind]()
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """While this is open, the launcher can launch."""
+        if isinstance(self.launcher, ClusterLauncher):
+            async with self.launcher:
+                yield
+        else:
+            yield
 
     def spec(self, scenario: str = "ok", *, claude: Path = FAKE, seconds: float = 0.05) -> LaunchSpec:
         """An instance of one turn; the scenario is the stand-in's, `hang` works for long in all of them."""
@@ -59,6 +75,10 @@ class Place:
         config = parse_config({"instances": [instance]}, "test")
         (spec,) = make_plan(config, Settings(), workspace=str(self._workplace.workspace), claude_bin=str(claude)).specs
         return spec
+
+
+def on_cluster(here: Here, begin: Begin) -> ClusterLauncher:
+    return ClusterLauncher(here, begin, {}, Told(lambda text: None, lambda: None))
 
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="the fence is the Linux kernel's")
@@ -86,9 +106,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, fence: FenceGuard | No
     return Place(request.param, Workplace(tmp_path), fence)
 
 
-def within(work: Callable[[], Awaitable[None]], limit_s: float = 30.0) -> None:
+def within(place: Place, work: Callable[[], Awaitable[None]], limit_s: float = 30.0) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(limit_s), place.opened():
             await work()
 
     asyncio.run(limited())
@@ -125,7 +145,7 @@ def test_messages_go_in_and_whole_lines_come_out(place: Place) -> None:
         assert kinds[0] == "system" and kinds[-1] == "result" and "stream_event" in kinds
         assert await running.wait() == Exit(0)
 
-    within(work)
+    within(place, work)
 
 
 def test_a_message_after_the_end_of_the_input_does_no_harm(place: Place) -> None:
@@ -136,7 +156,7 @@ def test_a_message_after_the_end_of_the_input_does_no_harm(place: Place) -> None
         await lines_of(running)
         assert (await running.wait()).code == 0
 
-    within(work)
+    within(place, work)
 
 
 @pytest.mark.parametrize("graces", [(5.0,), (5.0, 5.0), (60.0, 0.0), (0.0,), (0.0, 0.0)])
@@ -154,10 +174,12 @@ def test_a_stop_ends_it_however_often_it_is_asked_for(place: Place, graces: tupl
         running.stop(0.0)
         running.close_input()
 
-    within(work)
+    within(place, work)
 
 
-@pytest.mark.parametrize("place", [*KEPT, "local", "scripted"], indirect=True)  # a simulated one can always be launched
+@pytest.mark.parametrize(
+    "place", [*KEPT, "local", "on a cluster", "scripted"], indirect=True
+)  # a simulated one can always be launched
 def test_a_launch_that_is_not_possible_is_an_oserror(place: Place, tmp_path: Path) -> None:
     if isinstance(place.launcher, Script):
         place.launcher.fail = OSError("refused")
@@ -166,7 +188,7 @@ def test_a_launch_that_is_not_possible_is_an_oserror(place: Place, tmp_path: Pat
         with pytest.raises(OSError):
             await place.launcher.launch(place.spec(claude=tmp_path / "not-there"))
 
-    within(work)
+    within(place, work)
 
 
 LOCAL = pytest.mark.parametrize("place", [*KEPT, "local"], indirect=True)
@@ -191,7 +213,7 @@ def test_sigint_follows_soon_if_the_interrupt_is_not_answered(place: Place, answ
             asyncio.get_running_loop().call_later(2 * DEAF_S, running.stop, 0.0)
         assert (await running.wait()).code == code
 
-    within(work)
+    within(place, work)
 
 
 @LOCAL
@@ -217,7 +239,7 @@ def test_any_process_can_be_started_and_its_exit_is_exact(place: Place, tmp_path
             with pytest.raises(ValueError):
                 await start(argv, env, "/", "c")
 
-    within(work)
+    within(place, work)
 
 
 @LOCAL
@@ -231,4 +253,4 @@ def test_signals_that_were_ignored_are_not_ignored_by_what_it_starts(place: Plac
         lines = b"".join([batch.lines async for batch in running.output()]).split()
         assert int(lines[1], 16) == 0 and lines[2:] == [b"0", b"1", b"2"]
 
-    within(work)
+    within(place, work)

@@ -1,0 +1,182 @@
+"""Connects a run with a cluster: checks every node before anything starts, and makes the launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from claude_orchestrator import __version__
+from claude_orchestrator.config.settings import Meter, Settings
+from claude_orchestrator.engine.loading import Loaded
+from claude_orchestrator.errors import UserError
+from claude_orchestrator.launch.cluster.checks import Wanted, by_node
+from claude_orchestrator.launch.cluster.machines import Accepted, Node
+from claude_orchestrator.launch.cluster.placement import Placement, Site
+from claude_orchestrator.launch.cluster.probe import Question, output_of
+from claude_orchestrator.launch.cluster.wire import Begin
+from token_budget.named_tuples import NamedTuple
+from token_budget.text import counted
+
+if TYPE_CHECKING:
+    from claude_orchestrator.config.plan import LaunchSpec
+    from claude_orchestrator.engine.preparation import Planned
+    from claude_orchestrator.launch.cluster.launcher import ClusterLauncher
+    from claude_orchestrator.launch.cluster.ray_cluster import RayCluster
+
+EXTRA = "the extra cluster (pip install 'claude-orchestrator[cluster]')"
+LEAST_LEASE_S = 2.0
+MOST_NAMES = 3
+LOCAL = "local"
+NOT_ENCRYPTED = (
+    "--cluster: Ray does not encrypt what its machines send each other, API keys included: the page about clusters "
+    "shows how to switch TLS on"
+)
+# variables of this machine that instances on nodes get too; those that hold a key are among them
+SENT = ("ANTHROPIC_", "CLAUDE_CODE_", "AWS_", "IS_SANDBOX", "DISABLE_TELEMETRY", "DISABLE_ERROR_REPORTING")
+KEYS = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_FOUNDRY",
+)
+
+
+def meter_on_cluster(asked: str) -> Meter:
+    """The meter of a run on a cluster. Raises UserError where `api` is asked for."""
+    if asked == "api":
+        raise UserError("--meter api: instances on a cluster are counted in claude's output: leave --meter out")
+    return Meter("stream", "instances run on a cluster" if asked == "auto" else "as asked for")
+
+
+class OpenCluster(NamedTuple):
+    """A cluster whose nodes have been checked. `settings` are the run's, with as many instances at once as it takes."""
+
+    cluster: RayCluster
+    nodes: tuple[Node, ...]
+    accepted: Mapping[str, Accepted]
+    begin: Begin
+    settings: Settings
+    warnings: tuple[str, ...]
+
+    def launcher(self, mark: str, warn: Callable[[str], None], changed: Callable[[], None]) -> ClusterLauncher:
+        """The launcher of a run whose processes carry this mark."""
+        from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
+
+        return ClusterLauncher(self.cluster, self.begin._replace(mark=mark), self.accepted, Told(warn, changed))
+
+    def describe(self, specs: Sequence[LaunchSpec]) -> list[str]:
+        """The nodes, how many instances each takes, and which ones it would get first."""
+        places = placement_of(self.nodes, self.accepted)
+        for spec in specs:
+            if spec.grows is None:
+                places.take(spec.name, spec.node)
+        total = counted(places.capacity, "instance")
+        lines = [f"Cluster: {counted(len(self.nodes), 'node')} for {total} at once, lease {self.begin.lease_s:g} s"]
+        for site in places.sites:
+            names = [spec.name for spec in specs if spec.name in site.taken]
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            first = f": first {', '.join(names[:MOST_NAMES])}{more}" if names else ""
+            lines.append(f"   {site.name}  takes {counted(site.capacity, 'instance')}{first}")
+        return lines
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        self.cluster.__exit__(None, None, None)
+
+
+def placement_of(nodes: Sequence[Node], accepted: Mapping[str, Accepted]) -> Placement:
+    """The places of these nodes, all of them free."""
+    places = Placement()
+    for node in nodes:
+        places.add(node.key, Site(node.name, accepted[node.key].capacity, node.resources))
+    return places
+
+
+def open_cluster(loaded: Loaded, planned: Planned, *, private: bool) -> OpenCluster:
+    """Connect with the cluster and check each of its nodes. Raises UserError with all that is wrong, by node."""
+    address, settings, simulated = loaded.options["cluster"], loaded.settings, bool(loaded.options["rehearse"])
+    if settings.lease_s < LEAST_LEASE_S:
+        raise UserError(f"--lease: expected at least {LEAST_LEASE_S:g} s, got {settings.lease_s:g} s")
+    try:
+        from claude_orchestrator.launch.cluster.ray_cluster import RayCluster
+    except ModuleNotFoundError as error:
+        raise UserError(f"--cluster: needs {EXTRA}, and has no {error.name}") from None
+    with contextlib.ExitStack() as stack:
+        claude = "" if simulated else planned.claude
+        marker = stack.enter_context(_marker(loaded, planned))
+        sent = {} if simulated else {name: value for name, value in os.environ.items() if name.startswith(SENT)}
+        wanted = Wanted(
+            __version__,
+            str(loaded.workspace),
+            claude,
+            output_of([claude, "--version"]) if claude else "",
+            any(sent.get(name) for name in KEYS),
+            output_of(["git", "-C", str(loaded.workspace), "rev-parse", "HEAD"]),
+            marker,
+        )
+        question = Question(claude, str(loaded.workspace), KEYS, marker)
+        try:
+            cluster = stack.enter_context(RayCluster(address, question, wanted, settings.instances_per_node))
+        except ConnectionError as error:
+            raise UserError(f"--cluster: {error.strerror}: nothing has started") from None
+        nodes, accepted, warnings = _checked(cluster, planned.plan.specs)
+        if address != LOCAL and not cluster.is_encrypted and len(nodes) > 1:
+            warnings.insert(0, NOT_ENCRYPTED)
+        stack.pop_all()
+    if settings.origins.get("max_parallel") == "default":
+        settings = settings._replace(max_parallel=placement_of(nodes, accepted).capacity)
+    begin = Begin("", settings.lease_s, sent, private, simulated)
+    return OpenCluster(cluster, nodes, accepted, begin, settings, tuple(warnings))
+
+
+def _checked(
+    cluster: RayCluster, specs: Sequence[LaunchSpec]
+) -> tuple[tuple[Node, ...], dict[str, Accepted], list[str]]:
+    """The nodes that may run instances, as far as they have processors, and what was found of each."""
+    try:
+        found = cluster.nodes_now()
+    except OSError as error:
+        raise UserError(f"--cluster: {error.strerror}: nothing has started") from None
+    nodes = tuple(node for node in found if not node.is_draining)
+    if not nodes:
+        raise UserError("--cluster: it has no node with processors: nothing has started")
+    examined = cluster.examine(nodes)
+    faults = by_node((node.name, fault) for node in nodes for fault in examined[node.key][0].faults)
+    if faults:
+        raise UserError(*faults)
+    accepted = {key: result for key, (result, _) in examined.items()}
+    places = placement_of(nodes, accepted)
+    homeless = [
+        f"--cluster: no node has what {spec.name} needs: {_wants(spec)}"
+        for spec in specs
+        if spec.node and not places.suits_any(spec.node)
+    ]
+    if homeless:
+        raise UserError(*homeless[:20])
+    return nodes, accepted, [f"node {node.name}: {text}" for node in nodes for text in examined[node.key][1]]
+
+
+def _wants(spec: LaunchSpec) -> str:
+    return ", ".join(f"{name} {amount:g}" for name, amount in spec.node)
+
+
+@contextlib.contextmanager
+def _marker(loaded: Loaded, planned: Planned) -> Iterator[str]:
+    """A file in the output folder, while this is open, if instances have worktrees there; else an empty name."""
+    if not any(spec.worktree for spec in planned.plan.specs) or not loaded.options.may_write:
+        yield ""
+        return
+    path = Path(loaded.output_dir, f".seen-by-nodes-{os.urandom(8).hex()}").absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600, exist_ok=False)
+        yield str(path)
+    except OSError as error:
+        raise UserError(f"--output-dir: {path.parent}: cannot be written: {error.strerror or error}") from None
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Runs instances on the nodes of a Ray cluster. Only `ray_cluster.py` imports Ray."""

@@ -1,0 +1,228 @@
+"""The agent of a node: it runs the launcher of this machine for a driver elsewhere.
+
+As an actor of Ray it has one thread for its event loop. It knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.launch.base import Launcher, Running
+from claude_orchestrator.launch.cluster.lease_program import boot_s
+from claude_orchestrator.launch.cluster.leases import NodeLease
+from claude_orchestrator.launch.cluster.watchdog import Watchdog
+from claude_orchestrator.launch.cluster.wire import (
+    Begin,
+    CloseInput,
+    Command,
+    Ended,
+    Event,
+    Launch,
+    NotStarted,
+    Output,
+    OutputEnded,
+    Send,
+    Started,
+    Stop,
+)
+from claude_orchestrator.launch.guards import fence_of
+from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
+
+MOST_UNTAKEN_BYTES = 8 * 1024 * 1024  # more waits in the pipes of the instances
+MOST_AT_ONCE_BYTES = 512 * 1024
+END_S = 5.0
+# what a worker of Ray has in its environment, and instances should not
+OF_RAY = ("RAY_", "SPT_", "OMP_NUM_THREADS", "PYTHONBREAKPOINT", "CUDA_VISIBLE_DEVICES")
+
+
+class Outbox:
+    """Events on their way to the driver. What instances print waits while too much of it is untaken."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def put(self, event: Event) -> None:
+        """Add an event; output waits for room."""
+        if isinstance(event, Output):
+            await self._room.wait()
+            self._bytes += event.size_bytes
+            if self._bytes >= MOST_UNTAKEN_BYTES:
+                self._room.clear()
+        self._events.append(event)
+        self._filled.set()
+
+    async def take(self) -> list[Event]:
+        """All events, as far as they fit in one answer; waits until there is one."""
+        await self._filled.wait()
+        taken: list[Event] = []
+        size = 0
+        while self._events and size < MOST_AT_ONCE_BYTES:
+            event = self._events.popleft()
+            if isinstance(event, Output):
+                size += event.size_bytes
+            taken.append(event)
+        self._bytes -= size
+        if self._bytes < MOST_UNTAKEN_BYTES:
+            self._room.set()
+        if not self._events:
+            self._filled.clear()
+        return taken
+
+
+class NodeHost:
+    """What a run has on this node: launcher, guard, lease, and the instances that run."""
+
+    def __init__(self, begin: Begin) -> None:
+        self.outbox = Outbox()
+        self._folder = tempfile.mkdtemp(prefix="claude-orchestrator-node-")  # for its owner alone
+        self._closing = contextlib.ExitStack()
+        self._closing.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        self._lease = NodeLease(begin.lease_s, boot_s())
+        self._watchdog = Watchdog(begin.mark, self._folder)
+        self._watchdog.start(self._lease.ends_at_s)
+        self._closing.callback(self._watchdog.end)
+        self._launcher = self._simulated() if begin.simulated else self._local(begin)
+        self._running: dict[int, Running] = {}
+        self._early: dict[int, list[Command]] = {}  # for launches in progress
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _simulated(self) -> Launcher:
+        from claude_orchestrator.launch.simulated import SimulatedLauncher
+
+        return SimulatedLauncher()
+
+    def _local(self, begin: Begin) -> Launcher:
+        fence = fence_of(begin.mark)
+        if fence is None:
+            use_pidfd_watcher()
+        else:
+            self._closing.enter_context(fence)
+        own = {name: value for name, value in os.environ.items() if not name.startswith(OF_RAY)}
+        return LocalLauncher(begin.mark, {**own, **begin.environ}, self._keep if begin.private else None, fence)
+
+    def _keep(self, spec: LaunchSpec, option: str, text: str) -> str:
+        path = Path(self._folder, f"{spec.position + 1:03}.{option}")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        return str(path)
+
+    def renew(self, token_s: float) -> float:
+        """Extend the lease; returns the next token."""
+        self._watchdog.extend(self._lease.renew(token_s))
+        return boot_s()
+
+    def obey(self, command: Command) -> None:
+        """Do what the driver asks for. Commands for a launch in progress wait for its end."""
+        if isinstance(command, Launch):
+            command = command._replace(spec=_with_program(command.spec))
+            self._early[command.id] = []
+            task = asyncio.ensure_future(self._run(command))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif command.id in self._early:
+            self._early[command.id].append(command)
+        elif command.id in self._running:
+            _apply(self._running[command.id], command)
+
+    async def _run(self, launch: Launch) -> None:
+        try:
+            if launch.check is None:
+                running = await self._launcher.launch(launch.spec)
+            else:
+                running = await self._launcher.check(launch.spec, launch.check, launch.folder)
+        except (OSError, ValueError) as error:
+            of_system = error if isinstance(error, OSError) else None
+            why = (of_system.strerror if of_system else None) or str(error)
+            filename = of_system.filename if of_system else None
+            self._early.pop(launch.id)
+            number = of_system.errno if of_system else None
+            await self.outbox.put(NotStarted(launch.id, number, why, None if filename is None else str(filename)))
+            return
+        self._running[launch.id] = running
+        await self.outbox.put(Started(launch.id))
+        for command in self._early.pop(launch.id):
+            _apply(running, command)
+        async for batch in running.output():
+            await self.outbox.put(Output.of(launch.id, batch))
+        await self.outbox.put(OutputEnded(launch.id))
+        exit = await running.wait()
+        del self._running[launch.id]
+        await self.outbox.put(Ended(launch.id, exit))
+
+    async def close(self) -> None:
+        """End what still runs, then the guard and the lease."""
+        for running in self._running.values():
+            running.stop(0.0)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_S)
+        self._closing.close()
+
+
+def _with_program(spec: LaunchSpec) -> LaunchSpec:
+    """The spec with the claude of this machine, if it has none at the driver's path."""
+    program = spec.argv[0]
+    if os.sep not in program or Path(program).exists():
+        return spec
+    return spec._replace(argv=(shutil.which(Path(program).name) or program, *spec.argv[1:]))
+
+
+def _apply(running: Running, command: Command) -> None:
+    match command:
+        case Send(_, message):
+            running.send(message)
+        case CloseInput():
+            running.close_input()
+        case Stop(_, grace_s):
+            running.stop(grace_s)
+        case _:
+            pass
+
+
+class NodeAgent:
+    """The actor. Each call returns values only, so that no error has an argument in its text."""
+
+    def __init__(self) -> None:
+        self._host: NodeHost | None = None
+
+    async def begin(self, begin: Begin) -> tuple[float, str]:
+        """Begin to work for a run; returns the first token and what went wrong, which is empty if nothing did."""
+        try:
+            self._host = NodeHost(begin)
+        except OSError as error:
+            return 0.0, error.strerror or str(error)
+        return boot_s(), ""
+
+    async def renew(self, token_s: float) -> float:
+        """Extend the lease by a token that this agent issued; returns the next one."""
+        return self._work.renew(token_s)
+
+    async def tell(self, commands: Sequence[Command]) -> None:
+        """Do these things, in order. The driver waits for the answer before it sends more."""
+        for command in commands:
+            self._work.obey(command)
+
+    async def take(self) -> list[Event]:
+        """The next events, as soon as there are some."""
+        return await self._work.outbox.take()
+
+    async def end(self) -> None:
+        """The run is over."""
+        if self._host is not None:
+            await self._host.close()
+
+    @property
+    def _work(self) -> NodeHost:
+        assert self._host is not None, "the agent has not begun"
+        return self._host

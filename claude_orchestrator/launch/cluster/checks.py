@@ -1,0 +1,69 @@
+"""What speaks against a node, by what it has answered, and what deserves a warning. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from claude_orchestrator.launch.cluster.probe import Facts
+from token_budget.named_tuples import NamedTuple
+from token_budget.text import counted
+
+LEAST_DISK_BYTES = 100 * 1024 * 1024
+CLOCK_S = 2.0
+
+
+class Wanted(NamedTuple):
+    """What the driver has itself, and needs of each node. `claude` is empty if instances are simulated.
+
+    `has_key`: the driver sends a key. `marker`: each node has to see the driver's output folder.
+    """
+
+    package: str
+    workspace: str
+    claude: str = ""
+    claude_version: str = ""
+    has_key: bool = False
+    head: str = ""
+    marker: str = ""
+
+
+def faults(wanted: Wanted, facts: Facts) -> Iterator[str]:
+    """Everything that speaks against a node."""
+    if not facts.package:
+        yield f"claude-orchestrator is not installed: install {wanted.package} there"
+    elif facts.package != wanted.package:
+        yield f"has claude-orchestrator {facts.package}, and this machine has {wanted.package}"
+    if not facts.has_workspace:
+        yield f"has no folder {wanted.workspace}: the workspace has to be at the same path on every node"
+    elif wanted.head and facts.head != wanted.head:
+        yield f"its {wanted.workspace} is at commit {facts.head[:12] or 'none'}, and here at {wanted.head[:12]}"
+    if wanted.marker and not facts.sees_marker:
+        yield "does not share the output folder, which instances with worktrees need: name a shared one by --output-dir"
+    if facts.disk_bytes < LEAST_DISK_BYTES:
+        yield f"has {facts.disk_bytes // 1024**2} MiB of disk left, and needs {LEAST_DISK_BYTES // 1024**2}"
+    if wanted.claude:
+        yield from _faults_of_claude(wanted, facts)
+
+
+def _faults_of_claude(wanted: Wanted, facts: Facts) -> Iterator[str]:
+    if not facts.claude:
+        yield f"has no claude that runs: {wanted.claude}"
+    elif not wanted.has_key and not facts.has_login:
+        yield "has neither an API key nor claude's login: set ANTHROPIC_API_KEY here, or log in there"
+
+
+def warnings(wanted: Wanted, facts: Facts, asked_at_s: float, answered_at_s: float) -> Iterator[str]:
+    """What deserves a warning. The node's clock is compared with this machine's while the question was open."""
+    if wanted.claude and facts.claude and wanted.claude_version and facts.claude != wanted.claude_version:
+        yield f"has claude {facts.claude}, and this machine has {wanted.claude_version}"
+    off_s = max(asked_at_s - facts.clock_s, facts.clock_s - answered_at_s, 0.0)
+    if off_s > CLOCK_S:
+        yield f"its clock differs by {off_s:.0f} s from this machine's, so times in its logs may mislead"
+
+
+def by_node(found: Iterable[tuple[str, str]], most: int = 40) -> list[str]:
+    """All faults, each after the name of its node."""
+    lines = [f"--cluster: node {name}: {fault}" for name, fault in found]
+    if len(lines) > most:
+        lines[most:] = [f"--cluster: {counted(len(lines) - most, 'more fault')} like these"]
+    return lines

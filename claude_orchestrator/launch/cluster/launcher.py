@@ -1,0 +1,203 @@
+"""A launcher that runs instances on the nodes of a cluster. The driver keeps budgets, journal and results."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.launch.base import Capabilities, Running
+from claude_orchestrator.launch.cluster.fleet import Act, Fleet
+from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink
+from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Machines, Node
+from claude_orchestrator.launch.cluster.placement import Placement, Site
+from claude_orchestrator.launch.cluster.wire import Begin
+from claude_orchestrator.launch.fence_kind import fence_kind
+from token_budget.named_tuples import NamedTuple
+
+LOOK_EVERY_S = 1.0
+BEGIN_S = 60.0
+
+
+class Told(NamedTuple):
+    """Who is told what happens: `warn` gets messages; `changed` is called when there may be more or fewer places."""
+
+    warn: Callable[[str], None]
+    changed: Callable[[], None]
+
+
+class ClusterLauncher:
+    """A context. It starts an agent on each node, and on each node that joins later.
+
+    Entering it raises OSError if no node can be used.
+    """
+
+    def __init__(self, machines: Machines, begin: Begin, accepted: Mapping[str, Accepted], told: Told) -> None:
+        self.capabilities = Capabilities(
+            simulated=begin.simulated,
+            isolation="none" if begin.simulated else "process",
+            fence="none" if begin.simulated else fence_kind(),
+            nodes=max(1, len(accepted)),
+        )
+        self.placement = Placement()
+        self._machines = machines
+        self._begin = begin
+        self._accepted = dict(accepted)  # those that were checked before the start
+        self._told = told
+        self._fleet = Fleet()
+        self._links: dict[str, NodeLink] = {}
+        self._lost: dict[str, list[NodeLink]] = {}
+        self._nodes: dict[str, Node] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._agents = 0
+
+    # -- Launcher --
+
+    async def launch(self, spec: LaunchSpec) -> Running:
+        """Start an instance on the node whose place it has taken. Raises OSError where that is not possible."""
+        return await self._link_of(spec).launch(spec)
+
+    async def check(self, spec: LaunchSpec, command: str, folder: str) -> Running:
+        """Start the command that checks an instance's work, on the same node."""
+        return await self._link_of(spec).launch(spec, command, folder)
+
+    def _link_of(self, spec: LaunchSpec) -> NodeLink:
+        key = self.placement.place_of(spec.name) or self.placement.take(spec.name, spec.node)
+        link = self._links.get(key) if key is not None else None
+        if link is None:
+            raise NodeGone(self._nodes[key].name if key in self._nodes else "for it")
+        return link
+
+    # -- places --
+
+    @property
+    def free(self) -> int:
+        """How many more instances may start."""
+        return self.placement.free
+
+    def has_room(self, spec: LaunchSpec) -> bool:
+        """Whether there is a place for this instance."""
+        return self.placement.has_room(spec.node)
+
+    def take(self, spec: LaunchSpec) -> None:
+        """The instance is about to be launched: it takes a place."""
+        self.placement.take(spec.name, spec.node)
+
+    def give_back(self, name: str) -> None:
+        """The instance has ended."""
+        self.placement.give_back(name)
+
+    # -- the fleet --
+
+    async def __aenter__(self) -> ClusterLauncher:
+        try:
+            await self._look(first=True)
+            async with asyncio.timeout(BEGIN_S):
+                while not self.placement.capacity:
+                    if not self._tasks:
+                        raise ConnectionError(None, "no node can be used any more")
+                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                if self._tasks:
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            await self._close()
+            raise ConnectionError(None, f"no node answers within {BEGIN_S:g} s") from None
+        except BaseException:
+            await self._close()
+            raise
+        self._start(self._keep_looking())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(link.end() for link in self._links.values()))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await self._look()
+
+    async def _look(self, *, first: bool = False) -> None:
+        """Compare what is wanted with the nodes that are alive, and act."""
+        try:
+            found = await self._machines.nodes()
+            self._nodes |= {node.key: node for node in found}
+            listed = {node.key for node in found}
+        except OSError:
+            if first:
+                raise
+            found, listed = (), set(self._fleet.nodes)  # the leases decide
+        now_s = time.monotonic()
+        leases = {key: (link.lease.has_ended(now_s), link.lease.surely_ended_at_s) for key, link in self._links.items()}
+        draining = {node.key for node in found if node.is_draining}
+        for act, key in self._fleet.reconcile(listed, draining, leases, now_s):
+            self._act(act, key)
+
+    def _act(self, act: Act, key: str) -> None:
+        name = self._nodes[key].name
+        match act:
+            case Act.START:
+                self._start(self._begin_on(key))
+            case Act.DRAIN:
+                self.placement.close(key)
+                self._told.warn(f"the node {name} is drained: it gets no more instances")
+            case Act.LOSE:
+                self._lose(key)
+            case Act.FENCED:
+                self.placement.remove(key)
+                for link in self._lost.pop(key, []):
+                    link.fenced()
+        self._told.changed()
+
+    async def _begin_on(self, key: str) -> None:
+        """Check a node, unless that was done before the start, and start an agent there."""
+        node = self._nodes[key]
+        accepted = self._accepted.pop(key, None) or await self._machines.accept(node)
+        if accepted.faults:
+            self._told.warn(f"the node {node.name} is not used: {'; '.join(accepted.faults)}")
+            return
+        self._agents += 1
+        # each agent has a mark of its own: two nodes can be on one machine
+        begin = self._begin._replace(mark=f"{self._begin.mark}@{self._agents}.{key[:8]}")
+        link = NodeLink(node.name, self._machines.start_agent(key), begin, lambda: self._agent_ended(key))
+        try:
+            async with asyncio.timeout(BEGIN_S):
+                fault = await link.begin()
+        except (AgentLost, TimeoutError):
+            fault = "its agent has ended"
+        if fault or not self._fleet.started(key):
+            self._told.warn(f"the node {node.name} is not used: {fault or 'it was lost'}")
+            self._fleet.lose(key, time.monotonic())
+            await link.end()
+            return
+        self._links[key] = link
+        self.placement.add(key, Site(node.name, accepted.capacity, node.resources))
+        self._told.changed()
+
+    def _agent_ended(self, key: str) -> None:
+        link = self._links[key]
+        if self._fleet.lose(key, link.lease.surely_ended_at_s):
+            self._lose(key)
+            self._told.changed()
+
+    def _lose(self, key: str) -> None:
+        """The agent has ended or does not answer. Its instances count as running until its lease surely has ended."""
+        self.placement.close(key)
+        link = self._links.pop(key, None)
+        if link is None:
+            return
+        link.lose()
+        self._lost.setdefault(key, []).append(link)
+        given_up = ", for the third time: it is not used any more" if self._fleet.is_given_up(key) else ""
+        self._told.warn(f"the node {link.name} is lost{given_up}: its instances have ended when its lease has")

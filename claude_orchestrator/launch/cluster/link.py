@@ -1,0 +1,186 @@
+"""The driver's connection with the agent of one node: commands in order, events in order, and the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.launch.base import Exit
+from claude_orchestrator.launch.cluster.leases import DriverLease
+from claude_orchestrator.launch.cluster.machines import Agent, AgentLost
+from claude_orchestrator.launch.cluster.remote import KILLED, RemoteRunning
+from claude_orchestrator.launch.cluster.wire import (
+    Begin,
+    Command,
+    Ended,
+    Event,
+    Launch,
+    NotStarted,
+    Output,
+    OutputEnded,
+    Started,
+    for_wire,
+)
+
+MOST_UNREAD_BYTES = 16 * 1024 * 1024
+MOST_RENEWALS_OPEN = 3
+END_S = 8.0
+
+
+class NodeGone(OSError):
+    """The node was lost while an instance was launched there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(11, f"the node {name} was lost")  # EAGAIN: another try can succeed
+
+
+class NodeLink:
+    """One agent on one node. `on_lost` is called once, when the agent has ended or does not answer in time."""
+
+    def __init__(self, name: str, agent: Agent, begin: Begin, on_lost: Callable[[], None]) -> None:
+        self.name = name
+        self._agent = agent
+        self._begin = begin
+        self._on_lost = on_lost
+        self.lease = DriverLease(begin.lease_s, 0.0, time.monotonic())
+        self._last_id = 0
+        self._running: dict[int, RemoteRunning] = {}
+        self._launching: dict[int, asyncio.Future[None]] = {}
+        self._commands: list[Command] = []
+        self._told = asyncio.Event()
+        self._unread_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open_renewals = 0
+        self.is_lost = False
+
+    async def begin(self) -> str:
+        """Begin; returns what went wrong, which is empty if nothing did. Raises AgentLost."""
+        token_s, fault = await self._agent.begin(self._begin)
+        if not fault:
+            self.lease = DriverLease(self._begin.lease_s, token_s, time.monotonic())
+            for work in (self._keep_lease(), self._keep_taking(), self._keep_telling()):
+                self._start(work)
+        return fault
+
+    # -- instances --
+
+    async def launch(self, spec: LaunchSpec, check: str | None = None, folder: str = "") -> RemoteRunning:
+        """Start an instance, or the command that checks one. Raises OSError where that is not possible."""
+        if self.is_lost:
+            raise NodeGone(self.name)
+        self._last_id += 1
+        id = self._last_id
+        started = self._launching[id] = asyncio.get_running_loop().create_future()
+        running = self._running[id] = RemoteRunning(id, self._tell, self._has_read)
+        self._tell(Launch(id, for_wire(spec), check, folder))
+        await asyncio.shield(started)
+        return running
+
+    def _tell(self, command: Command) -> None:
+        if not self.is_lost:
+            self._commands.append(command)
+            self._told.set()
+
+    def _has_read(self, size: int) -> None:
+        self._unread_bytes -= size
+        if self._unread_bytes < MOST_UNREAD_BYTES:
+            self._room.set()
+
+    # -- the three loops --
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except AgentLost:
+            if not self.is_lost:
+                self._on_lost()
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self.lease.every_s)
+            if self._open_renewals < MOST_RENEWALS_OPEN:
+                self._open_renewals += 1
+                self._start(self._renew())
+
+    async def _renew(self) -> None:
+        try:
+            token_s = await self._agent.renew(self.lease.renewal())
+        finally:
+            self._open_renewals -= 1
+        self.lease.answered(token_s, time.monotonic())
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            commands, self._commands = self._commands, []
+            await self._agent.tell(commands)
+
+    async def _keep_taking(self) -> None:
+        while True:
+            for event in await self._agent.take():
+                self._react(event)
+            await self._room.wait()
+
+    def _react(self, event: Event) -> None:
+        match event:
+            case Started(id):
+                self._launching.pop(id).set_result(None)
+            case NotStarted(id, number, why, filename):
+                del self._running[id]
+                error = ValueError(why) if number is None else OSError(number, why, filename)
+                self._launching.pop(id).set_exception(error)
+            case Output(id):
+                self._unread_bytes += len(event.raw)
+                if self._unread_bytes >= MOST_UNREAD_BYTES:
+                    self._room.clear()
+                self._running[id].feed(event.batch)
+            case OutputEnded(id):
+                self._running[id].end_output()
+            case Ended(id, exit):
+                self._running.pop(id).ended(exit)
+
+    # -- the end --
+
+    def lose(self) -> None:
+        """The node is lost: no command is sent any more, and what instances printed ends here."""
+        self.is_lost = True
+        self._cancel()
+        self._agent.kill()
+        for id, started in self._launching.items():
+            self._running.pop(id, None)
+            started.set_exception(NodeGone(self.name))
+        self._launching.clear()
+        for running in self._running.values():
+            running.end_output()
+
+    def fenced(self) -> None:
+        """Nothing can run there any more: its instances have ended. What they used last is not known."""
+        for running in self._running.values():
+            running.ended(Exit(KILLED, f"the node {self.name} was lost", dropped_lines=1))
+        self._running.clear()
+
+    async def end(self) -> None:
+        """The run is over."""
+        self._cancel()
+        if not self.is_lost:
+            try:
+                async with asyncio.timeout(END_S):
+                    await self._agent.end()
+            except (AgentLost, TimeoutError):
+                pass  # the lease ends what is left
+            self._agent.kill()
+
+    def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()

@@ -1,0 +1,105 @@
+"""Which node an instance runs on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+MIB = 1024 * 1024
+INSTANCE_BYTES = 400 * MIB  # an idle claude takes about 310 MiB, and its tools take some more
+INSTANCES_PER_CORE = 4  # claude waits for the API most of the time
+USABLE = 0.8  # of the memory that is free at the start
+
+
+def capacity_of(cores: int, free_bytes: int) -> int:
+    """How many instances a node takes by its cores and its free memory: at least one."""
+    return max(1, min(cores * INSTANCES_PER_CORE, int(free_bytes * USABLE) // INSTANCE_BYTES))
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """A node as a place for instances. `resources` are those that its Ray declares; `taken` are the instances on it."""
+
+    name: str
+    capacity: int
+    resources: Mapping[str, float]
+    is_open: bool = True
+    taken: set[str] = field(default_factory=set)
+
+    @property
+    def free(self) -> int:
+        """How many more instances it takes."""
+        return max(0, self.capacity - len(self.taken)) if self.is_open else 0
+
+    def suits(self, wants: Iterable[tuple[str, float]]) -> bool:
+        """Whether it declares at least so much of each resource."""
+        return all(self.resources.get(name, 0.0) >= amount for name, amount in wants)
+
+
+class Placement:
+    """Spreads instances over nodes: each goes to the suitable node with the smallest part of its places taken."""
+
+    def __init__(self) -> None:
+        self._sites: dict[str, Site] = {}
+        self._place_of: dict[str, str] = {}
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The nodes, in the order in which they came."""
+        return tuple(self._sites.values())
+
+    @property
+    def capacity(self) -> int:
+        """How many instances all open nodes take."""
+        return sum(site.capacity for site in self._sites.values() if site.is_open)
+
+    @property
+    def free(self) -> int:
+        """How many more instances all open nodes take."""
+        return sum(site.free for site in self._sites.values())
+
+    def add(self, key: str, site: Site) -> None:
+        """A node has come, or has come back."""
+        self._sites[key] = site
+
+    def close(self, key: str) -> None:
+        """The node gets no further instances."""
+        if key in self._sites:
+            self._sites[key].is_open = False
+
+    def remove(self, key: str) -> None:
+        """The node is gone; what was placed there has no place any more."""
+        site = self._sites.pop(key, None)
+        for name in site.taken if site is not None else ():
+            self._place_of.pop(name, None)
+
+    def has_room(self, wants: Iterable[tuple[str, float]]) -> bool:
+        """Whether a suitable node has a free place."""
+        wants = tuple(wants)
+        return any(site.free and site.suits(wants) for site in self._sites.values())
+
+    def suits_any(self, wants: Iterable[tuple[str, float]]) -> bool:
+        """Whether there is a suitable node, with a free place or without one."""
+        wants = tuple(wants)
+        return any(site.is_open and site.suits(wants) for site in self._sites.values())
+
+    def take(self, name: str, wants: Iterable[tuple[str, float]]) -> str | None:
+        """Take a place for an instance; returns the key of its node, or None if no suitable node has a free place."""
+        wants = tuple(wants)
+        fits = [(key, site) for key, site in self._sites.items() if site.free and site.suits(wants)]
+        if not fits:
+            return None
+        key, site = min(fits, key=lambda pair: len(pair[1].taken) / pair[1].capacity)
+        site.taken.add(name)
+        self._place_of[name] = key
+        return key
+
+    def place_of(self, name: str) -> str | None:
+        """The key of the node of an instance that has taken a place."""
+        return self._place_of.get(name)
+
+    def give_back(self, name: str) -> None:
+        """The instance has ended."""
+        key = self._place_of.pop(name, None)
+        if key is not None and key in self._sites:
+            self._sites[key].taken.discard(name)

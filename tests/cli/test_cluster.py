@@ -1,0 +1,167 @@
+"""`--cluster` as a user meets it: what cannot work is one clear line, and nothing has started."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from claude_orchestrator.launch.processes import MARK_VARIABLE
+from tests.harness import ROOT, Workplace
+from tests.ray_nodes import WITH_RAY, ray_nodes
+from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
+
+SETUP = {"instances": [{"name": "one", "prompt": "x", "rehearsal": {"tokens": 1000, "seconds": 0.2}}]}
+AS_ASKED = {"permission_mode": "bypassPermissions"}
+WITHOUT_RAY = """
+import sys
+
+class NoRay:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoRay())
+from claude_orchestrator.cli.main import main
+main()
+"""
+
+
+def run(argv: list[str], env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    argv = ["--config", place.config(SETUP), "--rehearse", "--cluster", "local", "--output-dir", str(tmp_path / "out")]
+    done = run([sys.executable, "-c", WITHOUT_RAY, *argv], {**place.env, "PYTHONPATH": str(ROOT)}, tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr == (
+        "ERROR: --cluster: needs the extra cluster (pip install 'claude-orchestrator[cluster]'), and has no ray\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--lease", "1s"), "--lease: expected at least 2 s, got 1 s"),
+        (("--meter", "api"), "--meter api: instances on a cluster are counted in claude's output: leave --meter out"),
+        (("--instances-per-node", "0"), "--instances-per-node: expected auto, or a whole number from 1 to 10000"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_ray_is_loaded(
+    tmp_path: Path, args: tuple[str, ...], says: str
+) -> None:
+    place = Workplace(tmp_path)
+    done = place.run("--config", place.config(SETUP), "--rehearse", "--cluster", "local", *args)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_node_without_a_cluster_has_no_effect_and_that_is_said(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    config = place.config({"instances": [{**SETUP["instances"][0], "node": {"gpu": 1}}]})
+    done = place.run("--config", config, "--rehearse")
+    assert done.returncode == 0 and "WARNING: node: has no effect without --cluster" in done.stderr
+
+
+def test_resources_of_a_node_are_positive_numbers(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    config = place.config({"instances": [{**SETUP["instances"][0], "node": {"gpu": 0, "tpu": "a"}}]})
+    done = place.run("--config", config, "--rehearse")
+    assert done.returncode == 2
+    assert "node.gpu: expected a positive number, got 0" in done.stderr
+    assert 'node.tpu: expected a positive number, got "a"' in done.stderr
+
+
+@WITH_RAY
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["nobody listens", "another server listens"])
+def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path: Path, where: str) -> None:
+    place = Workplace(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if where == "nobody listens":
+            server.close()
+        done = run(
+            place.argv("--config", place.config(SETUP), "--rehearse", "--cluster", f"127.0.0.1:{port}"),
+            place.env,
+            tmp_path,
+        )
+    assert done.returncode == 2 and not list((tmp_path / "out").glob("2*")), done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    assert len(lines) == 1 and "nothing has started" in lines[0] and "Traceback" not in done.stderr
+
+
+@WITH_RAY
+@pytest.mark.slow
+def test_a_rehearsal_and_a_dry_run_on_a_cluster_of_this_machine(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    instances = [{"name": f"i{n}", "prompt": "x", "rehearsal": {"tokens": 1000, "seconds": 0.2}} for n in range(20)]
+    config = place.config({"instances": instances})
+    cluster = ("--cluster", "local", "--instances-per-node", "6")
+    done = place.run("--config", config, "--rehearse", *cluster, "--report", str(tmp_path / "report.json"))
+    assert done.returncode == 0, done.stderr
+    assert place.report()["totals"]["total_tokens"] == 20_000
+    shown = place.run("--config", config, "--rehearse", *cluster, "--dry-run")
+    assert "Cluster: 1 node for 6 instances at once, lease 10 s" in shown.stdout
+    assert "takes 6 instances: first i0, i1, i2 and 3 more" in shown.stdout
+    assert "max_parallel" in shown.stdout and not list(Path("/tmp").glob("claude-orchestrator-node-*"))
+
+
+@WITH_RAY
+@pytest.mark.slow
+def test_all_faults_of_all_nodes_are_named_at_once(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    config = place.config({"instances": [{**SETUP["instances"][0], "node": {"gpu": 1}}]})
+    with ray_nodes(2) as nodes:
+        argv = place.argv("--config", config, "--cluster", nodes.address)
+        bare = run(argv, {**place.env, **nodes.env}, tmp_path)
+        assert bare.returncode == 2
+        assert bare.stderr.count("has neither an API key nor claude's login") == 2
+        env = {**place.env, **nodes.env, "ANTHROPIC_API_KEY": "dummy"}
+        without = run(argv, env, tmp_path)
+        assert without.returncode == 2 and "no node has what one needs: gpu 1" in without.stderr
+        nodes.add("--resources", json.dumps({"gpu": 1}))
+        shown = run([*argv, "--dry-run"], env, tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        assert "Cluster: 3 nodes" in shown.stdout and "Ray does not encrypt" in shown.stdout
+        assert len([line for line in shown.stdout.splitlines() if "first one" in line]) == 1
+
+
+@WITH_RAY
+@pytest.mark.slow
+@pytest.mark.real_cli
+def test_the_real_cli_counts_and_stops_on_a_cluster_as_it_does_here(claude: str, tmp_path: Path) -> None:
+    """A key goes to the node in memory: no file of Ray has it, and no command line."""
+    home, workspace, key = tmp_path / "home", tmp_path / "work", "sk-secret-of-this-test"
+    home.mkdir()
+    workspace.mkdir()
+    script: Script = {"greet": [Tools((Call.bash("env > seen"),)), Text("All done.")], "again": [Text("Second.")]}
+    setup = {
+        "budget": {"overall_budget": 1_000_000},
+        "instances": [
+            {"name": name, "prompt": f"{name} now", "permission_mode": "bypassPermissions"}
+            for name in ("greet", "again")
+        ],
+    }
+    (tmp_path / "runs.json").write_text(json.dumps(setup))
+    with StandIn(script) as api, ray_nodes(1) as nodes:
+        env = {**claude_env(home, api.url), "ANTHROPIC_API_KEY": key, **nodes.env}
+        own = ["--workspace", str(workspace), "--output-dir", str(tmp_path / "out"), "--claude-bin", claude]
+        files = ["--config", str(tmp_path / "runs.json"), "--report", str(tmp_path / "report.json"), "--ledger", "off"]
+        argv = [sys.executable, "-m", "claude_orchestrator", *own, *files, "--cluster", nodes.address]
+        process = subprocess.Popen(argv, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        _, stderr = process.communicate(timeout=120)
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert process.returncode == 0, stderr
+        assert report["totals"]["total_tokens"] == api.billed().total_tokens and report["totals"]["exact"]
+        assert {one["status"] for one in report["instances"]} == {"completed"}
+        assert key in (workspace / "seen").read_text() and MARK_VARIABLE in (workspace / "seen").read_text()
+        with_key = [
+            path for path in Path(nodes.folder).rglob("*") if path.is_file() and key.encode() in path.read_bytes()
+        ]
+        assert with_key == []

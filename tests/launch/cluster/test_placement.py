@@ -1,0 +1,75 @@
+"""Placement by values."""
+
+from __future__ import annotations
+
+import pytest
+
+from claude_orchestrator.launch.cluster.placement import MIB, Placement, Site, capacity_of
+
+
+@pytest.mark.parametrize(
+    ("cores", "free_mib", "expected"), [(2, 24_000, 8), (64, 8_000, 16), (1, 100, 1), (4, 0, 1), (16, 64_000, 64)]
+)
+def test_a_node_takes_what_its_cores_and_its_memory_allow(cores: int, free_mib: int, expected: int) -> None:
+    assert capacity_of(cores, free_mib * MIB) == expected
+
+
+def places(**capacities: int) -> Placement:
+    found = Placement()
+    for key, capacity in capacities.items():
+        found.add(key, Site(f"node {key}", capacity, {"CPU": 2.0, key: 1.0}))
+    return found
+
+
+def test_instances_are_spread_by_the_part_of_a_node_that_is_taken() -> None:
+    found = places(a=2, b=4)
+    assert [found.take(f"i{n}", ()) for n in range(7)] == ["a", "b", "b", "a", "b", "b", None]
+    assert (found.free, found.capacity) == (0, 6)
+
+
+def test_an_instance_goes_where_its_resources_are() -> None:
+    found = places(a=1, b=1)
+    wants = (("b", 1.0),)
+    assert found.suits_any(wants) and found.has_room(wants)
+    assert found.take("one", wants) == "b"
+    assert not found.has_room(wants) and found.suits_any(wants)
+    assert found.take("two", wants) is None and found.take("three", ()) == "a"
+    assert not found.suits_any((("b", 2.0),)) and not found.suits_any((("gpu", 1.0),))
+
+
+def test_a_place_that_is_given_back_can_be_taken_again() -> None:
+    found = places(a=1)
+    found.take("one", ())
+    assert found.place_of("one") == "a"
+    found.give_back("one")
+    found.give_back("one")
+    assert found.place_of("one") is None and found.take("two", ()) == "a"
+
+
+def test_a_closed_node_gets_no_more_and_keeps_what_it_has() -> None:
+    found = places(a=2, b=2)
+    found.take("one", ())
+    found.close("a")
+    found.close("not there")
+    assert found.place_of("one") == "a" and found.capacity == 2
+    assert [found.take(f"i{n}", ()) for n in range(3)] == ["b", "b", None]
+    assert not found.suits_any((("a", 1.0),))
+
+
+def test_a_node_that_is_gone_takes_its_places_with_it() -> None:
+    found = places(a=1, b=1)
+    found.take("one", ())
+    found.remove("a")
+    found.remove("a")
+    assert found.place_of("one") is None and [site.name for site in found.sites] == ["node b"]
+    found.add("a", Site("node a", 1, {}))
+    found.give_back("one")
+    assert found.free == 2
+
+
+def test_what_remains_of_a_removed_node_can_be_given_back() -> None:
+    found = places(a=1)
+    found.take("one", ())
+    found.add("a", Site("node a", 1, {}))  # it came back before the instance had ended
+    found.give_back("one")
+    assert found.free == 1

@@ -1,0 +1,38 @@
+"""Messages between driver and agent, by values: they survive the way, and are no larger than they must be."""
+
+from __future__ import annotations
+
+import pickle
+
+from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.launch.cluster.wire import Launch, Output, for_wire
+
+
+def test_whole_lines_travel_once_and_others_as_they_are() -> None:
+    whole, cut = Batch(b"a\nb\n", b"a\nb\n"), Batch(b"a\nb", b"a\n")
+    assert Output.of(1, whole) == Output(1, b"a\nb\n", None) and Output.of(1, whole).batch == whole
+    assert Output.of(1, cut) == Output(1, b"a\nb", b"a\n") and Output.of(1, cut).batch == cut
+    assert Output.of(1, whole).size_bytes < Output.of(1, cut).size_bytes + 2
+
+
+def test_a_spec_with_everything_can_travel() -> None:
+    instance = {
+        "name": "one",
+        "prompt": "x",
+        "env": {"A": "b"},
+        "node": {"gpu": 1, "//": "why"},
+        "check": {"command": "true"},
+        "append_system_prompt": "secret",
+        "approvals": {"allow": ["Read"], "default": "deny"},
+        "subagent_token_budget": {"Explore": 1000},
+        "for_each": ["a", "b"],
+    }
+    config = parse_config({"instances": [instance]}, "test")
+    (spec,) = make_plan(config, Settings(), workspace="/", claude_bin="claude").specs
+    sent = for_wire(spec)
+    assert pickle.loads(pickle.dumps(Launch(1, sent))) == Launch(1, sent)
+    assert sent.node == (("gpu", 1.0),) and sent.env == spec.env and sent.private == spec.private
+    assert sent.item is None and sent.late is None

@@ -25,11 +25,13 @@ class Script:
         fail: OSError | None = None,
         silent: bool = False,
         answers: Mapping[str, object] | None = None,
+        delay_s: float = 0.0,
     ) -> None:
         self.tokens = tokens
         self.answers = answers or {}  # by instance: a text, or structured output
         self.fail = fail
         self.silent = silent
+        self.delay_s = delay_s  # of each response
         self.log: list[str] = []
         self.checks: list[tuple[int, str]] = []
         self.running = 0
@@ -83,6 +85,12 @@ class ScriptedRunning:
         self.script.log.append(f"{self.spec.name}: {text}")
         if text == "mute":
             return
+        if self.script.delay_s:
+            asyncio.get_running_loop().call_later(self.script.delay_s, self.respond, text)
+        else:
+            self.respond(text)
+
+    def respond(self, text: str) -> None:
         self.emit({"type": "system", "subtype": "init", "model": "m"})
         usage = {"input_tokens": self.script.tokens, "output_tokens": 1}
         start = {"type": "message_start", "message": {"id": f"{self.spec.name}{self.turns}", "usage": usage}}

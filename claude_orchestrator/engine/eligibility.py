@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from claude_orchestrator.engine.sharing.start_order import StartOrder
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.models import Budget
 from token_budget.named_tuples import NamedTuple
 
 RECHECK_CLOCK_S = 30.0
-WAITS_FOR_CACHE = "waits for the shared prompt cache"
 
 
 class Moment(NamedTuple):
-    """What eligibility depends on: times in seconds, free slots, and the budgets that earlier instances wait for.
-
-    `order` has those that wait for the shared prompt cache; None if nothing is shared.
-    """
+    """What eligibility depends on: times in seconds, free slots, and the budgets that earlier instances wait for."""
 
     monotonic: float
     wall: float
     next_launch_at: float
     free_slots: int
     reserved: frozenset[Budget] = frozenset()
-    order: StartOrder | None = None
 
 
 class Eligible(NamedTuple):
@@ -42,16 +36,9 @@ class Queued(NamedTuple):
     reason: str = "others wait for the same budget"
 
 
-class AwaitsCache(NamedTuple):
-    """Another instance is about to write what this one can then read: check again after `pause_s`."""
-
-    pause_s: float
-    reason: str = WAITS_FOR_CACHE
-
-
 def eligibility(
     status: InstanceStatus, budgets: tuple[Budget, ...], moment: Moment
-) -> Eligible | NotYet | Queued | AwaitsCache | None:
+) -> Eligible | NotYet | Queued | None:
     """Whether a pending or waiting instance may be launched; None if it is neither."""
     if status.state not in (State.PENDING, State.WAITING):
         return None
@@ -66,5 +53,4 @@ def eligibility(
         return NotYet(min(delay_s, RECHECK_CLOCK_S))
     if not moment.reserved.isdisjoint(budgets):
         return Queued()
-    delay_s = 0.0 if moment.order is None else moment.order.wait_s(status.spec, moment.monotonic)
-    return AwaitsCache(delay_s) if delay_s > 0 else Eligible()
+    return Eligible()

@@ -45,6 +45,7 @@ from claude_orchestrator.engine.run_events import (
     UsageRecorded,
     WorkEnded,
 )
+from claude_orchestrator.engine.sharing.first_turns import WAITS_FOR_CACHE
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.timers import Timers
 from claude_orchestrator.engine.usage_poller import UsagePoller
@@ -92,6 +93,7 @@ class InstanceRunner:
         verification = status.verification
         self._checks = CheckRunner(context, status, verification) if verification is not None else None
         self._checking: asyncio.Future[None] | None = None
+        self._waits = self._waited = False  # for the shared prompt cache
 
     async def run(self) -> None:
         """Launch, read to the end, judge. A check that was interrupted comes before the launch."""
@@ -354,9 +356,29 @@ class InstanceRunner:
             self._running.send(message)
 
     def _send_turn(self) -> None:
-        if not self.status.ending and self._running is not None:
-            turn = self._commands.text_of(self.status.attempt.next_turn())
+        attempt = self.status.attempt
+        if not self.status.ending and self._running is not None and (attempt.turns_sent or self._may_begin()):
+            turn = self._commands.text_of(attempt.next_turn())
             self._send({"type": "user", "message": {"role": "user", "content": turn}})
+
+    def _may_begin(self) -> bool:
+        """Whether the first turn may be sent; else it waits for the shared prompt cache, and no time counts."""
+        first = self._services.first_turns
+        if first is None or self._waited or first.may_begin(self.status.spec, self._begin_late):
+            return True
+        self._does(self._activity.set(Doing.STARTING, WAITS_FOR_CACHE))
+        self._waits = True
+        self._timers.pause("timeout")
+        return False
+
+    def _begin_late(self) -> None:
+        """The shared prompt cache can be read, or was waited for long enough."""
+        self._waits, self._waited = False, True
+        self._does(self._activity.set(Doing.STARTING))
+        self._timers.resume("timeout")
+        self._send_turn()
+        self._expect_output(None)
+        self._expect_start()
 
     def _begin_turns(self, listed: frozenset[str]) -> None:
         """Send the first turn, unless the session lacks a command. `listed` is empty if it did not say."""
@@ -470,11 +492,13 @@ class InstanceRunner:
     def _expect_output(self, batch: Batch | None) -> None:
         """Restart the idle time, unless the batch holds only answers to the runner's own requests."""
         idle_s = self._context.settings.idle_timeout_s
-        excused = self._is_checking or self._permissions.waits
+        excused = self._is_checking or self._permissions.waits or self._waits
         if idle_s is not None and not excused and (batch is None or not _only_answers(batch)):
             self._timers.set_punctual("idle", idle_s, partial(self._stalled, idle_s))
 
     def _expect_start(self) -> None:
+        if self._waits:
+            return
         limit_s = self._context.settings.startup_timeout_s
         never = partial(self.stop, State.FAILED, f"printed nothing within {limit_s:g} s of its start")
         self._timers.set_punctual("startup", limit_s, never)

@@ -14,6 +14,7 @@ from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.results.answers import Answer
+from claude_orchestrator.engine.sharing.first_turns import FirstTurns
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from claude_orchestrator.gateway.attempt import MeteredAttempt
@@ -180,6 +181,7 @@ class Services(NamedTuple):
     - `answers` has what earlier instances answered.
     - `approvals`, if there are some, are where tools wait for a person.
     - `places`, if instances run on a cluster, are its places for them.
+    - `first_turns`, if they are held back at all, wait for the shared prompt cache.
     - `enter` makes the instances of a group that has grown a part of the run.
     """
 
@@ -198,6 +200,7 @@ class Services(NamedTuple):
     approvals: Approvals | None = None
     places: Places | None = None
     enter: Enter = lambda group, instances, bus: []
+    first_turns: FirstTurns | None = None
 
 
 class RunContext(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from claude_orchestrator.engine.activity import Doing
-from claude_orchestrator.engine.eligibility import WAITS_FOR_CACHE
 from claude_orchestrator.engine.groups import GroupStatus, groups_of
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.source_uses import share_of_subagents
@@ -196,8 +195,6 @@ def _activity(status: InstanceStatus) -> tuple[str, float | None]:
 def doing_of(status: InstanceStatus) -> tuple[str, float | None]:
     """What an instance does, waits for, or why it ended; and since when, on the supervisor's clock, if that matters."""
     match status.state:
-        case State.WAITING if status.reason == WAITS_FOR_CACHE:
-            return status.reason, None
         case State.WAITING if not status.failed_before:
             return f"waits: {status.reason.partition(': ')[0]}", None
         case State.PENDING:

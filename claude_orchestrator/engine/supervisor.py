@@ -9,8 +9,6 @@ from functools import partial
 from claude_orchestrator.claude.argv import model_of
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.eligibility import (
-    WAITS_FOR_CACHE,
-    AwaitsCache,
     Eligible,
     Moment,
     NotYet,
@@ -51,7 +49,7 @@ from claude_orchestrator.engine.run_events import (
     RunStopping,
     UsageRecorded,
 )
-from claude_orchestrator.engine.sharing.start_order import StartOrder
+from claude_orchestrator.engine.sharing.first_turns import FirstTurns
 from claude_orchestrator.engine.slots import Slots
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.launch.threads import run_in_thread
@@ -76,6 +74,8 @@ class Supervisor:
         self.manager = context.manager
         self.cancelled = self.begun = False
         self.slots = Slots(context.settings.max_parallel)
+        self._first_turns = FirstTurns(context.settings.cache_wait_s, context.clock.monotonic)
+        context = context._replace(services=context.services._replace(first_turns=self._first_turns))
         self._context = context
         self._settings = context.settings
         self._bus = context.bus
@@ -86,9 +86,6 @@ class Supervisor:
         self._graph = Instances(instances)
         self._wake = asyncio.Event()
         self._next_launch_at = 0.0
-        cache_wait_s = self._settings.cache_wait_s
-        self._order = StartOrder(cache_wait_s) if cache_wait_s else None
-        self._places: list[Hold] = []  # in one pass, for those that wait for the shared prompt cache
         self._pace = LaunchPace()
         self._is_spread = False
         self._syncing: asyncio.Task[None] | None = None
@@ -118,9 +115,8 @@ class Supervisor:
                 self._stop_before(budget, tokens)
             case Checked(instance, _, verdict, _) if verdict.passed:
                 self._settle_race(instance)
-            case UsageRecorded(status, delta) if self._order is not None:
-                if delta.reads_input and self._order.responded(status.name, self._context.clock.monotonic()):
-                    self._wake.set()
+            case UsageRecorded(status, delta) if delta.reads_input:
+                self._first_turns.responded(status.name)
             case RoomChanged():
                 self.recheck()
             case RateLimitsRead():
@@ -187,24 +183,19 @@ class Supervisor:
         reserved: set[Budget] = set()
         pauses_s: list[float] = []
         passed: list[InstanceStatus] = []
-        waiting = 0
         while (status := self._graph.take()) is not None:
             if status.planned.grows is not None:
                 await self._grow(status)
                 continue
             passed.append(status)
             self._choose_model(status)
-            match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved, waiting)):
+            match eligibility(status, self._context.budgets_of(status.spec), self._moment(reserved)):
                 case NotYet(pause_s, for_all):
                     pauses_s += [] if pause_s is None else [pause_s]
                     if for_all:
                         break
                 case Queued(reason):
                     self._wait(status, Decision(Action.WAIT, reason))
-                case AwaitsCache(pause_s, reason):
-                    pauses_s.append(pause_s)
-                    waiting += 1
-                    self._wait_for_cache(status, reason)
                 case Eligible() if not self._has_place(status):
                     self._wait(status, Decision(Action.WAIT, WAITS_FOR_NODE))
                 case Eligible():
@@ -216,19 +207,18 @@ class Supervisor:
             if any(budget.scope in SHARED_BY_ALL for budget in reserved) and not self._graph.undecided:
                 break  # every other one is queued already
         self._graph.put_back(passed)
-        self._release_places()
         return min(pauses_s, default=None)
 
-    def _moment(self, reserved: set[Budget], waiting: int) -> Moment:
-        """What decides now. Each of those `waiting` for the prompt cache keeps its slot, so that the order stays."""
+    def _moment(self, reserved: set[Budget]) -> Moment:
+        """What decides now."""
         clock, meter = self._context.clock, self._context.services.meter
         now = clock.monotonic()
         next_launch_at = max(self._next_launch_at, self._pace.next_at(now))
         if meter is not None and meter.is_slow:
             next_launch_at = max(next_launch_at, now + RECHECK_PACE_S)
         slots, places = self.slots.free(len(self._runners)), self._context.services.places
-        slots = (slots if places is None else min(slots, places.free)) - waiting
-        return Moment(now, clock.wall(), next_launch_at, slots, frozenset(reserved), self._order)
+        slots = slots if places is None else min(slots, places.free)
+        return Moment(now, clock.wall(), next_launch_at, slots, frozenset(reserved))
 
     def _has_place(self, status: InstanceStatus) -> bool:
         """Whether the cluster, if there is one, has a place for an instance."""
@@ -244,25 +234,6 @@ class Supervisor:
         if budget is not None and model_of(status.spec.argv) != low.model:
             status.use_model(low.model)
             self._bus.publish(ModelChosen(status.name, low.model, budget))
-
-    def _wait_for_cache(self, status: InstanceStatus, reason: str) -> None:
-        """Keep the instance's place: during this pass, what it needs counts as held."""
-        assert self._order is not None
-        self._order.waits(status.spec, self._context.clock.monotonic())
-        self._places.append(self.manager.hold(self._context.budgets_of(status.spec), status.spec.estimate))
-        if status.reason != reason:
-            self._graph.undecided.discard(status.name)
-            status.wait(reason)
-            self._bus.publish(Changed())
-
-    def _release_places(self) -> None:
-        """The pass is over: nobody else can take the place of those that wait for the prompt cache."""
-        if self._places:
-            for hold in self._places:
-                self.manager.release(hold)
-            self._places.clear()
-            if self._context.services.meter is not None:
-                self._context.services.meter.recheck()
 
     async def _decide(self, status: InstanceStatus) -> tuple[Decision, float]:
         """Whether an instance may be launched; and for how long the launch rate lets everything wait."""
@@ -330,7 +301,7 @@ class Supervisor:
         self._fail_fast(status)
 
     def _wait(self, status: InstanceStatus, decision: Decision) -> None:
-        is_new = status.state is State.PENDING or status.reason == WAITS_FOR_CACHE
+        is_new = status.state is State.PENDING
         self._graph.undecided.discard(status.name)
         status.wait(decision.reason)
         self._bus.publish(Decided(status.name, Action.WAIT, decision.reason) if is_new else Changed())
@@ -360,8 +331,6 @@ class Supervisor:
     def _launch(self, tasks: asyncio.TaskGroup, status: InstanceStatus, hold: Hold) -> None:
         now = self._context.clock.monotonic()
         self._next_launch_at = now + self._settings.startup_delay_s
-        if self._order is not None:
-            self._order.launched(status.spec, now)
         self._pace.launched(now)
         status.begin(now)
         if self._is_spread:
@@ -383,8 +352,7 @@ class Supervisor:
             del self._runners[status.name]
             if self._context.services.places is not None:
                 self._context.services.places.give_back(status.name)
-            if self._order is not None:
-                self._order.ended(status.name)
+            self._first_turns.ended(status.name)
             self._context.release(runner.hold)
             self._wake.set()
         self._bus.publish(AttemptEnded(status))

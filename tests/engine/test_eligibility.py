@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from claude_orchestrator.engine.eligibility import AwaitsCache, Eligible, Moment, NotYet, Queued, eligibility
-from claude_orchestrator.engine.sharing.start_order import StartOrder
+from claude_orchestrator.engine.eligibility import Eligible, Moment, NotYet, Queued, eligibility
 from claude_orchestrator.engine.state import InstanceStatus, PlannedRetry, State
 from tests.engine.test_state import an_instance
 from token_budget.models import Budget
@@ -58,11 +57,3 @@ def test_an_instance_queues_behind_an_earlier_one_that_waits_for_the_same_budget
     other = Budget(1_000)
     assert eligibility(pending(), (BUDGET, other), NOW._replace(reserved=frozenset({other}))) == Queued()
     assert eligibility(pending(), (BUDGET,), NOW._replace(reserved=frozenset({other}))) == Eligible()
-
-
-def test_an_instance_waits_for_the_one_that_writes_the_prompt_cache() -> None:
-    order = StartOrder(wait_s=10.0)
-    order.launched(pending().spec._replace(name="first"), 97.0)
-    assert eligibility(pending(), (BUDGET,), NOW._replace(order=order)) == AwaitsCache(7.0)
-    order.responded("first", 99.0)
-    assert eligibility(pending(), (BUDGET,), NOW._replace(order=order)) == Eligible()

@@ -1,0 +1,72 @@
+"""Holds back first turns until the shared prompt cache can be read. Processes start meanwhile.
+
+The first instance with a beginning sends its turn. The others start their claude, and send theirs when the first
+response begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.engine.sharing.start_order import StartOrder
+
+WAITS_FOR_CACHE = "waits for the shared prompt cache"
+
+
+class FirstTurns:
+    """Decides when an instance may send its first turn. It waits for `wait_s` at most; with 0 none waits."""
+
+    def __init__(self, wait_s: float, clock: Callable[[], float]) -> None:
+        self._order = StartOrder(wait_s) if wait_s else None
+        self._clock = clock
+        self._waiting: dict[str, tuple[LaunchSpec, Callable[[], None]]] = {}  # the first one first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def may_begin(self, spec: LaunchSpec, begin: Callable[[], None]) -> bool:
+        """Whether the instance may send its first turn now; else `begin` is called when it may."""
+        order, now = self._order, self._clock()
+        if order is None:
+            return True
+        wait_s = order.wait_s(spec, now)
+        if wait_s <= 0:
+            order.launched(spec, now)
+            return True
+        order.waits(spec, now)
+        self._waiting[spec.name] = spec, begin
+        self._recheck_in(wait_s)
+        return False
+
+    def responded(self, name: str) -> None:
+        """A response of the instance has begun: what it writes can be read."""
+        if self._order is not None and self._order.responded(name, self._clock()):
+            self._recheck()
+
+    def ended(self, name: str) -> None:
+        """The instance runs no more: nobody waits for it."""
+        self._waiting.pop(name, None)
+        if self._order is not None:
+            self._order.ended(name)
+            self._recheck()
+
+    def _recheck(self) -> None:
+        """Let those go that have nobody to wait for, in their order."""
+        order, now = self._order, self._clock()
+        if order is None:
+            return
+        left_s = []
+        for name, (spec, begin) in list(self._waiting.items()):
+            wait_s = order.wait_s(spec, now)
+            if wait_s > 0:
+                left_s.append(wait_s)
+            elif self._waiting.pop(name, None) is not None:
+                order.launched(spec, now)
+                begin()
+        if left_s:
+            self._recheck_in(min(left_s))
+
+    def _recheck_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._recheck)

@@ -20,6 +20,7 @@ CLOSE_BYTES = 1_024  # of new text: no other earlier body need be looked at
 REMEMBERED_BODIES = 16
 LARGEST_BYTES = 8 * 1024 * 1024  # a context of a million tokens has about half as many
 CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # of the API's own, run by the client
+WEB_TOOLS = ("web_search_", "web_fetch_")  # the API keeps to their `max_uses`
 CLIENT_TOOL_TOKENS = 1_500  # what the API writes for one of them
 SERVER_TOOL_USES = 8  # as Claude Code limits them
 NOT_ADDITIVE = re.compile(rb'"type"\s*:\s*"(?:thinking|redacted_thinking|tool_reference)"')
@@ -93,8 +94,10 @@ def by_server_tools(data: dict[str, object]) -> int:
     kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
     own = [str(kind) for kind in kinds if kind not in (None, "custom")]
     described = sum(kind.startswith(CLIENT_TOOLS) for kind in own)
-    served = len(own) > described or bool(data.get("mcp_servers")) or bool(data.get("container"))
-    return CLIENT_TOOL_TOKENS * described + (SERVER_TOOL_TOKENS * SERVER_TOOL_USES if served else 0)
+    counted = [uses for tool in tools if (uses := _web_uses(tool)) is not None] if isinstance(tools, list) else []
+    served = len(own) > described + len(counted) or bool(data.get("mcp_servers")) or bool(data.get("container"))
+    uses = sum(counted) + SERVER_TOOL_USES * served
+    return CLIENT_TOOL_TOKENS * described + SERVER_TOOL_TOKENS * uses
 
 
 def dearest_terms(data: dict[str, object]) -> PriceTerms:
@@ -112,8 +115,19 @@ def _searches(tool: object) -> int:
     """How often the API may search the web with this tool for one request."""
     if not isinstance(tool, dict) or not str(tool.get("type")).startswith("web_search_"):
         return 0
+    return _max_uses(tool) or SERVER_TOOL_USES
+
+
+def _web_uses(tool: object) -> int | None:
+    """How often the API may use the web with this tool for one request; None if the tool states no bound for that."""
+    if not isinstance(tool, dict) or not str(tool.get("type")).startswith(WEB_TOOLS):
+        return None
+    return _max_uses(tool)
+
+
+def _max_uses(tool: dict[str, object]) -> int | None:
     uses = tool.get("max_uses")
-    return uses if isinstance(uses, int) and not isinstance(uses, bool) and uses > 0 else SERVER_TOOL_USES
+    return uses if isinstance(uses, int) and not isinstance(uses, bool) and uses > 0 else None
 
 
 def _of_bytes(body: bytes) -> int:

@@ -178,3 +178,13 @@ def test_a_request_is_held_by_the_weights_of_its_model() -> None:
         assert admission.ask(ticket) is Verdict.GO
         assert ticket.output_tokens == output_tokens and overall.held == 5_000
         assert admission.needed(ticket, overall) == {"dear": 2_000 + 2_560, "other": 1_250 + 1_280}[model]
+
+
+def test_uses_of_the_web_that_a_tool_bounds_are_held_and_no_more() -> None:
+    search, fetch = {"type": "web_search_20250305", "max_uses": 1}, {"type": "web_fetch_20250910", "max_uses": 2}
+    assert by_server_tools({"tools": [search]}) == 20_000
+    assert by_server_tools({"tools": [search, fetch, {"name": "Bash"}]}) == 60_000
+    assert by_server_tools({"tools": [search, {"type": "code_execution_20250825"}]}) == 180_000
+    for odd in (0, -1, True, "1", None, 1.5):
+        assert by_server_tools({"tools": [{**search, "max_uses": odd}]}) == 160_000
+    assert by_server_tools({"tools": [{"type": "code_execution_20250825", "max_uses": 1}]}) == 160_000

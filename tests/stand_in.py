@@ -12,6 +12,7 @@ of assistant messages since. A subagent's conversation starts with its own promp
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import socket
@@ -22,8 +23,21 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
+from claude_orchestrator.gateway.bedrock.event_stream import CONTENT_TYPE
+from claude_orchestrator.gateway.bedrock.event_stream import message as framed
 from token_budget import Usage
+
+# `:event-type` chunk, `:content-type` application/json, `:message-type` event, each as a name and a text
+FRAME_HEADERS = b"".join(
+    bytes([len(name)]) + name + b"\7" + len(value).to_bytes(2, "big") + value
+    for name, value in (
+        (b":event-type", b"chunk"),
+        (b":content-type", b"application/json"),
+        (b":message-type", b"event"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -189,6 +203,7 @@ class StandIn:
         self.limited_until = 0  # Unix time: a subscription's limit refuses all requests until then
         self.refused_at: list[float] = []
         self.before_text: Callable[[Entry], None] = lambda entry: None
+        self.on_headers: Callable[[str, dict[str, str], bytes], None] = lambda path, headers, body: None
         self.on_request: Callable[[dict[str, Any]], None] = lambda body: None
         self._attempts: dict[tuple[str, int, str], int] = {}
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -269,13 +284,21 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, b"<html><body>A small page.</body></html>", kind="text/html")
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+        self.raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+        body, self.in_frames = json.loads(self.raw or b"{}"), False
         path = self.path.split("?")[0]
         if path.endswith(("/count_tokens", "/count-tokens:rawPredict")):
             # what a call costs here, and what its number may add until it is made
             self._json(200, {"input_tokens": 3100 + 3 * (len(self.api.entries) + 64)})
         elif path.endswith("/v1/messages"):
             self._message(body)
+        elif path.endswith("/count-tokens"):  # Bedrock
+            self._json(200, {"inputTokens": 3100 + 3 * (len(self.api.entries) + 64)})
+        elif "/model/" in path and path.rpartition("/")[2].startswith("invoke"):  # Bedrock
+            self.in_frames = path.endswith("/invoke-with-response-stream")
+            self.api.on_headers(self.path, dict(self.headers.items()), self.raw)
+            model = unquote(path.rpartition("/model/")[2].rpartition("/")[0])
+            self._message({**body, "model": model, "stream": self.in_frames})
         elif path.endswith("RawPredict"):  # Vertex
             self._message({**body, "model": path.rpartition("/")[2].partition(":")[0]})
         else:
@@ -337,7 +360,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, entry: Entry, reply: Text | Tools, drop: str | None) -> None:
         self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
+        self.send_header("content-type", CONTENT_TYPE if self.in_frames else "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         self._event({"type": "message_start", "message": {**_envelope(entry, {}), "content": []}})
@@ -388,6 +411,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _event(self, data: dict[str, Any]) -> None:
         text = f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
+        if self.in_frames:
+            inner = base64.b64encode(json.dumps(data).encode()).decode()
+            text = framed(json.dumps({"bytes": inner, "p": "abc"}).encode(), FRAME_HEADERS)
         self.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
         self.wfile.flush()
 

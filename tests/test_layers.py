@@ -118,7 +118,10 @@ PURE = """
     engine.verification
     engine.worktrees.changes
     errors
+    gateway.accounts
     gateway.admission
+    gateway.bedrock.event_stream
+    gateway.bedrock.paths
     gateway.bounds
     gateway.choice
     gateway.clouds

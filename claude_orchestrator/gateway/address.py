@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from claude_orchestrator.gateway.bedrock.paths import is_signed
 from claude_orchestrator.gateway.clouds import Cloud, address_of, cloud_of, regional, variables_for
 from token_budget.named_tuples import NamedTuple
 
@@ -49,7 +50,7 @@ class ApiAddress(NamedTuple):
     """The API's base URL without a slash at its end, the proxies on the way, and the certificates.
 
     `last_proxy` is the proxy that some versions of claude use where no other is named. `cloud` is the provider, unless
-    that is Anthropic itself.
+    that is Anthropic itself. `signs_with` is the environment with the credentials that requests are signed with.
     """
 
     url: str
@@ -58,6 +59,7 @@ class ApiAddress(NamedTuple):
     certificates: Certificates = Certificates()
     last_proxy: str = ""
     cloud: Cloud | None = None
+    signs_with: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, environ: Mapping[str, str], url: str | None = None) -> ApiAddress:
@@ -84,7 +86,10 @@ class ApiAddress(NamedTuple):
         # 2.1.332 uses these without another proxy, and skips those for SOCKS; 2.1.197 never does (measured)
         last = ("all_proxy", "ALL_PROXY") if not (for_https or for_http) else ()
         usable = (proxy for proxy in map(get, last) if proxy and _scheme(proxy) in PROXY_SCHEMES)
-        return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates, next(usable, ""), cloud)
+        signs = cloud is not None and cloud.key == "BEDROCK" and is_signed(environ)
+        signs_with = tuple((name, environ[name]) for name in sorted(environ)) if signs else ()
+        last_proxy = next(usable, "")
+        return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates, last_proxy, cloud, signs_with)
 
     def url_for(self, path: str) -> str:
         """Where a request for this path goes."""

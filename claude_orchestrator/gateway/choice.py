@@ -37,7 +37,7 @@ def _against(plan: Plan, environ: Mapping[str, str], *, certain: bool) -> str | 
         return f"needs {EXTRA}"
     for spec in plan.specs:
         own = {**environ, **dict(spec.env)}
-        why_not = why_not_routed(own)
+        why_not = why_not_routed(own, can_sign=importlib.util.find_spec("botocore") is not None)
         if why_not is not None:
             return f"{spec.name} {why_not}"
         address = ApiAddress.of(own)

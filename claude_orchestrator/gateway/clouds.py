@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from claude_orchestrator.gateway.bedrock import paths as bedrock
 from token_budget.named_tuples import NamedTuple
 
 SWITCH = "CLAUDE_CODE_USE_"
@@ -46,9 +47,10 @@ class Cloud(NamedTuple):
 
 
 SIGNED = "claude signs its requests for the host that it sends them to"
+NEEDS_EXTRA = "that needs the extra bedrock (pip install 'claude-orchestrator[bedrock]')"
 # in the order in which claude looks at them
 CLOUDS = (
-    Cloud("BEDROCK", "Bedrock", why_not=SIGNED),
+    Cloud("BEDROCK", "Bedrock", "ANTHROPIC_BEDROCK_BASE_URL"),
     Cloud("FOUNDRY", "Foundry", "ANTHROPIC_FOUNDRY_BASE_URL", "ANTHROPIC_FOUNDRY_RESOURCE"),
     Cloud("ANTHROPIC_AWS", "Claude on AWS", why_not=SIGNED),
     Cloud("ANTHROPIC_GOOGLE_CLOUD", "Claude on Google Cloud", why_not="its address is not known to the gateway"),
@@ -67,7 +69,8 @@ def address_of(cloud: Cloud, environ: Mapping[str, str]) -> str:
     """The provider's base URL without a slash at its end; empty if the environment names none."""
     base = (environ.get(cloud.base) or "").strip().rstrip("/")
     if base or not cloud.resource:
-        return base or (VERTEX_HOST if cloud.key == "VERTEX" else "")
+        own = {"VERTEX": VERTEX_HOST, "BEDROCK": bedrock.host_of(bedrock.region_of(environ))}
+        return base or own.get(cloud.key, "")
     resource = environ.get(cloud.resource) or ""
     return f"https://{resource}.services.ai.azure.com/anthropic" if resource else ""
 
@@ -77,9 +80,14 @@ def variables_for(cloud: Cloud, url: str) -> tuple[tuple[str, str], ...]:
     return ((cloud.base, url), *(((cloud.resource, ""),) if cloud.resource else ()))
 
 
-def why_not_routed(environ: Mapping[str, str]) -> str | None:
-    """Why the gateway cannot stand between a claude with this environment and its API; None if it can."""
+def why_not_routed(environ: Mapping[str, str], *, can_sign: bool) -> str | None:
+    """Why the gateway cannot stand between a claude with this environment and its API; None if it can.
+
+    `can_sign`: the library that signs for Bedrock is installed.
+    """
     cloud = cloud_of(environ)
+    if cloud is not None and cloud.key == "BEDROCK" and bedrock.is_signed(environ) and not can_sign:
+        return f"uses {cloud.name}, whose requests the gateway has to sign: {NEEDS_EXTRA}"
     if cloud is not None and not cloud.base:
         return f"uses {cloud.name}, which the gateway does not route: {cloud.why_not}"
     other = next((name for variable, name in OTHER_WAYS.items() if _is_on(environ.get(variable))), None)
@@ -109,6 +117,8 @@ def half_configured(environ: Mapping[str, str]) -> str | None:
 
 def regional(url: str, path: str) -> str:
     """A base URL for a path: that of Vertex without a region gets the one that the path names."""
+    if url != VERTEX_HOST:
+        return bedrock.control_address(url, path)
     found = re.match(_VERTEX_PATH, path) if url == VERTEX_HOST else None
     region = found["region"] if found is not None else ""
     if region in ("us", "eu"):
@@ -118,12 +128,16 @@ def regional(url: str, path: str) -> str:
 
 def model_in(path: str) -> str:
     """The model that a path names; empty if the body has to name it."""
+    if path.startswith("/model/"):
+        return bedrock.model_of(path)
     found = re.fullmatch(_VERTEX_PATH, path.partition("?")[0])
     return found["model"] if found is not None and found["model"] != _VERTEX_COUNT else ""
 
 
 def is_count(path: str) -> bool:
     """Whether a path counts tokens, which costs nothing."""
+    if path.startswith("/model/"):
+        return bedrock.is_count(path)
     found = re.fullmatch(_VERTEX_PATH, path.partition("?")[0])
     return found is not None and found["model"] == _VERTEX_COUNT
 

@@ -6,6 +6,8 @@ import aiohttp
 from aiohttp import hdrs
 
 from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.bedrock import paths as bedrock
+from claude_orchestrator.gateway.bedrock.event_stream import CONTENT_TYPE
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most, charged_unanswered, completed
@@ -18,6 +20,7 @@ SESSION = "x-claude-code-session-id"  # of the claude that asks, which a tool of
 class AnswerCount:
     """The count of one answer. `most` is what its request can use, with a name that no other answer has.
 
+    On Bedrock the model is the one that the path names: the price depends on its region, which the answer leaves out.
     `is_exact`: the answer's usage is all that is billed. `unanswered` decides on one that has not begun.
     """
 
@@ -36,12 +39,15 @@ class AnswerCount:
         self._most = most
         self._is_exact = is_exact
         self._unanswered = unanswered
+        path = answer.url.raw_path  # below whatever base
+        self._model = bedrock.model_of(path[path.rfind("/model/") :]) if "/model/" in path else ""
         self._id = self._name = ""
         self._session_id = answer.request_info.headers.get(SESSION)
         self._sender = Sender.of(answer.request_info.headers)
         kind = answer.headers.get(hdrs.CONTENT_TYPE, "").lower()
-        self.is_document = "event-stream" not in kind
-        self._meter = answer_meter(answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower())
+        self.is_document = "event-stream" not in kind and not kind.startswith(CONTENT_TYPE)
+        encoding = answer.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+        self._meter = answer_meter(encoding, in_frames=kind.startswith(CONTENT_TYPE))
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes have come."""
@@ -71,5 +77,6 @@ class AnswerCount:
             self._id = usage.id
             self._name = self._client.name_of(usage.id, self._most.usage.id)
         exact = usage.exact and self._is_exact
+        usage = usage._replace(model=self._model or usage.model)
         named = usage._replace(id=self._name, exact=exact, session_id=self._session_id, **self._sender._asdict())
         self._client.attempt.used(named, self._hold)

@@ -13,10 +13,12 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.accounts import account_of
 from claude_orchestrator.gateway.admission import MORE_AFTER_A_CUT, Admission, Ticket
 from claude_orchestrator.gateway.attempt import RequestTiming
 from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.clouds import model_in
 from claude_orchestrator.gateway.counting import AnswerCount
 from claude_orchestrator.gateway.pacing.gate import Turn
 from claude_orchestrator.gateway.requests import model_named
@@ -24,7 +26,7 @@ from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flight, Flights
 from claude_orchestrator.gateway.sharing.prefixes import prefixes_of
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most, charged_unanswered, most_of
-from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
+from claude_orchestrator.gateway.upstream import NotSent, Upstream
 from claude_orchestrator.gateway.usage_reader import DECODABLE
 from token_budget.serving.door import SERVER
 
@@ -48,7 +50,6 @@ HOP_BY_HOP = frozenset(
     ]
 )
 ANSWER_HOP_BY_HOP = HOP_BY_HOP - {"content-length"}
-CREDENTIALS = ("x-api-key", "authorization")
 TIMEOUTS = (504, 524)  # something on the way gave up waiting: the API may have answered, and billed
 NO_RETRY = {"x-should-retry": "false"}
 
@@ -114,7 +115,7 @@ class Forwarder:
         if exchange.ticket is None or not self._flights.wait_s:
             return await self._forward(exchange)
         client, sent = exchange.client, exchange.request.headers
-        account = " ".join((client.address.url, *(sent.get(name, "") for name in CREDENTIALS)))
+        account = f"{client.address.url} {model_in(exchange.path)} {account_of(sent)}"
         flight = await self._flights.enter(prefixes_of(exchange.body, account), client)
         try:
             return await self._forward(exchange, flight)
@@ -138,7 +139,7 @@ class Forwarder:
                 if exchange.turn is not None:
                     exchange.turn.answered(answer.status, answer.headers)
                 return await self._pass_back(exchange, answer, flight, watch)
-        except RedirectRefused as error:
+        except NotSent as error:
             answered = True
             return refusal(str(error))
         except aiohttp.ClientConnectorError as error:

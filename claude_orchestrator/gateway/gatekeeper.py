@@ -38,7 +38,7 @@ from claude_orchestrator.gateway.requests import (
 )
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import most_of
-from claude_orchestrator.gateway.upstream import RedirectRefused, Upstream
+from claude_orchestrator.gateway.upstream import NotSent, Upstream
 from token_budget.models import Amount, Hold
 
 COUNT_TIMEOUT_S = 10.0
@@ -185,11 +185,11 @@ class Gatekeeper:
                         is_final = is_final and answer.status not in MAY_PASS
                         return InputCount(final_status=answer.status if is_final else None)
                     found = json.loads(await answer.content.read(1024 * 1024))
-        except RedirectRefused:
+        except NotSent:
             return InputCount(final_status=308)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
             return InputCount()
-        tokens = found.get("input_tokens") if isinstance(found, dict) else None
+        tokens = found.get("input_tokens", found.get("inputTokens")) if isinstance(found, dict) else None
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
             return InputCount()
         # its documentation: the count may differ by a small amount

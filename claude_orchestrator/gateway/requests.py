@@ -11,6 +11,7 @@ from typing import TypeGuard
 from urllib.parse import unquote
 
 from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS
+from claude_orchestrator.gateway.bedrock import paths as bedrock
 from claude_orchestrator.gateway.clouds import count_path, is_count, model_in
 
 MESSAGES = "/v1/messages"
@@ -146,6 +147,9 @@ def count_request(path: str, asked: Asked) -> tuple[str, bytes]:
     body = {key: asked.data[key] for key in COUNTED_KEYS if key in asked.data}
     if not asked.path_model:
         return path.replace(MESSAGES, COUNT_TOKENS, 1), json.dumps(body).encode()
+    if path.startswith("/model/"):
+        kept = (*COUNTED_KEYS, "anthropic_version", "anthropic_beta")
+        return bedrock.count_request(path, {key: asked.data[key] for key in kept if key in asked.data})
     more = {key: asked.data[key] for key in ("anthropic_version",) if key in asked.data}
     return count_path(path), json.dumps({**body, **more, "model": asked.path_model}).encode()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import hdrs
@@ -14,6 +15,9 @@ from yarl import URL
 from claude_orchestrator.gateway.address import ApiAddress, Certificates
 from claude_orchestrator.gateway.requests import MESSAGES, READING, plain_path
 
+if TYPE_CHECKING:
+    from claude_orchestrator.gateway.bedrock.signing import Signers
+
 MAX_HEADER_BYTES = 64 * 1024
 CONNECT_S = 60
 MAX_REDIRECTS = 10
@@ -22,7 +26,11 @@ SAME_METHOD = (307, 308)
 OWN_HEADERS = (hdrs.AUTHORIZATION, hdrs.COOKIE)  # what no client gives to another server
 
 
-class RedirectRefused(Exception):
+class NotSent(Exception):
+    """The request was not sent; the text is the reason."""
+
+
+class RedirectRefused(NotSent):
     """The API answers with a redirect that the gateway does not follow; the text is the reason."""
 
 
@@ -31,6 +39,7 @@ class Upstream:
 
     def __init__(self) -> None:
         self._contexts: dict[Certificates, ssl.SSLContext] = {}
+        self._signers: Signers | None = None
 
     async def __aenter__(self) -> Upstream:
         self._session = aiohttp.ClientSession(
@@ -52,10 +61,11 @@ class Upstream:
     async def send(
         self, address: ApiAddress, method: str, path: str, headers: Mapping[str, str], body: bytes
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The API's answer. Raises RedirectRefused, and OSError and aiohttp's errors where none comes."""
+        """The API's answer. Raises NotSent, and OSError and aiohttp's errors where none comes."""
         url, sent = URL(address.url_for(path), encoded=True), CIMultiDict(headers)
         for _ in range(MAX_REDIRECTS):
-            async with self._request(address, method, url, sent, body) as answer:
+            signed = await self._signed(address, method, url, sent, body)
+            async with self._request(address, method, url, signed, body) as answer:
                 if answer.status not in REDIRECTS:
                     yield answer
                     return
@@ -65,6 +75,20 @@ class Upstream:
                     sent.popall(name, None)
             url = target
         raise RedirectRefused(f"the API redirects more than {MAX_REDIRECTS} times")
+
+    async def _signed(
+        self, address: ApiAddress, method: str, url: URL, headers: CIMultiDict[str], body: bytes
+    ) -> CIMultiDict[str]:
+        """The headers with a signature for this address, if it wants one. Raises NotSent."""
+        if not address.signs_with:
+            return headers
+        from claude_orchestrator.gateway.bedrock.signing import NoCredentials, Signers  # seldom needed
+
+        self._signers = self._signers or Signers()
+        try:
+            return await self._signers.sign(dict(address.signs_with), method, str(url), headers, body)
+        except NoCredentials as error:
+            raise NotSent(str(error)) from None
 
     def _request(
         self, address: ApiAddress, method: str, url: URL, headers: Mapping[str, str], body: bytes

@@ -11,6 +11,7 @@ import zlib
 from typing import Any, Protocol
 
 from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.bedrock.event_stream import BrokenStream, Messages, as_events
 from token_budget.api_usage import ApiUsageObject, least_tokens, output_text, read_usage
 from token_budget.models import Usage
 
@@ -30,9 +31,9 @@ class AnswerMeter(Protocol):
         """The usage at the end; where the answer was cut off, its output is estimated by what passed."""
 
 
-def answer_meter(encoding: str) -> AnswerMeter:
-    """A meter for an answer with this `Content-Encoding`."""
-    meter = _ByContent()
+def answer_meter(encoding: str, *, in_frames: bool = False) -> AnswerMeter:
+    """A meter for an answer with this `Content-Encoding`; `in_frames`: its events come as Bedrock frames them."""
+    meter = _Framed() if in_frames else _ByContent()
     return _Decoded(meter, encoding) if encoding in ("gzip", "x-gzip", "deflate") else meter
 
 
@@ -58,6 +59,28 @@ class _ByContent:
 
     def close(self) -> ApiUsage | None:
         return None if self._meter is None else self._meter.close()
+
+
+class _Framed:
+    """A meter of Bedrock's event stream."""
+
+    def __init__(self) -> None:
+        self._messages = Messages()
+        self._meter = _EventStream()
+        self._broken = False
+
+    def feed(self, data: bytes) -> ApiUsage | None:
+        last = None
+        try:
+            for payload in self._messages.feed(data) if not self._broken else ():
+                last = self._meter.feed(as_events(payload)) or last
+        except BrokenStream:
+            self._broken = True
+        return last
+
+    def close(self) -> ApiUsage | None:
+        usage = self._meter.close()
+        return usage._replace(exact=False, told=False) if usage is not None and self._broken else usage
 
 
 class _Decoded:

@@ -33,15 +33,16 @@ def test_auto_takes_the_api_where_a_key_serves_it() -> None:
     assert choose_meter("auto", a_plan(), KEY, rehearse=True).kind == "stream"
 
 
-def test_bedrock_is_refused_with_the_reason() -> None:
-    bedrock = a_plan(env={"CLAUDE_CODE_USE_BEDROCK": "1"})
+def test_a_provider_that_signs_for_its_host_is_refused_with_the_reason() -> None:
+    mantle = a_plan(env={"CLAUDE_CODE_USE_MANTLE": "1"})
     with pytest.raises(
         UserError, match="--meter api: one uses Bedrock, which the gateway does not route: claude signs"
     ):
-        choose_meter("api", bedrock, KEY, rehearse=False)
-    auto = choose_meter("auto", a_plan(), {**KEY, "CLAUDE_CODE_USE_BEDROCK": "1"}, rehearse=False)
+        choose_meter("api", mantle, KEY, rehearse=False)
+    auto = choose_meter("auto", a_plan(), {**KEY, "CLAUDE_CODE_USE_MANTLE": "1"}, rehearse=False)
     assert auto.kind == "stream" and "Bedrock" in auto.reason
     assert choose_meter("auto", a_plan(), {**KEY, "CLAUDE_CODE_USE_BEDROCK": "0"}, rehearse=False).kind == "api"
+    assert choose_meter("auto", a_plan(env={"CLAUDE_CODE_USE_BEDROCK": "1"}), {}, rehearse=False).kind == "api"
 
 
 def test_vertex_and_foundry_need_no_key_of_anthropic() -> None:
@@ -114,5 +115,5 @@ def test_the_dry_run_shows_the_policy_and_the_report_the_reason(place: Workplace
     assert "Meter: stream (no API key in the environment" in done.stdout
     assert place.run("/test", "--report", "report.json").returncode == 0
     assert place.report()["meter"]["kind"] == "stream" and "no API key" in place.report()["meter"]["reason"]
-    done = place.run("/test", "--meter", "api", CLAUDE_CODE_USE_BEDROCK="1")
+    done = place.run("/test", "--meter", "api", CLAUDE_CODE_USE_MANTLE="1")
     assert done.returncode == 2 and "ERROR: --meter api: /test uses Bedrock" in done.stderr

@@ -11,9 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 
-from aiohttp import hdrs
-
 from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.accounts import account_of
 from claude_orchestrator.gateway.board import Board, NoBoard
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.pacing.elsewhere import Elsewhere
@@ -222,7 +221,7 @@ class Gate:
 
     def _lane(self, client: Client, headers: Mapping[str, str], path: str, body: bytes) -> Lane:
         """The lane of a request. Of the key itself only a digest is kept."""
-        key = headers.get("x-api-key") or headers.get(hdrs.AUTHORIZATION) or ""
+        key = account_of(headers)
         found = _MODEL.search(body)
         name = "\n".join((client.address.url, path.partition("?")[0], key)).encode("utf-8", "replace")
         name += found[1] if found else b""

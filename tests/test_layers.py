@@ -78,6 +78,7 @@ PURE = """
     config.shell_words
     claude.unknown_models
     config.subagent_limits
+    engine.accounts
     engine.activity
     engine.control.event_json
     engine.control.methods
@@ -96,6 +97,7 @@ PURE = """
     engine.launches
     engine.launch_pace
     engine.ledger_batch
+    engine.ledger_book
     engine.rate_limits
     engine.redact
     engine.results.answers

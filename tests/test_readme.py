@@ -15,22 +15,26 @@ from pathlib import Path
 import pytest
 
 from tests import prose
+from tests.postgres import Cluster
 from tests.ray_nodes import HAS_RAY
 from token_budget.fields import TOKENS
 from token_budget.ledger.export_import import export
-from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
+from token_budget.ledger.opening import open_store
+from token_budget.ledger.records import AccountLimit, AttemptRecord, RunRecord, UsageRecord
 from token_budget.ledger.sqlite import SqliteLedger
-from token_budget.models import Usage
+from token_budget.models import Unit, Usage
+from token_budget.windows import Window
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
 GUIDE_NAMES = """
-    alerts approvals budgets config fan-out forecasts ledger live money profiles report retries stopping
+    alerts approvals budgets config fan-out forecasts ledger live money profiles report retries shared-ledger stopping
 """
 GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in GUIDE_NAMES.split())]
 # .ci/run runs these, each in an environment of its own
 SET_UP = ("python3 -m venv",)
+SERVER = "postgresql://db.example/ledger"  # that of the tests takes its place
 FIRST_REQUEST_TOKENS = 20_000  # what Claude Code sends before the user's own words, at most
 LIMIT = re.compile(r"--(?:overall|daily|weekly|monthly)-token-budget[ =](\S+)|--command-budget[ =][^\s=]+=(\S+)")
 
@@ -109,14 +113,29 @@ def shell(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS + MANUAL)
-def test_documented_command(command: str, shell: dict[str, str]) -> None:
+def test_documented_command(command: str, shell: dict[str, str], request: pytest.FixtureRequest) -> None:
     if "--cluster" in command and not HAS_RAY:
         pytest.skip("Ray is not installed")
+    if SERVER in command:
+        address = shared_ledger(request.getfixturevalue("cluster"), shell)
+        command = command.replace(SERVER, f"'{address}'")
     with contextlib.ExitStack() as at_work:
         if command.startswith("claude-runs "):
             at_work.enter_context(run_for(command, shell))
         done = in_shell(command, shell)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def shared_ledger(cluster: Cluster, shell: dict[str, str]) -> str:
+    """A database with limits of an account, and a ledger in a file that can move there; returns its address."""
+    address = cluster.database()
+    ledger = open_store(address)
+    limits = [AccountLimit(Window.DAILY, Unit.TOKENS, 10**7), AccountLimit(Window.MONTHLY, Unit.USD, 10**12)]
+    ledger.set_limits("team", limits)
+    ledger.close()
+    home = Path(shell["HOME"])
+    shutil.copy(home / ".config" / "claude-orchestrator" / "ledger.db", home / "ledger.db")
+    return address
 
 
 def in_shell(command: str, shell: dict[str, str]) -> subprocess.CompletedProcess[str]:

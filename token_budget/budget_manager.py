@@ -15,17 +15,20 @@ class TokenBudgetManager:
     """Manages the budgets of a run: the only code that changes one.
 
     `overall_budget` is a limit in tokens (None: unlimited); `enforcement_mode` is "warn" or "block".
-    Raises ValueError for a limit that is not a positive integer or an unknown mode.
+    The budgets of days, weeks and months have the name of the `account` as their key, if there is one. Raises
+    ValueError for a limit that is not a positive integer or an unknown mode.
     """
 
-    def __init__(self, overall_budget: int | None = None, enforcement_mode: str = "warn") -> None:
+    def __init__(self, overall_budget: int | None = None, enforcement_mode: str = "warn", *, account: str = "") -> None:
         if enforcement_mode not in MODES:
             raise ValueError(f"enforcement_mode must be one of {', '.join(MODES)}, got {enforcement_mode!r}")
         self.enforcement_mode = enforcement_mode
+        self.account = account
         self.total = Amount()
         self._budgets: dict[tuple[Unit, Scope, str], Budget] = {}
         self._places: list[tuple[Unit, Scope]] = []  # that have a budget
         self._group_of: dict[str, str] = {}
+        self._window_keys = dict.fromkeys(WINDOW_SCOPES, account)
         self._subagents: dict[str, Budget] = {}
         if overall_budget is not None:
             self.set_budget(Scope.OVERALL, overall_budget)
@@ -103,7 +106,7 @@ class TokenBudgetManager:
     def budgets_for(self, command_name: str | None, instance: str | None = None) -> tuple[Budget, ...]:
         """The budgets that an instance of this command draws on, in both units; of each unit the narrowest last."""
         group = None if instance is None else self._group_of.get(instance)
-        keys = {Scope.COMMAND: command_name, Scope.GROUP: group, Scope.INSTANCE: instance}
+        keys = {Scope.COMMAND: command_name, Scope.GROUP: group, Scope.INSTANCE: instance, **self._window_keys}
         found = [self._budgets.get((unit, scope, keys.get(scope, "") or "")) for unit, scope in self._places]
         return tuple(budget for budget in found if budget is not None)
 

@@ -279,6 +279,19 @@ def by_command(element: Kind) -> Kind:
 
 MODE = choice(*MODES)
 
+# -- accounts --
+
+_ACCOUNT = re.compile(r"[\w][\w.@+-]{0,99}")
+
+
+def _read_account(value: object) -> str:
+    if not isinstance(value, str) or not _ACCOUNT.fullmatch(value.strip()):
+        raise expected("the name of an account: letters, digits and any of . @ + - _, at most 100", value)
+    return value.strip()
+
+
+ACCOUNT = Kind(_read_account, {"type": "string", "pattern": rf"^\s*{_ACCOUNT.pattern}\s*$"})
+
 PROFILE_FIELDS = (
     Field("overall_budget", TOKENS, "Token limit for the whole run."),
     Field(

@@ -177,8 +177,9 @@ class Amount(NamedTuple):
 class Budget:
     """One budget: its `limit`, what is `used` and what is `held`, all in its `unit`.
 
-    `key` is the command, group or instance that it limits. For a window's budget, `used` counts all runs in that
-    window, and `held_elsewhere` is what other runs hold. Only a TokenBudgetManager changes a budget.
+    `key` is the command, group or instance that it limits, or the account whose window it is. For a window's budget,
+    `used` counts all runs in that window, and `held_elsewhere` is what other runs hold. Only a TokenBudgetManager
+    changes a budget.
     """
 
     __slots__ = ("held", "held_elsewhere", "key", "limit", "scope", "unit", "used")
@@ -216,14 +217,16 @@ class Budget:
 
     @property
     def label(self) -> str:
-        """The budget's name in messages: `overall`, `/test command`, `group fix`, `instance runner`, `overall cost`."""
+        """The budget's name in messages: `overall`, `/test command`, `group fix`, `instance runner`, `overall cost`,
+        `daily (team)`."""
         names = {
             Scope.COMMAND: f"{self.key} command",
             Scope.GROUP: f"group {self.key}",
             Scope.INSTANCE: f"instance {self.key}",
             Scope.SUBAGENT: f"subagent {self.key}",
         }
-        return names.get(self.scope, str(self.scope)) + (" cost" if self.unit is Unit.USD else "")
+        name = names.get(self.scope, str(self.scope)) + (" cost" if self.unit is Unit.USD else "")
+        return f"{name} ({self.key})" if self.key and self.scope not in names else name
 
     def figures(self, quantity: int | None = None) -> str:
         """`1,200/1,000 tokens` or `$1.20/$1.00`: a quantity (what is used, if None) beside the limit."""

@@ -110,7 +110,7 @@ def show_commands(loaded: Loaded, planned: Planned, terminal: Terminal) -> int:
     from claude_orchestrator.cli.commands_view import render_commands
     from claude_orchestrator.config.plan import make_manager
 
-    manager = make_manager(planned.plan, loaded.settings)
+    manager = make_manager(planned.plan, planned.settings)
     name = loaded.options["inspect_command"]
     terminal.print(render_commands(loaded.workspace, name, manager, _shown(loaded, terminal)))
     return 0
@@ -123,7 +123,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     from claude_orchestrator.config.plan import make_manager
     from claude_orchestrator.engine import run_inputs, start_checks
 
-    settings, specs = loaded.settings, planned.plan.specs
+    settings, specs = planned.settings, planned.plan.specs
     warnings = [*checked.warnings, *start_checks.without_permissions(loaded.config), *warn_of_unknown(specs)]
     manager = make_manager(planned.plan, settings)
     instances: list[tuple[LaunchSpec, str | None]] = [(spec, None) for spec in specs]
@@ -138,7 +138,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     if planned.ledger is not None and run_inputs.windows_of(settings):
         from claude_orchestrator.engine.ledger_sync import read_shared
 
-        read_shared(planned.ledger, manager, settings.token_weights)
+        read_shared(planned.ledger, manager, settings.token_weights, planned.charged)
     groups = loaded.config.groups
     dry_run = DryRun(
         instances,

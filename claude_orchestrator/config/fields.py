@@ -41,7 +41,7 @@ from claude_orchestrator.config.kinds import (
     names_of,
 )
 from claude_orchestrator.config.subagent_limits import SUBAGENT_LIMITS
-from token_budget.fields import PROFILE_FIELDS, TOKENS, Kind, choice, whole_number
+from token_budget.fields import ACCOUNT, PROFILE_FIELDS, TOKENS, Kind, choice, whole_number
 from token_budget.named_tuples import NamedTuple
 
 PROGRAM = "claude-orchestrator"
@@ -52,6 +52,7 @@ WINDOWS = ("daily", "weekly", "monthly")
 HOLD_POLICIES = ("off", "pool", "fair")
 SHARE_CACHE = ("auto", "off")
 METERS = ("auto", "api", "stream")
+OUTAGES = ("wait", "continue")
 CHARGES = ("bound", "input", "none")
 RUN_IF = ("success", "always", "failure")
 UNKNOWN_COMMANDS = ("fail", "prompt")
@@ -273,6 +274,25 @@ SETTINGS: tuple[Setting, ...] = (
         "FILE|URL|off",
         default_text="in the user's state directory",
         budget="ledger",
+    ),
+    Setting(
+        "account",
+        ACCOUNT,
+        "Charge this account. The run keeps to the limits that the ledger has for it.",
+        option="account",
+        group=ACROSS,
+        metavar="NAME",
+        budget="account",
+    ),
+    Setting(
+        "ledger_outage",
+        choice(*OUTAGES),
+        "In block mode with limits of a day, a week, a month or an account: what happens while the ledger cannot be "
+        "used. wait starts nothing new, continue starts without it.",
+        "wait",
+        option="ledger-outage",
+        group=ACROSS,
+        budget="ledger_outage",
     ),
     _budget("daily_token_budget", ACROSS, "TOKENS"),
     _budget("weekly_token_budget", ACROSS, "TOKENS"),

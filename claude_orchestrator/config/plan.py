@@ -211,12 +211,13 @@ def _again(turn: str | None, fix: str | None) -> str | None:
 
 def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
     """A budget manager with the plan's limits."""
-    manager = TokenBudgetManager(enforcement_mode=settings.budget_enforcement_mode)
+    account = settings.account or ""
+    manager = TokenBudgetManager(enforcement_mode=settings.budget_enforcement_mode, account=account)
     for unit, word in ((Unit.TOKENS, "token"), (Unit.USD, "cost")):
         for scope in (Scope.OVERALL, *WINDOW_SCOPES):
             limit = getattr(settings, f"{scope}_{word}_budget")
             if limit is not None:
-                manager.set_budget(scope, limit, unit=unit)
+                manager.set_budget(scope, limit, account if scope in WINDOW_SCOPES else "", unit)
     for budget in plan.budgets:
         manager.set_budget(budget.scope, budget.limit, budget.key, budget.unit)
     for spec in plan.specs:

@@ -64,6 +64,8 @@ class Settings(NamedTuple):
     monthly_cost_budget: int | None = _D["monthly_cost_budget"]
     command_cost_budgets: tuple[tuple[str, int], ...] = ()
     alert_at: tuple[int, ...] = _D["alert_at"]
+    account: str | None = _D["account"]
+    ledger_outage: str = _D["ledger_outage"]
     hold_policy: str = _D["hold_policy"]
     stop_margin: float = _D["stop_margin"]
     stop_at_rate_limit: float | None = _D["stop_at_rate_limit"]

@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine.accounts import WINDOWS
 from claude_orchestrator.engine.bus import Bus
-from claude_orchestrator.engine.ledger_sync import WINDOWS, LedgerSync
+from claude_orchestrator.engine.ledger_sync import LedgerSync
 from claude_orchestrator.engine.run_events import AlertRaised, RunEvent
 from claude_orchestrator.engine.run_view import RunView
 from token_budget.alerts import AlertBook, AlertTargets
 from token_budget.models import Amount, Budget
-from token_budget.windows import name_of
 
 if TYPE_CHECKING:
     from token_budget.usage.delivery import DeliveryThread
@@ -62,7 +62,9 @@ class Alerting:
                 self._bus.publish(AlertRaised(alert.text, payload, already_reported=alert.used > alert.limit))
 
     def _window_of(self, budget: Budget) -> str:
-        return name_of(WINDOWS[budget.scope], self._now()) if budget.scope in WINDOWS else f"run {self._run_id}"
+        if budget.scope not in WINDOWS:
+            return f"run {self._run_id}"
+        return self._ledger.windows.name_of(budget.scope, self._ledger.now_ms())
 
     def _expected(self) -> Counter[Budget]:
         """What the instances that draw on each budget are forecast to use from now on."""

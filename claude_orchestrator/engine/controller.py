@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from claude_orchestrator.config.plan import Plan, make_manager
 from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine import guard_watch, journal
+from claude_orchestrator.engine.accounts import Charged
 from claude_orchestrator.engine.alerting import AlertDelivery, Alerting
 from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus, Observer
@@ -24,7 +25,7 @@ from claude_orchestrator.engine.control.socket_place import CAN_LISTEN
 from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.interrupts import Interrupts, StopSwitch
 from claude_orchestrator.engine.journal import Journal
-from claude_orchestrator.engine.ledger_sync import LedgerSync, this_machine
+from claude_orchestrator.engine.ledger_sync import LedgerSync, Sharing, this_machine
 from claude_orchestrator.engine.ports import ApiMeter, RunContext, Services
 from claude_orchestrator.engine.redact import redact, secrets_of
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
@@ -115,11 +116,12 @@ class RunPlace(NamedTuple):
 
 
 class Accounting(NamedTuple):
-    """The ledger of all runs, the prices, and who receives alerts besides the terminal."""
+    """The ledger of all runs, the prices, who receives alerts besides the terminal, and whom the run charges."""
 
     ledger: LedgerStore | None = None
     prices: Prices | None = None
     alerts: AlertTargets = AlertTargets()
+    charged: Charged = Charged()
 
 
 class RunResult(NamedTuple):
@@ -295,8 +297,10 @@ class _Run:
             to_ms(self._view.started_at),
             mode=manager.enforcement_mode,
             budgets=budgets,
+            account=manager.account,
         )
-        self._ledger = LedgerSync(accounting.ledger, entry, manager, settings.token_weights, bus)
+        sharing = Sharing(accounting.charged, settings.ledger_outage == "continue")
+        self._ledger = LedgerSync(accounting.ledger, entry, manager, settings.token_weights, bus, sharing)
         sent = accounting.ledger.alerts_sent() if accounting.ledger else ()
         self._alerting = Alerting(self._view, settings, self._ledger, bus, sent=sent)
         self._interrupts = Interrupts(bus)

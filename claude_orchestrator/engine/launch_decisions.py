@@ -65,4 +65,5 @@ class LaunchDecisions:
         if not wait_s:
             return decision, 0.0
         self._context.release(decision.hold)
-        return Decision(Action.WAIT, f"launch rate: all {most:,} launches of an hour are taken"), wait_s
+        why = self._context.services.shared.unusable or f"launch rate: all {most:,} launches of an hour are taken"
+        return Decision(Action.WAIT, why), wait_s

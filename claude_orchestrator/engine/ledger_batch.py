@@ -28,15 +28,6 @@ class Unwritten:
         for portion, part in delta.portions.items():
             portions.setdefault(portion, Use()).add(part, delta.cost_source)
 
-    def put_back(self, earlier: Unwritten) -> None:
-        """Take back what could not be written; what has come since is newer."""
-        self.attempts = {**earlier.attempts, **self.attempts}
-        self.notes = earlier.notes + self.notes
-        for key, portions in earlier.use.items():
-            for portion, use in portions.items():
-                newer = self.use.setdefault(key, {}).setdefault(portion, Use())
-                newer.add(PortionDelta(use.spent, use.nano_usd), newer.cost_source or use.cost_source)
-
 
 @dataclass(slots=True)
 class Use:

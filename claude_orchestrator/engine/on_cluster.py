@@ -99,7 +99,7 @@ def placement_of(nodes: Sequence[Node], accepted: Mapping[str, Accepted]) -> Pla
 
 def open_cluster(loaded: Loaded, planned: Planned, *, private: bool) -> OpenCluster:
     """Connect with the cluster and check each of its nodes. Raises UserError with all that is wrong, by node."""
-    address, settings, simulated = loaded.options["cluster"], loaded.settings, bool(loaded.options["rehearse"])
+    address, settings, simulated = loaded.options["cluster"], planned.settings, bool(loaded.options["rehearse"])
     if settings.lease_s < LEAST_LEASE_S:
         raise UserError(f"--lease: expected at least {LEAST_LEASE_S:g} s, got {settings.lease_s:g} s")
     try:

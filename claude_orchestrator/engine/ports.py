@@ -46,12 +46,18 @@ class SharedLimits(Protocol):
     async def claim_launch(self, most: int) -> float:
         """Claim one of `most` launches in an hour; returns 0, or the seconds until one is free."""
 
+    @property
+    def unusable(self) -> str:
+        """Why nothing new may start that needs what counts for all runs; empty if it may."""
+
     def released(self, hold: Hold) -> None:
         """A hold has ended."""
 
 
 class NoSharedLimits:
     """Nothing is shared with other runs."""
+
+    unusable = ""
 
     async def admit(self, instance: str, hold: Hold, *, sent: bool = False) -> Decision:
         """Allow it."""

@@ -17,6 +17,7 @@ from token_budget.named_tuples import NamedTuple
 if TYPE_CHECKING:
     from claude_orchestrator.config.plan import Plan
     from claude_orchestrator.config.settings import Meter, Settings
+    from claude_orchestrator.engine.accounts import Charged
     from claude_orchestrator.engine.controller import Accounting, RunPlace, RunRequest
     from claude_orchestrator.engine.on_cluster import OpenCluster
     from token_budget.ledger.store import LedgerStore
@@ -27,12 +28,17 @@ NO_CLUSTER = "has no effect without --cluster"
 
 
 class Planned(NamedTuple):
-    """What a run would do, and what it uses: the claude, the prices, the ledger."""
+    """What a run would do, and what it uses: the claude, the prices, the ledger.
+
+    `settings` have the limits of the account that the run charges, if it charges one.
+    """
 
     plan: Plan
     claude: str
     prices: Prices | None
     ledger: LedgerStore | None
+    settings: Settings
+    charged: Charged
 
 
 class Checked(NamedTuple):
@@ -68,12 +74,26 @@ def plan(loaded: Loaded, warn: Warn) -> Planned:
     claude = "claude" if no_claude else versions.find_claude(options["claude_bin"])
     if loaded.earlier is not None and not no_claude:
         _compare_claude(options, loaded.earlier.history.header["claude_bin"], claude, warn)
-    prices = run_inputs.find_prices() if settings.in_money or not options["dry_run"] else None
     ledger = None if loaded.only_shows else _ledger(options, settings, warn)
+    settings, charged = _charged(settings, ledger, only_shows=loaded.only_shows)
+    prices = run_inputs.find_prices() if settings.in_money or not options["dry_run"] else None
     forecasts = run_inputs.Forecasts(ledger, settings.token_weights)
     workspace = str(loaded.workspace)
     made = make_plan(loaded.config, settings, workspace=workspace, claude_bin=claude, forecast=forecasts.of)
-    return Planned(made, claude, prices, ledger)
+    return Planned(made, claude, prices, ledger, settings, charged)
+
+
+def _charged(settings: Settings, ledger: LedgerStore | None, *, only_shows: bool) -> tuple[Settings, Charged]:
+    """The settings with the limits of the account, and the account. Raises UserError, LedgerError."""
+    from claude_orchestrator.engine.accounts import Charged, charge
+
+    name = settings.account
+    if name is None or only_shows:
+        return settings._replace(account=None), Charged()
+    found = ledger.accounts(name) if ledger is not None else []
+    if not found:
+        raise UserError(f"--account: {name} has no limits in the ledger: token-budget limit set {name} daily=2M")
+    return charge(settings, found[0])
 
 
 def _compare_claude(options: Options, before: object, claude: str, warn: Warn) -> None:
@@ -134,7 +154,7 @@ def _folder_warnings(loaded: Loaded, planned: Planned) -> list[str]:
     """Refuse worktrees that git would refuse, with UserError; returns what deserves a warning about folders."""
     from claude_orchestrator.engine.shared_folders import shared_folders
 
-    specs, at_once = planned.plan.specs, loaded.settings.max_parallel
+    specs, at_once = planned.plan.specs, planned.settings.max_parallel
     shared = list(shared_folders(specs, loaded.config.instances, at_once))
     if not any(spec.worktree for spec in specs):
         return shared
@@ -145,7 +165,7 @@ def _folder_warnings(loaded: Loaded, planned: Planned) -> list[str]:
 
 def _limit_warnings(loaded: Loaded, planned: Planned) -> list[str]:
     """Warnings of limits at which block mode would stop an instance before it can do anything."""
-    settings = loaded.settings
+    settings = planned.settings
     if settings.budget_enforcement_mode != "block":
         return []
     from claude_orchestrator.config.plan import make_manager
@@ -161,7 +181,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     from claude_orchestrator.engine import start_checks
     from claude_orchestrator.gateway.choice import choose_meter
 
-    options, settings = loaded.options, loaded.settings
+    options, settings = loaded.options, planned.settings
     start_checks.check_plan(planned.plan, loaded.config)
     if options["no_control"]:
         start_checks.check_nobody_asks(planned.plan)
@@ -214,7 +234,7 @@ def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRe
     cluster = checked.cluster
     request = controller.RunRequest(
         planned.plan,
-        loaded.settings if cluster is None else cluster.settings,
+        planned.settings if cluster is None else cluster.settings,
         checked.meter,
         _header(loaded, planned.claude),
         loaded.options["rehearse"],
@@ -224,7 +244,7 @@ def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRe
         on_cluster=None if cluster is None else cluster.launcher,
     )
     place = controller.RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
-    accounting = controller.Accounting(planned.ledger, planned.prices, loaded.alerts)
+    accounting = controller.Accounting(planned.ledger, planned.prices, loaded.alerts, planned.charged)
     return request, place, accounting
 
 

@@ -55,7 +55,8 @@ def is_ledger_error(error: Exception) -> bool:
 def windows_of(settings: Settings) -> list[str]:
     """The options of those limits across runs that are set."""
     names = [f"{window}_{unit}_budget" for window in WINDOWS for unit in ("token", "cost")]
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(settings, name) is not None]
+    account = ["--account"] if settings.account is not None else []
+    return account + [f"--{name.replace('_', '-')}" for name in names if getattr(settings, name) is not None]
 
 
 class Forecasts:

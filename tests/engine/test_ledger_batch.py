@@ -1,10 +1,9 @@
-"""What the ledger lacks: deltas add up by model, and what could not be written comes back."""
+"""What the ledger lacks: deltas add up by attempt and model."""
 
 from __future__ import annotations
 
 from claude_orchestrator.engine.ledger_batch import Unwritten
 from claude_orchestrator.engine.usage_delta import PortionDelta, UsageDelta
-from token_budget.ledger.records import AttemptRecord, NoteRecord
 from token_budget.models import Amount, Usage
 from token_budget.portions import Portion, Spent
 
@@ -25,19 +24,3 @@ def test_deltas_add_up_by_attempt_and_model() -> None:
     opus, haiku = unwritten.use[KEY][Portion("opus")], unwritten.use[KEY][Portion("haiku")]
     assert (opus.spent.usage, opus.nano_usd, opus.cost_source) == (Usage(15), 7, "claude")
     assert (haiku.spent.usage, haiku.cost_source) == (Usage(1), None)
-
-
-def test_what_could_not_be_written_comes_back_under_what_is_newer() -> None:
-    failed, newer = Unwritten(), Unwritten()
-    old = AttemptRecord("run", "one", 1, 5)
-    failed.attempts[KEY] = old
-    failed.notes.append(NoteRecord("1", "run", 5, "adjust", "first"))
-    failed.add(KEY, delta("opus", 10, 3, "prices"))
-    newer.attempts[KEY] = AttemptRecord("run", "one", 1, 5, outcome="completed")
-    newer.notes.append(NoteRecord("2", "run", 6, "adjust", "second"))
-    newer.add(KEY, delta("opus", 1))
-    newer.put_back(failed)
-    assert newer.attempts[KEY].outcome == "completed"
-    assert [note.text for note in newer.notes] == ["first", "second"]
-    use = newer.use[KEY][Portion("opus")]
-    assert (use.spent.usage, use.nano_usd, use.cost_source) == (Usage(11), 3, "prices")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from tests.harness import ROOT, Workplace
 from tests.postgres import Cluster
 from token_budget.ledger.opening import open_store
 from token_budget.ledger.postgres_schema import MIGRATIONS
+from token_budget.ledger.records import AttemptRecord, Limit
+from token_budget.models import Weights
 
 SETUP: dict[str, Any] = {
     "instances": [{"name": f"i{n}", "command": "/test", "rehearsal": {"tokens": 1000, "seconds": 0.1}} for n in (1, 2)]
@@ -133,3 +136,177 @@ def test_older_and_newer_schemas(place: Workplace, cluster: Cluster, address: st
     cluster.sql(address, f"INSERT INTO token_budget.migrations VALUES ({len(MIGRATIONS) + 1}, 0)")
     assert f"newer version of this program (schema {len(MIGRATIONS) + 1})" in refused(place, address)
     assert token_budget(place, "--ledger", address, "history").returncode == 2
+
+
+# -- accounts, in a file and on a server --
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger(request: pytest.FixtureRequest, place: Workplace) -> str:
+    if request.param == "sqlite":
+        return str(place.root / "ledger.db")
+    cluster: Cluster = request.getfixturevalue("cluster")
+    return cluster.database()
+
+
+def test_all_who_charge_an_account_keep_to_its_limits(place: Workplace, ledger: str) -> None:
+    charged = ("--account", "team")
+    none = rehearse(place, ledger, *charged)
+    assert none.returncode == 2 and none.stderr == (
+        "ERROR: --account: team has no limits in the ledger: token-budget limit set team daily=2M\n"
+    )
+    said = token_budget(place, "--ledger", ledger, "limit", "set", "team", "daily=4500", "monthly-cost=50")
+    assert "daily" in said.stdout and "4,500" in said.stdout and "$50.00" in said.stdout, said
+    assert rehearse(place, ledger, *charged).returncode == 0
+    assert place.report()["budgets"]["windows"]["daily"] | {"percentage": 0} == {
+        **place.report()["budgets"]["windows"]["daily"],
+        "limit": 4500,
+        "used": 2000,
+        "percentage": 0,
+    }
+    assert rehearse(place, ledger, *charged, "--daily-token-budget", "1M").returncode == 0
+    third = rehearse(place, ledger, *charged)
+    assert third.returncode == 1 and "daily (team) budget: used 4,000" in third.stderr, third.stderr
+    assert rehearse(place, ledger).returncode == 0  # without an account, nobody limits it
+    listed = token_budget(place, "--ledger", ledger, "limit", "list", "--json")
+    daily, cost = json.loads(listed.stdout)
+    assert daily == {"account": "team", "limit": "daily", "most": 4500, "used": 4000, "zone": "UTC"}
+    assert cost["most"] == 50.0
+    warned = rehearse(place, ledger, *charged, "--budget-enforcement-mode", "warn")
+    assert warned.returncode == 2 and "warn mode is not possible" in warned.stderr
+    shown = rehearse(place, ledger, *charged, "--dry-run")
+    assert shown.returncode == 0 and "account team" in shown.stdout and "daily (team)" in shown.stdout
+    gone = token_budget(place, "--ledger", ledger, "limit", "remove", "team")
+    assert gone.stdout == "removed 2 of the limits of team\n"
+    assert rehearse(place, ledger, *charged).returncode == 2
+
+
+def test_limits_that_cannot_be(place: Workplace) -> None:
+    for args, why in (
+        (("set", "team", "hourly=5"), "expected daily, weekly"),
+        (("set", "team", "daily"), "expected LIMIT=N such as daily=2M"),
+        (("set", "team", "daily=none"), "daily: expected a positive whole number"),
+        (("set", "team", "daily=1", "daily=2"), "a limit is there twice"),
+        (("set", "a b", "daily=1"), "ACCOUNT: expected the name of an account"),
+        (("set", "team", "daily=1", "--zone", "Mars"), "time zone 'Mars'"),
+        (("list", "team"), "no ledger yet"),
+    ):
+        done = token_budget(place, "--ledger", "l.db", "limit", *args)
+        assert done.returncode == 2 and why in done.stderr and done.stderr.count("\n") == 1, done
+    assert token_budget(place, "--ledger", "l.db", "limit", "set", "other", "weekly=5k").returncode == 0
+    done = token_budget(place, "--ledger", "l.db", "limit", "remove", "team")
+    assert done.returncode == 2 and "team has no limits in l.db" in done.stderr
+    assert token_budget(place, "--ledger", "l.db", "limit", "remove", "other", "daily").stdout.startswith("removed 0")
+
+
+# -- migrate --
+
+
+def test_a_file_moves_to_a_server_again_and_again(place: Workplace, address: str) -> None:
+    assert rehearse(place, "old.db").returncode == 0
+    assert token_budget(place, "--ledger", "old.db", "limit", "set", "team", "daily=1M").returncode == 0
+    move = ("migrate", "--from", "old.db", "--to", address)
+    first = token_budget(place, *move)
+    assert first.returncode == 0, first
+    assert "added 1 run, 2 attempts, " in first.stdout and "1 account" in first.stdout
+    assert first.stdout.endswith("the sums of both are the same\n")
+    assert rehearse(place, "old.db").returncode == 0
+    assert "added 1 run, 2 attempts, " in token_budget(place, *move).stdout
+    assert "added 0 runs, 0 attempts, 0 records, 0 accounts" in token_budget(place, *move).stdout
+    exports = [token_budget(place, "--ledger", one, "export", "--prompts").stdout for one in ("old.db", address)]
+    assert exports[0] == exports[1] and exports[0].count('"kind": "run"') == 2
+    back = token_budget(place, "migrate", "--from", address, "--to", "new.db")
+    assert back.returncode == 0 and "added 2 runs" in back.stdout
+
+
+def test_a_copy_that_differs_is_reported(place: Workplace, cluster: Cluster, address: str) -> None:
+    assert rehearse(place, "old.db").returncode == 0
+    move = ("migrate", "--from", "old.db", "--to", address)
+    assert token_budget(place, *move).returncode == 0
+    cluster.sql(address, "UPDATE token_budget.quarters SET output = output + 1 WHERE output > 0")
+    done = token_budget(place, *move)
+    assert done.returncode == 2 and "the sums of 1 run differ, for example " in done.stderr
+
+
+def test_a_server_s_ledger_is_brought_up_to_date(place: Workplace, cluster: Cluster, address: str) -> None:
+    made = token_budget(place, "migrate", "--to", address)
+    assert (made.returncode, made.stdout) == (0, f"{address}: schema {len(MIGRATIONS)}\n"), made
+    cluster.sql(
+        address,
+        "DROP SCHEMA token_budget CASCADE",
+        "CREATE SCHEMA token_budget",
+        "SET search_path TO token_budget, pg_temp",
+        "CREATE TABLE migrations (version BIGINT PRIMARY KEY, applied_ms BIGINT NOT NULL)",
+        MIGRATIONS[0],
+        "INSERT INTO migrations VALUES (1, 0)",
+        "INSERT INTO runs VALUES ('r', 'm', 1, NULL, 'warn', '{}', NULL)",
+    )
+    assert "older version" in refused(place, address)
+    done = token_budget(place, "migrate", "--to", address)
+    assert done.stdout == f"{address}: schema {len(MIGRATIONS)} instead of 1\n", done
+    ledger = open_store(address)
+    assert ledger.runs()[0].account == ""
+    ledger.close()
+    for args, why in (
+        (("--to", "file.db"), "expected the address of a server"),
+        (("--from", "a.db", "--to", "a.db"), "name the same ledger"),
+        (("--from", "a.db", "--to", "b.db"), "a.db: no ledger yet"),
+    ):
+        done = token_budget(place, "migrate", *args)
+        assert done.returncode == 2 and why in done.stderr, done
+
+
+# -- roles --
+
+
+def test_the_documented_roles_have_least_privilege(place: Workplace, cluster: Cluster, address: str) -> None:
+    """Writers can run and add to history, and cannot change it; readers can read."""
+    from psycopg.errors import InsufficientPrivilege
+
+    (grants,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "shared-ledger.md").read_text(), re.DOTALL)
+    assert token_budget(place, "migrate", "--to", address).returncode == 0
+    assert token_budget(place, "--ledger", address, "limit", "set", "team", "daily=1M").returncode == 0
+    cluster.sql(
+        address, grants, "CREATE ROLE ann LOGIN IN ROLE ledger_writers", "CREATE ROLE bob LOGIN IN ROLE ledger_readers"
+    )
+    ann, bob = (address.replace("owner@", f"{name}@") for name in ("ann", "bob"))
+    assert "the role bob may only read it" in refused(place, bob)
+    for _ in range(2):
+        done = rehearse(place, ann, "--account", "team", "--max-launches-per-hour", "50")
+        assert done.returncode == 0 and "the ledger" not in done.stderr, done.stderr
+    assert json.loads(token_budget(place, "--ledger", ann, "limit", "list", "--json").stdout)[0]["used"] == 4000
+    forbidden = (
+        "UPDATE token_budget.records SET output = 0",
+        "DELETE FROM token_budget.records",
+        "UPDATE token_budget.attempts SET output = 0",
+        "UPDATE token_budget.quarters SET output = 0",
+        "DELETE FROM token_budget.quarters",
+        "DELETE FROM token_budget.runs",
+        "UPDATE token_budget.runs SET account = 'other'",
+        "UPDATE token_budget.limits SET most = 1",
+        "INSERT INTO token_budget.limits VALUES ('x', 'daily', 'tokens', 1)",
+        "TRUNCATE token_budget.records",
+        "ALTER TABLE token_budget.records DISABLE TRIGGER ALL",
+        "CREATE TABLE token_budget.mine (x INT)",
+    )
+    for statement in forbidden:
+        with pytest.raises(InsufficientPrivilege):
+            cluster.sql(ann, statement)
+    for args in (("limit", "set", "team", "daily=2M"), ("prune", "--before", "2999-01-01", "--yes")):
+        done = token_budget(place, "--ledger", ann, *args)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done
+    assert token_budget(place, "--ledger", bob, "history").returncode == 0
+
+
+def test_a_table_of_ones_own_does_not_divert_the_sums(cluster: Cluster, address: str) -> None:
+    """The trigger runs with its owner's rights: it must not find the tables of somebody else's session."""
+    ledger = open_store(address)
+    ledger.write(attempts=[AttemptRecord("r", "a", 1, 1)])
+    (key,) = cluster.sql(address, "SELECT key FROM token_budget.attempts")[0]
+    cluster.sql(
+        address,
+        "CREATE TEMP TABLE quarters (LIKE token_budget.quarters INCLUDING ALL)",
+        f"INSERT INTO token_budget.records VALUES ('x', {key}, 5, 'm', 7, 0, 0, 0, NULL)",
+    )
+    assert ledger.used([Limit(0, 1)], Weights(), 0) == [7]
+    ledger.close()

@@ -96,7 +96,10 @@ def test_a_ledger_of_an_earlier_version_stays_readable(version: int, tmp_path: P
             db.execute(statement)
     db.execute(f"PRAGMA user_version = {version}")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    db.execute("INSERT INTO runs VALUES ('r', 'm', 1, 2, 'warn', '{}', 0)")
+    db.execute(
+        "INSERT INTO runs (run, machine, started_ms, ended_ms, mode, budgets, exit_code) "
+        "VALUES ('r', 'm', 1, 2, 'warn', '{}', 0)"
+    )
     db.execute("INSERT INTO attempts (run, instance, attempt, started_ms) VALUES ('r', 'i', 1, 1)")
     columns = "id, attempt, at_ms, model, input, output, cache_write, cache_read, cost_nano, cost_source"
     db.execute(f"INSERT INTO records ({columns}) VALUES ('old', 1, 5, 'm', 1, 2, 3, 4, 9, 'claude')")

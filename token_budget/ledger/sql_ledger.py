@@ -103,7 +103,7 @@ class SqlLedger:
 
     def reserve(self, request: HoldRequest, limits: Sequence[Limit], now_ms: int) -> Reservation:
         """Check every limit and hold the amount, in one step for all that use this ledger."""
-        with self._db.transaction([request.account], alone=True):
+        with self._db.transaction([request.account], alone=bool(limits)):
             now_ms = self._db.now_ms(now_ms)
             self._db.execute("DELETE FROM holds WHERE expires_ms <= ? AND sent_ms IS NULL", (now_ms,))
             answer = self._judge(request, limits, now_ms)

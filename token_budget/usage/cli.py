@@ -15,6 +15,8 @@ from token_budget.usage.console import report_usage
 from token_budget.usage.forecast_commands import backtest_command, forecast_command
 from token_budget.usage.history_commands import history_command, plot_command, run_command
 from token_budget.usage.ledger_commands import export_command, import_command, prune_command
+from token_budget.usage.limit_commands import limit_group
+from token_budget.usage.migrate_command import migrate_command
 from token_budget.usage.profile_commands import profile_group
 from token_budget.usage.reconcile_command import reconcile_command
 from token_budget.usage.serve_command import serve_command
@@ -58,6 +60,8 @@ for command in (
     export_command,
     import_command,
     prune_command,
+    limit_group,
+    migrate_command,
 ):
     group.add_command(command)
 

@@ -217,7 +217,7 @@ class RunControl:
     def _budget(self, label: str) -> Budget:
         budgets = self.view.manager.budgets
         wanted = label.strip().lower()
-        found = [one for one in budgets if wanted in (one.label.lower(), one.key.lower() or None)]
+        found = [one for one in budgets if wanted in _names(one)]
         tokens = [one for one in found if one.unit is Unit.TOKENS]
         if len(found) != 1 and len(tokens) != 1:
             has = ", ".join(one.label for one in budgets) or "none"
@@ -245,6 +245,12 @@ def _resume_with(run_id: str, label: str) -> str:
     """How a run gets a budget that it began without."""
     limit = f"--{label}-token-budget N" if label in (Scope.OVERALL, *WINDOW_SCOPES) else f"--command-budget '{label}=N'"
     return f"stop the run and continue it: claude-orchestrator --resume {run_id} {limit}"
+
+
+def _names(budget: Budget) -> set[str]:
+    """What a person may call a budget: its label, with or without its account, or its key."""
+    label, key = budget.label.lower(), budget.key.lower()
+    return {label, label.removesuffix(f" ({key})")} | ({key} if key else set())
 
 
 def _listed(statuses: dict[str, InstanceStatus]) -> str:

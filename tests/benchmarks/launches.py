@@ -21,8 +21,16 @@ import time
 from pathlib import Path
 
 from claude_orchestrator.launch.fence_kind import FENCE_VARIABLE
-from tests.benchmarks.startup import FAKE_CLAUDE
 
+# as every claude does, it has a response; without one, instances that share a prompt cache start one after the other
+CLAUDE = """#!/bin/sh
+[ "$1" = --version ] && echo '2.1.330 (Claude Code)' && exit
+read -r message
+echo '{"type":"system","subtype":"init","session_id":"s","model":"m","slash_commands":["test"]}
+{"type":"stream_event","event":{"type":"message_start","message":{"id":"'$$'","model":"m","usage":{"input_tokens":9}}}}
+{"type":"stream_event","event":{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}}
+{"type":"result","subtype":"success","is_error":false,"num_turns":1,"result":"done","session_id":"s"}'
+"""
 INSTANCES = 200
 ROUNDS = 3
 
@@ -67,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         claude = folder / "claude"
-        claude.write_text(FAKE_CLAUDE)
+        claude.write_text(CLAUDE)
         claude.chmod(0o755)
         config = {"instances": [{"name": f"i{n}", "prompt": "x"} for n in range(INSTANCES)]}
         (folder / "runs.json").write_text(json.dumps(config))

@@ -36,6 +36,9 @@ class Metered:
     def refused(self, refusal: Refusal, sender: Sender) -> None:
         self.refusals.append(refusal)
 
+    def admitted(self, sender: Sender) -> None:
+        pass
+
     async def reserve(self, hold: Hold, most: Most) -> bool:
         return True
 

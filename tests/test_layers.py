@@ -100,6 +100,7 @@ PURE = """
     engine.ledger_book
     engine.rate_limits
     engine.redact
+    engine.refused_request
     engine.results.answers
     engine.results.report_json
     engine.resume

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from claude_orchestrator.claude.events import (
     CommandsAnswer,
@@ -32,6 +32,7 @@ from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.metering import Metering
 from claude_orchestrator.engine.permissions import Permissions
 from claude_orchestrator.engine.ports import Log, RunContext
+from claude_orchestrator.engine.refused_request import RefusedRequest
 from claude_orchestrator.engine.run_events import (
     Answered,
     Changed,
@@ -52,9 +53,6 @@ from claude_orchestrator.engine.usage_poller import UsagePoller
 from claude_orchestrator.launch.base import Exit, Running, control_request
 from token_budget.models import Amount, Budget, Hold, Unit
 from token_budget.text import NANO
-
-if TYPE_CHECKING:
-    from claude_orchestrator.gateway.refusals import Refusal  # a run without a gateway needs none of it
 
 LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed
 EXIT_S = 5.0  # for a process that has closed its output
@@ -88,6 +86,7 @@ class InstanceRunner:
         self._commands = CommandCheck(status.spec, context.services.found_command)
         self._running: Running | None = None
         self._metering: Metering | None = None
+        self._refusals = RefusedRequest(self._await_refused)
         self._stop_grace_s: float | None = None
         self._timers = Timers()
         verification = status.verification
@@ -158,7 +157,7 @@ class InstanceRunner:
         spec = self._with_cost_limit(status.spec)
         try:
             if meter is not None:
-                self._metering = Metering(self._context, meter, status, self.hold, self.record, self._refused)
+                self._metering = Metering(self._context, meter, status, self.hold, self.record, self._refusals)
                 spec = self._metering.through(spec)
             return await self._context.launcher.launch(spec)
         except (OSError, ValueError) as error:  # ValueError: an argument that no system accepts
@@ -203,6 +202,8 @@ class InstanceRunner:
     def _judge(self, exit: Exit) -> None:
         """The process has ended: set the instance's state, and charge the last counts."""
         status = self.status
+        if not status.attempt.work_done:
+            self._end_refused()
         for _ in range(exit.dropped_lines):
             status.tally.lost_line()
         self._services.guessed(unrecognized_models(exit.stderr))
@@ -280,6 +281,8 @@ class InstanceRunner:
                 if event.model_usage is not None:
                     self._services.guessed(event.model_usage.guessed)
                 self._ask_for_limits()
+                if status.attempt.turn_failed is not None:
+                    self._end_refused()
                 self._turn_ended()
             case UsageAnswer():
                 if event.rate_limits is not None:
@@ -342,12 +345,24 @@ class InstanceRunner:
         if self._metering is not None:
             await self._metering.close()
 
-    def _refused(self, refusal: Refusal) -> None:
-        """A request was refused by a budget: claude exits, or is stopped after the grace time."""
-        reason = refusal.reason
-        if self.status.decide_end(State.STOPPED, reason):
-            self._bus.publish(Stopping(self.status.name, State.STOPPED, reason, refusal.budget, refusal.enough))
-            self._timers.set("refusal", self._grace_s, partial(self.stop, State.STOPPED, reason))
+    def _await_refused(self, is_refused: bool) -> None:
+        """A budget has refused a request: claude asks for less, exits, or is stopped after the grace time."""
+        if is_refused:
+            self._timers.set("refusal", self._grace_s, self._stop_refused)
+        else:
+            self._timers.cancel("refusal")
+
+    def _stop_refused(self) -> None:
+        self._end_refused()
+        if self.status.ending:
+            self.stop(State.STOPPED, "")
+
+    def _end_refused(self) -> None:
+        """If claude could not do without a request that was refused, its budget has stopped the instance."""
+        refusal = self._refusals.take()
+        if refusal is not None and self.status.decide_end(State.STOPPED, refusal.reason):
+            self._bus.publish(Stopping(self.status.name, State.STOPPED, refusal.reason, refusal.budget, refusal.enough))
+            self._timers.set("refusal", self._grace_s, partial(self.stop, State.STOPPED, refusal.reason))
 
     # -- turns --
 

@@ -11,6 +11,7 @@ from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.subagent_limits import SubagentLimits, limit_for, needs_type
 from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext
+from claude_orchestrator.engine.refused_request import RefusedRequest
 from claude_orchestrator.engine.run_events import Changed, RequestSent, RequestSettled, RequestTimed
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.models import Action, Budget, Hold, Scope
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 
 class Metering:
-    """A MeteredAttempt. `record` charges what was counted; `on_refused` stops the instance that a budget refuses."""
+    """A MeteredAttempt. `record` charges what was counted; `refusals` hears of the requests that the
+    instance's budgets refuse."""
 
     def __init__(
         self,
@@ -35,7 +37,7 @@ class Metering:
         status: InstanceStatus,
         launch_hold: Hold,
         record: Callable[[Hold | None, Budget | None, SentRequest | None], object],
-        on_refused: Callable[[Refusal], None],
+        refusals: RefusedRequest,
     ) -> None:
         self.budgets = context.budgets_of(status.spec)
         self.environ: Mapping[str, str] = dict(status.spec.env)
@@ -45,7 +47,7 @@ class Metering:
         self._status = status
         self._launch_hold = launch_hold
         self._record = record
-        self._on_refused = on_refused
+        self._refusals = refusals
         self._subagent_budgets: dict[str, Budget] = {}
         self._refused_subagents: set[str] = set()
         self._place: MeterPlace = meter.open(self)
@@ -120,7 +122,7 @@ class Metering:
     def refused(self, refusal: Refusal, sender: Sender) -> None:
         """Stop the instance; if a subagent's own budget is spent, only that subagent."""
         if refusal.budget.scope is not Scope.SUBAGENT:
-            self._on_refused(refusal)
+            self._refusals.refused(refusal, sender)
         elif sender.agent not in self._refused_subagents:
             self._refused_subagents.add(sender.agent)
             budget = refusal.budget
@@ -128,6 +130,10 @@ class Metering:
                 f"{budget.label} budget: used {budget.figures()}, and its next request may need up to "
                 f"{refusal.needed:,}: that request is refused, and its parent continues"
             )
+
+    def admitted(self, sender: Sender) -> None:
+        """A request of this sender is sent: if one was refused before, claude has asked for less."""
+        self._refusals.admitted(sender)
 
     async def reserve(self, hold: Hold, most: Most) -> bool:
         """Reserve a request's hold on the shared limits, and record it: a crash must not forget what was sent."""

@@ -49,6 +49,9 @@ class MeteredAttempt(Protocol):
     def refused(self, refusal: Refusal, sender: Sender) -> None:
         """A request was refused, since a budget has too little left for it."""
 
+    def admitted(self, sender: Sender) -> None:
+        """A request is sent, because the budgets can pay for it."""
+
     async def reserve(self, hold: Hold, most: Most) -> bool:
         """Record a request before it is sent, with the most that it can use, and reserve its hold on the limits that
         all runs share; False if they have no room."""

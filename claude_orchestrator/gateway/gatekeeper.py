@@ -95,6 +95,7 @@ class Gatekeeper:
                 refused = Refusal(ticket.spent, self._admission.needed(ticket, ticket.spent))
                 client.attempt.refused(refused, sender)
                 return refusal(refused.reason)
+            client.attempt.admitted(sender)
             body = lowered(body, asked, ticket.output_tokens)
             del asked  # it is larger than the body, and the answer may take minutes
             return await self._forwarder.forward(replace(exchange, body=body))

@@ -115,6 +115,15 @@ def test_a_long_answer_is_cut_to_what_is_left(claude: str, tmp_path: Path) -> No
     assert outcome.only.state is State.STOPPED and outcome.only.usage == api.billed()
 
 
+def test_a_smaller_request_after_a_refused_one_completes_the_work(claude: str, tmp_path: Path) -> None:
+    """In plan mode, 2.1.332 leaves a field out after a refusal, and asks again: what is left pays for that."""
+    options = {"overall_token_budget": 5000, "budget_enforcement_mode": "block"}
+    with StandIn({"greet": [Text()]}) as api:
+        outcome = run_real(config("greet me", permission_mode="plan"), api, claude, tmp_path, meter="api", **options)
+        assert len(api.entries) == 1 and outcome.only.usage == api.billed()
+    assert outcome.only.state is State.COMPLETED and not [text for text in outcome.messages if "BLOCK MODE" in text]
+
+
 def test_a_nested_claude_is_counted_and_capped(claude: str, tmp_path: Path) -> None:
     """It inherits the address; the stream never shows it."""
     nested = Call.bash(f"{claude} -p 'INNER work' --output-format json > /dev/null")

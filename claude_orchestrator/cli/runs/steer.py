@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from claude_orchestrator.engine.control.client import AnsweredError
-from claude_orchestrator.engine.control.runs import FoundRun, connect, past_of
+from claude_orchestrator.engine.control.runs import FoundRun, answering, connect, past_of
 from claude_orchestrator.errors import UserError
 from token_budget.text import counted, printable
 
@@ -19,15 +18,8 @@ def ask(run: FoundRun, method: str, **params: Any) -> Any:
     client = connect(run)
     if client is None:
         raise UserError(_not_there(run))
-    with client:
-        try:
-            return client.call(method, **params)
-        except AnsweredError as error:
-            raise UserError(str(error)) from None
-        except TimeoutError:
-            raise UserError(f"{run.id}: its orchestrator does not answer") from None
-        except OSError:
-            raise UserError(f"{run.id}: the run has just ended") from None
+    with client, answering(run):
+        return client.call(method, **params)
 
 
 def _not_there(run: FoundRun) -> str:

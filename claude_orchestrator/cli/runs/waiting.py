@@ -7,7 +7,7 @@ import time
 import click
 
 from claude_orchestrator.config.kinds import DURATION
-from claude_orchestrator.engine.control.runs import FoundRun, connect, past_of
+from claude_orchestrator.engine.control.runs import FoundRun, answering, connect, past_of
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue
 
@@ -33,8 +33,7 @@ def _exit_code(run: FoundRun, deadline: float | None) -> int | None:
     """The run's exit code, -1 if its orchestrator was killed, or None if the time is over."""
     client = connect(run)
     if client is not None:
-        with client:
-            client.quiet_after(10.0)
+        with client, answering(run):
             told = client.follow()
             client.quiet_after(None if deadline is None else POLL_S)
             for one in told:

@@ -18,7 +18,7 @@ from claude_orchestrator.claude.conversation import conversation
 from claude_orchestrator.cli.runs.logs import described, instance_of, log_files
 from claude_orchestrator.cli.runs.show import COLUMNS, decision_line, show_run, state_of
 from claude_orchestrator.engine.control.client import ControlClient, Told
-from claude_orchestrator.engine.control.runs import FoundRun, connect
+from claude_orchestrator.engine.control.runs import FoundRun, answering, connect, status_of
 from claude_orchestrator.ui.remote import snapshot_of
 from claude_orchestrator.ui.screen import ScreenStyle, screen
 from claude_orchestrator.ui.table import duration
@@ -36,9 +36,9 @@ def watch(run: FoundRun, instance: str | None) -> int:
     client = connect(run)
     if client is None:
         return show_run(run, as_json=False)
-    with client:
+    with client, answering(run):
         if instance is not None:
-            instance_of(client.call("status"), instance)
+            instance_of(status_of(run), instance)
         terminal = Terminal()
         if not terminal.live:
             return _print_events(client)
@@ -77,7 +77,10 @@ def _event_line(told: Told) -> str:
 
 def _draw_until(run: FoundRun, client: ControlClient, instance: str | None, terminal: Terminal, typed: int) -> bool:
     """Redraw at intervals; returns whether the user has left, and not the run ended."""
-    status = client.call("status")
+    try:
+        status = client.call("status")
+    except ConnectionError:
+        return False
 
     def lines() -> list[str]:
         return _lines(run, status, instance, terminal)

@@ -54,11 +54,18 @@ class ControlClient:
             return data["result"]
 
     def follow(self, since: int = -1, source: str = "") -> Iterator[Told | None]:
-        """Yield a snapshot or events, from an event's number on, until the orchestrator leaves.
+        """Ask for a snapshot or events, from an event's number on; they come until the orchestrator leaves.
 
-        None: nothing has come within the time limit of `quiet_after`.
+        None: nothing has come within the time limit of `quiet_after`. Raises AnsweredError, or OSError if the
+        orchestrator does not answer the request; nothing comes if it has just left.
         """
-        self.call("events", since=since, source=source)
+        try:
+            self.call("events", since=since, source=source)
+        except ConnectionError:
+            return iter(())
+        return self._told()
+
+    def _told(self) -> Iterator[Told | None]:
         while True:
             try:
                 data = self._next()

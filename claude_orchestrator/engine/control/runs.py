@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_orchestrator.engine import journal
-from claude_orchestrator.engine.control.client import ControlClient
+from claude_orchestrator.engine.control.client import AnsweredError, ControlClient
 from claude_orchestrator.engine.control.past import past_status
 from claude_orchestrator.engine.control.socket_place import NotListening
 from claude_orchestrator.engine.file_names import file_stems
@@ -92,6 +92,19 @@ def connect(run: FoundRun, timeout_s: float | None = 10.0) -> ControlClient | No
             return None
         except OSError as error:
             raise UserError(f"{run.id}: its orchestrator cannot be reached: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def answering(run: FoundRun) -> Iterator[None]:
+    """What an orchestrator refuses, and that it hangs or has left, is an error of the user."""
+    try:
+        yield
+    except AnsweredError as error:
+        raise UserError(str(error)) from None
+    except TimeoutError:
+        raise UserError(f"{run.id}: its orchestrator does not answer") from None
+    except ConnectionError:
+        raise UserError(f"{run.id}: the run has just ended") from None
 
 
 def status_of(run: FoundRun, *, brief: bool = False) -> dict[str, Any]:

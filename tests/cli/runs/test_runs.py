@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from claude_orchestrator.cli.runs.main import PROGRAM, group
+from claude_orchestrator.engine.control.socket_place import NAME as SOCKET
 from claude_orchestrator.errors import UserError
 from tests.engine.control.rehearsals import Rehearsal, instances, rehearsal, until
 
@@ -143,6 +147,44 @@ def test_a_wait_that_takes_too_long_and_one_for_a_failure(tmp_path: Path) -> Non
             group, ["--output-dir", str(run.runs), "wait", "last", "--success"], standalone_mode=False
         )
         assert (result.return_value, result.output) == (1, f"run {run.directory.name} failed\n")
+
+
+@pytest.mark.parametrize("args", [("wait", "last"), ("watch", "last"), ("watch", "last", "one"), ("show", "last")])
+def test_an_orchestrator_that_leaves_at_this_moment_is_no_failure(over: Path, args: tuple[str, ...]) -> None:
+    """It takes the connection, and ends before it answers: the run's folder has the answer then."""
+    with leaving_at_once(next(over.iterdir())):
+        assert "Traceback" not in runs(over, *args)
+
+
+def test_an_action_on_a_run_that_leaves_at_this_moment_is_refused(over: Path) -> None:
+    with leaving_at_once(next(over.iterdir())):
+        assert refused(over, "pause", "last").endswith(": the run has just ended")
+
+
+@contextlib.contextmanager
+def leaving_at_once(directory: Path) -> Iterator[None]:
+    """A control socket whose owner closes each connection with the request unread."""
+    path = directory / SOCKET
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        path.chmod(0o600)
+        server.listen()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = server.accept()[0]
+                    connection.recv(1)
+                    connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            path.unlink()
 
 
 def test_a_run_whose_orchestrator_was_killed(tmp_path: Path) -> None:

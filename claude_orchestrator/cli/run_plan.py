@@ -41,7 +41,7 @@ def run_plan(
 ) -> int:
     """Run it to its end; returns the exit code. Raises UserError before anything was launched."""
     bus = Bus()
-    bus.attach(MessagePrinter(reports.terminal), optional=True)
+    bus.attach(MessagePrinter(reports.terminal, place.output_dir), optional=True)
     output = _Output(bus, reports, handover, request.settings)
     with reports.terminal.in_background():
         code = controller.run(request, place, accounting, bus, output.attach, output.report)

@@ -9,8 +9,18 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
-from claude_orchestrator.engine.run_events import Launched, Level, RunEnded, RunEvent, RunStarted, StartsIn
+from claude_orchestrator.engine.control.commands import runs_command
+from claude_orchestrator.engine.run_events import (
+    ApprovalAsked,
+    Launched,
+    Level,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    StartsIn,
+)
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.ui.messages import message_of
@@ -31,15 +41,22 @@ def local_now() -> datetime:
 
 
 class MessagePrinter:
-    """An observer that prints the message about each event."""
+    """An observer that prints the message about each event of a run in `output_dir`."""
 
-    def __init__(self, terminal: Terminal, now: Callable[[], datetime] = local_now) -> None:
+    def __init__(self, terminal: Terminal, output_dir: Path, now: Callable[[], datetime] = local_now) -> None:
         self._terminal = terminal
+        self._output_dir = output_dir
         self._now = now
+        self._run = "last"  # until it has begun
 
     def observe(self, event: RunEvent) -> None:
         """Print the event's message, if it has one."""
-        message = message_of(event)
+        approve = ""
+        if isinstance(event, RunStarted):
+            self._run = event.header["run"]
+        elif isinstance(event, ApprovalAsked):
+            approve = f"{runs_command(self._output_dir)} approve {self._run}"
+        message = message_of(event, approve)
         if message is not None:
             self._terminal.message(*message, at=self._now())
 

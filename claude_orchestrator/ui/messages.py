@@ -28,8 +28,8 @@ from token_budget.text import counted
 BY_BUDGET = "stopped by budget: "
 
 
-def message_of(event: RunEvent) -> tuple[Level, str] | None:
-    """The message about an event; None if it needs none."""
+def message_of(event: RunEvent, approve: str = "claude-runs approve last") -> tuple[Level, str] | None:
+    """The message about an event; None if it needs none. `approve` is the command that approves tools of the run."""
     match event:
         case Message(level, text):
             return level, text
@@ -62,17 +62,17 @@ def message_of(event: RunEvent) -> tuple[Level, str] | None:
         case AlertRaised(text, _, already_reported) if not already_reported:
             return Level.WARNING, text
         case _:
-            return _steering(event)
+            return _steering(event, approve)
 
 
-def _steering(event: RunEvent) -> tuple[Level, str] | None:
+def _steering(event: RunEvent, approve: str) -> tuple[Level, str] | None:
     match event:
         case Steered(_, _, text, by):
             return Level.WARNING, f"{text} ({by})"
         case Reopened(status):
             return Level.INFO, f"{status.name}: may start after all, because a limit was raised"
         case ApprovalAsked(id, instance, _, text):
-            return Level.WARNING, f"{instance} asks for approval {id}: {text} (claude-runs approve last {id})"
+            return Level.WARNING, f"{instance} asks for approval {id}: {text} ({approve} {id})"
         case ApprovalEnded(by=By("rules")):
             return None
         case ApprovalEnded(id, instance, text, outcome, by):

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from claude_orchestrator.engine.control.commands import runs_command
 from claude_orchestrator.engine.control.runs import FoundRun, run_names, status_of
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.ui.remote import snapshot_of
@@ -45,11 +46,11 @@ def list_runs(output_dir: Path, *, every: bool, as_json: bool) -> int:
         return 0
     print_lines(_listed(found, render_options()))
     if len(shown) < len(names):
-        click.echo(f"... and {len(names) - len(shown):,} older ones: claude-runs list --all")
+        click.echo(f"... and {len(names) - len(shown):,} older ones: {runs_command(output_dir)} list --all")
     live = next((status for status in found if status["live"]), None)
     which = "last" if live is None or live is found[0] else live["run"]["id"]
     verb = "watch" if live is not None else "show"
-    click.echo(f"\nNext: claude-runs {verb} {which}")
+    click.echo(f"\nNext: {runs_command(output_dir)} {verb} {which}")
     return 0
 
 
@@ -78,11 +79,12 @@ def _colored(line: str, state: str) -> str:
 def state_of(status: Mapping[str, Any]) -> str:
     """The state of a run in words."""
     run = status["run"]
+    rehearsed = " (rehearsal)" if run["rehearsal"] else ""
     if run["approvals"]:
         return f"{run['state']} ({run['approvals']} to approve)"
     if run["state"] == "ended" and run.get("exit_code") is not None:
         code = run["exit_code"]
-        return "completed" if code == 0 else "cancelled" if code > 128 else "failed"
+        return ("completed" if code == 0 else "cancelled" if code > 128 else "failed") + rehearsed
     return f"rehearsing ({run['state']})" if run["rehearsal"] and status.get("live", True) else str(run["state"])
 
 
@@ -94,7 +96,7 @@ def show_run(run: FoundRun, *, as_json: bool) -> int:
         return 0
     click.echo(f"run {run.id}: {state_of(status)}, started {_started(status)}")
     print_lines(screen(snapshot_of(status), render_options(), ScreenStyle(COLUMNS)))
-    print_lines([*_approvals(status), *_decisions(status), *_hints(run, status)])
+    print_lines([*_approvals(status), *_decisions(run, status), *_hints(run, status)])
     return 0
 
 
@@ -103,10 +105,10 @@ def _approvals(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"approval {ask['id']}: {printable(ask['instance'])} wants {printable(ask['text'])}"
 
 
-def _decisions(status: Mapping[str, Any]) -> Iterator[str]:
+def _decisions(run: FoundRun, status: Mapping[str, Any]) -> Iterator[str]:
     shown = [line for one in status["decisions"] if (line := decision_line(one))]
     if len(shown) > DECISIONS_SHOWN:
-        yield f"... {len(shown) - DECISIONS_SHOWN} earlier decisions: claude-runs show {status['run']['id']} --json"
+        yield f"... {len(shown) - DECISIONS_SHOWN} earlier decisions: {run.command('show', '--json')}"
     yield from shown[-DECISIONS_SHOWN:]
 
 
@@ -116,22 +118,24 @@ def decision_line(event: Mapping[str, Any]) -> str:
     text = event.get("reason") or event.get("text") or ""
     if event["kind"] == "crossed" and isinstance(event["budget"], Mapping):
         text = f"the {event['budget']['label']} budget is exceeded"
+    if event["kind"] == "approval_ended":
+        text = f"approval {event['id']} {event['outcome']}: {text}"
     who = event.get("instance")
-    by = event.get("by")
-    user = by.get("user") if isinstance(by, Mapping) else event.get("user")
-    line = f"{at} {f'{who}: ' if who else ''}{text}{f' ({user})' if user else ''}"
+    by = event["by"] if isinstance(event.get("by"), Mapping) else event  # the journal has these keys in the record
+    cause = ": ".join(str(by[key]) for key in ("user", "why") if by.get(key))
+    line = f"{at} {f'{who}: ' if who else ''}{text}{f' ({cause})' if cause else ''}"
     return printable(line) if text else ""
 
 
 def _hints(run: FoundRun, status: Mapping[str, Any]) -> list[str]:
     """The commands that one may want next."""
     if status["approvals"]:
-        return ["", f"Next: claude-runs approve {run.id} {status['approvals'][0]['id']}"]
+        return ["", f"Next: {run.command('approve', str(status['approvals'][0]['id']))}"]
     if status["live"]:
-        return ["", f"Next: claude-runs watch {run.id}"]
-    hints = ["", f"Next: claude-runs results {run.id}"]
+        return ["", f"Next: {run.command('watch')}"]
+    hints = ["", f"Next: {run.command('results')}"]
     if status["run"]["state"] == "interrupted" or status["run"].get("exit_code"):
-        hints.append(f"Continue what did not complete: claude-orchestrator --resume {run.id}")
+        hints.append(f"Continue what did not complete: {run.resume_command}")
     return hints
 
 

@@ -25,7 +25,7 @@ def ask(run: FoundRun, method: str, **params: Any) -> Any:
 def _not_there(run: FoundRun) -> str:
     state = past_of(run)["run"]["state"]
     if state == "interrupted":
-        return f"run {run.id} was interrupted; continue it: claude-orchestrator --resume {run.id}"
+        return f"run {run.id} was interrupted; continue it: {run.resume_command}"
     if state == "unreachable":
         return f"run {run.id} has no control socket: it was started with --no-control, or could not open one"
     return f"run {run.id} has ended"
@@ -48,7 +48,7 @@ def stop(run: FoundRun, names: list[str], *, at_once: bool, why: str) -> int:
 def pause(run: FoundRun, why: str) -> int:
     """Launch nothing more."""
     ask(run, "pause", why=why)
-    click.echo(f"launches are paused; launch again: claude-runs resume {run.id}")
+    click.echo(f"launches are paused; launch again: {run.command('resume')}")
     return 0
 
 
@@ -99,7 +99,7 @@ def approvals(run: FoundRun, *, as_json: bool) -> int:
         shown = json.dumps(one["input"], ensure_ascii=False)
         click.echo(f"   {one['tool']} {printable(shown)}")
     click.echo(
-        f"\nNext: claude-runs approve {run.id} {waiting[0]['id']}, or claude-runs deny {run.id} {waiting[0]['id']}"
+        f"\nNext: {run.command('approve', str(waiting[0]['id']))}, or {run.command('deny', str(waiting[0]['id']))}"
     )
     return 0
 

@@ -46,7 +46,7 @@ def watch(run: FoundRun, instance: str | None) -> int:
             left = _draw_until(run, client, instance, terminal, typed)
     terminal.show(None)
     if left:
-        click.echo(f"The run continues. Watch it again: claude-runs watch {run.id}")
+        click.echo(f"The run continues. Watch it again: {run.command('watch')}")
         return 0
     return show_run(run, as_json=False)
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from claude_orchestrator.config.fields import PROGRAM
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.control.client import AnsweredError, ControlClient
+from claude_orchestrator.engine.control.commands import output_dir_option, runs_command
 from claude_orchestrator.engine.control.past import past_status
 from claude_orchestrator.engine.control.socket_place import NotListening
 from claude_orchestrator.engine.file_names import file_stems
@@ -28,6 +30,15 @@ class FoundRun(NamedTuple):
 
     id: str
     path: Path
+
+    def command(self, verb: str, *more: str) -> str:
+        """How the user calls claude-runs for this run."""
+        return " ".join((runs_command(self.path.parent), verb, self.id, *more))
+
+    @property
+    def resume_command(self) -> str:
+        """How the user continues the run."""
+        return f"{PROGRAM} --resume {self.id}{output_dir_option(self.path.parent)}"
 
 
 def run_names(output_dir: Path) -> list[str]:

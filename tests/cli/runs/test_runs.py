@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from claude_orchestrator.cli.runs.main import PROGRAM, group
+from claude_orchestrator.cli.runs.show import decision_line
 from claude_orchestrator.engine.control.socket_place import NAME as SOCKET
 from claude_orchestrator.errors import UserError
 from tests.engine.control.rehearsals import Rehearsal, instances, rehearsal, until
@@ -77,7 +79,7 @@ def test_a_run_is_steered_from_another_terminal(tmp_path: Path) -> None:
         become(run, one="running", two="running", three="pending")
         assert "running" in runs(run.runs)
         assert runs(run.runs, "pause", "last") == (
-            f"launches are paused; launch again: claude-runs resume {run.directory.name}\n"
+            f"launches are paused; launch again: claude-runs --output-dir {run.runs} resume {run.directory.name}\n"
         )
         assert runs(run.runs, "stop", "last", "one", "--why", "enough") == "stopping one\n"
         become(run, one="stopped", three="pending")
@@ -87,8 +89,8 @@ def test_a_run_is_steered_from_another_terminal(tmp_path: Path) -> None:
         become(run, four="running")
         assert "the limit of the overall budget is 1,000,000 now" in runs(run.runs, "limit", "last", "overall=1M")
         shown = runs(run.runs, "show", "last")
-        assert "stop of one (" in shown
-        assert "claude-runs watch" in shown
+        assert re.search(r"stop of one \(\w+: enough\)", shown)
+        assert f"claude-runs --output-dir {run.runs} watch" in shown
         assert runs(run.runs, "stop", "last", "--at-once") == f"stopping run {run.directory.name}\n"
         assert run.wait()[0] == 1
     actions = [record["action"] for record in run.journal() if record["kind"] == "steer"]
@@ -97,10 +99,10 @@ def test_a_run_is_steered_from_another_terminal(tmp_path: Path) -> None:
 
 def test_a_run_that_is_over_answers_from_its_directory(over: Path) -> None:
     name = next(over.glob("*/")).name
-    assert "completed" in runs(over, "list")
+    assert "completed (rehearsal)" in runs(over, "list")
     shown = runs(over, "show", name[:20])
     assert "2/2 done" in shown
-    assert f"Next: claude-runs results {name}" in shown
+    assert f"Next: claude-runs --output-dir {over} results {name}" in shown
     assert "── one\nRehearsed: do one\n" in runs(over, "results", "last")
     row = json.loads(runs(over, "results", "last", "two", "--json"))
     assert (row["instance"], row["state"], row["text"]) == ("two", "completed", "Rehearsed: do two")
@@ -161,6 +163,25 @@ def test_an_action_on_a_run_that_leaves_at_this_moment_is_refused(over: Path) ->
         assert refused(over, "pause", "last").endswith(": the run has just ended")
 
 
+@pytest.mark.parametrize(
+    "by", [{"by": {"user": "ann", "via": "socket", "why": "safe"}}, {"user": "ann", "why": "safe"}]
+)
+def test_an_answer_to_a_question_shows_what_it_is_and_why(by: dict[str, Any]) -> None:
+    """An event of a run at work has `by`, and a record of the journal its keys."""
+    line = decision_line(
+        {
+            "at": 0.0,
+            "kind": "approval_ended",
+            "id": "7",
+            "instance": "fix",
+            "outcome": "denied",
+            "text": "Bash: ls",
+            **by,
+        }
+    )
+    assert line.partition(" ")[2] == "fix: approval 7 denied: Bash: ls (ann: safe)"
+
+
 @contextlib.contextmanager
 def leaving_at_once(directory: Path) -> Iterator[None]:
     """A control socket whose owner closes each connection with the request unread."""
@@ -196,7 +217,7 @@ def test_a_run_whose_orchestrator_was_killed(tmp_path: Path) -> None:
         run.process.wait()
         assert "interrupted" in runs(run.runs, "list")
         assert f"claude-orchestrator --resume {name}" in runs(run.runs, "show", "last")
-        text = f"run {name} was interrupted; continue it: claude-orchestrator --resume {name}"
+        text = f"run {name} was interrupted; continue it: claude-orchestrator --resume {name} --output-dir {run.runs}"
         assert refused(run.runs, "pause", "last") == text
         assert "was interrupted" in runs(run.runs, "wait", "last")
         assert "session" in runs(run.runs, "logs", "last", "one")

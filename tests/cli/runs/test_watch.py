@@ -65,7 +65,9 @@ def test_the_screen_of_a_run_is_left_by_q_and_the_run_continues(run: Rehearsal, 
     screen.read_until("rehearsing (running) · q leaves")
     screen.read_until("BUDGET STATUS")
     screen.type(b"q")
-    screen.read_until(f"The run continues. Watch it again: claude-runs watch {run.directory.name}")
+    screen.read_until(
+        f"The run continues. Watch it again: claude-runs --output-dir {run.runs} watch {run.directory.name}"
+    )
     assert screen.end() == 0
     with run.connect() as client:
         assert client.call("status", brief=True)["run"]["state"] == "running"
@@ -77,5 +79,5 @@ def test_one_instance_and_the_end_of_the_run(run: Rehearsal) -> None:
     screen.read_until("── session")
     with run.connect() as client:
         client.call("stop_run", at_once=True)
-    screen.read_until(f"Next: claude-runs results {run.directory.name}")
+    screen.read_until(f"Next: claude-runs --output-dir {run.runs} results {run.directory.name}")
     assert screen.end() == 0

@@ -192,7 +192,8 @@ def test_a_tool_is_approved_or_denied_once_by_whoever_is_first(tmp_path: Path) -
         ("denied", "socket"),
         ("allowed", "socket"),
     ]
-    assert "asks for approval 1: Bash: npm test (claude-runs approve last 1)" in output
+    command = f"claude-runs --output-dir {run.runs} approve {run.directory.name} 1"
+    assert f"asks for approval 1: Bash: npm test ({command})" in output
 
 
 def test_approvals_without_a_socket_are_refused_before_anything_starts(tmp_path: Path) -> None:

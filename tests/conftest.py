@@ -23,7 +23,11 @@ settings.load_profile("repeatable")
 
 
 os.environ.pop("GITHUB_ACTIONS", None)  # the tests of CI set it
-for number in (signal.SIGINT, signal.SIGHUP):  # a shell's background and nohup ignore them, and so would all children
+for number in (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+):  # a shell's background and nohup ignore them, and so would all children
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 STARTS_PROCESSES = {"claude", "cluster", "place", "rehearsal"}  # fixtures

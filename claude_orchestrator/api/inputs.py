@@ -42,6 +42,8 @@ class RunOptions(TypedDict, total=False):
     monthly_cost_budget: float | str
     stop_at_rate_limit: float | str
     ledger: str | PathLike[str]
+    account: str
+    ledger_outage: str
     daily_token_budget: int | str
     weekly_token_budget: int | str
     monthly_token_budget: int | str

@@ -26,7 +26,7 @@ NOT_IN_THE_API = {
     *("verbose", "max_console_lines", "max_line_length", "output_format", "budget_parameter_type"),
     *("init", "graph", "print_results", "results", "report", "junit", "list_commands", "inspect_command"),
     *("columns", "apply", "only", "dashboard", "dashboard_host", "dashboard_token_file", "dashboard_read_only", "html"),
-    "summary",
+    *("summary", "otlp"),
 }
 
 

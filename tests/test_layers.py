@@ -56,6 +56,7 @@ PURE = """
     cli.continuing
     cli.dry_run
     config.approvals
+    config.compound_kinds
     config.config
     config.expansion
     config.fields
@@ -68,6 +69,7 @@ PURE = """
     engine.results.upstream
     engine.results.upstream_list
     config.item_sources
+    config.instance_kinds
     config.items
     config.kinds
     config.placeholders

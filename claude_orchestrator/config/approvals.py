@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from claude_orchestrator.config.kinds import TOOLS, read_object
+from claude_orchestrator.config.compound_kinds import read_object
+from claude_orchestrator.config.instance_kinds import TOOLS
 from token_budget.fields import BadValue, Kind, choice, expected
 from token_budget.named_tuples import NamedTuple
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.approvals import ApprovalRules
+from claude_orchestrator.config.compound_kinds import collect, object_of, read_object
 from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL, Setting, by_key
 from claude_orchestrator.config.item_sources import ForEach
 from claude_orchestrator.config.items import Item
-from claude_orchestrator.config.kinds import PORT, collect, object_of, read_object
+from claude_orchestrator.config.kinds import PORT
 from claude_orchestrator.config.placeholders import placeholders
 from claude_orchestrator.config.reader import duplicate_keys, read_config_file
 from claude_orchestrator.config.subagent_limits import SubagentLimits

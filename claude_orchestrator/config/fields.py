@@ -11,34 +11,35 @@ from typing import Any
 
 from claude_orchestrator.claude.argv import PERMISSION_MODES
 from claude_orchestrator.config.approvals import APPROVALS, ApprovalRules
+from claude_orchestrator.config.compound_kinds import list_of, names_of
+from claude_orchestrator.config.instance_kinds import (
+    ENV,
+    EXTRA_ARGS,
+    MCP,
+    MODEL_WHEN_LOW,
+    PER_NODE,
+    SCHEMA,
+    TOOLS,
+    WANTS,
+    WORKTREE,
+)
 from claude_orchestrator.config.item_sources import FOR_EACH
 from claude_orchestrator.config.kinds import (
     COMMAND_LINE,
     DELAY,
     DURATION,
-    ENV,
-    EXTRA_ARGS,
     FILE,
     FLAG,
     INTEGER,
     LINE,
     MARGIN,
-    MCP,
-    MODEL_WHEN_LOW,
-    PER_NODE,
     PERCENT,
     PORT,
     RAW,
-    SCHEMA,
     SEED,
     SESSION,
     TEXT,
-    TOOLS,
-    WANTS,
     WORDS,
-    WORKTREE,
-    list_of,
-    names_of,
 )
 from claude_orchestrator.config.subagent_limits import SUBAGENT_LIMITS
 from token_budget.fields import ACCOUNT, PROFILE_FIELDS, TOKENS, Kind, choice, whole_number

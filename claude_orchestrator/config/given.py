@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from claude_orchestrator.config.compound_kinds import collect
 from claude_orchestrator.config.fields import SETTINGS, SINGLE, Setting
-from claude_orchestrator.config.kinds import collect
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, show_json
 from token_budget.named_tuples import NamedTuple

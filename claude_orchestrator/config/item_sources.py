@@ -7,8 +7,9 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from claude_orchestrator.config.compound_kinds import collect, list_of, read_object
 from claude_orchestrator.config.items import Item, read_item
-from claude_orchestrator.config.kinds import LINE, collect, list_of, read_object
+from claude_orchestrator.config.kinds import LINE
 from token_budget.fields import BadValue, Kind, expected
 from token_budget.named_tuples import NamedTuple
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from claude_orchestrator.config.approvals import ApprovalRules
 from claude_orchestrator.config.fields import BUDGET, DEFAULTS, RUN, Setting
 from claude_orchestrator.config.given import Given, read_given
-from claude_orchestrator.config.kinds import ModelWhenLow
+from claude_orchestrator.config.instance_kinds import ModelWhenLow
 from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.named_tuples import NamedTuple

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from claude_orchestrator.config.kinds import ModelWhenLow
+from claude_orchestrator.config.instance_kinds import ModelWhenLow
 from token_budget.models import Budget
 
 

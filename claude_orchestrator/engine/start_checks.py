@@ -68,7 +68,7 @@ def _faults(cwd: str, mcp_config: tuple[str, ...]) -> Iterator[str]:
 
 
 def _fault_of_mcp_file(path: Path) -> str | None:
-    from claude_orchestrator.config.kinds import MCP
+    from claude_orchestrator.config.instance_kinds import MCP
     from token_budget.usage.json_file import JsonFileError, parse_json, read_bytes
 
     try:

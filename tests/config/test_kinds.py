@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.config import kinds
+from claude_orchestrator.config import compound_kinds, instance_kinds, kinds
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.given import Given
 from claude_orchestrator.config.plan import make_plan
@@ -19,7 +19,7 @@ from token_budget.usage.profiles import Profile
 
 SERVERS = {"mcpServers": {"files": {"command": "files"}}}
 SESSION = "01234567-89ab-cdef-0123-456789abcdef"
-COLORS = kinds.names_of({"red": 1, "blue": 2})
+COLORS = compound_kinds.names_of({"red": 1, "blue": 2})
 
 
 @pytest.mark.parametrize(
@@ -46,18 +46,18 @@ COLORS = kinds.names_of({"red": 1, "blue": 2})
         (kinds.FILE, "a/b", Path("a/b")),
         (kinds.SESSION, f" {SESSION} ", SESSION),
         (kinds.TOOL, "Bash(git log:*)", "Bash(git log:*)"),
-        (kinds.TOOLS, "Read, Bash(git log, git diff)", ("Read", "Bash(git log, git diff)")),
-        (kinds.TOOLS, ["Read", "Edit"], ("Read", "Edit")),
-        (kinds.MODEL_WHEN_LOW, "20%= haiku", kinds.ModelWhenLow(20, "haiku")),
-        (kinds.MODEL_WHEN_LOW, {"below": 12.5, "model": "haiku"}, kinds.ModelWhenLow(12.5, "haiku")),
-        (kinds.list_of(kinds.LINE), ["a", "b"], ("a", "b")),
-        (kinds.ENV, {"A": "1", "//": "a comment"}, (("A", "1"),)),
-        (kinds.MCP, "servers.json", ("servers.json",)),
-        (kinds.MCP, ["a.json", "b.json"], ("a.json", "b.json")),
-        (kinds.MCP, SERVERS, (json.dumps(SERVERS),)),
-        (kinds.WORKTREE, False, False),
-        (kinds.WORKTREE, "feature", "feature"),
-        (kinds.EXTRA_ARGS, ["--verbose-hooks"], ("--verbose-hooks",)),
+        (instance_kinds.TOOLS, "Read, Bash(git log, git diff)", ("Read", "Bash(git log, git diff)")),
+        (instance_kinds.TOOLS, ["Read", "Edit"], ("Read", "Edit")),
+        (instance_kinds.MODEL_WHEN_LOW, "20%= haiku", instance_kinds.ModelWhenLow(20, "haiku")),
+        (instance_kinds.MODEL_WHEN_LOW, {"below": 12.5, "model": "haiku"}, instance_kinds.ModelWhenLow(12.5, "haiku")),
+        (compound_kinds.list_of(kinds.LINE), ["a", "b"], ("a", "b")),
+        (instance_kinds.ENV, {"A": "1", "//": "a comment"}, (("A", "1"),)),
+        (instance_kinds.MCP, "servers.json", ("servers.json",)),
+        (instance_kinds.MCP, ["a.json", "b.json"], ("a.json", "b.json")),
+        (instance_kinds.MCP, SERVERS, (json.dumps(SERVERS),)),
+        (instance_kinds.WORKTREE, False, False),
+        (instance_kinds.WORKTREE, "feature", "feature"),
+        (instance_kinds.EXTRA_ARGS, ["--verbose-hooks"], ("--verbose-hooks",)),
     ],
 )
 def test_accepted(kind: Kind, given: object, value: object) -> None:
@@ -97,16 +97,16 @@ def test_accepted(kind: Kind, given: object, value: object) -> None:
         (kinds.SESSION, " ", "expected one line of text, not empty"),
         (kinds.TOOL, "Bash()", "expected a tool such as Read"),
         (kinds.TOOL, "(x)", "expected a tool such as Read"),
-        (kinds.MODEL_WHEN_LOW, "haiku", "expected a percentage and a model such as 20%=haiku"),
-        (kinds.MODEL_WHEN_LOW, {}, "it has no below and no model"),
-        (kinds.MODEL_WHEN_LOW, {"below": 20}, "it has no model"),
-        (kinds.list_of(kinds.LINE), "a", "expected a list of strings"),
-        (kinds.ENV, [], "expected an object of strings"),
-        (kinds.ENV, {"A B": "1"}, "no name of an environment variable"),
-        (kinds.MCP, {"servers": {}}, "expected an object with mcpServers"),
-        (kinds.MCP, 5, "expected a file, a list of files or an object"),
-        (kinds.WORKTREE, 5, "expected true, false or a name"),
-        (kinds.EXTRA_ARGS, ["--print"], "is set by the orchestrator itself"),
+        (instance_kinds.MODEL_WHEN_LOW, "haiku", "expected a percentage and a model such as 20%=haiku"),
+        (instance_kinds.MODEL_WHEN_LOW, {}, "it has no below and no model"),
+        (instance_kinds.MODEL_WHEN_LOW, {"below": 20}, "it has no model"),
+        (compound_kinds.list_of(kinds.LINE), "a", "expected a list of strings"),
+        (instance_kinds.ENV, [], "expected an object of strings"),
+        (instance_kinds.ENV, {"A B": "1"}, "no name of an environment variable"),
+        (instance_kinds.MCP, {"servers": {}}, "expected an object with mcpServers"),
+        (instance_kinds.MCP, 5, "expected a file, a list of files or an object"),
+        (instance_kinds.WORKTREE, 5, "expected true, false or a name"),
+        (instance_kinds.EXTRA_ARGS, ["--print"], "is set by the orchestrator itself"),
     ],
 )
 def test_refused(kind: Kind, given: object, why: str) -> None:
@@ -123,13 +123,15 @@ def test_an_id_of_a_session_differs_from_a_name(text: str, is_one: bool) -> None
 
 def test_an_object_names_all_its_faults_and_the_nearest_key() -> None:
     with pytest.raises(BadValue) as error:
-        kinds.read_object({"colour": 1, "wheels": "x", "//": "a comment"}, {"color": kinds.TEXT, "wheels": kinds.FLAG})
+        compound_kinds.read_object(
+            {"colour": 1, "wheels": "x", "//": "a comment"}, {"color": kinds.TEXT, "wheels": kinds.FLAG}
+        )
     assert [place for place, _ in error.value.faults] == [".wheels", ".colour"]
     assert error.value.faults[1][1] == "unknown key; did you mean 'color'?"
     with pytest.raises(BadValue, match="known keys: color"):
-        kinds.read_object({"xyz": 1}, {"color": kinds.TEXT})
+        compound_kinds.read_object({"xyz": 1}, {"color": kinds.TEXT})
     with pytest.raises(BadValue, match="expected an object"):
-        kinds.read_object([], {})
+        compound_kinds.read_object([], {})
 
 
 def argv_of(**fields: Any) -> tuple[str, ...]:
@@ -189,9 +191,9 @@ def test_every_bad_value_is_named_after_where_it_came_from() -> None:
 
 def test_a_schema_is_an_object_its_text_or_a_file() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
-    as_text = kinds.SCHEMA.read(schema)
-    assert json.loads(as_text) == schema and json.loads(kinds.SCHEMA.read(json.dumps(schema))) == schema
-    assert kinds.SCHEMA.read("schemas/answer.json") == "schemas/answer.json"
+    as_text = instance_kinds.SCHEMA.read(schema)
+    assert json.loads(as_text) == schema and json.loads(instance_kinds.SCHEMA.read(json.dumps(schema))) == schema
+    assert instance_kinds.SCHEMA.read("schemas/answer.json") == "schemas/answer.json"
     for bad in ('{"type": ', {"type": "nonsense"}, 5):
         with pytest.raises(BadValue):
-            kinds.SCHEMA.read(bad)
+            instance_kinds.SCHEMA.read(bad)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.claude.argv import model_of
-from claude_orchestrator.config.kinds import ModelWhenLow
+from claude_orchestrator.config.instance_kinds import ModelWhenLow
 from claude_orchestrator.engine.low_budget import low_budget
 from tests.harness import Outcome, run_config
 from tests.scripted import Script

@@ -116,6 +116,7 @@ PURE = """
     engine.sign_in
     engine.slots
     engine.sharing.cache_use
+    engine.sharing.idle_groups
     engine.sharing.start_order
     engine.state
     engine.unknown_models

@@ -17,7 +17,7 @@ from claude_orchestrator.claude.argv import (
     resume_argv,
 )
 from claude_orchestrator.claude.failures import command_word
-from claude_orchestrator.claude.prompt_cache import LIFETIME_S, cache_prefix, can_leave_folder_out
+from claude_orchestrator.claude.prompt_cache import cache_prefix, can_leave_folder_out
 from claude_orchestrator.config.approvals import ApprovalRules
 from claude_orchestrator.config.config import Check, Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.for_each import group_name, has_templates
@@ -154,7 +154,7 @@ def make_plan(
     ]
     costs, more = _explicit_budgets(settings.command_cost_budgets, specs, Unit.USD)
     limited = {budget.key for budget in explicit if budget.scope is Scope.COMMAND}
-    planned = (*explicit, *own, *costs), (*config.warnings, *warnings, *more, *_cold_starts(specs, settings))
+    planned = (*explicit, *own, *costs), (*config.warnings, *warnings, *more)
     return Plan(specs, *planned, grow=partial(planner.members, limited))
 
 
@@ -360,16 +360,6 @@ class _Planner(NamedTuple):
             if instance.max_tokens_per_command is not None and spec.base_command not in limited
         )
         return specs, budgets
-
-
-def _cold_starts(specs: tuple[LaunchSpec, ...], settings: Settings) -> list[str]:
-    """A warning where every instance starts after the prompt cache of the one before it has died."""
-    if settings.share_cache == "off" or len(specs) < 2 or settings.startup_delay_s < LIFETIME_S:
-        return []
-    return [
-        f"--startup-delay: the API drops its prompt cache after {LIFETIME_S / 60:g} minutes without a request, so an "
-        "instance that starts then writes its tools and system prompt again, at 1.25 times the price of input"
-    ]
 
 
 def _with_shared_prompts(specs: tuple[LaunchSpec, ...], settings: Settings) -> tuple[LaunchSpec, ...]:

@@ -163,6 +163,18 @@ def _folder_warnings(loaded: Loaded, planned: Planned) -> list[str]:
     return [*shared, *check_worktrees(specs, loaded.output_dir, os.environ, at_once)]
 
 
+def _idle_warnings(loaded: Loaded, planned: Planned) -> list[str]:
+    """Warnings of settings that let the shared prompt cache expire between starts."""
+    settings = loaded.settings
+    if not settings.startup_delay_s and settings.max_launches_per_hour is None:
+        return []
+    from claude_orchestrator.engine import run_inputs
+    from claude_orchestrator.engine.sharing.idle_groups import idle_groups
+
+    prices = planned.prices or run_inputs.find_prices()
+    return idle_groups(planned.plan.specs, settings, run_inputs.price_with(prices, lambda warning: None))
+
+
 def _limit_warnings(loaded: Loaded, planned: Planned) -> list[str]:
     """Warnings of limits at which block mode would stop an instance before it can do anything."""
     settings = planned.settings
@@ -207,6 +219,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     if not options["rehearse"]:
         warnings += _folder_warnings(loaded, planned)
         warnings += _limit_warnings(loaded, planned)
+        warnings += _idle_warnings(loaded, planned)
     if meter.kind == "stream" and any(spec.subagent_limits for spec in planned.plan.specs):
         warnings.append(
             f"the subagent budgets have no effect, because only the API meter knows subagents: {meter.reason}"

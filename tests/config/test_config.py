@@ -350,17 +350,6 @@ def test_how_long_one_waits_for_the_prompt_cache(typed: dict[str, object], wait_
     assert merge({}, config.budget, "x").cache_wait_s == wait_s
 
 
-@pytest.mark.parametrize(
-    ("given", "count"), [({"startup_delay_s": "5m"}, 1), ({"startup_delay_s": "4m"}, 0), ({"share_cache": "off"}, 0)]
-)
-def test_launches_far_apart_lose_the_prompt_cache(given: dict[str, str], count: int) -> None:
-    config = parse_config({"instances": [{"prompt": "x"}, {"prompt": "y"}]}, "x")
-    given = {"startup_delay_s": "5m", **given}
-    settings = merge({name: Given(value, "option") for name, value in given.items()}, {}, "x")
-    warnings = make_plan(config, settings, workspace="/w", claude_bin="claude").warnings
-    assert sum("drops its prompt cache after 5 minutes" in warning for warning in warnings) == count
-
-
 def test_worktrees_leave_their_folders_out_where_several_share_a_prompt() -> None:
     own = {"prompt": "x", "worktree": True}
     system = ["--system-prompt", "Mine."]

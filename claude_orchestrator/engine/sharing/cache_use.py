@@ -11,6 +11,7 @@ from typing import Any
 
 from claude_orchestrator.claude.events import Price
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S, CachePrefix
+from claude_orchestrator.engine.activity import Activity, Doing
 from claude_orchestrator.engine.run_events import Launched, RunEvent, UsageRecorded
 from claude_orchestrator.engine.sharing.start_order import prefix_of
 from claude_orchestrator.engine.state import InstanceStatus
@@ -56,6 +57,8 @@ class CacheUse:
             case Launched(status, _) if status.attempts == 1 and status.spec.session_id is None:
                 if len(self.firsts) + len(self._awaited) < MAX_INSTANCES:
                     self._awaited[status.name] = prefix_of(status.spec), self._clock()
+            case Activity(name, Doing.STARTING, "") if name in self._awaited:  # its first turn had waited
+                self._awaited[name] = self._awaited[name][0], self._clock()
             case UsageRecorded(status, delta) if self._awaited and delta.reads_input:
                 self._take(status, delta)
             case _:
@@ -71,12 +74,21 @@ class CacheUse:
 
 
 class Again(NamedTuple):
-    """Instances that wrote tokens which they could have read. `at_most`: nobody has read them, so some may differ."""
+    """Instances that wrote tokens which they could have read. `at_most`: nobody has read them, so some may differ.
+
+    `nano_usd` is what writing has cost more than reading would have; None without prices.
+    """
 
     why: Why
     instances: int
     tokens: int
     at_most: bool = False
+    nano_usd: int | None = None
+
+    @property
+    def cost(self) -> str:
+        """The cost as a part of a line."""
+        return f", for {format_usd(self.nano_usd)} more than reading them costs" if self.nano_usd else ""
 
 
 class Separate(NamedTuple):
@@ -123,7 +135,7 @@ class CacheReport(NamedTuple):
             lines.append(f"Prompt cache: {counted(self.unread_tokens, 'token')} were written and never read.")
         lines += [
             f"Prompt cache: {counted(one.instances, 'instance')} wrote {'up to ' if one.at_most else ''}"
-            f"{counted(one.tokens, 'token')} again: "
+            f"{counted(one.tokens, 'token')} again{one.cost}: "
             f"{'it' if one.instances == 1 else 'they'} {one.why}."
             for one in self.again
         ]
@@ -151,7 +163,7 @@ def cache_report(use: CacheUse, instances: Iterable[InstanceStatus]) -> CacheRep
         shared_tokens=sum(first.usage.cache_read_input_tokens for first in firsts),
         saved_nano_usd=_saved(firsts, use.price),
         unread_tokens=sum(_unread(group, usages) for group in groups.values()),
-        again=_written_again(groups.values()),
+        again=_written_again(groups.values(), use.price),
         separate=tuple(_separate(groups)),
     )
 
@@ -160,14 +172,18 @@ def _saved(firsts: Iterable[First], price: Price | None) -> int | None:
     """What reading cost less than writing would have cost."""
     if price is None:
         return None
-    saved, known = 0, False
-    for first in firsts:
-        tokens = first.usage.cache_read_input_tokens
-        written = price(first.model, Usage(cache_creation_input_tokens=tokens), 0)
-        read = price(first.model, Usage(cache_read_input_tokens=tokens), 0)
-        if written is not None and read is not None:
-            saved, known = saved + written - read, True
-    return saved if known else None
+    costs = [_difference(first.model, first.usage.cache_read_input_tokens, price) for first in firsts]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if known else None
+
+
+def _difference(model: str, tokens: int, price: Price | None) -> int | None:
+    """What it costs more to write tokens than to read them, in nano-dollars; None if that is unknown."""
+    if price is None:
+        return None
+    written = price(model, Usage(cache_creation_input_tokens=tokens), 0)
+    read = price(model, Usage(cache_read_input_tokens=tokens), 0)
+    return None if written is None or read is None else written - read
 
 
 def _unread(group: list[First], usages: dict[str, Usage]) -> int:
@@ -182,7 +198,7 @@ def _unread(group: list[First], usages: dict[str, Usage]) -> int:
     return tokens
 
 
-def _written_again(groups: Iterable[list[First]]) -> tuple[Again, ...]:
+def _written_again(groups: Iterable[list[First]], price: Price | None) -> tuple[Again, ...]:
     found: dict[Why, Again] = {}
     for group in groups:
         can_read = max(first.usage.cache_read_input_tokens for first in group)
@@ -199,7 +215,9 @@ def _written_again(groups: Iterable[list[First]]) -> tuple[Again, ...]:
                 elif first.launched_at - last_use > LIFETIME_S:
                     why = Why.IDLE
                 one = found.get(why, Again(why, 0, 0))
-                found[why] = Again(why, one.instances + 1, one.tokens + written, one.at_most or at_most)
+                cost = _difference(first.model, written, price)
+                total = one.nano_usd if cost is None else (one.nano_usd or 0) + cost
+                found[why] = Again(why, one.instances + 1, one.tokens + written, one.at_most or at_most, total)
             last_use = first.began_at
     return tuple(found.values())
 

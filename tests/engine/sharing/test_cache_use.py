@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S
+from claude_orchestrator.engine.activity import Activity, Doing
 from claude_orchestrator.engine.run_events import Launched, UsageRecorded
 from claude_orchestrator.engine.sharing.cache_use import CacheReport, CacheUse, Why, cache_report
 from claude_orchestrator.engine.state import InstanceStatus
@@ -79,8 +80,11 @@ def test_instances_that_start_together_write_the_same_again() -> None:
     for status in [run.launch(name, 0.0) for name in "abc"]:
         run.respond(status, 2.0, written=PREFIX_TOKENS, read=0)
     (again,) = run.report().again
-    assert again == (Why.TOGETHER, 2, 2 * PREFIX_TOKENS, True)
-    assert "2 instances wrote up to 18,000 tokens again: they started before the first" in run.report().lines()[2]
+    assert again == (Why.TOGETHER, 2, 2 * PREFIX_TOKENS, True, 2 * PREFIX_TOKENS * 5_750)
+    assert (
+        "2 instances wrote up to 18,000 tokens again, for $0.10 more than reading them costs: they started"
+        in run.report().lines()[2]
+    )
 
 
 def test_one_that_starts_late_writes_again() -> None:
@@ -91,7 +95,19 @@ def test_one_that_starts_late_writes_again() -> None:
     run.respond(run.launch("c", late), late + 1, written=PREFIX_TOKENS, read=0)
     run.respond(run.launch("d", late + 2), late + 3, written=PREFIX_TOKENS, read=0)
     again = run.report().again
-    assert again == ((Why.IDLE, 1, PREFIX_TOKENS, False), (Why.UNKNOWN, 1, PREFIX_TOKENS, False))
+    cost = PREFIX_TOKENS * 5_750
+    assert again == ((Why.IDLE, 1, PREFIX_TOKENS, False, cost), (Why.UNKNOWN, 1, PREFIX_TOKENS, False, cost))
+    assert " more than reading them costs: it started more than 5 minutes after" in run.report().lines()[-2]
+
+
+def test_one_whose_first_turn_waited_did_not_start_together_with_the_others() -> None:
+    run = Run()
+    first, second = run.launch("a", 0.0), run.launch("b", 0.0)
+    run.respond(first, 2.0, written=PREFIX_TOKENS, read=0)
+    run.now = 2.1
+    run.use.observe(Activity("b", Doing.STARTING))
+    run.respond(second, 3.0, written=PREFIX_TOKENS, read=0)
+    assert [one.why for one in run.report().again] == [Why.UNKNOWN]
 
 
 def test_what_another_model_or_folder_writes_is_apart() -> None:

@@ -17,7 +17,11 @@ from claude_orchestrator.ui.otlp.pipeline import LAST_WORDS_S, parse_endpoint
 from tests.ui.otlp.receiver import Receiver, attributes
 
 CONFIG = {
-    "instances": [{"name": f"one-{number}", "command": "/fix secret-words"} for number in range(4)],
+    # the budget has no room for two estimates at once, so that some of them wait
+    "instances": [
+        {"name": f"one-{number}", "command": "/fix secret-words", "max_tokens_per_command": 6_000}
+        for number in range(4)
+    ],
     "rehearsal": {"turns": 3, "tokens": 3_000, "seconds": 0.3, "seed": 1},
     "budget": {"overall_budget": 9_000_000, "command_budgets": {"/fix": 10_000}},
 }

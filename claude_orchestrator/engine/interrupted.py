@@ -48,7 +48,7 @@ def count_interrupted(
     """
     specs, found = {spec.name: spec for spec in plan.specs}, []
     first_input = history.first_input
-    for instance in history.instances.values():
+    for instance in (one for one in history.instances.values() if one.open_attempts):
         spec = specs.get(instance.name) or specs.get(instance.group or "")
         sources = _Sources(folder, _projects(spec, instance), price, charge_unanswered, first_input)
         for number, opened in instance.open_attempts.items():

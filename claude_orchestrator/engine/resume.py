@@ -16,7 +16,7 @@ from claude_orchestrator.engine.in_flight import InFlight, in_flight_message
 from claude_orchestrator.engine.state import NOT_ENDED, InstanceStatus, State
 from claude_orchestrator.engine.verification import Verdict
 from claude_orchestrator.engine.worktrees.changes import Changes, changes_from
-from token_budget.api_usage import read_count
+from token_budget.api_usage import MAX_COUNT, read_count
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
 from token_budget.model_weights import TokenWeights, draw
@@ -25,6 +25,7 @@ from token_budget.text import NANO, counted
 
 NAMES_SHOWN = 10
 MAX_ATTEMPTS = 1_000_000
+_FOUR = [int] * 4
 
 
 @dataclass(slots=True)
@@ -210,6 +211,8 @@ def _apply_record(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
 def _note_open(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
     """Note which attempts are without an end. The gateway's own count of an attempt needs no other."""
     number, kind, at = record.get("attempt", len(instance.attempts)), record["kind"], record["at"]
+    if kind != "launch" and number not in instance.open_attempts:
+        return
     if kind == "launch":
         for earlier in instance.open_attempts.values():
             earlier.next_at = min(earlier.next_at, at)
@@ -258,6 +261,10 @@ def _count(instance: EarlierInstance, record: Mapping[str, Any], *, seconds: flo
 
 
 def _usage_from(counts: Iterable[object]) -> Usage:
+    if isinstance(counts, list) and list(map(type, counts)) == _FOUR:  # a journal has a hundred thousand of these
+        plain: list[int] = counts
+        if not (min(plain) < 0 or max(plain) > MAX_COUNT):
+            return Usage(*plain)
     found = [read_count(count) for count in counts]
     if len(found) != len(Usage().counts) or not all(is_count for _, is_count in found):
         raise ValueError("not the four counts")

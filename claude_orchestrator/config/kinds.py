@@ -1,4 +1,4 @@
-"""The kinds of values that are no budgets: switches, durations, lines of text, lists, objects. Pure."""
+"""The kinds of values that are no budgets: switches, numbers, durations, text, paths. Pure."""
 
 from __future__ import annotations
 

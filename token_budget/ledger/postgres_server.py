@@ -44,6 +44,7 @@ _PLACE_FAULTS = (
     psycopg.InterfaceError,
     errors.ReadOnlySqlTransaction,
     errors.InsufficientPrivilege,
+    errors.IdleInTransactionSessionTimeout,
 )
 _DIALECT = Dialect(nulls_first=" NULLS FIRST", nulls_last=" NULLS LAST", instances=INSTANCES)
 _HAS_LEDGER = "SELECT count(*) FROM pg_tables WHERE schemaname = %s AND tablename = 'migrations'"
@@ -190,14 +191,10 @@ class PostgresServer:
     def transaction(self, accounts: Iterable[str] = (), *, alone: bool = False, durable: bool = True) -> Iterator[None]:
         """All of it or nothing. Advisory locks keep what is alone apart: docs/decisions/ledger-locks.md."""
         with self._faults("written"):
-            self._again(lambda: self._connection().execute("BEGIN"))
+            begin = _begin(accounts, alone=alone, durable=durable)
+            self._again(lambda: self._connection().execute(begin))
             self._in_transaction = True
             try:
-                if not durable:  # it does not wait for the disk
-                    self._connection().execute("SET LOCAL synchronous_commit = off")
-                for name, shared in _locks(accounts, alone=alone):
-                    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-                    self._connection().execute(f"SELECT {function}(%s, %s)", (LOCK_CLASS, _number_of(name)))
                 yield
                 self._connection().execute("COMMIT")
             finally:
@@ -238,6 +235,15 @@ class PostgresServer:
         """The row of a query that has just one."""
         (row,) = self.rows(sql, values)
         return row
+
+
+def _begin(accounts: Iterable[str], *, alone: bool, durable: bool) -> str:
+    """What begins a transaction, in one message to the server. It has numbers of ours, and no text from outside."""
+    parts = ["BEGIN"] if durable else ["BEGIN", "SET LOCAL synchronous_commit = off"]  # it does not wait for the disk
+    for name, shared in _locks(accounts, alone=alone):
+        function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        parts.append(f"SELECT {function}({LOCK_CLASS}, {_number_of(name)})")
+    return "; ".join(parts)
 
 
 def _locks(accounts: Iterable[str], *, alone: bool) -> list[tuple[str, bool]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from token_budget.ledger import sql_rows as rows
-from token_budget.ledger.database import Database, Value
+from token_budget.ledger.database import Database
 from token_budget.ledger.records import (
     FOREVER_MS,
     IMPORTED,
@@ -93,6 +93,8 @@ class SqlLedger:
             new = self._db.insert_records(records)
             values = [(note.id, note.run, note.at_ms, note.kind, note.instance, note.text) for note in notes]
             self._db.execute_many(rows.PUT_NOTE, values)
+            if holds:
+                self._db.execute("DELETE FROM holds WHERE expires_ms <= ? AND sent_ms IS NULL", (now_ms,))
             kept = [hold for hold in holds if hold.lease_ms]
             amounts = [(hold.key, hold.run, *hold.amount, now_ms + hold.lease_ms) for hold in kept]
             self._db.execute_many(rows.PUT_HOLD, amounts)  # one that had lapsed while the machine slept stands again
@@ -105,7 +107,6 @@ class SqlLedger:
         """Check every limit and hold the amount, in one step for all that use this ledger."""
         with self._db.transaction([request.account], alone=bool(limits)):
             now_ms = self._db.now_ms(now_ms)
-            self._db.execute("DELETE FROM holds WHERE expires_ms <= ? AND sent_ms IS NULL", (now_ms,))
             answer = self._judge(request, limits, now_ms)
             if answer.action in (Action.BLOCK, Action.WAIT):
                 return answer
@@ -114,11 +115,11 @@ class SqlLedger:
             return answer._replace(hold=key)
 
     def _judge(self, request: HoldRequest, limits: Sequence[Limit], now_ms: int) -> Reservation:
-        elsewhere = self._held(now_ms, request.account, but=request.run)
-        held = self._held(now_ms, request.account)
+        holds = self._holds(limits, now_ms, request.account)
+        held, elsewhere = holds.held(), holds.held(but=request.run)
         answer = Reservation(Action.ALLOW)
         for index, limit in enumerate(limits):
-            used = self._used(limit, request.weights, now_ms, request.account)
+            used = self._used(limit, request.weights, holds, request.account)
             wanted = request.amount.of(limit.unit)
             figures = used, held.of(limit.unit), elsewhere.of(limit.unit)
             if used + held.of(limit.unit) + wanted <= limit.limit:
@@ -233,22 +234,20 @@ class SqlLedger:
     def used(self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int, account: str = "") -> list[int]:
         """What all runs, or those of an account, have used since each limit's beginning, in its unit, with what
         crashed runs had sent."""
-        now_ms = self._db.now_ms(now_ms)
-        return [self._used(limit, weights, now_ms, account) for limit in limits]
+        holds = self._holds(limits, self._db.now_ms(now_ms), account)
+        return [self._used(limit, weights, holds, account) for limit in limits]
 
     def held_by_others(self, run: str, now_ms: int, account: str = "") -> Amount:
         """What other runs, or those of an account, hold now."""
-        return self._held(self._db.now_ms(now_ms), account, but=run)
+        return self._holds((), self._db.now_ms(now_ms), account).held(but=run)
 
-    def _held(self, now_ms: int, account: str, *, but: str | None = None) -> Amount:
-        sql, values = rows.HOLDS, list[Value]([now_ms])
-        if but is not None:
-            sql, values = f"{sql} AND holds.run != ?", [*values, but]
-        if account:
-            sql, values = sql + rows.OF_ACCOUNT, [*values, account]
-        return Amount(*self._db.row(sql, values))
+    def _holds(self, limits: Sequence[Limit], now_ms: int, account: str) -> rows.Holds:
+        """The holds that stand now, and those that count as used for one of the limits."""
+        since_ms = min((limit.since_ms for limit in limits), default=FOREVER_MS)
+        of, where = ((account,), rows.OF_ACCOUNT) if account else ((), "")
+        return rows.Holds(tuple(self._db.rows(rows.HOLDS + where, (now_ms, since_ms, *of))), now_ms)
 
-    def _used(self, limit: Limit, weights: TokenWeights, now_ms: int, account: str) -> int:
+    def _used(self, limit: Limit, weights: TokenWeights, holds: rows.Holds, account: str) -> int:
         source, values = rows.between(limit.since_ms, FOREVER_MS)
         of, joined = ((account,), rows.JOIN_ACCOUNT) if account else ((), "")
         if limit.unit is Unit.USD:
@@ -257,8 +256,7 @@ class SqlLedger:
             sql = f"SELECT u.model, {rows.COUNTS_OF_U} FROM ({source}) u{joined} GROUP BY u.model"
             by_model = {row[0]: rows.read_usage(row[1:]) for row in self._db.rows(sql, (*values, *of))}
             used = draw(weights, sum(by_model.values(), Usage()), by_model)
-        orphaned = rows.ORPHANED + (rows.OF_ACCOUNT if account else "")
-        return used + Amount(*self._db.row(orphaned, (limit.since_ms, now_ms, *of))).of(limit.unit)
+        return used + holds.orphaned(limit.since_ms).of(limit.unit)
 
     def totals(self, run: str) -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
         """What is recorded of a run, by instance, attempt and model: usage, cost, number of records."""

@@ -8,14 +8,12 @@ from typing import Any
 
 from token_budget.ledger.database import Value
 from token_budget.ledger.records import FOREVER_MS, QUARTER_MS, AttemptRecord, RunRecord, UsageRecord
-from token_budget.models import Usage
+from token_budget.models import Amount, Usage
+from token_budget.named_tuples import NamedTuple
 from token_budget.portions import Subagent, Terms
 
 OLD = "coalesce(ended_ms, started_ms) < ? AND (ended_ms IS NOT NULL OR started_ms < ?)"
-HELD = "coalesce(sum(tokens), 0), coalesce(sum(cost_nano), 0)"
-HOLDS = f"SELECT {HELD} FROM holds WHERE expires_ms > ?"
-# what an orchestrator that was killed had sent: nobody renews its hold, and the API bills it
-ORPHANED = f"SELECT {HELD} FROM holds WHERE sent_ms >= ? AND expires_ms <= ?"
+HOLDS = "SELECT run, tokens, cost_nano, expires_ms, sent_ms FROM holds WHERE (expires_ms > ? OR sent_ms >= ?)"
 OF_ACCOUNT = " AND EXISTS (SELECT 1 FROM runs WHERE runs.run = holds.run AND runs.account = ?)"
 JOIN_ACCOUNT = " JOIN attempts a ON a.key = u.attempt JOIN runs n ON n.run = a.run WHERE n.account = ?"
 COUNTS_OF_U = "sum(u.input), sum(u.output), sum(u.cache_write), sum(u.cache_read)"
@@ -68,6 +66,23 @@ SELECT r.id, a.run, a.instance, a.attempt, r.at_ms, r.model, r.input, r.output, 
     r.cost_nano, r.cost_source, r.source, r.terms, r.write_1h, r.searches
 FROM records r JOIN attempts a ON a.key = r.attempt
 """
+
+
+class Holds(NamedTuple):
+    """Rows of HOLDS, as they are at a moment."""
+
+    rows: tuple[tuple[str, int, int, int, int | None], ...]
+    now_ms: int
+
+    def held(self, *, but: str | None = None) -> Amount:
+        """What runs hold, or all but one of them."""
+        standing = [row for row in self.rows if row[3] > self.now_ms and row[0] != but]
+        return Amount(sum(row[1] for row in standing), sum(row[2] for row in standing))
+
+    def orphaned(self, since_ms: int) -> Amount:
+        """What orchestrators that were killed had sent since then: nobody renews its hold, and the API bills it."""
+        lapsed = [row for row in self.rows if row[3] <= self.now_ms and row[4] is not None and row[4] >= since_ms]
+        return Amount(sum(row[1] for row in lapsed), sum(row[2] for row in lapsed))
 
 
 def between(since_ms: int, until_ms: int) -> tuple[str, tuple[int, ...]]:

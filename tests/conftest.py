@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.harness import Workplace
-from tests.postgres import Cluster, find_binaries
+from tests.postgres import Postgres, find_binaries
 
 # the same examples each time, and no verdict on how fast a busy machine is
 settings.register_profile(
@@ -30,7 +30,7 @@ for number in (
 ):  # a shell's background and nohup ignore them, and so would all children
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-STARTS_PROCESSES = {"claude", "cluster", "place", "rehearsal"}  # fixtures
+STARTS_PROCESSES = {"claude", "place", "postgres", "rehearsal"}  # fixtures
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,7 +63,7 @@ def place(tmp_path: Path) -> Workplace:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of the tests' own; skips the test where none is installed."""
     binaries = find_binaries()
     why = "no psycopg: pip install 'psycopg[binary]'" if find_spec("psycopg") is None else ""
@@ -72,8 +72,8 @@ def cluster() -> Iterator[Cluster]:
         pytest.fail(f"REQUIRE_POSTGRES is set: {why}")
     if binaries is None or why:
         pytest.skip(why)
-    cluster = Cluster(binaries)
+    postgres = Postgres(binaries)
     try:
-        yield cluster
+        yield postgres
     finally:
-        cluster.remove()
+        postgres.remove()

@@ -28,11 +28,13 @@ def find_binaries() -> Path | None:
     return max((path.parent for path in packages), key=lambda path: int(path.parent.name.split(".")[0]), default=None)
 
 
-class Cluster:
+class Postgres:
     """A server with databases of its own. It ends with this process, whatever becomes of that."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, *, is_durable: bool = False) -> None:
+        """Start one. `is_durable`: it waits for the disk, as servers do that are no test's."""
         self._binaries = binaries
+        self._fsync = "on" if is_durable else "off"
         self._user: dict[str, Any] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._data = self.folder / "data"
@@ -77,7 +79,7 @@ class Cluster:
         """Start it, and wait until it answers."""
         assert self._process is None
         with_parent = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []
-        settings = ("listen_addresses=", f"unix_socket_directories={self.folder}", "fsync=off", "max_connections=60")
+        settings = ("listen_addresses=", f"unix_socket_directories={self.folder}", f"fsync={self._fsync}")
         argv = [*with_parent, str(self._binaries / "postgres"), "-D", str(self._data)]
         with (self.folder / "log").open("ab") as log:
             process = self._process = subprocess.Popen(

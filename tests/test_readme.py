@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import prose
-from tests.postgres import Cluster
+from tests.postgres import Postgres
 from tests.ray_nodes import HAS_RAY
 from token_budget.fields import TOKENS
 from token_budget.ledger.export_import import export
@@ -117,7 +117,7 @@ def test_documented_command(command: str, shell: dict[str, str], request: pytest
     if "--cluster" in command and not HAS_RAY:
         pytest.skip("Ray is not installed")
     if SERVER in command:
-        address = shared_ledger(request.getfixturevalue("cluster"), shell)
+        address = shared_ledger(request.getfixturevalue("postgres"), shell)
         command = command.replace(SERVER, f"'{address}'")
     with contextlib.ExitStack() as at_work:
         if command.startswith("claude-runs "):
@@ -126,9 +126,9 @@ def test_documented_command(command: str, shell: dict[str, str], request: pytest
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def shared_ledger(cluster: Cluster, shell: dict[str, str]) -> str:
+def shared_ledger(postgres: Postgres, shell: dict[str, str]) -> str:
     """A database with limits of an account, and a ledger in a file that can move there; returns its address."""
-    address = cluster.database()
+    address = postgres.database()
     ledger = open_store(address)
     limits = [AccountLimit(Window.DAILY, Unit.TOKENS, 10**7), AccountLimit(Window.MONTHLY, Unit.USD, 10**12)]
     ledger.set_limits("team", limits)

@@ -29,6 +29,7 @@ from token_budget.forecast import forecast
 from token_budget.ledger.records import AttemptRecord, Limit, RunRecord, UsageRecord
 from token_budget.ledger.samples import SampleReader
 from token_budget.ledger.sqlite import SqliteLedger
+from token_budget.ledger.store import LedgerStore
 from token_budget.models import Usage, Weights
 from token_budget.usage.history import history
 
@@ -68,6 +69,12 @@ def fill(path: Path, records: int) -> None:
     """A ledger with so many records; without syncs, which nobody needs here."""
     ledger = SqliteLedger(path)
     ledger._file.db.execute("PRAGMA synchronous = OFF")
+    fill_store(ledger, records)
+    ledger.close()
+
+
+def fill_store(ledger: LedgerStore, records: int) -> None:
+    """Write so many records."""
     runs: list[RunRecord] = []
     attempts: list[AttemptRecord] = []
     found: list[UsageRecord] = []
@@ -79,7 +86,6 @@ def fill(path: Path, records: int) -> None:
             ledger.write(runs=runs, attempts=attempts, records=found)
             runs, attempts, found = [], [], []
     ledger.write(runs=runs, attempts=attempts, records=found)
-    ledger.close()
 
 
 def median_ms(work: Callable[[], object], times: int = 5) -> float:

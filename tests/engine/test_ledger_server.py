@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.harness import ROOT, Workplace
-from tests.postgres import Cluster
+from tests.postgres import Postgres
 from token_budget.ledger.opening import open_store
 from token_budget.ledger.postgres_schema import MIGRATIONS
 from token_budget.ledger.records import AttemptRecord, Limit
@@ -27,8 +27,8 @@ SETUP: dict[str, Any] = {
 
 
 @pytest.fixture
-def address(cluster: Cluster) -> str:
-    return cluster.database()
+def address(postgres: Postgres) -> str:
+    return postgres.database()
 
 
 def rehearse(place: Workplace, ledger: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -102,10 +102,10 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def test_wrong_addresses(place: Workplace, cluster: Cluster, closed_port: int) -> None:
+def test_wrong_addresses(place: Workplace, postgres: Postgres, closed_port: int) -> None:
     assert "refused" in refused(place, f"postgresql://127.0.0.1:{closed_port}/ledger")
-    assert 'database "nowhere" does not exist' in refused(place, cluster.address("nowhere"))
-    assert 'role "nobody"' in refused(place, cluster.address("postgres", user="nobody"))
+    assert 'database "nowhere" does not exist' in refused(place, postgres.address("nowhere"))
+    assert 'role "nobody"' in refused(place, postgres.address("postgres", user="nobody"))
     assert "invalid" in refused(place, "postgresql://localhost/x?colour=red")
     assert "not found" in refused(place, "postgresql:///?service=none")
 
@@ -120,20 +120,20 @@ def test_no_psycopg(place: Workplace, tmp_path: Path) -> None:
     )
 
 
-def test_a_database_that_is_read_only(place: Workplace, cluster: Cluster, address: str) -> None:
+def test_a_database_that_is_read_only(place: Workplace, postgres: Postgres, address: str) -> None:
     open_store(address).close()
     name = address.partition("@/")[2].partition("?")[0]
-    cluster.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     assert "the database is read-only" in refused(place, address)
     assert token_budget(place, "--ledger", address, "history").returncode == 0
 
 
-def test_older_and_newer_schemas(place: Workplace, cluster: Cluster, address: str) -> None:
+def test_older_and_newer_schemas(place: Workplace, postgres: Postgres, address: str) -> None:
     open_store(address).close()
-    cluster.sql(address, "DELETE FROM token_budget.migrations WHERE version > 1")
+    postgres.sql(address, "DELETE FROM token_budget.migrations WHERE version > 1")
     said = refused(place, address)
     assert "older version of this program (schema 1)" in said and f"token-budget migrate --to {address}" in said
-    cluster.sql(address, f"INSERT INTO token_budget.migrations VALUES ({len(MIGRATIONS) + 1}, 0)")
+    postgres.sql(address, f"INSERT INTO token_budget.migrations VALUES ({len(MIGRATIONS) + 1}, 0)")
     assert f"newer version of this program (schema {len(MIGRATIONS) + 1})" in refused(place, address)
     assert token_budget(place, "--ledger", address, "history").returncode == 2
 
@@ -145,8 +145,8 @@ def test_older_and_newer_schemas(place: Workplace, cluster: Cluster, address: st
 def ledger(request: pytest.FixtureRequest, place: Workplace) -> str:
     if request.param == "sqlite":
         return str(place.root / "ledger.db")
-    cluster: Cluster = request.getfixturevalue("cluster")
-    return cluster.database()
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.database()
 
 
 def test_all_who_charge_an_account_keep_to_its_limits(place: Workplace, ledger: str) -> None:
@@ -219,19 +219,19 @@ def test_a_file_moves_to_a_server_again_and_again(place: Workplace, address: str
     assert back.returncode == 0 and "added 2 runs" in back.stdout
 
 
-def test_a_copy_that_differs_is_reported(place: Workplace, cluster: Cluster, address: str) -> None:
+def test_a_copy_that_differs_is_reported(place: Workplace, postgres: Postgres, address: str) -> None:
     assert rehearse(place, "old.db").returncode == 0
     move = ("migrate", "--from", "old.db", "--to", address)
     assert token_budget(place, *move).returncode == 0
-    cluster.sql(address, "UPDATE token_budget.quarters SET output = output + 1 WHERE output > 0")
+    postgres.sql(address, "UPDATE token_budget.quarters SET output = output + 1 WHERE output > 0")
     done = token_budget(place, *move)
     assert done.returncode == 2 and "the sums of 1 run differ, for example " in done.stderr
 
 
-def test_a_server_s_ledger_is_brought_up_to_date(place: Workplace, cluster: Cluster, address: str) -> None:
+def test_a_server_s_ledger_is_brought_up_to_date(place: Workplace, postgres: Postgres, address: str) -> None:
     made = token_budget(place, "migrate", "--to", address)
     assert (made.returncode, made.stdout) == (0, f"{address}: schema {len(MIGRATIONS)}\n"), made
-    cluster.sql(
+    postgres.sql(
         address,
         "DROP SCHEMA token_budget CASCADE",
         "CREATE SCHEMA token_budget",
@@ -259,14 +259,14 @@ def test_a_server_s_ledger_is_brought_up_to_date(place: Workplace, cluster: Clus
 # -- roles --
 
 
-def test_the_documented_roles_have_least_privilege(place: Workplace, cluster: Cluster, address: str) -> None:
+def test_the_documented_roles_have_least_privilege(place: Workplace, postgres: Postgres, address: str) -> None:
     """Writers can run and add to history, and cannot change it; readers can read."""
     from psycopg.errors import InsufficientPrivilege
 
     (grants,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "shared-ledger.md").read_text(), re.DOTALL)
     assert token_budget(place, "migrate", "--to", address).returncode == 0
     assert token_budget(place, "--ledger", address, "limit", "set", "team", "daily=1M").returncode == 0
-    cluster.sql(
+    postgres.sql(
         address, grants, "CREATE ROLE ann LOGIN IN ROLE ledger_writers", "CREATE ROLE bob LOGIN IN ROLE ledger_readers"
     )
     ann, bob = (address.replace("owner@", f"{name}@") for name in ("ann", "bob"))
@@ -291,22 +291,42 @@ def test_the_documented_roles_have_least_privilege(place: Workplace, cluster: Cl
     )
     for statement in forbidden:
         with pytest.raises(InsufficientPrivilege):
-            cluster.sql(ann, statement)
+            postgres.sql(ann, statement)
     for args in (("limit", "set", "team", "daily=2M"), ("prune", "--before", "2999-01-01", "--yes")):
         done = token_budget(place, "--ledger", ann, *args)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done
     assert token_budget(place, "--ledger", bob, "history").returncode == 0
 
 
-def test_a_table_of_ones_own_does_not_divert_the_sums(cluster: Cluster, address: str) -> None:
+def test_a_table_of_ones_own_does_not_divert_the_sums(postgres: Postgres, address: str) -> None:
     """The trigger runs with its owner's rights: it must not find the tables of somebody else's session."""
     ledger = open_store(address)
     ledger.write(attempts=[AttemptRecord("r", "a", 1, 1)])
-    (key,) = cluster.sql(address, "SELECT key FROM token_budget.attempts")[0]
-    cluster.sql(
+    (key,) = postgres.sql(address, "SELECT key FROM token_budget.attempts")[0]
+    postgres.sql(
         address,
         "CREATE TEMP TABLE quarters (LIKE token_budget.quarters INCLUDING ALL)",
         f"INSERT INTO token_budget.records VALUES ('x', {key}, 5, 'm', 7, 0, 0, 0, NULL)",
     )
     assert ledger.used([Limit(0, 1)], Weights(), 0) == [7]
     ledger.close()
+
+
+@pytest.mark.slow
+def test_orchestrators_at_once_never_pass_the_limit_of_their_account(place: Workplace, address: str) -> None:
+    """Each of them has a gateway, as machines have; the requests of all together stay below the limit."""
+    assert token_budget(place, "--ledger", address, "limit", "set", "team", "daily=60k").returncode == 0
+    work = {"tokens": 8000, "turns": 8, "seconds": 1.0}
+    entries = [
+        {"name": f"i{n}", "command": "/test", "rehearsal": work, "max_tokens_per_command": 9000} for n in range(4)
+    ]
+    config = place.config({"instances": entries})
+    argv = place.argv("--config", config, "--rehearse", "--meter", "api", "--ledger", address, "--account", "team")
+    started = [
+        subprocess.Popen(argv, env=place.env, cwd=place.root, stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert {process.returncode for process in started} <= {0, 1}, said
+    listed = token_budget(place, "--ledger", address, "limit", "list", "--json")
+    used = json.loads(listed.stdout)[0]["used"]
+    assert 0.6 * 60_000 <= used <= 60_000, (used, said)

@@ -24,7 +24,7 @@ from claude_orchestrator.engine.run_events import RunEvent, UsageRecorded
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.usage_delta import PortionDelta, UsageDelta
 from tests.harness import Workplace
-from tests.postgres import Cluster
+from tests.postgres import Postgres
 from token_budget.ledger.opening import open_store
 from token_budget.ledger.records import HoldRequest, Limit, Reservation, RunRecord
 from token_budget.ledger.sqlite import SqliteLedger
@@ -90,25 +90,25 @@ def in_ledger(address: str) -> int:
 
 
 @pytest.fixture
-def own_cluster(cluster: Cluster) -> Iterator[Cluster]:
+def own_server(postgres: Postgres) -> Iterator[Postgres]:
     """The server, which runs again after the test."""
-    yield cluster
-    cluster.stop()
-    cluster.start()
+    yield postgres
+    postgres.stop()
+    postgres.start()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("meter", ["stream", "api"])
-def test_nothing_starts_while_the_server_is_gone(place: Workplace, own_cluster: Cluster, meter: str) -> None:
-    address = own_cluster.database()
+def test_nothing_starts_while_the_server_is_gone(place: Workplace, own_server: Postgres, meter: str) -> None:
+    address = own_server.database()
     run = Orchestrator(place, address, setup(3, 1.5), "--max-parallel", "1", "--meter", meter)
     run.wait_for("i0")
-    own_cluster.stop(crash=True)
+    own_server.stop(crash=True)
     run.wait_for("nothing new starts until it can be used (--ledger-outage continue starts without it)")
     launched = run.launched
     time.sleep(3)  # longer than an instance takes
     assert run.launched == launched and run.process.poll() is None
-    own_cluster.start()
+    own_server.start()
     run.wait_for("it can be used again")
     report = run.end()
     assert report["totals"]["total_tokens"] == 12_000 == in_ledger(address)
@@ -136,15 +136,15 @@ def test_nothing_starts_while_the_file_cannot_be_used(place: Workplace) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_may_continue_without_it(place: Workplace, own_cluster: Cluster) -> None:
-    address = own_cluster.database()
+def test_a_run_may_continue_without_it(place: Workplace, own_server: Postgres) -> None:
+    address = own_server.database()
     config = setup(3, 1.0, ledger_outage="continue")
     run = Orchestrator(place, address, config, "--max-parallel", "1")
     run.wait_for("i0")
-    own_cluster.stop(crash=True)
+    own_server.stop(crash=True)
     run.wait_for("daily, weekly and monthly limits count this run alone")
     report = run.end()  # what the ledger lacks is in the run's folder
-    own_cluster.start()
+    own_server.start()
     assert in_ledger(address) < 12_000
     again = place.run("--config", place.config(setup(1, 0.1)), "--rehearse", "--ledger", address)
     assert again.returncode == 0
@@ -152,31 +152,31 @@ def test_a_run_may_continue_without_it(place: Workplace, own_cluster: Cluster) -
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_again_and_again_counts_everything_once(place: Workplace, own_cluster: Cluster) -> None:
-    address = own_cluster.database()
+def test_a_server_that_is_killed_again_and_again_counts_everything_once(place: Workplace, own_server: Postgres) -> None:
+    address = own_server.database()
     run = Orchestrator(place, address, setup(12, 2.0), "--max-parallel", "4", "--meter", "api")
     run.wait_for("i0")
     for _ in range(4):
         time.sleep(0.7)
-        own_cluster.stop(crash=True)
-        own_cluster.start()
+        own_server.stop(crash=True)
+        own_server.start()
     report = run.end()
     assert report["totals"]["total_tokens"] == 48_000 == in_ledger(address)
 
 
 @pytest.mark.slow
-def test_a_server_that_stands_still_stops_nothing_for_ever(place: Workplace, own_cluster: Cluster) -> None:
+def test_a_server_that_stands_still_stops_nothing_for_ever(place: Workplace, own_server: Postgres) -> None:
     """It accepts connections and answers nothing: the run's end does not wait for it."""
-    address = own_cluster.database()
+    address = own_server.database()
     run = Orchestrator(place, address, setup(1, 1.0))
     run.wait_for("i0")
-    own_cluster.pause(on=True)
+    own_server.pause(on=True)
     try:
         began = time.monotonic()
         report = run.end()
         assert time.monotonic() - began < 20
     finally:
-        own_cluster.pause(on=False)
+        own_server.pause(on=False)
     assert any("the next run takes in what it lacks" in line for line in run.lines)
     assert place.run("--config", place.config(setup(1, 0.1)), "--rehearse", "--ledger", address).returncode == 0
     assert in_ledger(address) == report["totals"]["total_tokens"] + 4000

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT
-from tests.postgres import Cluster
+from tests.postgres import Postgres
 from token_budget.ledger import sql_ledger
 from token_budget.ledger.export_import import apply, export
 from token_budget.ledger.import_reader import read
@@ -47,16 +47,16 @@ class Place:
     """Where the ledgers of a test are, and their clock."""
 
     place: str
-    cluster: Cluster | None = None
+    postgres: Postgres | None = None
 
     def open(self) -> LedgerStore:
         return open_store(self.place)
 
     def at(self, ms: int) -> int:
         """From now on it is this time; returns what a caller passes, which a server disregards."""
-        if self.cluster is None:
+        if self.postgres is None:
             return ms
-        self.cluster.sql(self.place, NOW.format(ms=ms))
+        self.postgres.sql(self.place, NOW.format(ms=ms))
         return ms + 10**12
 
 
@@ -64,8 +64,8 @@ class Place:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "sqlite":
         return Place(str(tmp_path / "folder" / "ledger.db"))
-    cluster: Cluster = request.getfixturevalue("cluster")
-    return Place(cluster.database(), cluster)
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return Place(postgres.database(), postgres)
 
 
 @pytest.fixture
@@ -369,8 +369,8 @@ def test_16_processes_never_admit_more_than_the_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_16_processes_never_admit_more_than_the_limit_of_a_server(cluster: Cluster) -> None:
-    admit_with_16_processes(cluster.database())
+def test_16_processes_never_admit_more_than_the_limit_of_a_server(postgres: Postgres) -> None:
+    admit_with_16_processes(postgres.database())
 
 
 def admit_with_16_processes(place: str) -> None:

@@ -244,8 +244,7 @@ class InstanceRunner:
         """Publish what the instance does, if that has changed."""
         if change is not None:
             status = self.status
-            turn = status.spec.turns_before + max(1, status.attempt.turns_sent)
-            activity = Activity(status.name, *change, turn, self._context.clock.monotonic())
+            activity = Activity(status.name, *change, status.turn, self._context.clock.monotonic())
             status.do(activity)
             self._bus.publish(activity)
 

@@ -20,7 +20,7 @@ LEAST_PACE_S = 5.0  # a shorter time shows no pace
 class Row(NamedTuple):
     """One instance. `label` is its state in words, and `doing` is what it does, waits for, or why it ended.
 
-    `seconds` is None if it was never launched. `turn` of its `turns` is the one in progress, or the last one.
+    `seconds` is None if it was never launched. `turn` of its `turns` is the one that was sent last.
     `doing_s` is for how long it has been doing that. `budgets` are those that it draws on.
     `subagents` is their number and their share of the tokens.
     """
@@ -148,9 +148,8 @@ class Snapshots:
         return row
 
     def _new_row(self, status: InstanceStatus, now: float) -> Row:
-        spec, attempt = status.spec, status.attempt
+        spec = status.spec
         doing, since = doing_of(status)
-        turns = len(status.planned.turns)
         return Row(
             name=status.name,
             group=status.planned.group,
@@ -163,8 +162,8 @@ class Snapshots:
             usage=status.usage,
             exact=status.exact,
             nano_usd=status.nano_usd,
-            turn=min(turns, attempt.turns_completed + attempt.turn_running),
-            turns=turns,
+            turn=status.turn,
+            turns=len(status.planned.turns),
             attempts=status.attempts,
             model=status.models[0] if status.models else "",
             tools=status.tool_calls,

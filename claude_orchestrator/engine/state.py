@@ -12,7 +12,7 @@ from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, continued, in_worktree
 from claude_orchestrator.engine.activity import Activity
-from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
+from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, last_words
 from claude_orchestrator.engine.verification import Verification
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from token_budget.model_weights import TokenWeights, draw
@@ -219,9 +219,15 @@ class InstanceStatus:
         return self.tally.exact and all(attempt.exact for attempt in self.earlier)
 
     @property
+    def turn(self) -> int:
+        """The number of the turn that was sent last, from 1, among the turns of the plan; 1 before the first."""
+        return min(len(self.planned.turns), self.spec.turns_before + max(1, self.attempt.turns_sent))
+
+    @property
     def cost_usd(self) -> float | None:
         """The cost that the CLI states; None if it states none."""
-        return cost_of((*self.earlier, self.attempt.totals))
+        costs = [cost for cost in (*(one.cost_usd for one in self.earlier), self.tally.cost_usd) if cost is not None]
+        return sum(costs) if costs else None
 
     @property
     def nano_usd(self) -> int | None:

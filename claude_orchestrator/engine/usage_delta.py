@@ -48,7 +48,7 @@ class AttemptCosts:
         self._lacks_price = False
         self._priced: dict[str, Counter[Portion]] = {}
         self._priced_portions: Counter[Portion] = Counter()
-        self._taken_version: tuple[Usage, float | None, int, int] = (Usage(), None, 0, 0)
+        self._taken_version: tuple[Usage, float | None, int, int, bool] = (Usage(), None, 0, 0, False)
         self._taken = Amount()
         self._taken_spent: dict[Portion, Spent] = {}
         self._taken_costs: dict[Portion, int] = {}
@@ -57,7 +57,15 @@ class AttemptCosts:
     @property
     def nano_usd(self) -> int | None:
         """The cost so far in nano-dollars; None while it is unknown."""
-        return sum(self.by_portion.values()) if self._priced or self._tally.cost_usd is not None else None
+        if not self._priced and self._tally.cost_usd is None:
+            return None
+        costs = self._taken_costs if self._version == self._taken_version else self.by_portion
+        return sum(costs.values())
+
+    @property
+    def _version(self) -> tuple[Usage, float | None, int, int, bool]:
+        """It changes with the costs."""
+        return self._tally.usage, self._tally.cost_usd, self._prices_found, self._moves, self._lacks_price
 
     @property
     def by_portion(self) -> dict[Portion, int]:
@@ -127,7 +135,7 @@ class AttemptCosts:
 
     def take_delta(self, weights: TokenWeights) -> UsageDelta | None:
         """What the attempt has used and cost since the last call; None if nothing has changed."""
-        version = self._tally.usage, self._tally.cost_usd, self._prices_found, self._moves
+        version = self._version
         if version == self._taken_version:
             return None
         self._taken_version = version

@@ -139,11 +139,13 @@ def described(said: Said, *, color: bool) -> list[str]:
             cut = lines[:OUTPUT_LINES]
             more = [f"… {len(lines) - OUTPUT_LINES} more lines"] if len(lines) > OUTPUT_LINES else []
             shown = [_colored(f"  {line}", RED if said.failed else DIM, color) for line in (*cut, *more)]
-        case Piece.NOTE:
+        case Piece.NOTE | Piece.PROMPT:
             shown = [_colored(f"! {line}", YELLOW, color) for line in lines]
         case Piece.RESULT:
             head = "failed" if said.failed else "answer"
             shown = ["", _colored(f"── {head}", RED if said.failed else GREEN, color), *lines]
+        case _:
+            shown = []
     return [before + line for line in shown]
 
 

@@ -52,8 +52,13 @@ def kind_of(event: RunEvent) -> str:
     return _WORD_ENDS.sub("_", type(event).__name__).lower()
 
 
-def event_json(event: RunEvent, view: RunView, now: float) -> dict[str, Any]:
-    """An event. `instance` is the name of the instance that it is about, and `row` its row if its state changed."""
+def event_json(event: RunEvent, view: RunView, now: float, *, budgets: bool = True) -> dict[str, Any]:
+    """An event. `instance` is the name of the instance that it is about, and `row` its row if its state changed.
+
+    Use has the budgets of its instance, unless they are not wanted.
+    """
+    if isinstance(event, UsageRecorded) and not budgets:
+        return {"kind": kind_of(event), **_use(event.status)}
     return {"kind": kind_of(event), **_fields(event, view, now)}
 
 
@@ -114,12 +119,15 @@ def _more(event: RunEvent, view: RunView, now: float) -> dict[str, Any]:
 
 def _usage(status: InstanceStatus, view: RunView) -> dict[str, Any]:
     budgets = view.manager.budgets_for(status.spec.base_command, status.name)
+    return {**_use(status), "budgets": [budget_row(budget) for budget in budgets]}
+
+
+def _use(status: InstanceStatus) -> dict[str, Any]:
     return {
         "instance": status.name,
         "usage": usage_fields(status.usage, exact=status.exact),
         "cost_usd": status.cost_usd,
         "models": list(status.models),
-        "budgets": [budget_row(budget) for budget in budgets],
     }
 
 

@@ -7,6 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from itertools import islice
 from typing import Any
 
 from claude_orchestrator.engine.bus import Bus
@@ -78,7 +79,9 @@ class EventLog:
         oldest = self._entries[0].number if self._entries else self.last_number + 1
         if not oldest - 1 <= number <= self.last_number:
             return Gap(self.last_number)
-        return [entry for entry in self._entries if entry.number > number]
+        newest = list(islice(reversed(self._entries), self.last_number - number))
+        newest.reverse()
+        return newest
 
     async def follow(self, number: int, source: str | None = None) -> AsyncGenerator[list[Entry] | Gap, None]:
         """Yield what comes after a number, for ever, or until the reader leaves; at first a Gap if there is one."""

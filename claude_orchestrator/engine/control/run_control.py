@@ -66,9 +66,9 @@ class RunControl:
         """The run without its instances."""
         return self._numbered(brief(self.view, self._steering(), self._moment()))
 
-    def describe(self, event: RunEvent) -> dict[str, Any]:
-        """An event as JSON data."""
-        return event_json(event, self.view, time.monotonic())
+    def describe(self, event: RunEvent, *, budgets: bool = True) -> dict[str, Any]:
+        """An event as JSON data, with the budgets that it has changed if they are wanted."""
+        return event_json(event, self.view, time.monotonic(), budgets=budgets)
 
     @property
     def approvals(self) -> tuple[Ask, ...]:

@@ -165,7 +165,7 @@ def instance_row(status: InstanceStatus, view: RunView, now: float) -> dict[str,
         "cost_nano_usd": status.nano_usd,
         "estimate_tokens": spec.estimate.tokens,
         "budgets": [budget.label for budget in budgets],
-        "turn": min(spec.turns_before + max(1, attempt.turns_sent), len(status.planned.turns)),
+        "turn": status.turn,
         "turns": len(status.planned.turns),
         "now": {
             "doing": None if status.activity is None else str(status.activity.doing),

@@ -14,14 +14,15 @@ from claude_orchestrator.ui.web.frames import ENCODER, Frame, Pending, sse
 from claude_orchestrator.ui.web.sources import RunSource
 from claude_orchestrator.ui.web.timeline import Timeline
 
-COLLECT_EVERY_S = 0.05
+COLLECT_EVERY_S = 0.25
 EVERY_S = 0.3
-SLOW_S = 1.5  # where the run itself does too little for more
-LEAST_SHARE = 25  # times what a message took is what the rest of the process has done since the one before
+SLOW_S = 2.5  # where the run itself does too little for more
+LEAST_SHARE = 50  # times what a message took is what the rest of the process has done since the one before
 LEAST_PAUSE = 25  # times what the last message took to make: at most 4 % of a processor
 BYTES_PER_S = 40_000  # to one page, on average
 MAX_FRAMES = 64
 MAX_FRAME_BYTES = 8 * 1024 * 1024  # of all that are kept
+FRESH_S = 1.0  # pages that open together share a snapshot
 QUIET_S = 15.0  # then a page gets a sign of life
 SAMPLE_S = 2.0
 
@@ -45,6 +46,7 @@ class Feed:
         self._sampling: asyncio.Task[None] | None = None
         self._ended = False
         self._last = b""
+        self._made = float("-inf"), b"", -1  # when a snapshot was made, and it
         self.timeline = timeline or Timeline()
 
     def start(self) -> None:
@@ -74,7 +76,7 @@ class Feed:
             while not self._ended:
                 found = self._after(number)
                 if found is None:
-                    data, number = await self._snapshot()
+                    data, number = await self._snapshot(FRESH_S)
                     yield data
                 elif found:
                     number = found[-1][0].number
@@ -94,10 +96,15 @@ class Feed:
         self.timeline.take(self._wall(), data)
         return {**data, "timeline": self.timeline.data(), "at": self._wall()}
 
-    async def _snapshot(self) -> tuple[bytes, int]:
-        data = await self.snapshot()
-        number = int(data["number"])
-        return sse("snapshot", ENCODER.encode(data), self._id(number)), number
+    async def _snapshot(self, fresh_s: float = 0.0) -> tuple[bytes, int]:
+        """A snapshot as a message, and its number. One that is not older than `fresh_s` will do if frames join it."""
+        made_at, data, number = self._made
+        if time.monotonic() - made_at > fresh_s or self._after(number) is None:
+            found = await self.snapshot()
+            number = int(found["number"])
+            data = sse("snapshot", ENCODER.encode(found), self._id(number))
+            self._made = time.monotonic(), data, number
+        return data, number
 
     def _id(self, number: int) -> str:
         return f"{number}@{self._source.name}"
@@ -164,6 +171,7 @@ class Feed:
             begun_at = time.process_time()
             others_s = begun_at - ended_at
             brief = await self._source.brief()
+            self.timeline.take(self._wall(), brief)
             made = self._pending.take(self._number, brief)
             self._number = made.number
             self._keep(made)
@@ -186,6 +194,6 @@ class Feed:
 
     async def _sample(self) -> None:
         while True:
-            if self.timeline.due(self._wall()):
+            if self._reading is None and self.timeline.due(self._wall()):  # else messages take them
                 self.timeline.take(self._wall(), await self._source.brief())
             await asyncio.sleep(SAMPLE_S)

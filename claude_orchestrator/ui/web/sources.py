@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, Protocol
 
 from claude_orchestrator.engine.activity import Activity
@@ -17,6 +18,7 @@ from claude_orchestrator.engine.run_events import UsageRecorded
 from claude_orchestrator.ui.web.frames import Key, Numbered
 
 VIA = "web"
+NUMBER = attrgetter("number")
 
 
 class RunSource(Protocol):
@@ -78,17 +80,32 @@ class LiveRun:
     async def follow(self, number: int) -> AsyncGenerator[Sequence[Numbered] | Gap, None]:
         """What comes after a number."""
         async for found in self._control.log.follow(number, self.name):
-            yield found if isinstance(found, Gap) else [self._numbered(entry) for entry in found]
+            yield found if isinstance(found, Gap) else self._latest(found)
 
     async def act(self, method: str, params: Mapping[str, Any]) -> Any:
         """Change the run."""
         return call(self._control, Request(None, method, params), VIA, "")
 
-    def _numbered(self, entry: Entry) -> Numbered:
-        event = entry.event
-        key: Key = entry.number
-        if isinstance(event, UsageRecorded):
-            key = ("usage", event.status.name)
-        elif isinstance(event, Activity):
-            key = ("activity", event.instance)
-        return Numbered(entry.number, entry.at, key, partial(self._control.describe, event))
+    def _latest(self, entries: Iterable[Entry]) -> list[Numbered]:
+        """The entries in order; of those that replace each other, the last."""
+        kept: dict[object, Entry] = {}
+        for entry in entries:
+            event = entry.event
+            if isinstance(event, Activity):
+                kept[event.instance] = entry
+            elif isinstance(event, UsageRecorded):
+                kept[event.status] = entry
+            else:
+                kept[entry.number] = entry
+        describe = partial(self._control.describe, budgets=False)  # messages have those of the whole run
+        latest = sorted(kept.values(), key=NUMBER)
+        return [Numbered(one.number, one.at, _key(one), partial(describe, one.event)) for one in latest]
+
+
+def _key(entry: Entry) -> Key:
+    event = entry.event
+    if isinstance(event, Activity):
+        return "activity", event.instance
+    if isinstance(event, UsageRecorded):
+        return "usage", event.status.name
+    return entry.number

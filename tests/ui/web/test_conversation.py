@@ -89,8 +89,8 @@ def test_what_the_system_says_of_the_session() -> None:
     ]
     assert [(item["kind"], item["text"]) for item in items_of(lines)] == [
         ("system", "session s1"),
-        ("system", '{"subtype": "api_retry", "attempt": 2}'),
-        ("system", '{"subtype": "compact_boundary"}'),
+        ("system", "the API refused a request: "),
+        ("system", "the conversation was compacted"),
     ]
 
 

@@ -82,6 +82,7 @@ PURE = """
     config.subagent_limits
     engine.accounts
     engine.activity
+    engine.control.conversation_json
     engine.control.event_json
     engine.control.methods
     engine.control.past
@@ -155,7 +156,6 @@ PURE = """
     ui.redraw
     ui.screen
     ui.status
-    ui.web.conversation
     ui.web.frames
     ui.web.page_file
     ui.web.timeline

@@ -18,6 +18,7 @@ from claude_orchestrator.engine.run_events import (
     RunEnded,
     RunEvent,
     Steered,
+    Stopping,
     UsageRecorded,
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
@@ -78,6 +79,10 @@ class OtlpObserver:
                 label = "" if budget is None else budget.label
                 about = {names.AGENT: instance, names.ACTION: str(action), names.REASON: reason, names.BUDGET: label}
                 self._run.add_event("decision", about)
+            case Stopping(instance, state, reason, budget):
+                label = "" if budget is None else budget.label
+                about = {names.AGENT: instance, names.STATE: str(state), names.REASON: reason, names.BUDGET: label}
+                self._run.add_event("stopping", about)
             case Crossed(budget):
                 self._run.add_event("crossing", {names.BUDGET: budget.label, names.REASON: budget.figures()})
             case Steered(action, target, text, by):

@@ -16,7 +16,7 @@ from claude_orchestrator.ui.web.timeline import Timeline
 
 COLLECT_EVERY_S = 0.25
 EVERY_S = 0.3
-SLOW_S = 2.5  # where the run itself does too little for more
+SLOW_S = 3.0  # where the run itself does too little for more
 LEAST_SHARE = 50  # times what a message took is what the rest of the process has done since the one before
 LEAST_PAUSE = 25  # times what the last message took to make: at most 4 % of a processor
 BYTES_PER_S = 40_000  # to one page, on average

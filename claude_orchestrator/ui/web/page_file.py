@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from claude_orchestrator.engine.control.conversation_json import Item, items_of
 from claude_orchestrator.ui.web.assets import CHART, MODULES, STYLES, assets
-from claude_orchestrator.ui.web.conversation import Item, items_of
 
 MAX_DATA_BYTES = 800_000  # of what instances said, wrote and changed
 

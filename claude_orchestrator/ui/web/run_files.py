@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from claude_orchestrator.engine.control.conversation_json import Item, items_of
 from claude_orchestrator.engine.results.answer_files import FOLDER
-from claude_orchestrator.ui.web.conversation import Item, items_of
 from token_budget.folders import Folder
 from token_budget.named_tuples import NamedTuple
 from token_budget.serving.site import RequestError

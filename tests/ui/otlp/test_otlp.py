@@ -23,10 +23,10 @@ CONFIG = {
         for number in range(4)
     ],
     "rehearsal": {"turns": 3, "tokens": 3_000, "seconds": 0.3, "seed": 1},
-    "budget": {"overall_budget": 9_000_000, "command_budgets": {"/fix": 10_000}},
+    "budget": {"overall_budget": 9_000_000, "command_budgets": {"/fix": 7_000}},
 }
 
-BLOCK = ("--meter", "api", "--budget-enforcement-mode", "block")
+BLOCK = ("--meter", "api", "--budget-enforcement-mode", "block", "--max-parallel", "1")
 
 
 def rehearse(place: Workplace, url: str, *more: str, **env: str) -> Any:
@@ -51,7 +51,7 @@ def test_a_collector_gets_what_the_report_says(place: Workplace) -> None:
     for kind, key in kinds.items():
         assert value("tokens", type=kind) == usage[key]
     assert value("budget_used", scope="overall", key="", unit="tokens") == usage["total_tokens"]
-    assert value("budget_limit", scope="command", key="/fix", unit="tokens") == 10_000
+    assert value("budget_limit", scope="command", key="/fix", unit="tokens") == 7_000
     by_type = {dict(key)[names.TOKEN_TYPE]: point.sum for key, point in points[names.TOKEN_USAGE].items()}
     assert by_type["input"] + by_type["output"] == usage["total_tokens"]
     assert by_type["output"] == usage["output_tokens"]
@@ -68,7 +68,8 @@ def test_a_collector_gets_what_the_report_says(place: Workplace) -> None:
     billed = [attributes(span.attributes) for span in agents]
     assert sum(one[names.INPUT_TOKENS] + one[names.OUTPUT_TOKENS] for one in billed) == usage["total_tokens"]
     assert {one[names.PROVIDER] for one in billed} == {"anthropic"}
-    assert "decision" in {event.name for event in run.events}
+    stopped = [attributes(event.attributes) for event in run.events if event.name == "stopping"]
+    assert stopped and {one[names.BUDGET] for one in stopped} == {"/fix command"}
     assert attributes(run.attributes)[names.EXIT_CODE] == 1
     about = collector.resources()[0]
     assert about["service.name"] == "claude-orchestrator" and about[names.RUN] == report["run_id"]

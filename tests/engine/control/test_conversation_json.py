@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_orchestrator.ui.web.conversation import items_of
+from claude_orchestrator.engine.control.conversation_json import items_of
 from tests.harness import ROOT
 
 

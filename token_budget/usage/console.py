@@ -32,6 +32,13 @@ def report_usage(error: click.ClickException, name: str, complain: Callable[[str
     return error.exit_code
 
 
+def check_port(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    """The callback of an option that is a port. Click's own range writes it as `0<=x<=65535`."""
+    if not 0 <= value <= 65_535:
+        raise click.BadParameter(f"expected a port from 1 to 65535, or 0 for any free one, got {value}", ctx, param)
+    return value
+
+
 def render_options() -> RenderOptions:
     """How to render text on this standard output."""
     terminal = sys.stdout.isatty()

@@ -58,7 +58,12 @@ def show_command(ctx: click.Context, name: str) -> None:
 @click.argument("name")
 @click.option("--from-run", metavar="RUN_ID|last", help="Take the use of a run, plus a margin, as limits.")
 @click.option(
-    "--margin", type=click.FloatRange(0, 10), default=0.25, show_default=True, help="The margin, as a share of the use."
+    "--margin",
+    type=float,
+    metavar="SHARE",
+    default=0.25,
+    show_default=True,
+    help="The margin, as a share of the use.",
 )
 @click.option(
     "--set",

@@ -11,12 +11,17 @@ from pathlib import Path
 
 import click
 
-from token_budget.usage.console import FILE, ledger_place, open_ledger
+from token_budget.usage.console import FILE, check_port, ledger_place, open_ledger
 
 
 @click.command("serve")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="Take it.  [default: any free one]"
+    "--port",
+    type=int,
+    callback=check_port,
+    default=0,
+    metavar="PORT",
+    help="The port of the page.  [default: any free one]",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Listen on this address.")
 @click.option("--token-file", type=FILE, metavar="FILE", help="A file with a password for other machines.")

@@ -9,6 +9,7 @@ import click
 
 from claude_orchestrator.cli.console import run_script
 from claude_orchestrator.cli.runs import completion
+from token_budget.usage.console import check_port
 
 PROGRAM = "claude-runs"
 OUTPUT_DIR_VARIABLE = "CLAUDE_ORCHESTRATOR_OUTPUT_DIR"
@@ -115,7 +116,14 @@ def results_command(ctx: click.Context, run: str, instance: str | None, as_json:
 
 @group.command("open")
 @run_argument
-@click.option("--port", type=click.IntRange(0, 65_535), default=0, metavar="PORT", help="The port of the page.")
+@click.option(
+    "--port",
+    type=int,
+    callback=check_port,
+    default=0,
+    metavar="PORT",
+    help="The port of the page.  [default: any free one]",
+)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option("--read-only", is_flag=True, help="Let the page show the run, and not change it.")
 @click.pass_context

@@ -107,7 +107,8 @@ def whole_number(minimum: int, maximum: int) -> Kind:
     def read(value: object) -> int:
         number = _whole(value) if isinstance(value, str) else value
         if isinstance(number, bool) or not isinstance(number, int) or number < minimum:
-            raise expected(f"{what} such as 50000 or 50k" if isinstance(value, str) and minimum == 1 else what, value)
+            is_text = isinstance(value, str) and maximum == MAX_LIMIT
+            raise expected(f"{what} such as 50000, 50k or 1.5M" if is_text else what, value)
         if number > maximum:
             raise expected(f"{what} up to {maximum:,}" if minimum == 1 else what, value)
         return number
@@ -153,7 +154,7 @@ USD = Kind(
     {
         "anyOf": [
             {"type": "number", "minimum": 1e-9, "maximum": MAX_USD},
-            {"type": "string", "pattern": r"^\s*\$?\s*[0-9.][0-9.,]*([eE][+-]?[0-9]+)?\s*$"},
+            {"type": "string", "pattern": r"^\s*(\$\s*[0-9.]|[0-9])[0-9.,]*([eE][+-]?[0-9]+)?\s*$"},
         ]
     },
     format_usd,

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from token_budget.api_usage import PriceTerms, UsagePart
 from token_budget.model_weights import ModelWeights
 from token_budget.models import MAX_USD, PRICE_LISTS, Usage, Weights
+from token_budget.text import SHELL_HINT
 
 EXTRA = "the extra cost (pip install 'claude-orchestrator[cost]')"
 UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts that the CLI makes, and simulated answers
@@ -53,14 +54,16 @@ def parse_usd(text: str) -> int:
     """Read `5`, `0.25`, `$1.50` or `$2,500` as nano-dollars, exactly.
 
     Raises ValueError with a reason for anything else: also for 0, for more than 1,000,000 USD, and for more than nine
-    decimals.
+    decimals. `.50` is an error, because a shell makes that of `$2.50` without quotes.
     """
-    found = _AMOUNT.fullmatch(text.strip())
-    if found is None:
-        raise ValueError(f"expected an amount of US dollars such as 5, 0.25 or $1.50, got {text!r}")
+    bare = text.strip()
+    hint = SHELL_HINT if not bare.strip("0") or bare.startswith((".", ",")) else ""
+    found = _AMOUNT.fullmatch(bare)
+    if found is None or bare.startswith("."):
+        raise ValueError(f"expected an amount of US dollars such as 5, 0.25 or $1.50, got {text!r}{hint}")
     usd = Decimal(found[1].replace(",", ""))
     if not 0 < usd <= MAX_USD:
-        raise ValueError(f"expected an amount of US dollars above 0 and at most {MAX_USD:,}, got {text!r}")
+        raise ValueError(f"expected an amount of US dollars above 0 and at most {MAX_USD:,}, got {text!r}{hint}")
     try:
         return int(usd.quantize(_NANO_USD, context=_EXACT).scaleb(9, _EXACT))
     except (InvalidOperation, Inexact):

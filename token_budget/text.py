@@ -154,6 +154,7 @@ def _cell(cell: str | int | float | Decimal | None) -> str | int | float | None:
 
 
 NANO = 1_000_000_000  # nano-dollars in a dollar
+SHELL_HINT = ": write an amount in single quotes, as in '$2.50', because the shell replaces $2"
 
 
 def format_usd(nano_usd: int) -> str:

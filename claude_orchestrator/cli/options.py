@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from claude_orchestrator.config.fields import CONFIG_NAME, ENV_PREFIX, PROGRAM, 
 from claude_orchestrator.config.given import ENVIRONMENT, OPTIONS, Given, Options, read_given
 from claude_orchestrator.config.kinds import FILE, FLAG
 from claude_orchestrator.errors import UserError
+from token_budget.text import SHELL_HINT
 
 _FOUND = {
     "resume": completion.runs,
@@ -37,7 +39,19 @@ _EPILOG = (
 
 
 class _Command(click.Command):
-    """A command whose help shows its options in groups."""
+    """A command whose help shows its options in groups, and whose options take no other option for their value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raises a usage error where a value is missing, as in `--overall-cost-budget $2`, of which a shell leaves
+        `--overall-cost-budget` alone."""
+        names = {f"--{name}": one for one in OPTIONS.values() for name in (one.option, *one.aliases)}
+        given = args[: args.index("--")] if "--" in args else args
+        for name, follower in pairwise(given):
+            setting = names.get(name)
+            if setting is not None and setting.kind is not FLAG and not setting.bare and follower in names:
+                hint = SHELL_HINT if "USD" in setting.metavar else ""
+                raise click.BadOptionUsage(name, f"Option {name!r} needs a value, but {follower} follows{hint}", ctx)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {setting.group: [] for setting in OPTIONS.values()}

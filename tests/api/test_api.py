@@ -95,7 +95,7 @@ def test_a_budget_blocks(place: dict[str, Any]) -> None:
             {"max_parallel": 0, "overall_token_budget": "x"},
             [
                 "max_parallel: expected a positive whole number, got 0",
-                'overall_token_budget: expected a positive whole number such as 50000 or 50k, got "x"',
+                'overall_token_budget: expected a positive whole number such as 50000, 50k or 1.5M, got "x"',
             ],
         ),
         ({"command_budget": {"/a": -1}}, ["command_budget: expected a positive whole number"]),

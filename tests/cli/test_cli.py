@@ -191,8 +191,8 @@ BAD_CONFIGS: dict[str, tuple[Any, str]] = {
     ),
     "wrong type": (
         {"instances": [{"prompt": "x"}, {"prompt": "x"}, {"prompt": "x", "max_tokens_per_command": "lots"}]},
-        "runs.json: instances[2].max_tokens_per_command: expected a positive whole number such as 50000 or 50k, got "
-        '"lots"',
+        "runs.json: instances[2].max_tokens_per_command: expected a positive whole number such as 50000, 50k or "
+        '1.5M, got "lots"',
     ),
     "neither": ({"instances": [{"name": "x"}]}, "instances[0]: it has neither command nor prompt"),
     "empty command": ({"instances": [{"command": "  "}]}, "instances[0].command: is empty"),
@@ -322,6 +322,14 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "bad seed": (["x", "--for-each", "-", "--shuffle", "x"], "--shuffle: expected a whole number"),
     "bad limit": (["x", "--for-each", "-", "--limit", "0"], "--limit: expected a positive whole number"),
     "nan": (["--timeout", "nan"], "--timeout"),
+    "a value that the shell took": (
+        ["x", "--overall-cost-budget", "--results", "-"],
+        "'--overall-cost-budget' needs a value, but --results follows: write an amount in single quotes, as in '$2.50'",
+    ),
+    "a value that is missing": (
+        ["x", "--model", "--quiet"],
+        "Option '--model' needs a value, but --quiet follows (see",
+    ),
 }
 
 

@@ -34,7 +34,7 @@ TAKEN: list[tuple[Kind, object, object]] = [
     (TOKENS, MAX_LIMIT, MAX_LIMIT),
     (TOKENS, "1.0005M", 1_000_500),
     (USD, 2.5, 2_500_000_000),
-    *((USD, text, 2_500_000_000) for text in ("2.5", "2.50", "$2.50", "$ 2.50", ".25e1")),
+    *((USD, text, 2_500_000_000) for text in ("2.5", "2.50", "$2.50", "$ 2.50", "$.25e1")),
     (USD, "$1,000", 1000 * NANO),
     (USD, "0.000000001", 1),
     (USD, 0.1, 100_000_000),
@@ -52,7 +52,11 @@ TAKEN: list[tuple[Kind, object, object]] = [
 ]
 REFUSED: list[tuple[Kind, object, str]] = [
     *((TOKENS, value, "expected a positive whole number") for value in (0, -1, 1.5, True, None, [5], "", "lots")),
-    *((TOKENS, text, "such as 50000 or 50k") for text in ("1e3", "²", "1.5", "1.0005k", "5,00", "1__0", "-5k", "k")),
+    (whole_number(1, 10**6), "many", 'expected a positive whole number, got "many"'),
+    *(
+        (TOKENS, text, "such as 50000, 50k or 1.5M")
+        for text in ("1e3", "²", "1.5", "1.0005k", "5,00", "1__0", "-5k", "k")
+    ),
     *((TOKENS, value, "up to 1,000,000,000,000,000") for value in (MAX_LIMIT + 1, "9" * 30, "2000000B")),
     *((TOKENS, value, "expected a positive whole number") for value in ("9" * 5000, "0k")),
     *((USD, value, "expected a positive number of US dollars") for value in (0, -1, 1e-10, True, [1], float("nan"))),

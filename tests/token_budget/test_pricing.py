@@ -54,7 +54,7 @@ def test_what_is_no_amount(value: float | str) -> None:
         ("5", 5 * NANO),
         ("0.25", NANO // 4),
         (" $1.50 ", 3 * NANO // 2),
-        (".5", NANO // 2),
+        ("$.5", NANO // 2),
         ("0.000000001", 1),
         ("1e-05", 10_000),
         ("1000000", 10**6 * NANO),
@@ -83,6 +83,13 @@ def test_an_amount_that_cannot_be(said: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as error:
         parse_usd(said)
     assert repr(said) in str(error.value)
+
+
+@pytest.mark.parametrize("left", ["", "0", "00", ".50", ",500"])
+def test_what_a_shell_leaves_of_an_amount_without_quotes_is_no_amount(left: str) -> None:
+    """Of `$2`, `$20`, `$100`, `$2.50` and `$1,500`: a limit of $0.50 where $2.50 was meant would be worse than none."""
+    with pytest.raises(ValueError, match=r"in single quotes, as in '\$2\.50'"):
+        parse_usd(left)
 
 
 @given(st.integers(1, 10**6 * NANO))

@@ -165,7 +165,7 @@ def test_any_inheritance_ends(
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("overall_budget", "lots", 'expected a positive whole number such as 50000 or 50k, got "lots"'),
+        ("overall_budget", "lots", 'expected a positive whole number such as 50000, 50k or 1.5M, got "lots"'),
         ("overall_budget", True, "expected a positive whole number, got true"),
         ("daily_token_budget", 0, "expected a positive whole number, got 0"),
         ("weekly_token_budget", 1.5, "expected a positive whole number, got 1.5"),

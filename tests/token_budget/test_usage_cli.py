@@ -209,7 +209,7 @@ def test_a_shell_gets_completion_for_the_script_s_name(empty: Home, script: str)
             "--since: expected a past moment such as 24h, 7d, 4w, today, yesterday, week, month or 2026-11-01, "
             "got 'soon'",
         ),
-        (("--json", "--csv"), "--json and --csv exclude each other (see token-budget --help)"),
+        (("--json", "--csv"), "--json and --csv exclude each other (see token-budget history --help)"),
         (
             ("--by", "hour"),
             "Invalid value for '--by': 'hour' is not one of 'day', 'command', 'model', 'run', 'instance', 'workspace'.",
@@ -385,11 +385,11 @@ def test_profiles_from_the_first_to_the_last(home: Home) -> None:
         (("save", "night", "--set", r"a\b"), r"--set: expected KEY=VALUE, got 'a\b'"),
         (
             ("save", "night", "--set", "overall_budget=lots"),
-            "expected a positive whole number such as 50000 or 50k, got",
+            "expected a positive whole number such as 50000, 50k or 1.5M, got",
         ),
         (
             ("save", "night", "--set", "overall_budget=" + "[" * 9999),
-            "expected a positive whole number such as 50000 or 50k, got",
+            "expected a positive whole number such as 50000, 50k or 1.5M, got",
         ),
         (("save", "night", "--set", "alert_at=80.5"), "expected percentages such as"),
         (("save", "night", "--set", "extends=night"), "profiles extend each other: night extends night"),
@@ -510,7 +510,9 @@ def test_profiles_travel_without_their_comments(home: Home, tmp_path: Path) -> N
 def test_a_profile_that_cannot_be_saved_is_told_before_anything_is_taken(home: Home) -> None:
     lines = [*home.exported(), '{"kind": "profiles", "profiles": {"x": {"overall_budget": "lots"}}}']
     (home.root / "bad.jsonl").write_text("\n".join(lines))
-    reason = 'bad.jsonl: profiles.x.overall_budget: expected a positive whole number such as 50000 or 50k, got "lots"'
+    reason = (
+        'bad.jsonl: profiles.x.overall_budget: expected a positive whole number such as 50000, 50k or 1.5M, got "lots"'
+    )
     assert home.refuses("--ledger", "new.db", "import", "bad.jsonl") == reason
     (home.root / "bad.jsonl").write_text("\n".join(lines).replace('"lots"', "5"))
     profiles = home.profiles(b"{,")

@@ -28,7 +28,8 @@ def report_usage(error: click.ClickException, name: str, complain: Callable[[str
     if isinstance(error, HELP_ALONE):
         error.show()
     else:
-        complain(f"{error.format_message()} (see {name} --help)")
+        used = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else name
+        complain(f"{error.format_message()} (see {used} --help)")
     return error.exit_code
 
 

@@ -22,7 +22,7 @@ if sys.platform != "win32":
     import resource
 
 FILES_OWN, FILES_EACH = 64, 9
-FILES_OF_GATEWAY, FILES_METERED = 192, 8  # connections that are not judged yet, as `gateway.door` bounds them
+FILES_OF_GATEWAY, FILES_METERED = 256, 24  # connections that are not judged yet, as `gateway.door` bounds them
 LAUNCH_TRIES = 3  # a guard that is killed meanwhile is replaced
 BY_FILE = {"append-system-prompt": "append-system-prompt-file", "mcp-config": "mcp-config"}
 

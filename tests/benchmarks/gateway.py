@@ -26,6 +26,7 @@ from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Weights
 
 SECONDS = 5.0
+CLIENTS = 64
 ROUNDS = 3
 BODY = {
     "max_tokens": 1000,
@@ -47,6 +48,8 @@ async def gateway_process(port: int) -> None:
             if len(counted.seen) > 10_000:
                 counted.seen.clear()
 
+        for _ in range(CLIENTS - 1):  # as many may connect at once as so many instances would
+            gateway.open(Metered(manager.budgets))
         place = gateway.open(Metered(manager.budgets, on_usage=take))
         print(place.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)

@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
-MAX_STRANGERS = 64  # connections that have not shown a secret, beside those that the server expects
-STRANGERS_EACH = 2  # that one of the expected may open before the server has read their first header
+MAX_STRANGERS = 128  # connections that have not shown a secret, beside those that the server expects
+STRANGERS_EACH = 16  # that one of the expected may open before a busy server has read their first header
 SHOW_SECRET_S = 10.0  # programs and browsers send their first header within milliseconds
 SERVER = "gateway"
 OwnerOf = Callable[[tuple[str, int], tuple[str, int]], int | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from token_budget.budget_manager import TokenBudgetManager
+from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager
 from token_budget.models import Budget, Scope, Unit
 from token_budget.named_tuples import NamedTuple
 from token_budget.text import ELLIPSIS, fit, format_tokens, format_usd
@@ -146,7 +146,7 @@ def _rows(budgets: Sequence[Budget], label_width: int, inner: int, style: PanelS
         bar_width = room - label_width
     lines = []
     for budget, tail in zip(budgets, tails, strict=True):
-        label = "Overall:" if _is_overall(budget) else f"  {budget.key or budget.scope}"
+        label = "Overall:" if _is_overall(budget) else f"  {_short_name(budget)}"
         bar = ""
         if bar_width >= 4:
             bar = render_progress_bar(budget.used, budget.limit, bar_width, color=False, ascii_only=ascii_only)
@@ -168,3 +168,9 @@ def _figures(budget: Budget) -> str:
         figures += f" +{show(budget.held + budget.held_elsewhere)} held"
     both = figures + warning if budget.scope is Scope.OVERALL else warning + figures
     return f"{int(budget.percentage)}%{both}"
+
+
+def _short_name(budget: Budget) -> str:
+    """What tells a budget from others under the same heading."""
+    is_account = budget.scope in WINDOW_SCOPES and budget.key
+    return f"{budget.scope} ({budget.key})" if is_account else budget.key or str(budget.scope)

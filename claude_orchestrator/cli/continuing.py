@@ -9,6 +9,7 @@ from claude_orchestrator.config.fields import PROGRAM
 from claude_orchestrator.config.given import Options
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import InstanceStatus, State
+from token_budget.budget_manager import WINDOW_SCOPES
 from token_budget.models import Budget, Scope, Unit
 from token_budget.text import NANO
 
@@ -42,6 +43,8 @@ def raised_limits(view: RunView) -> Iterator[str]:
     """
     left = [status for status in view.instances if status.state is not State.COMPLETED and not status.unneeded]
     for budget, enough in view.changes.limits.items():
+        if budget.scope in WINDOW_SCOPES and budget.key:  # the limit of an account is in the ledger
+            continue
         draws = [one for one in left if budget in view.manager.budgets_for(one.planned.base_command, one.name)]
         needed = budget.used + sum(max(one.planned.estimate.of(budget.unit), _used(one, budget)) for one in draws)
         yield from _option(budget, max(needed, budget.limit + 1, enough))

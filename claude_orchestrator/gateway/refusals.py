@@ -31,8 +31,16 @@ class Refusal(NamedTuple):
         left = f"{show(budget.remaining)} {'is' if budget.unit is Unit.USD else 'are'} left"
         return (
             f"its next request may {needs}; {left} of the {name} budget ({show(budget.limit)}). "
-            f"To continue: {PROGRAM} --resume last {option_for(budget, self.enough)}"
+            f"To continue: {self._how_to_continue()}"
         )
+
+    def _how_to_continue(self) -> str:
+        budget = self.budget
+        if budget.scope not in WINDOW_SCOPES or not budget.key:
+            return f"{PROGRAM} --resume last {option_for(budget, self.enough)}"
+        is_money = budget.unit is Unit.USD  # the limit of an account is in the ledger
+        limit = f"{budget.scope}-cost={decimal_usd(self.enough)}" if is_money else f"{budget.scope}={self.enough}"
+        return f"token-budget limit set {budget.key} {limit}, then {PROGRAM} --resume last"
 
     def _for_parent(self) -> str:
         """What the subagent's parent reads as its result: it can continue without the subagent."""

@@ -40,6 +40,13 @@ def test_limits_that_ended_instances_are_raised() -> None:
     assert list(raised_limits(view))[2:] == ["--command-budget", "two=1k", "--daily-cost-budget", "2.1"]
 
 
+def test_no_option_raises_the_limit_of_an_account() -> None:
+    view = a_run("one", "two")
+    of_account = view.manager.set_budget(Scope.DAILY, 2000, "team")
+    view.changes.observe(Decided("two", Action.BLOCK, "", of_account))
+    assert list(raised_limits(view)) == []
+
+
 def test_the_rounded_limit_has_its_unit() -> None:
     view = a_run("one", "two")
     for name, limit_tokens in (("one", 41), ("two", 1_500_001)):

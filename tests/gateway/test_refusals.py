@@ -58,3 +58,11 @@ def test_limits_are_round(quantity: int, rounded: int) -> None:
 def test_the_suggested_limit_has_room_for_more_than_one_request() -> None:
     used_up = Budget(2_000_000, scope=Scope.OVERALL, used=1_990_000)
     assert Refusal(used_up, 20_000).enough == 3_000_000
+
+
+def test_a_limit_of_an_account_is_raised_in_the_ledger() -> None:
+    tokens, money = (Budget(1000, scope=Scope.DAILY, key="team", unit=unit, used=900) for unit in Unit)
+    reason = Refusal(tokens, 300).reason
+    assert " are left of the daily (team) budget (1,000). To continue: token-budget limit set team daily=2000" in reason
+    assert reason.endswith(", then claude-orchestrator --resume last")
+    assert "token-budget limit set team daily-cost=0.000002, then" in Refusal(money, 300).reason

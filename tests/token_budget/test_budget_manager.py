@@ -223,3 +223,11 @@ def test_the_panel_of_the_document() -> None:
     assert "  /test " in lines[4] and "[██████████████████░░] 90% (Warning!)" in lines[4]
     assert "[████████░░░░░░░░░░░░] 40%" in lines[5] and "[██░░░░░░░░░░░░░░░░░░] 10%" in lines[6]
     assert render_budget_panel(TokenBudgetManager()) == []
+
+
+def test_the_panel_names_the_windows_of_an_account() -> None:
+    manager = TokenBudgetManager(account="team")
+    manager.set_budget(Scope.DAILY, 1000, "team")
+    manager.set_budget(Scope.WEEKLY, 5000, "team")
+    text = "\n".join(render_budget_panel(manager))
+    assert "  daily (team) " in text and "  weekly (team) " in text

@@ -50,7 +50,7 @@ class Metering:
         self._refusals = refusals
         self._subagent_budgets: dict[str, Budget] = {}
         self._refused_subagents: set[str] = set()
-        self._place: MeterPlace = meter.open(self)
+        self._place: MeterPlace = meter.open(self, status.name)
         self._sent: dict[Hold, tuple[SentRequest, Most]] = {}
         self._sent_count = 0
         status.attempt.meter()

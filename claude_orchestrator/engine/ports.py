@@ -94,8 +94,8 @@ class ApiMeter(Protocol):
     def pace(self) -> str | None:
         """Why requests wait for the API's rate limits; None if they do not, or not for long."""
 
-    def open(self, attempt: MeteredAttempt) -> Any:
-        """A MeterPlace for one attempt; its `environ` may name the API's address."""
+    def open(self, attempt: MeteredAttempt, name: str = "") -> Any:
+        """A MeterPlace for one attempt at the instance with this name; its `environ` may name the API's address."""
 
     async def close(self, place: Any) -> None:
         """The attempt has ended."""

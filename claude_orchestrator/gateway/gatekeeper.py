@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import aiohttp
 from aiohttp import hdrs, web
 
-from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS, Admission, Ticket, Verdict
+from claude_orchestrator.gateway.admission import LEAST_THINKING_TOKENS, Ticket
 from claude_orchestrator.gateway.bounds import (
     InputBound,
     adds_up,
@@ -18,7 +18,7 @@ from claude_orchestrator.gateway.bounds import (
     dearest_terms,
     is_bounded,
 )
-from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.deciding import Decider
 from claude_orchestrator.gateway.forwarding import (
     Exchange,
     Forwarder,
@@ -26,7 +26,6 @@ from claude_orchestrator.gateway.forwarding import (
     forwarded_headers,
     refusal,
 )
-from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.requests import (
     COUNTED_KEYS,
     NO_INPUT_KEYS,
@@ -39,10 +38,10 @@ from claude_orchestrator.gateway.requests import (
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import most_of
 from claude_orchestrator.gateway.upstream import NotSent, Upstream
+from token_budget.model_weights import TokenWeights, weights_for
 from token_budget.models import Amount, Hold
 
 COUNT_TIMEOUT_S = 10.0
-ASK_AGAIN_S = 0.2
 MAY_PASS = (408, 409, 425, 429)  # statuses of 400 to 499 after which asking again may help
 FIELD_TOKENS = 700  # what the API may write of its own for a field such as a schema
 NO_COUNT = "the API does not count this request's documents now, and nothing else bounds them"
@@ -63,10 +62,11 @@ class InputCount:
 class Gatekeeper:
     """Bounds requests, holds their bounds on the budgets, and sends them."""
 
-    def __init__(self, upstream: Upstream, forwarder: Forwarder, admission: Admission) -> None:
+    def __init__(self, upstream: Upstream, forwarder: Forwarder, decider: Decider, weights: TokenWeights) -> None:
         self._upstream = upstream
         self._forwarder = forwarder
-        self._admission = admission
+        self._decider = decider
+        self._weights = weights
 
     async def send(self, exchange: Exchange) -> web.StreamResponse:
         """Send a request as soon as its bound fits the budgets; refuse what never will."""
@@ -90,17 +90,14 @@ class Gatekeeper:
                 if count.final_status is not None:
                     return refusal(NEVER_COUNTS.format(count.final_status))
                 return error_response(529, "overloaded_error", NO_COUNT)
-            if not await self._admit(client, ticket):
-                assert ticket.spent is not None
-                refused = Refusal(ticket.spent, self._admission.needed(ticket, ticket.spent))
-                client.attempt.refused(refused, sender)
-                return refusal(refused.reason)
-            client.attempt.admitted(sender)
+            why_not = await self._decider.admit(client, ticket, sender)
+            if why_not is not None:
+                return refusal(why_not)
             body = lowered(body, asked, ticket.output_tokens)
             del asked  # it is larger than the body, and the answer may take minutes
             return await self._forwarder.forward(replace(exchange, body=body))
         finally:
-            self._settle(client, ticket)
+            self._decider.settle(client, ticket)
 
     async def watch(self, exchange: Exchange) -> web.StreamResponse:
         """Send a request that no budget can refuse; what it can cost is known in case it gets no answer."""
@@ -117,7 +114,8 @@ class Gatekeeper:
             ticket.hold = Hold((), Amount())
         try:
             if ticket.hold is not None:
-                await self._reserve(client, ticket, ticket.hold)
+                most = most_of(ticket, weights_for(self._weights, ticket.model))
+                await client.attempt.reserve(ticket.hold, most)
             return await self._forwarder.forward(exchange)
         finally:
             if ticket.hold is not None:
@@ -130,7 +128,8 @@ class Gatekeeper:
         ticket.growth_tokens = more
         ticket.input_tokens = (known if adds_up(body) else InputBound()).of(body) + more
         ticket.cost = client.cost_of(asked, ticket.input_tokens)
-        if bounded and self._admission.has_room(ticket):
+        sender = Sender.of(exchange.request.headers)
+        if bounded and await self._decider.has_room(client, ticket, sender):
             return None
         count = await self._count(exchange, asked)
         if count.tokens is not None:
@@ -138,39 +137,6 @@ class Gatekeeper:
             ticket.input_tokens = min(counted, ticket.input_tokens) if bounded else counted
             ticket.cost = client.cost_of(asked, ticket.input_tokens)
         return None if bounded else count
-
-    async def _admit(self, client: Client, ticket: Ticket) -> bool:
-        """Wait until the request may go; False: its budget is spent."""
-        while await self._decide(client, ticket) is Verdict.GO:
-            if ticket.hold is None or await self._reserve(client, ticket, ticket.hold):
-                return True
-            self._settle(client, ticket)  # other runs were first: the budgets know by now what they hold
-            await asyncio.sleep(ASK_AGAIN_S)
-        return False
-
-    async def _reserve(self, client: Client, ticket: Ticket, hold: Hold) -> bool:
-        return await client.attempt.reserve(hold, most_of(ticket, self._admission.weights_of(ticket)))
-
-    async def _decide(self, client: Client, ticket: Ticket) -> Verdict:
-        answered: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        ticket.answer = lambda verdict: None if answered.done() else answered.set_result(verdict)
-        verdict = self._admission.ask(ticket)
-        if verdict is Verdict.WAIT:
-            client.waiting += 1
-            try:
-                verdict = await answered
-            except asyncio.CancelledError:
-                self._admission.leave(ticket)
-                raise
-            finally:
-                client.waiting -= 1
-        return verdict
-
-    def _settle(self, client: Client, ticket: Ticket) -> None:
-        hold = ticket.hold
-        self._admission.settle(ticket)
-        if hold is not None:
-            client.attempt.settled(hold)
 
     async def _count(self, exchange: Exchange, asked: Asked) -> InputCount:
         """The request's input tokens at most, by the API's own count, which costs nothing."""

@@ -24,6 +24,7 @@ from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.board import Board
 from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.deciding import Decider, LocalDecider
 from claude_orchestrator.gateway.door import BATCH, owner_of_peer
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
@@ -50,12 +51,14 @@ class GatewayOptions(NamedTuple):
 
     A request waits for `share_cache_wait_s` at most while another one writes its prefix to the prompt cache.
     `unanswered` is what a request without a complete answer is charged: by default its bound in block mode, and nothing
-    in warn mode. By `board`, runs share their pace and the prompt cache.
+    in warn mode. By `board`, runs share their pace and the prompt cache. `decider` decides on requests in place of the
+    manager's budgets.
     """
 
     share_cache_wait_s: float = 0.0
     unanswered: ChargeUnanswered | None = None
     board: Board | None = None
+    decider: Decider | None = None
 
 
 NO_OPTIONS = GatewayOptions()
@@ -89,7 +92,8 @@ class Gateway:
         how = options.unanswered or (ChargeUnanswered.BOUND if self._enforces else ChargeUnanswered.NONE)
         flights = Flights(options.share_cache_wait_s, time.monotonic, board=options.board)
         self._forwarder = Forwarder(self._upstream, self.admission, flights, how)
-        self._gatekeeper = Gatekeeper(self._upstream, self._forwarder, self.admission)
+        decider = options.decider or LocalDecider(self.admission)
+        self._gatekeeper = Gatekeeper(self._upstream, self._forwarder, decider, weights)
         self._closing = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Gateway:
@@ -115,7 +119,7 @@ class Gateway:
     async def __aexit__(self, *exc: object) -> None:
         await self._closing.aclose()
 
-    def open(self, attempt: MeteredAttempt) -> Client:
+    def open(self, attempt: MeteredAttempt, name: str = "") -> Client:
         """A place for one attempt at an instance: its `env` makes the instance use the gateway."""
         secret = secrets.token_urlsafe(24)
         client = Client(
@@ -124,9 +128,13 @@ class Gateway:
             attempt,
             digest=hashlib.sha256(secret.encode()).digest(),
         )
+        self.add(client)
+        return client
+
+    def add(self, client: Client) -> None:
+        """Take requests of a client whose secret has its digest."""
         self._clients[client.digest] = client
         self._count_clients()
-        return client
 
     def _count_clients(self) -> None:
         self.admission.places = max(1, len(self._clients))

@@ -95,8 +95,3 @@ def command_lines() -> list[tuple[int, bytes]]:
         with contextlib.suppress(OSError):
             found.append((int(path.parent.name), path.read_bytes()))
     return found
-
-
-def processes_named(title: str) -> list[int]:
-    """The processes whose command line begins with this."""
-    return [pid for pid, line in command_lines() if line.startswith(title.encode())]

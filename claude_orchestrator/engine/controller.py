@@ -448,11 +448,14 @@ class _Run:
         """The launcher, and the API gateway if the run counts there. A rehearsal's gateway calls a simulated API."""
         if self._nodes is not None:
             async with contextlib.AsyncExitStack() as stack:
+                meter = self._meter_of_nodes(self._nodes) if self._request.meter.kind == "api" else None
+                if meter is not None:
+                    stack.callback(asyncio.ensure_future(self._watch_pace(meter)).cancel)
                 try:
                     await stack.enter_async_context(self._nodes)
                 except OSError as error:
                     raise UserError(f"--cluster: {error.strerror}: nothing has started") from None
-                yield self._nodes, None
+                yield self._nodes, meter
             return
         if self._request.meter.kind != "api":
             yield self._launcher, None
@@ -478,6 +481,16 @@ class _Run:
             watching = asyncio.ensure_future(self._watch_pace(gateway))
             stack.callback(watching.cancel)
             yield launcher, gateway
+
+    def _meter_of_nodes(self, nodes: ClusterLauncher) -> ApiMeter:
+        """The meter of the gateways on all nodes."""
+        from claude_orchestrator.engine.on_cluster import meter_begin
+        from claude_orchestrator.gateway.nodes.driver_meter import DriverMeter
+
+        begin = meter_begin(self._request.settings, self._view.plan)
+        meter = DriverMeter(self._view.manager, begin, nodes.gateway_of)
+        nodes.attach(meter)
+        return meter
 
     async def _watch_pace(self, meter: ApiMeter) -> None:
         """Publish why requests wait for the API's rate limits, whenever that changes, until cancelled."""

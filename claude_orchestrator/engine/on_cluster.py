@@ -12,6 +12,8 @@ from claude_orchestrator import __version__
 from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine.loading import Loaded
 from claude_orchestrator.errors import UserError
+from claude_orchestrator.gateway.choice import choose_meter
+from claude_orchestrator.launch.cluster.agent import NodeAgent
 from claude_orchestrator.launch.cluster.checks import Wanted, by_node
 from claude_orchestrator.launch.cluster.machines import Accepted, Node
 from claude_orchestrator.launch.cluster.placement import Placement, Site
@@ -21,8 +23,9 @@ from token_budget.named_tuples import NamedTuple
 from token_budget.text import counted
 
 if TYPE_CHECKING:
-    from claude_orchestrator.config.plan import LaunchSpec
+    from claude_orchestrator.config.plan import LaunchSpec, Plan
     from claude_orchestrator.engine.preparation import Planned
+    from claude_orchestrator.gateway.nodes.messages import MeterBegin
     from claude_orchestrator.launch.cluster.launcher import ClusterLauncher
     from claude_orchestrator.launch.cluster.ray_cluster import RayCluster
 
@@ -46,11 +49,24 @@ KEYS = (
 )
 
 
-def meter_on_cluster(asked: str) -> Meter:
-    """The meter of a run on a cluster. Raises UserError where `api` is asked for."""
+def meter_on_cluster(asked: str, plan: Plan, environ: Mapping[str, str], *, rehearse: bool) -> Meter:
+    """The meter of a run on a cluster: with `api`, each node has a gateway. Raises UserError where that cannot be."""
+    if not rehearse:
+        return choose_meter(asked, plan, environ, rehearse=False)
     if asked == "api":
-        raise UserError("--meter api: instances on a cluster are counted in claude's output: leave --meter out")
-    return Meter("stream", "instances run on a cluster" if asked == "auto" else "as asked for")
+        raise UserError("--meter api: a rehearsal on a cluster counts in the streams: leave --meter out")
+    return Meter("stream", "a rehearsal on a cluster" if asked == "auto" else "as asked for")
+
+
+def meter_begin(settings: Settings, plan: Plan) -> MeterBegin:
+    """How the gateways on nodes treat requests."""
+    from claude_orchestrator.gateway.nodes.messages import MeterBegin
+    from claude_orchestrator.gateway.unanswered import ChargeUnanswered
+
+    how = ChargeUnanswered(settings.charge_unanswered) if settings.charge_unanswered else None
+    limits_subagents = any(spec.subagent_limits for spec in plan.specs)
+    enforces = settings.budget_enforcement_mode == "block"
+    return MeterBegin(enforces, settings.token_weights, limits_subagents, settings.cache_wait_s, how)
 
 
 class OpenCluster(NamedTuple):
@@ -97,7 +113,7 @@ def placement_of(nodes: Sequence[Node], accepted: Mapping[str, Accepted]) -> Pla
     return places
 
 
-def open_cluster(loaded: Loaded, planned: Planned, *, private: bool) -> OpenCluster:
+def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: bool) -> OpenCluster:
     """Connect with the cluster and check each of its nodes. Raises UserError with all that is wrong, by node."""
     address, settings, simulated = loaded.options["cluster"], planned.settings, bool(loaded.options["rehearse"])
     if settings.lease_s < LEAST_LEASE_S:
@@ -106,6 +122,11 @@ def open_cluster(loaded: Loaded, planned: Planned, *, private: bool) -> OpenClus
         from claude_orchestrator.launch.cluster.ray_cluster import RayCluster
     except ModuleNotFoundError as error:
         raise UserError(f"--cluster: needs {EXTRA}, and has no {error.name}") from None
+    agent, metered = NodeAgent, meter.kind == "api"
+    if metered:
+        from claude_orchestrator.gateway.nodes.agent import MeteredAgent
+
+        agent = MeteredAgent
     with contextlib.ExitStack() as stack:
         claude = "" if simulated else planned.claude
         marker = stack.enter_context(_marker(loaded, planned))
@@ -118,10 +139,11 @@ def open_cluster(loaded: Loaded, planned: Planned, *, private: bool) -> OpenClus
             any(sent.get(name) for name in KEYS),
             output_of(["git", "-C", str(loaded.workspace), "rev-parse", "HEAD"]),
             marker,
+            metered,
         )
         question = Question(claude, str(loaded.workspace), KEYS, marker)
         try:
-            cluster = stack.enter_context(RayCluster(address, question, wanted, settings.instances_per_node))
+            cluster = stack.enter_context(RayCluster(address, question, wanted, settings.instances_per_node, agent))
         except ConnectionError as error:
             raise UserError(f"--cluster: {error.strerror}: nothing has started") from None
         nodes, accepted, warnings = _checked(cluster, planned.plan.specs)
@@ -131,6 +153,8 @@ def open_cluster(loaded: Loaded, planned: Planned, *, private: bool) -> OpenClus
     if settings.origins.get("max_parallel") == "default":
         settings = settings._replace(max_parallel=placement_of(nodes, accepted).capacity)
     begin = Begin("", settings.lease_s, sent, private, simulated)
+    if metered:
+        begin = begin._replace(meter=meter_begin(settings, planned.plan))
     return OpenCluster(cluster, nodes, accepted, begin, settings, tuple(warnings))
 
 

@@ -207,7 +207,8 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     else:
         from claude_orchestrator.engine.on_cluster import meter_on_cluster
 
-        meter, warnings_of_nodes = meter_on_cluster(settings.meter), []
+        meter = meter_on_cluster(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
+        warnings_of_nodes = []
     version = versions.Version() if options["rehearse"] else versions.check_version(planned.claude)
     doubts = () if options["rehearse"] else start_checks.doubts(planned.plan, loaded.config, os.environ)
     warnings = [
@@ -233,7 +234,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
         return checked
     from claude_orchestrator.engine.on_cluster import open_cluster
 
-    cluster = open_cluster(loaded, planned, private=checked.private)
+    cluster = open_cluster(loaded, planned, meter, private=checked.private)
     return checked._replace(cluster=cluster, warnings=[*cluster.warnings, *warnings])
 
 

@@ -49,7 +49,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
     ("args", "says"),
     [
         (("--lease", "1s"), "--lease: expected at least 2 s, got 1 s"),
-        (("--meter", "api"), "--meter api: instances on a cluster are counted in claude's output: leave --meter out"),
+        (("--meter", "api"), "--meter api: a rehearsal on a cluster counts in the streams: leave --meter out"),
         (("--instances-per-node", "0"), "--instances-per-node: expected auto, or a whole number from 1 to 10000"),
     ],
 )
@@ -158,6 +158,7 @@ def test_the_real_cli_counts_and_stops_on_a_cluster_as_it_does_here(claude: str,
         _, stderr = process.communicate(timeout=120)
         report = json.loads((tmp_path / "report.json").read_text())
         assert process.returncode == 0, stderr
+        assert report["meter"]["kind"] == "api"  # through the gateway of the node
         assert report["totals"]["total_tokens"] == api.billed().total_tokens and report["totals"]["exact"]
         assert {one["status"] for one in report["instances"]} == {"completed"}
         assert key in (workspace / "seen").read_text() and MARK_VARIABLE in (workspace / "seen").read_text()

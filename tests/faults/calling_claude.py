@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""A claude that never ends, and a tool of it in a session of its own. Both call CALL_URL twenty times a second."""
+"""A claude that never ends, and a tool of it in a session of its own. Both call twenty times a second.
+
+They call CALL_URL if that is set, otherwise what costs nothing at the API's address.
+"""
 
 import contextlib
 import json
@@ -18,9 +21,10 @@ def emit(data: dict[str, object]) -> None:
 
 
 def call_for_ever(who: str) -> None:
+    url = os.environ.get("CALL_URL") or f"{os.environ['ANTHROPIC_BASE_URL']}/v1/models"
     while True:
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{os.environ['CALL_URL']}/{who}/{os.getpid()}", timeout=5).read()
+            urllib.request.urlopen(f"{url}/{who}/{os.getpid()}", timeout=5).read()
         time.sleep(0.05)
 
 

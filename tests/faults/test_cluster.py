@@ -19,7 +19,7 @@ import pytest
 from claude_orchestrator.launch.cluster.leases import END_S
 from claude_orchestrator.launch.processes import MARK_VARIABLE
 from tests.harness import FAKE, Workplace, alive
-from tests.ray_nodes import WITH_RAY, RayNodes, command_lines, processes_named, ray_nodes
+from tests.ray_nodes import WITH_RAY, RayNodes, command_lines, ray_nodes
 
 pytestmark = [WITH_RAY, pytest.mark.slow, pytest.mark.processes, pytest.mark.xdist_group("ray")]
 LEASE_S = 3.0
@@ -70,10 +70,11 @@ def start(
 ) -> subprocess.Popen[str]:
     """A run whose instances never end; returns once they and their tools call."""
     place = Workplace(root)
-    setup = {"instances": [{"name": f"i{n}", "prompt": "x", "env": {"CALL_URL": calls.url}} for n in range(instances)]}
+    env = {} if "api" in args else {"CALL_URL": calls.url}
+    setup = {"instances": [{"name": f"i{n}", "prompt": "x", "env": env} for n in range(instances)]}
     report = ("--report", str(root / "report.json"), "--lease", f"{LEASE_S:g}s", "--cluster", nodes.address)
     argv = place.argv("--config", place.config(setup), *report, *args, claude=str(CALLING))
-    env = {**place.env, **nodes.env, "ANTHROPIC_API_KEY": "dummy"}
+    env = {**place.env, **nodes.env, "ANTHROPIC_API_KEY": "dummy", "ANTHROPIC_BASE_URL": calls.url}
     process = subprocess.Popen(argv, env=env, cwd=root, stderr=subprocess.PIPE, text=True)
     until(lambda: len(calls.last) >= (callers or 2 * instances) or process.poll() is not None, 60.0)
     if process.poll() is not None:
@@ -89,14 +90,25 @@ def until(condition: object, limit_s: float) -> None:
         time.sleep(0.02)
 
 
+def read(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def agents(nodes: RayNodes) -> list[int]:
+    """The agents of this cluster: their parents are its raylets."""
+    titles = (b"ray::NodeAgent", b"ray::MeteredAgent")
+    found = [pid for pid, line in command_lines() if line.startswith(titles)]
+    return [pid for pid in found if int(read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1]) in nodes.workers]
+
+
 def kill_agent(nodes: RayNodes, process: subprocess.Popen[str]) -> None:
-    (agent,) = processes_named("ray::NodeAgent")
+    (agent,) = agents(nodes)
     os.kill(agent, signal.SIGKILL)
 
 
 def stop_agent(nodes: RayNodes, process: subprocess.Popen[str]) -> None:
     """It neither answers nor ends by itself."""
-    (agent,) = processes_named("ray::NodeAgent")
+    (agent,) = agents(nodes)
     os.kill(agent, signal.SIGSTOP)
 
 
@@ -114,11 +126,15 @@ def stop_driver(nodes: RayNodes, process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGSTOP)
 
 
-@pytest.mark.parametrize("fault", [kill_driver, stop_driver, kill_agent, stop_agent, kill_raylet])
-def test_nothing_calls_the_api_after_the_lease(fault: object, tmp_path: Path) -> None:
+FAULTS = [(fault, "stream") for fault in (kill_driver, stop_driver, kill_agent, stop_agent, kill_raylet)]
+
+
+@pytest.mark.parametrize(("fault", "meter"), [*FAULTS, (stop_driver, "api"), (kill_agent, "api")])
+def test_nothing_calls_the_api_after_the_lease(fault: object, meter: str, tmp_path: Path) -> None:
+    """With the meter at the API, the calls go through the gateway of the node."""
     assert callable(fault)
     with calls_taken() as calls, ray_nodes(1) as nodes:
-        process = start(nodes, calls, tmp_path)
+        process = start(nodes, calls, tmp_path, "--meter", meter)
         at_s = time.monotonic()
         fault(nodes, process)
         callers = calls.callers
@@ -136,14 +152,14 @@ def test_nothing_calls_the_api_after_the_lease(fault: object, tmp_path: Path) ->
         report = json.loads((tmp_path / "report.json").read_text())
         assert [one["status"] for one in report["instances"]] == ["failed", "failed"]
         # what was counted stays counted, and is no longer exact
-        assert report["totals"]["total_tokens"] >= 2000 and not report["totals"]["exact"]
+        assert (report["totals"]["total_tokens"] >= 2000 or meter == "api") and not report["totals"]["exact"]
 
 
 def test_an_instance_of_a_lost_node_is_retried_elsewhere_once_the_lease_has_ended(tmp_path: Path) -> None:
     with calls_taken() as calls, ray_nodes(2) as nodes:
         process = start(nodes, calls, tmp_path, "--retries", "1", instances=1)
         before, at_s = calls.callers, time.monotonic()
-        agent = next(pid for pid in processes_named("ray::NodeAgent") if works_for(before[0], pid))
+        agent = next(pid for pid in agents(nodes) if works_for(before[0], pid))
         os.kill(agent, signal.SIGSTOP)  # it still runs its instances, until the lease ends
         until(lambda: len(calls.last) >= 4, 30.0)
         assert time.monotonic() - at_s > LEASE_S
@@ -158,7 +174,7 @@ def test_an_instance_of_a_lost_node_is_retried_elsewhere_once_the_lease_has_ende
 
 def works_for(pid: int, agent: int) -> bool:
     """Whether an instance runs on the node of this agent: the process that watches the agent's lease has its mark."""
-    environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    environ = read(f"/proc/{pid}/environ").split(b"\0")
     (mark,) = [value.partition(b"=")[2] for value in environ if value.startswith(MARK_VARIABLE.encode())]
     words = [line.split(b"\0") for _, line in command_lines()]
     return any(mark.partition(b"/")[0] in line and str(agent).encode() in line for line in words)

@@ -11,8 +11,9 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import Launcher, Running
@@ -21,10 +22,12 @@ from claude_orchestrator.launch.cluster.leases import NodeLease
 from claude_orchestrator.launch.cluster.watchdog import Watchdog
 from claude_orchestrator.launch.cluster.wire import (
     Begin,
+    Begun,
     CloseInput,
     Command,
     Ended,
     Event,
+    ForMeter,
     Launch,
     NotStarted,
     Output,
@@ -53,6 +56,11 @@ class Outbox:
         self._room = asyncio.Event()
         self._room.set()
 
+    def post(self, event: Event) -> None:
+        """Add an event that is no output."""
+        self._events.append(event)
+        self._filled.set()
+
     async def put(self, event: Event) -> None:
         """Add an event; output waits for room."""
         if isinstance(event, Output):
@@ -60,8 +68,7 @@ class Outbox:
             self._bytes += event.size_bytes
             if self._bytes >= MOST_UNTAKEN_BYTES:
                 self._room.clear()
-        self._events.append(event)
-        self._filled.set()
+        self.post(event)
 
     async def take(self) -> list[Event]:
         """All events, as far as they fit in one answer; waits until there is one."""
@@ -81,11 +88,32 @@ class Outbox:
         return taken
 
 
+class Meter(Protocol):
+    """The gateway of a node: a context."""
+
+    async def __aenter__(self) -> Meter: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    @property
+    def port(self) -> int:
+        """Where instances of this node reach it."""
+
+    def obey(self, message: object) -> None:
+        """Take a message of the driver."""
+
+
+MakeMeter = Callable[[Begin, Mapping[str, str], Callable[[object], None]], Meter | None]
+
+
 class NodeHost:
     """What a run has on this node: launcher, guard, lease, and the instances that run."""
 
-    def __init__(self, begin: Begin) -> None:
+    def __init__(self, begin: Begin, make_meter: MakeMeter) -> None:
         self.outbox = Outbox()
+        own = {name: value for name, value in os.environ.items() if not name.startswith(OF_RAY)}
+        self._environ = {**own, **begin.environ}
+        self._meter = make_meter(begin, self._environ, lambda message: self.outbox.post(ForMeter(message)))
         self._folder = tempfile.mkdtemp(prefix="claude-orchestrator-node-")  # for its owner alone
         self._closing = contextlib.ExitStack()
         self._closing.callback(shutil.rmtree, self._folder, ignore_errors=True)
@@ -109,14 +137,20 @@ class NodeHost:
             use_pidfd_watcher()
         else:
             self._closing.enter_context(fence)
-        own = {name: value for name, value in os.environ.items() if not name.startswith(OF_RAY)}
-        return LocalLauncher(begin.mark, {**own, **begin.environ}, self._keep if begin.private else None, fence)
+        return LocalLauncher(begin.mark, self._environ, self._keep if begin.private else None, fence)
 
     def _keep(self, spec: LaunchSpec, option: str, text: str) -> str:
         path = Path(self._folder, f"{spec.position + 1:03}.{option}")
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         return str(path)
+
+    async def open(self) -> Begun:
+        """Open the gateway, if there is one. Raises OSError."""
+        if self._meter is None:
+            return Begun(boot_s())
+        await self._meter.__aenter__()
+        return Begun(boot_s(), port=self._meter.port)
 
     def renew(self, token_s: float) -> float:
         """Extend the lease; returns the next token."""
@@ -131,6 +165,9 @@ class NodeHost:
             task = asyncio.ensure_future(self._run(command))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        elif isinstance(command, ForMeter):
+            if self._meter is not None:
+                self._meter.obey(command.message)
         elif command.id in self._early:
             self._early[command.id].append(command)
         elif command.id in self._running:
@@ -167,6 +204,8 @@ class NodeHost:
             running.stop(0.0)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=END_S)
+        if self._meter is not None:
+            await self._meter.__aexit__()
         self._closing.close()
 
 
@@ -196,13 +235,17 @@ class NodeAgent:
     def __init__(self) -> None:
         self._host: NodeHost | None = None
 
-    async def begin(self, begin: Begin) -> tuple[float, str]:
-        """Begin to work for a run; returns the first token and what went wrong, which is empty if nothing did."""
+    def meter(self, begin: Begin, environ: Mapping[str, str], say: Callable[[object], None]) -> Meter | None:
+        """The gateway of this node, if it has one; `environ` is that of its instances."""
+        return None
+
+    async def begin(self, begin: Begin) -> Begun:
+        """Begin to work for a run."""
         try:
-            self._host = NodeHost(begin)
+            self._host = NodeHost(begin, self.meter)
+            return await self._host.open()
         except OSError as error:
-            return 0.0, error.strerror or str(error)
-        return boot_s(), ""
+            return Begun(0.0, error.strerror or str(error))
 
     async def renew(self, token_s: float) -> float:
         """Extend the lease by a token that this agent issued; returns the next one."""

@@ -15,7 +15,8 @@ CLOCK_S = 2.0
 class Wanted(NamedTuple):
     """What the driver has itself, and needs of each node. `claude` is empty if instances are simulated.
 
-    `has_key`: the driver sends a key. `marker`: each node has to see the driver's output folder.
+    `has_key`: the driver sends a key. `marker`: each node has to see the driver's output folder. `metered`:
+    each node needs a gateway.
     """
 
     package: str
@@ -25,6 +26,7 @@ class Wanted(NamedTuple):
     has_key: bool = False
     head: str = ""
     marker: str = ""
+    metered: bool = False
 
 
 def faults(wanted: Wanted, facts: Facts) -> Iterator[str]:
@@ -41,6 +43,8 @@ def faults(wanted: Wanted, facts: Facts) -> Iterator[str]:
         yield "does not share the output folder, which instances with worktrees need: name a shared one by --output-dir"
     if facts.disk_bytes < LEAST_DISK_BYTES:
         yield f"has {facts.disk_bytes // 1024**2} MiB of disk left, and needs {LEAST_DISK_BYTES // 1024**2}"
+    if wanted.metered and not facts.has_gateway:
+        yield "lacks the extra gateway, which --meter api needs: pip install 'claude-orchestrator[gateway]' there"
     if wanted.claude:
         yield from _faults_of_claude(wanted, facts)
 

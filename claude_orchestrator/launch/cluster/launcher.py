@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities, Running
@@ -28,6 +28,16 @@ class Told(NamedTuple):
     changed: Callable[[], None]
 
 
+class RunMeter(Protocol):
+    """What counts the API requests of all nodes."""
+
+    def take(self, node: object, message: object) -> None:
+        """A message of a node's gateway."""
+
+    def lost(self, node: object) -> None:
+        """Nothing of a node can run any more."""
+
+
 class ClusterLauncher:
     """A context. It starts an agent on each node, and on each node that joins later.
 
@@ -37,6 +47,7 @@ class ClusterLauncher:
     def __init__(self, machines: Machines, begin: Begin, accepted: Mapping[str, Accepted], told: Told) -> None:
         self.capabilities = Capabilities(
             simulated=begin.simulated,
+            metering=begin.meter is not None,
             isolation="none" if begin.simulated else "process",
             fence="none" if begin.simulated else fence_kind(),
             nodes=max(1, len(accepted)),
@@ -52,6 +63,7 @@ class ClusterLauncher:
         self._nodes: dict[str, Node] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._agents = 0
+        self._meters: list[RunMeter] = []
 
     # -- Launcher --
 
@@ -69,6 +81,22 @@ class ClusterLauncher:
         if link is None:
             raise NodeGone(self._nodes[key].name if key in self._nodes else "for it")
         return link
+
+    def attach(self, meter: RunMeter) -> None:
+        """From now on this meter gets what the gateways of the nodes say."""
+        self._meters.append(meter)
+
+    def gateway_of(self, name: str) -> tuple[object, int, Callable[[object], None]]:
+        """The node of an instance, the port of its gateway there, and how to tell that something."""
+        key = self.placement.place_of(name)
+        link = self._links.get(key) if key is not None else None
+        if link is None:
+            raise NodeGone(name if key is None else self._nodes[key].name)
+        return link, link.port, link.tell_meter
+
+    def _heard(self, node: object, message: object) -> None:
+        for meter in self._meters:
+            meter.take(node, message)
 
     # -- places --
 
@@ -157,6 +185,8 @@ class ClusterLauncher:
             case Act.FENCED:
                 self.placement.remove(key)
                 for link in self._lost.pop(key, []):
+                    for meter in self._meters:
+                        meter.lost(link)
                     link.fenced()
         self._told.changed()
 
@@ -170,7 +200,7 @@ class ClusterLauncher:
         self._agents += 1
         # each agent has a mark of its own: two nodes can be on one machine
         begin = self._begin._replace(mark=f"{self._begin.mark}@{self._agents}.{key[:8]}")
-        link = NodeLink(node.name, self._machines.start_agent(key), begin, lambda: self._agent_ended(key))
+        link = NodeLink(node.name, self._machines.start_agent(key), begin, lambda: self._agent_ended(key), self._heard)
         try:
             async with asyncio.timeout(BEGIN_S):
                 fault = await link.begin()

@@ -17,6 +17,7 @@ from claude_orchestrator.launch.cluster.wire import (
     Command,
     Ended,
     Event,
+    ForMeter,
     Launch,
     NotStarted,
     Output,
@@ -38,10 +39,22 @@ class NodeGone(OSError):
 
 
 class NodeLink:
-    """One agent on one node. `on_lost` is called once, when the agent has ended or does not answer in time."""
+    """One agent on one node. `on_lost` is called once, when the agent has ended or does not answer in time.
 
-    def __init__(self, name: str, agent: Agent, begin: Begin, on_lost: Callable[[], None]) -> None:
+    `on_message` takes what the gateway of the node says. `port` is that gateway's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        agent: Agent,
+        begin: Begin,
+        on_lost: Callable[[], None],
+        on_message: Callable[[object, object], None] = lambda node, message: None,
+    ) -> None:
         self.name = name
+        self.port = 0
+        self._on_message = on_message
         self._agent = agent
         self._begin = begin
         self._on_lost = on_lost
@@ -60,7 +73,7 @@ class NodeLink:
 
     async def begin(self) -> str:
         """Begin; returns what went wrong, which is empty if nothing did. Raises AgentLost."""
-        token_s, fault = await self._agent.begin(self._begin)
+        token_s, fault, self.port = await self._agent.begin(self._begin)
         if not fault:
             self.lease = DriverLease(self._begin.lease_s, token_s, time.monotonic())
             for work in (self._keep_lease(), self._keep_taking(), self._keep_telling()):
@@ -90,6 +103,10 @@ class NodeLink:
         self._unread_bytes -= size
         if self._unread_bytes < MOST_UNREAD_BYTES:
             self._room.set()
+
+    def tell_meter(self, message: object) -> None:
+        """Send a message to the gateway of the node."""
+        self._tell(ForMeter(message))
 
     # -- the three loops --
 
@@ -147,6 +164,8 @@ class NodeLink:
                 self._running[id].feed(event.batch)
             case OutputEnded(id):
                 self._running[id].end_output()
+            case ForMeter(message):
+                self._on_message(self, message)
             case Ended(id, exit):
                 self._running.pop(id).ended(exit)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from claude_orchestrator.launch.cluster.wire import Begin, Command, Event
+from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event
 from token_budget.named_tuples import NamedTuple
 
 
@@ -16,8 +16,8 @@ class AgentLost(Exception):
 class Agent(Protocol):
     """An agent on a node, as the driver sees it. Each call raises AgentLost if there is no answer to be had."""
 
-    async def begin(self, begin: Begin) -> tuple[float, str]:
-        """Begin to work for a run; returns the first token and what went wrong."""
+    async def begin(self, begin: Begin) -> Begun:
+        """Begin to work for a run."""
 
     async def renew(self, token_s: float) -> float:
         """Extend the lease by a token; returns the next one."""

@@ -5,6 +5,7 @@ A node that lacks this package, or has another version of it, can answer too.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -46,6 +47,7 @@ class Facts(NamedTuple):
     has_workspace: bool = False
     head: str = ""
     sees_marker: bool = False
+    has_gateway: bool = False
 
 
 def probe(question: Question) -> tuple[object, ...]:
@@ -65,6 +67,7 @@ def probe(question: Question) -> tuple[object, ...]:
         is_there,
         output_of(["git", "-C", str(workspace), "rev-parse", "HEAD"]) if is_there else "",
         bool(question.marker) and Path(question.marker).exists(),
+        importlib.util.find_spec("aiohttp") is not None,
     )
 
 

@@ -34,7 +34,7 @@ from claude_orchestrator.launch.cluster.checks import Wanted
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Node
 from claude_orchestrator.launch.cluster.placement import capacity_of
 from claude_orchestrator.launch.cluster.probe import Facts, Question
-from claude_orchestrator.launch.cluster.wire import Begin, Command, Event
+from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event
 from claude_orchestrator.launch.threads import run_in_thread
 
 _T = TypeVar("_T")
@@ -48,11 +48,11 @@ ENCRYPTED = "RAY_USE_TLS"
 class RayAgent:
     """An agent of a node as an actor. It is never started a second time by Ray."""
 
-    def __init__(self, key: str) -> None:
-        actor = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=1000)(NodeAgent)
+    def __init__(self, key: str, agent: type[NodeAgent]) -> None:
+        actor = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=1000)(agent)
         self._actor = actor.options(scheduling_strategy=NodeAffinitySchedulingStrategy(key, soft=False)).remote()
 
-    async def begin(self, begin: Begin) -> tuple[float, str]:
+    async def begin(self, begin: Begin) -> Begun:
         """Begin to work for a run."""
         return await _answer(self._actor.begin.remote(begin))
 
@@ -92,11 +92,14 @@ class RayCluster:
     cores and its memory.
     """
 
-    def __init__(self, address: str, question: Question, wanted: Wanted, per_node: int) -> None:
+    def __init__(
+        self, address: str, question: Question, wanted: Wanted, per_node: int, agent: type[NodeAgent] = NodeAgent
+    ) -> None:
         self._address = address
         self._question = question
         self._wanted = wanted
         self._per_node = per_node
+        self._agent = agent
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> RayCluster:
@@ -164,7 +167,7 @@ class RayCluster:
 
     def start_agent(self, key: str) -> RayAgent:
         """Start an agent on a node."""
-        return RayAgent(key)
+        return RayAgent(key, self._agent)
 
     def examine(self, nodes: Sequence[Node]) -> dict[str, tuple[Accepted, list[str]]]:
         """Check nodes, all at once; returns what was found of each, with warnings, by its key."""

@@ -18,6 +18,7 @@ class Begin(NamedTuple):
     """What an agent begins with. `environ` is added to the node's own environment, and may have keys.
 
     `private`: claude reads private options from files. `simulated`: instances are simulated.
+    `meter` is how the node's gateway begins, if the run counts there.
     """
 
     mark: str
@@ -25,6 +26,21 @@ class Begin(NamedTuple):
     environ: Mapping[str, str]
     private: bool = True
     simulated: bool = False
+    meter: object = None
+
+
+class Begun(NamedTuple):
+    """An agent has begun: its first token, what went wrong (empty if nothing did), and the port of its gateway."""
+
+    token_s: float
+    fault: str = ""
+    port: int = 0
+
+
+class ForMeter(NamedTuple):
+    """A message between the run's meter and the gateway of the node, both ways."""
+
+    message: object
 
 
 # -- commands: from the driver to the agent, in order; `id` numbers the launches of an agent --
@@ -59,7 +75,7 @@ class Stop(NamedTuple):
     grace_s: float
 
 
-Command = Launch | Send | CloseInput | Stop
+Command = Launch | Send | CloseInput | Stop | ForMeter
 
 
 # -- events: from the agent to the driver, in order --
@@ -116,7 +132,7 @@ class Ended(NamedTuple):
     exit: Exit
 
 
-Event = Started | NotStarted | Output | OutputEnded | Ended
+Event = Started | NotStarted | Output | OutputEnded | Ended | ForMeter
 
 
 def for_wire(spec: LaunchSpec) -> LaunchSpec:

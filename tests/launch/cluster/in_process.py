@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import TypeVar
 
-from claude_orchestrator.launch.cluster.agent import NodeAgent
+from claude_orchestrator.gateway.nodes.agent import MeteredAgent
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Node
-from claude_orchestrator.launch.cluster.wire import Begin, Command, Event
+from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event
 
 _T = TypeVar("_T")
 
@@ -49,7 +49,7 @@ class HereAgent:
     def __init__(self, here: Here, key: str) -> None:
         self._here = here
         self._key = key
-        self._agent = NodeAgent()
+        self._agent = MeteredAgent()
         self.killed = asyncio.Event()
 
     async def _reach(self) -> None:
@@ -58,7 +58,7 @@ class HereAgent:
         if not self._here.alive.get(self._key):
             raise AgentLost
 
-    async def begin(self, begin: Begin) -> tuple[float, str]:
+    async def begin(self, begin: Begin) -> Begun:
         await self._reach()
         return await self._agent.begin(begin)
 

@@ -1,0 +1,250 @@
+"""The driver's side of the gateways on nodes: one manager decides on the requests of all of them. An ApiMeter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from claude_orchestrator.claude.events import ApiUsage
+from claude_orchestrator.gateway.address import ApiAddress
+from claude_orchestrator.gateway.admission import Admission, Ticket
+from claude_orchestrator.gateway.attempt import MeteredAttempt
+from claude_orchestrator.gateway.client import Client, cost_of
+from claude_orchestrator.gateway.deciding import LocalDecider
+from claude_orchestrator.gateway.nodes.messages import (
+    Ask,
+    Close,
+    Closed,
+    CountFirst,
+    Go,
+    MeterBegin,
+    Open,
+    Pace,
+    Refuse,
+    Requested,
+    Reserve,
+    Settled,
+    Timed,
+    Used,
+)
+from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most, charged_unanswered, completed, most_of
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.models import Amount, Hold
+
+CLOSE_S = 5.0
+Tell = Callable[[object], None]
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A request of a node. `seen` is what its response has stated last."""
+
+    place: Place
+    ticket: Ticket
+    most: Most | None = None
+    seen: ApiUsage | None = None
+    deciding: asyncio.Task[None] | None = None
+    is_sent: bool = False
+    is_watched: bool = False  # no budget limits it
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """An attempt at the gateway of its node."""
+
+    client: Client
+    node: object
+    tell: Tell
+    requests: dict[int, Request] = field(default_factory=dict)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def waiting(self) -> int:
+        """How many of its requests wait for a budget."""
+        return self.client.waiting
+
+    @property
+    def env(self) -> tuple[tuple[str, str], ...]:
+        """The variables that lead the instance through the gateway of its node."""
+        return self.client.env
+
+
+class DriverMeter:
+    """Decides on the requests of all nodes, and charges what their responses used.
+
+    `where` finds the node that an instance is about to run on: what identifies it, the port of its gateway there, and
+    how to send that a message.
+    """
+
+    def __init__(
+        self,
+        manager: TokenBudgetManager,
+        begin: MeterBegin,
+        where: Callable[[str], tuple[object, int, Tell]],
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._admission = Admission(manager, begin.weights)
+        self._decider = LocalDecider(self._admission)
+        how = begin.unanswered or (ChargeUnanswered.BOUND if begin.enforces else ChargeUnanswered.NONE)
+        self._unanswered = how
+        self._where = where
+        self._environ = environ
+        self._limits_subagents = begin.limits_subagents
+        self._places: dict[bytes, Place] = {}
+        self._requests: dict[tuple[object, int], Request] = {}
+        self._paces: dict[object, Pace] = {}
+        self._numbers = 0
+
+    # -- ApiMeter --
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether launches should wait: requests of a node wait for the API's rate limits."""
+        return any(pace.is_slow for pace in self._paces.values())
+
+    def pace(self) -> str | None:
+        """Why requests wait for the API's rate limits; None if they do not, or not for long."""
+        return next((pace.why for pace in self._paces.values() if pace.why is not None), None)
+
+    def open(self, attempt: MeteredAttempt, name: str = "") -> Place:
+        """A place for one attempt, at the gateway of the node that it has a place on. Raises OSError without one."""
+        node, port, tell = self._where(name)
+        secret = secrets.token_urlsafe(24)
+        digest = hashlib.sha256(secret.encode()).digest()
+        address = ApiAddress.of({**self._environ, **attempt.environ})
+        client = Client(f"http://127.0.0.1:{port}/{secret}", address, attempt, digest=digest)
+        place = self._places[digest] = Place(client, node, tell)
+        self._admission.places = max(1, len(self._places))
+        tell(Open(digest, attempt.environ, bool(attempt.budgets) or self._limits_subagents))
+        return place
+
+    async def close(self, place: Place) -> None:
+        """The attempt has ended: its requests are broken off, and counted by what had passed."""
+        place.tell(Close(place.client.digest))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await place.closed.wait()
+        self._forget(place)
+        self.recheck()
+
+    def recheck(self) -> None:
+        """Budgets have more room: let waiting requests proceed."""
+        self._admission.recheck()
+
+    # -- what nodes say --
+
+    def lost(self, node: object) -> None:
+        """Nothing of a node can run any more: what it had sent counts with all that it can cost."""
+        self._paces.pop(node, None)
+        for place in [place for place in self._places.values() if place.node is node]:
+            self._forget(place)
+
+    def _forget(self, place: Place) -> None:
+        self._places.pop(place.client.digest, None)
+        self._admission.places = max(1, len(self._places))
+        for number, request in list(place.requests.items()):
+            if request.is_sent and request.most is not None and not (request.seen is not None and request.seen.whole):
+                self._charge_rest(request, request.most)
+            self._settle(place.node, number)
+        place.closed.set()
+
+    def _charge_rest(self, request: Request, most: Most) -> None:
+        """No more is known of a request that was sent."""
+        usage = charged_unanswered(most, self._unanswered)
+        if request.seen is not None:
+            usage = request.seen if self._unanswered is not ChargeUnanswered.BOUND else completed(request.seen, most)
+            usage = usage._replace(exact=False)
+        elif not usage.id:
+            self._numbers += 1
+            usage = usage._replace(id=f"lost-{self._numbers}")
+        request.place.client.attempt.used(usage, request.ticket.hold)
+
+    def take(self, node: object, message: object) -> None:
+        """A message of a node's gateway."""
+        match message:
+            case Ask(number, digest) if digest in self._places:
+                self._decide(self._places[digest], number, message)
+            case Reserve(number, digest, most) if digest in self._places:
+                self._reserve(self._places[digest], number, most)
+            case Ask() | Reserve():
+                return  # its attempt has ended: the node breaks the request off
+            case Requested(digest) if digest in self._places:
+                self._places[digest].client.attempt.requested()
+            case Used(digest, number, usage) if digest in self._places:
+                self._used(self._places[digest], number, usage)
+            case Timed(digest, model, timing) if digest in self._places:
+                self._places[digest].client.attempt.timed(model, timing)
+            case Settled(number):
+                self._settle(node, number)
+            case Closed(digest) if digest in self._places:
+                self._places[digest].closed.set()
+            case Pace():
+                self._paces[node] = message
+            case _:
+                return
+
+    def _decide(self, place: Place, number: int, ask: Ask) -> None:
+        ticket = Ticket((), ask.input_tokens, ask.max_tokens, model=ask.model, terms=ask.terms)
+        ticket.least_tokens, ticket.wanted_tokens = ask.least_tokens, ask.wanted_tokens
+        ticket.growth_tokens = ask.growth_tokens
+        request = Request(place, ticket)
+        place.requests[number] = self._requests[place.node, number] = request
+        request.deciding = asyncio.ensure_future(self._answer(place, number, request, ask))
+
+    def _reserve(self, place: Place, number: int, most: Most) -> None:
+        """A request that no budget can refuse: it is recorded before it is sent."""
+        ticket = Ticket((), 0, 0, hold=Hold((), Amount()))
+        request = Request(place, ticket, most, is_sent=True, is_watched=True)
+        place.requests[number] = self._requests[place.node, number] = request
+        request.deciding = asyncio.ensure_future(self._recorded(place, number, request, most))
+
+    async def _recorded(self, place: Place, number: int, request: Request, most: Most) -> None:
+        assert request.ticket.hold is not None
+        await place.client.attempt.reserve(request.ticket.hold, most)
+        place.tell(Go(number, 0, None, has_hold=True))
+
+    async def _answer(self, place: Place, number: int, request: Request, ask: Ask) -> None:
+        client, ticket = place.client, request.ticket
+        ticket.budgets = await client.attempt.budgets_of(ask.sender)
+        ticket.cost = cost_of(client.attempt, ask.model, ask.terms, ask.input_tokens)
+        if not ask.final and not self._admission.has_room(ticket):
+            self._drop(place.node, number)
+            place.tell(CountFirst(number))
+            return
+        why_not = await self._decider.admit(client, ticket, ask.sender)
+        if why_not is not None:
+            self._drop(place.node, number)
+            place.tell(Refuse(number, why_not))
+            return
+        request.most, request.is_sent = most_of(ticket, self._admission.weights_of(ticket)), True
+        place.tell(Go(number, ticket.output_tokens, ticket.cost, ticket.hold is not None))
+
+    def _used(self, place: Place, number: int | None, usage: ApiUsage) -> None:
+        request = place.requests.get(number) if number is not None else None
+        if request is not None:
+            request.seen = usage
+            if usage.whole and usage.exact and usage.stop_reason != "max_tokens":
+                self._admission.learn(usage.usage.output_tokens)
+        place.client.attempt.used(usage, None if request is None else request.ticket.hold)
+
+    def _settle(self, node: object, number: int) -> None:
+        request = self._drop(node, number)
+        if request is None:
+            return
+        if request.deciding is not None and not request.deciding.done():
+            request.deciding.cancel()  # it waited, and gives its place up
+        if not request.is_watched:
+            self._decider.settle(request.place.client, request.ticket)
+        elif request.ticket.hold is not None:
+            request.place.client.attempt.settled(request.ticket.hold)
+
+    def _drop(self, node: object, number: int) -> Request | None:
+        request = self._requests.pop((node, number), None)
+        if request is not None:
+            request.place.requests.pop(number, None)
+        return request

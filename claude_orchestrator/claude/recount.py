@@ -34,6 +34,8 @@ class Recount:
         self._last_input = NO_USAGE  # of the main thread's latest response
         self._before_input = first_input  # of a response in an earlier attempt
         self._answered = False
+        self._asked: dict[str, Usage] = {}  # the latest response of each subagent
+        self._asking: dict[str, Usage] = {}  # those whose request had no answer, with the latest one before
 
     def read_stream(self, lines: bytes) -> None:
         """Take whole lines of the stream, each with its end."""
@@ -44,12 +46,15 @@ class Recount:
             if isinstance(event, Init) and len(self.sessions) < MAX_SESSIONS:
                 self.sessions[event.session_id] = None
 
-    def read_transcript(self, line: Mapping[str, object], since_s: float, until_s: float, *, subagent: bool) -> None:
+    def read_transcript(self, line: Mapping[str, object], since_s: float, until_s: float, agent: str = "") -> None:
         """Take a line of a transcript, if it is a response of this time (seconds of the clock on the wall).
 
         A session's transcript has the lines of other attempts too. The latest one before tells how large a request is.
+        `agent` is the subagent whose transcript it is.
         """
         at_s = _at_s(line.get("timestamp"))
+        if agent and line.get("type") == "user" and since_s <= at_s <= until_s:
+            self._asking[agent] = self._asked.get(agent, NO_USAGE)  # a request follows at once
         if line.get("type") != "assistant" or at_s > until_s:
             return
         event = event_of(dict(line))
@@ -59,7 +64,10 @@ class Recount:
             self._before_input = event.usage
             return
         self._responses[event.id] = self._responses.get(event.id, NO_USAGE) | event.usage
-        if not (subagent or line.get("isSidechain")):
+        if agent:
+            self._asked[agent] = event.usage
+            self._asking.pop(agent, None)
+        if not (agent or line.get("isSidechain")):
             before = self.tally.usage
             self.tally.feed(event)
             if not before.covers(self.tally.usage):
@@ -91,11 +99,14 @@ class Recount:
 
     @property
     def unanswered(self) -> Usage:
-        """An estimate of the input of a request whose answer had not begun: as much as the one before had."""
-        if not self.tally.requesting or self._answered:
-            return NO_USAGE
-        usage = self._last_input if self._last_input.total_tokens else self._before_input
-        return usage._replace(output_tokens=0)
+        """An estimate of the input of requests whose answers had not begun: as much as the ones before had.
+
+        For a subagent that is also the answer in progress, which nobody sees.
+        """
+        found = sum(self._asking.values(), NO_USAGE)
+        if self.tally.requesting and not self._answered:
+            found += self._last_input if self._last_input.total_tokens else self._before_input
+        return found._replace(output_tokens=0)
 
     @property
     def exact(self) -> bool:

@@ -100,10 +100,10 @@ def _read_log(folder: Folder, name: str, recount: Recount) -> float:
 def _read_transcripts(projects: Path, session: str, recount: Recount, span: tuple[float, float]) -> None:
     for path in projects.glob(f"*/{session}.jsonl"):
         for line in _lines(path):
-            recount.read_transcript(line, *span, subagent=False)
+            recount.read_transcript(line, *span)
     for path in projects.glob(f"*/{session}/subagents/**/*.jsonl"):
         for line in _lines(path):
-            recount.read_transcript(line, *span, subagent=True)
+            recount.read_transcript(line, *span, path.stem)
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, object]]:

@@ -37,9 +37,9 @@ def recount(
     found = Recount(resumed=False, first_input=first_input)
     found.read_stream(b"".join(one + b"\n" for one in stream))
     for one in transcript:
-        found.read_transcript(one, 10.0, 20.0, subagent=False)
+        found.read_transcript(one, 10.0, 20.0)
     for one in agents:
-        found.read_transcript(one, 10.0, 20.0, subagent=True)
+        found.read_transcript(one, 10.0, 20.0, "agent-1")
     found.close()
     return found
 
@@ -105,6 +105,14 @@ def test_a_first_request_has_as_much_as_that_of_its_session_or_of_others() -> No
     assert recount([INIT, ASKS]).unanswered == Usage()
     assert recount([INIT, ASKS], first_input=Usage(70, 5)).unanswered == Usage(70)
     assert recount([INIT, ASKS], [written("old", 90, 9, 5.0)], first_input=Usage(70)).unanswered == Usage(90)
+
+
+def test_a_subagents_response_in_progress_has_as_much_input_as_the_one_before() -> None:
+    asks = {"type": "user", "timestamp": "1970-01-01T00:00:16Z"}
+    answered = recount([INIT], agents=[written("x", 300, 30), asks, written("y", 310, 3)])
+    assert answered.usage == Usage(610, 33) and answered.unanswered == Usage()
+    assert recount([INIT], agents=[written("x", 300, 30), asks]).unanswered == Usage(300)
+    assert recount([INIT], agents=[asks]).unanswered == Usage()  # its first request: nothing is known
 
 
 def test_sessions_have_a_bound() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -39,6 +38,8 @@ class Postgres:
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._data = self.folder / "data"
         if os.geteuid() == 0:
+            import pwd  # Windows has none
+
             known = {one.pw_name: one for one in pwd.getpwall()}
             user = next(known[name] for name in USERS if name in known)
             self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}

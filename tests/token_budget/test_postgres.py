@@ -205,6 +205,24 @@ def test_a_client_that_stands_still_with_the_lock_of_its_account_holds_up_nobody
             still.runs()
 
 
+def test_a_database_of_another_encoding_is_refused(postgres: Postgres) -> None:
+    postgres.sql("postgres", "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(LedgerError, match="has the encoding LATIN1: a ledger needs UTF8"):
+        open_store(postgres.address("latin"))
+
+
+def test_a_server_that_becomes_read_only_is_left_for_another(postgres: Postgres, address: str) -> None:
+    """With several hosts in the address, the next connection finds the one that takes writes."""
+    with closing(open_store(address)) as ledger:
+        name = address.partition("@/")[2].partition("?")[0]
+        postgres.sql("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        postgres.sql(address, "SET default_transaction_read_only = off", END)
+        with pytest.raises(LedgerUnwritableError, match="read-only transaction"):
+            ledger.write(runs=[RunRecord("r", "m", 1)])
+        postgres.sql("postgres", f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        ledger.write(runs=[RunRecord("r", "m", 1)])  # on a new connection
+
+
 # -- the clock --
 
 

@@ -100,6 +100,9 @@ class PostgresServer:
         return self._live
 
     def _prepare(self, live: psycopg.Connection[Any], *, create: bool, upgrade: bool) -> None:
+        encoding = _one(live, "SELECT current_setting('server_encoding')")
+        if encoding != "UTF8":
+            raise LedgerError(f"{self.name}: the database has the encoding {encoding}: a ledger needs UTF8")
         has_ledger = _one(live, _HAS_LEDGER, (SCHEMA,))
         if not has_ledger and not create:
             raise NoLedgerError(f"{self.name}: no ledger yet: the first run creates it")
@@ -144,6 +147,8 @@ class PostgresServer:
             yield
         except psycopg.Error as error:
             self._give_up()
+            if isinstance(error, errors.ReadOnlySqlTransaction):  # another of several hosts may take writes by now
+                self.close()
             kind = LedgerUnwritableError if isinstance(error, _PLACE_FAULTS) else LedgerError
             raise kind(f"{self.name}: cannot be {done}: {_why(error)}") from None
         except (OverflowError, UnicodeError) as error:  # what it has no place for

@@ -20,7 +20,8 @@ finally:
     with open(os.environ["MODULES"], "w") as file:
         print(*(set(sys.modules) - before), sep="\\n", file=file)
 """
-SELDOM = "csv difflib http.client psycopg secrets statistics urllib.request xml.sax zoneinfo"  # for one option, or one kind of file
+# for one option, or one kind of file or ledger
+SELDOM = "csv difflib http.client psycopg secrets statistics urllib.request xml.sax zoneinfo"
 ELSEWHERE = "platformdirs tempfile"  # of other systems, or of a run
 OF_A_RUN = "asyncio claude_orchestrator.claude.events claude_orchestrator.engine.controller hashlib ssl"
 OF_A_PLAN = "claude_orchestrator.config.config decimal sqlite3 subprocess token_budget.alerts"

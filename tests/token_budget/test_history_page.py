@@ -20,7 +20,7 @@ import pytest
 
 from tests.token_budget.test_history import DAY_MS, HOSTILE, HOUR_MS, Book, utc
 from tests.token_budget.test_usage_cli import PROGRAM, Home
-from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
+from token_budget.ledger.records import AccountLimit, AttemptRecord, RunRecord, UsageRecord
 from token_budget.ledger.run_budgets import write_budgets
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Budget, Scope, Unit, Usage, Weights
@@ -29,7 +29,7 @@ from token_budget.serving.server import PageServer
 from token_budget.usage.page import site as site_module
 from token_budget.usage.page.data import MOST_ROWS, PageRequest, page_data
 from token_budget.usage.page.site import ROUTES, History, HistorySite
-from token_budget.windows import to_ms
+from token_budget.windows import Window, to_ms
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 NOON_MS = to_ms(NOON)
@@ -92,6 +92,22 @@ def test_limits_have_their_projected_end(book: Book) -> None:
     assert day["reached_at"] == NOON.timestamp() + 6 * 3600 and day["ends_at"] == NOON.timestamp() + 12 * 3600
     assert (month["name"], month["used"], month["reached_at"]) == ("month 2026-11", 1_200, None)
     assert (week["unit"], week["limit"], week["used"]) == ("USD", 9.0, 8.0) and week["reached_at"] is not None
+
+
+def test_limits_of_accounts_count_their_own_use_in_their_own_zone(book: Book) -> None:
+    book.add(NOON_MS - HOUR_MS, 700)
+    ledger = book.ledger
+    ledger.write(
+        runs=[RunRecord("charged", "m", NOON_MS, account="team")],
+        attempts=[AttemptRecord("charged", "a", 1, NOON_MS)],
+        records=[UsageRecord("charged", "charged", "a", 1, NOON_MS - 3 * HOUR_MS, "m", Usage(300))],
+    )
+    ledger.set_limits("team", [AccountLimit(Window.DAILY, Unit.TOKENS, 5000)], zone="Pacific/Auckland")
+    ledger.set_limits("x", [AccountLimit(Window.MONTHLY, Unit.TOKENS, 5000)])
+    every, team, other = shown(book, limits={Unit.TOKENS: [("daily budget", "daily", 10_000)]})["limits"]
+    assert (every["name"], every["used"]) == ("day 2026-11-25", 1000)
+    assert (team["name"], team["used"], team["limit"]) == ("team: day 2026-11-26", 0, 5000)  # it began at 11 in UTC
+    assert (other["name"], other["used"]) == ("x: month 2026-11", 0)
 
 
 def test_tokens_of_limits_are_weighted_as_in_the_last_run(book: Book) -> None:

@@ -71,5 +71,7 @@ def _of_last_run(ledger: LedgerStore, unit: Unit) -> dict[Window, int]:
     budgets = read_budgets(runs[-1].budgets).budgets if runs else ()
     windows = set(map(str, Window))
     return {
-        Window(budget.scope): budget.limit for budget in budgets if budget.unit is unit and str(budget.scope) in windows
+        Window(budget.scope): budget.limit
+        for budget in budgets
+        if budget.unit is unit and str(budget.scope) in windows and not budget.key  # no account's
     }

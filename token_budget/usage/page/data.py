@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Literal
 
 from token_budget.forecast import Forecast, forecast
-from token_budget.ledger.records import FOREVER_MS, Limit
+from token_budget.ledger.accounts import zone_named
+from token_budget.ledger.records import FOREVER_MS, AccountLimit, Limit
 from token_budget.ledger.run_budgets import read_budgets
 from token_budget.ledger.samples import SampleReader, subject_of
 from token_budget.ledger.store import LedgerStore
@@ -26,6 +27,7 @@ GROUPS: tuple[By, ...] = ("day", "command", "model", "instance", "workspace", "r
 BY_TIME = frozenset({"day", "run"})  # of these the latest rows stay
 MOST_ROWS = 500  # of a group
 MOST_FORECASTS = 200
+MOST_ACCOUNTS = 100
 SPANS_DAYS = (7, 30, 90, 365, 0)  # 0: all
 NOBODY = ""  # no run: what all runs hold
 
@@ -51,9 +53,7 @@ def page_data(ledger: LedgerStore, request: PageRequest) -> dict[str, Any]:
         "since": request.since_ms / 1000,
         "ledger": ledger.name,
         "totals": _totals(tables["model"], tables["command"]),
-        "limits": [
-            _limit(ledger, request, weights, (unit, *one)) for unit in Unit for one in request.limits.get(unit, ())
-        ],
+        "limits": [_limit(ledger, weights, *one) for one in _limits(ledger, request)],
         "charts": {
             f"{_word(unit)}/{by}": _chart(ledger, request, unit, by) for unit in Unit for by in ("command", "model")
         },
@@ -90,18 +90,29 @@ def _bounded(by: By, rows: list[dict[str, object]]) -> dict[str, Any]:
     return {"rows": kept, "left_out": len(rows) - len(kept)}
 
 
+def _limits(ledger: LedgerStore, request: PageRequest) -> Iterator[tuple[AccountLimit, datetime, str]]:
+    """The limits of all runs together, and then those of accounts: each with the time in its zone, and the account."""
+    for unit in Unit:
+        for _, window, limit in request.limits.get(unit, ()):
+            yield AccountLimit(Window(window), unit, limit), request.now, ""
+    for account in islice(ledger.accounts(), MOST_ACCOUNTS):
+        now = request.now.astimezone(zone_named(account.zone))
+        yield from ((limit, now, account.account) for limit in account.limits)
+
+
 def _limit(
-    ledger: LedgerStore, request: PageRequest, weights: TokenWeights, one: tuple[Unit, str, str, int]
+    ledger: LedgerStore, weights: TokenWeights, one: AccountLimit, now: datetime, account: str
 ) -> dict[str, Any]:
-    unit, _, name, limit = one
-    window, now_ms = Window(name), to_ms(request.now)
-    begins = (to_ms(start_of(window, request.now)), pace_since(window, now_ms))
-    used, latest = ledger.used([Limit(ms, limit, unit) for ms in begins], weights, now_ms)
-    found = project(window, limit, used, latest, request.now)
-    held: Amount = ledger.held_by_others(NOBODY, now_ms)
+    window, unit, limit = one
+    now_ms = to_ms(now)
+    begins = (to_ms(start_of(window, now)), pace_since(window, now_ms))
+    used, latest = ledger.used([Limit(ms, limit, unit) for ms in begins], weights, now_ms, account)
+    found = project(window, limit, used, latest, now)
+    held: Amount = ledger.held_by_others(NOBODY, now_ms, account)
+    name = name_of(window, now)
     return {
-        "window": name,
-        "name": name_of(window, request.now),
+        "window": str(window),
+        "name": f"{account}: {name}" if account else name,
         "unit": str(unit),
         "limit": _shown(limit, unit),
         "used": _shown(used, unit),

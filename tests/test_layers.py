@@ -153,6 +153,7 @@ PURE = """
     ui.otlp.names
     ui.metrics
     ui.remote
+    ui.names
     ui.redraw
     ui.screen
     ui.status

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from claude_orchestrator.engine.snapshot import Row
 from claude_orchestrator.engine.state import State
+from claude_orchestrator.ui.names import fitted_names
 from token_budget.named_tuples import NamedTuple
 from token_budget.text import RenderOptions, display_width, fit, format_tokens, format_usd, printable
 from token_budget.visualization import GREEN, RED, RESET, YELLOW, budget_color
@@ -18,11 +19,17 @@ STATE_COLORS = {
     State.PENDING: "",
     State.SKIPPED: YELLOW,
 }
-NAME_WIDTH = 32
+NAME_WIDTH = 64
 NOW_WIDTH = 60
 LEAST_SHOWN_S = 3.0  # of what an instance does
 LEAST = {"INSTANCE": 16, "NOW": 20}  # cells, of the columns that may be narrower than their values
-GROWTH = (("INSTANCE", 24), ("NOW", 40), ("INSTANCE", NAME_WIDTH), ("NOW", NOW_WIDTH))  # who gets spare cells first
+NOW_ROOM = 24  # that names leave to NOW, whatever it shows: so they keep their width
+GROWTH = (  # who gets spare cells first
+    ("INSTANCE", 24),
+    ("NOW", NOW_ROOM),
+    ("INSTANCE", NAME_WIDTH),
+    ("NOW", NOW_WIDTH),
+)
 ORDER = {State.RUNNING: 0, State.WAITING: 2, State.PENDING: 3, State.COMPLETED: 4, State.SKIPPED: 5}  # others failed: 1
 FAILED_SHARE = 4  # of the rows, where more run than fit in, one in so many is for what failed
 
@@ -114,9 +121,10 @@ def instance_table(rows: Sequence[Row], options: RenderOptions, style: TableStyl
     columns, widths = _fitted(shown, options, style)
     titles = [_cell(column.title, column, width, options) for column, width in zip(columns, widths, strict=True)]
     lines = [" ".join(titles).rstrip()]
-    for row in shown:
-        cells = []
-        for column, width in zip(columns, widths, strict=True):
+    names = fitted_names([row.name for row in shown], widths[0], dots(options))
+    for row, name in zip(shown, names, strict=True):
+        cells = [name]
+        for column, width in zip(columns[1:], widths[1:], strict=True):
             cell, color = _cell(column.value(row), column, width, options), column.color(row) if options.color else ""
             cells.append(f"{color}{cell}{RESET}" if color else cell)
         lines.append(" ".join(cells).rstrip())
@@ -170,6 +178,7 @@ def _fitted(rows: Sequence[Row], options: RenderOptions, style: TableStyle) -> t
     widths = {title: min(width, LEAST.get(title, width)) for title, width in needed.items()}
     while len(columns) > 1 and _total(columns, widths) > options.width:
         columns.remove(min(columns, key=lambda column: column.keep))
+    needed["NOW"] = max(NOW_ROOM, needed["NOW"])
     for title, most in GROWTH:
         if any(column.title == title for column in columns):
             spare = options.width - _total(columns, widths)
@@ -182,5 +191,5 @@ def _total(columns: Sequence[Column], widths: Mapping[str, int]) -> int:
 
 
 def _cell(value: str, column: Column, width: int, options: RenderOptions) -> str:
-    cell = fit(value, width, ellipsis=dots(options), middle=column is INSTANCE)
+    cell = fit(value, width, ellipsis=dots(options))
     return cell if column.left else cell.strip().rjust(width)

@@ -9,6 +9,7 @@ from typing import Any
 
 from claude_orchestrator.engine.approvals import Approvals, Ask, Reply
 from claude_orchestrator.engine.bus import Bus, Observer
+from claude_orchestrator.engine.control.commands import output_dir_option
 from claude_orchestrator.engine.control.event_json import event_json
 from claude_orchestrator.engine.control.event_log import EventLog
 from claude_orchestrator.engine.control.snapshot import Moment, Rows, Steering, brief, budget_row, snapshot
@@ -222,7 +223,8 @@ class RunControl:
         if len(found) != 1 and len(tokens) != 1:
             has = ", ".join(one.label for one in budgets) or "none"
             problem = f"{len(found)} budgets are" if found else "no budget is"
-            how = "" if found else f". To add one, {_resume_with(self.view.run_id, label.strip())}"
+            again = _resume_with(self.view.run_id, Path(self._directory).parent, label.strip())
+            how = "" if found else f". To add one, {again}"
             raise RefusedError(f"{problem} called {label!r}; the run has: {has}{how}")
         return found[0] if len(found) == 1 else tokens[0]
 
@@ -241,10 +243,10 @@ class RunControl:
         self._bus.publish(Steered(action, target, text, by))
 
 
-def _resume_with(run_id: str, label: str) -> str:
+def _resume_with(run_id: str, output_dir: Path, label: str) -> str:
     """How a run gets a budget that it began without."""
     limit = f"--{label}-token-budget N" if label in (Scope.OVERALL, *WINDOW_SCOPES) else f"--command-budget '{label}=N'"
-    return f"stop the run and continue it: claude-orchestrator --resume {run_id} {limit}"
+    return f"stop the run and continue it: claude-orchestrator --resume {run_id}{output_dir_option(output_dir)} {limit}"
 
 
 def _names(budget: Budget) -> set[str]:

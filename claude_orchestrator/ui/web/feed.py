@@ -14,7 +14,7 @@ from claude_orchestrator.ui.web.frames import ENCODER, Frame, Pending, sse
 from claude_orchestrator.ui.web.sources import RunSource
 from claude_orchestrator.ui.web.timeline import Timeline
 
-COLLECT_EVERY_S = 0.25
+COLLECT_EVERY_S = 0.4
 EVERY_S = 0.3
 SLOW_S = 3.0  # where the run itself does too little for more
 LEAST_SHARE = 50  # times what a message took is what the rest of the process has done since the one before

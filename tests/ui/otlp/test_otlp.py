@@ -56,7 +56,7 @@ def test_a_collector_gets_what_the_report_says(place: Workplace) -> None:
     assert by_type["input"] + by_type["output"] == usage["total_tokens"]
     assert by_type["output"] == usage["output_tokens"]
     requests = sum(point.count for point in points[names.DURATION].values())
-    assert requests == sum(point.count for point in points[names.FIRST_CHUNK].values()) > 4
+    assert requests == sum(point.count for point in points[names.FIRST_CHUNK].values()) > 1
 
     spans = list(collector.spans())
     (run,) = (span for span in spans if span.name == "invoke_workflow claude-orchestrator")
@@ -68,8 +68,8 @@ def test_a_collector_gets_what_the_report_says(place: Workplace) -> None:
     billed = [attributes(span.attributes) for span in agents]
     assert sum(one[names.INPUT_TOKENS] + one[names.OUTPUT_TOKENS] for one in billed) == usage["total_tokens"]
     assert {one[names.PROVIDER] for one in billed} == {"anthropic"}
-    stopped = [attributes(event.attributes) for event in run.events if event.name == "stopping"]
-    assert stopped and {one[names.BUDGET] for one in stopped} == {"/fix command"}
+    decided = [attributes(event.attributes) for event in run.events if event.name in ("decision", "stopping")]
+    assert decided and {one[names.BUDGET] for one in decided} == {"/fix command"}
     assert attributes(run.attributes)[names.EXIT_CODE] == 1
     about = collector.resources()[0]
     assert about["service.name"] == "claude-orchestrator" and about[names.RUN] == report["run_id"]

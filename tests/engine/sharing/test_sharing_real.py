@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
 from claude_orchestrator.claude.versions import check_version
-from tests.benchmarks.cache_sharing import measure, system_of
+from tests.benchmarks.cache_sharing import measure, prepare, script, system_of
+from tests.prompt_cache import CachingApi
+from tests.stand_in import claude_env
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.slow]
 
@@ -34,3 +39,29 @@ def test_subagents_share_at_the_gateway(claude: str) -> None:
     _, api = measure(claude, "subagents", OPTIONS, "api", "auto")
     read = [digest for digest, times in api.cache.reads.items() if times]
     assert {api.cache.writes[digest] for digest in read} == {1}
+
+
+@pytest.mark.parametrize("ledger", ["one", "off"])
+def test_two_runs_with_one_ledger_write_it_once_together(claude: str, tmp_path: Path, ledger: str) -> None:
+    """Without a ledger, runs know nothing of each other."""
+    with CachingApi(script("folder"), first_byte_s=2.0) as api:
+        config = prepare(tmp_path, "folder", 2)
+        base = [sys.executable, "-m", "claude_orchestrator", "--config", str(config), "--workspace", f"{tmp_path}/work"]
+        base += ["--ledger", str(tmp_path / "ledger.db") if ledger == "one" else "off", "--claude-bin", claude]
+        running = [
+            subprocess.Popen(
+                [*base, "--output-dir", f"{tmp_path}/{name}", "--quiet", "--meter", "api"],
+                env=claude_env(tmp_path, api.url),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for name in ("first", "second")
+        ]
+        for run in running:
+            said, _ = run.communicate(timeout=120)
+            assert run.returncode == 0, said
+    tools_and_system = [block.digest for block in api.asked[0].written[:2]]
+    assert [api.cache.writes[digest] for digest in tools_and_system] == [1 if ledger == "one" else 2] * 2
+    for path in tmp_path.glob("ledger.db*"):
+        assert b"dummy" not in path.read_bytes()  # the key

@@ -128,10 +128,16 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     manager = make_manager(planned.plan, settings)
     instances: list[tuple[LaunchSpec, str | None]] = [(spec, None) for spec in specs]
     if loaded.earlier:
-        from claude_orchestrator.engine.resume import carry_over, restore, resume_messages
+        from claude_orchestrator.engine.interrupted import interrupted_attempts
+        from claude_orchestrator.engine.resume import carry_over, charge_in_flight, restore, resume_messages
 
         history, run_id = loaded.earlier.history, loaded.earlier.directory.path.name
-        warnings = [*(text for _, text in resume_messages(planned.plan, history, run_id)), *warnings]
+        said: list[tuple[str, str]] = []
+        if history.was_interrupted and not loaded.options["rehearse"]:
+            _, said = interrupted_attempts(loaded.earlier.directory.folder, history, planned.plan, settings, None)
+        said += charge_in_flight(history, settings.charge_unanswered)
+        said = [*resume_messages(planned.plan, history, run_id), *said]
+        warnings = [*(text for _, text in said), *warnings]
         carry_over(manager, history, settings.token_weights)
         known = restore(planned.plan, history, run_id)
         instances = [(status.spec, str(status.state) if status.ended else None) for status in known]

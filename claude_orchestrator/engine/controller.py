@@ -199,18 +199,14 @@ def _open_files(request: RunRequest, place: RunPlace, accounting: Accounting, bu
         return _Files(directory, journal.create(directory.folder, bus.warn), None, 1)
     number = earlier.history.runs + 1
     _end_leftovers(earlier.directory.path.name, number, bus)
-    recounted, said = [], []
-    if not request.rehearse and any(one.open_attempts for one in earlier.history.instances.values()):
-        from claude_orchestrator.engine import interrupted
+    recounted: Sequence[Recounted] = ()
+    said: Sequence[tuple[str, str]] = ()
+    if not request.rehearse and earlier.history.was_interrupted:
+        from claude_orchestrator.engine.interrupted import interrupted_attempts
 
-        before, price = earlier.history.usage, price_with(accounting.prices, lambda model: None)
-        settings = request.settings
-        charge = settings.charge_unanswered or ("bound" if settings.budget_enforcement_mode == "block" else "none")
-        recounted = interrupted.count_interrupted(
-            earlier.directory.folder, earlier.history, request.plan, price, charge_unanswered=charge != "none"
-        )
-        more = earlier.history.usage - before
-        said = [("INFO", interrupted.message(recounted, more.total_tokens))] if more.total_tokens else []
+        price = price_with(accounting.prices, lambda model: None)
+        folder, history = earlier.directory.folder, earlier.history
+        recounted, said = interrupted_attempts(folder, history, request.plan, request.settings, price)
     return _Files(earlier.directory, earlier.journal, earlier.history, number, recounted, said)
 
 

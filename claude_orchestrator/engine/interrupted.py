@@ -11,6 +11,7 @@ from claude_orchestrator.claude.recount import Recount
 from claude_orchestrator.claude.stream import LineFramer
 from claude_orchestrator.config.kinds import is_session_id
 from claude_orchestrator.config.plan import LaunchSpec, Plan
+from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.resume import EarlierInstance, JournalHistory, OpenAttempt
 from claude_orchestrator.engine.run_events import Recounted
@@ -128,6 +129,20 @@ def _costs(recount: Recount, before: AttemptTotals, sources: _Sources) -> tuple[
     stated = [cost for cost in (before.cost_usd, recount.tally.cost_usd) if cost is not None]
     charged = [cost for cost in (before.cost_nano_usd, costs.nano_usd) if cost is not None]
     return max(stated, default=None), max(charged, default=None)
+
+
+def interrupted_attempts(
+    folder: Folder, history: JournalHistory, plan: Plan, settings: Settings, price: Price | None
+) -> tuple[list[Recounted], list[tuple[str, str]]]:
+    """Count a real run's interrupted attempts again; returns them, and a message with its level if tokens were added.
+
+    `charge_unanswered` decides on requests without an answer, as for those at the gateway.
+    """
+    before = history.usage
+    charge = settings.charge_unanswered or ("bound" if settings.budget_enforcement_mode == "block" else "none")
+    found = count_interrupted(folder, history, plan, price, charge_unanswered=charge != "none")
+    more = history.usage - before
+    return found, [("INFO", message(found, more.total_tokens))] if more.total_tokens else []
 
 
 def message(found: list[Recounted], more_tokens: int) -> str:

@@ -107,6 +107,11 @@ class JournalHistory:
         return sum((instance.usage for instance in self.instances.values()), Usage())
 
     @property
+    def was_interrupted(self) -> bool:
+        """Whether attempts have no end, so that what they used is not known."""
+        return any(one.open_attempts for one in self.instances.values())
+
+    @property
     def first_input(self) -> Usage:
         """The least that the first response of an instance had as input; nothing where none had begun."""
         found = [one.first_input for one in self.instances.values() if one.first_input.total_tokens]

@@ -17,6 +17,8 @@ from claude_orchestrator.engine.state import InstanceStatus
 from tests.claude.test_recount import ASKS, piece, written
 from tests.claude.test_tally import INIT, final, line, result, start
 from tests.engine.test_resume import Journal, a_plan
+from tests.faults.test_journal import kill_in_the_middle
+from tests.harness import Workplace
 from token_budget import Usage
 from token_budget.folders import Folder
 from token_budget.models import Amount, Hold
@@ -136,3 +138,16 @@ def test_prices_and_the_request_without_an_answer(killed: Killed) -> None:
     assert (found[0].totals.usage, found[0].totals.cost_nano_usd) == (Usage(100, 10), 110)
     _, found = killed.count(lambda model, usage, for_1h: usage.total_tokens, charge=True)
     assert (found[0].totals.usage, found[0].totals.cost_nano_usd) == (Usage(200, 10), 210)
+
+
+def test_a_dry_run_counts_like_the_run_that_resumes(place: Workplace) -> None:
+    setup = {"instances": [{"name": "one", "command": "/test", "env": {"FAKE_CLAUDE": "hang-once"}}]}
+    kill_in_the_middle(place, setup, until=b'"kind":"usage"')
+    (run,) = (place.root / "out").iterdir()
+    log = run / "001-one.jsonl"
+    log.write_bytes(log.read_bytes() + start("late", 5_000) + b"\n")
+    shown = place.run("--resume", "last", "--dry-run")
+    resumed = place.run("--resume", "last", "--report", "report.json")
+    line = "1 interrupted attempt was counted again from the logs and Claude's transcripts: 5,001 more tokens"
+    assert line in shown.stdout + shown.stderr and line in resumed.stderr
+    assert place.run("--resume", "last").stderr.count("counted again") == 0

@@ -27,29 +27,31 @@ WITH_RAY = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
 class RayNodes:
     """A cluster that `ray start` starts; its own processes are found by its folder, and no other is touched."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, host: str = "127.0.0.1", inside: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self.inside = inside  # what runs a command where the head and the driver are
         self.workers: list[int] = []  # the raylets of the nodes for instances
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+            self.address = f"{host}:{free.getsockname()[1]}"
         self.env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
 
     def start_head(self) -> None:
         """Start the head, which has no cores for instances."""
         port = self.address.rpartition(":")[2]
-        where = (f"--port={port}", f"--temp-dir={self.folder}")
-        self._start("--head", *where, "--num-cpus=0", "--include-dashboard=false")
+        where: tuple[str, ...] = (f"--port={port}", f"--temp-dir={self.folder}")
+        where = (*where, f"--node-ip-address={self.address.rpartition(':')[0]}")
+        self._start(self.inside, "--head", *where, "--num-cpus=0", "--include-dashboard=false")
 
-    def add(self, *options: str) -> int:
+    def add(self, *options: str, host: str = "127.0.0.1", inside: tuple[str, ...] = ()) -> int:
         """Add a node; returns the process id of its raylet."""
         before = set(self.raylets())
-        self._start(f"--address={self.address}", "--num-cpus=2", *options)
+        self._start(inside, f"--address={self.address}", f"--node-ip-address={host}", "--num-cpus=2", *options)
         (raylet,) = set(self.raylets()) - before
         self.workers.append(raylet)
         return raylet
 
-    def _start(self, *options: str) -> None:
-        program = [sys.executable, "-m", "ray.scripts.scripts", "start", "--node-ip-address=127.0.0.1"]
+    def _start(self, inside: tuple[str, ...], *options: str) -> None:
+        program = [*inside, sys.executable, "-m", "ray.scripts.scripts", "start"]
         subprocess.run(
             [*program, f"--object-store-memory={STORE_BYTES}", "--num-gpus=0", *options],
             env={**os.environ, **self.env},

@@ -30,7 +30,7 @@ SLACK_S = 1.0  # of a busy machine
 class Calls:
     """An API that notes who calls it, by `/claude/PID` or `/tool/PID`, and when."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str) -> None:
         self.last: dict[str, float] = {}
         calls = self
 
@@ -44,8 +44,8 @@ class Calls:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.server = ThreadingHTTPServer((host, 0), Handler)
+        self.url = f"http://{host}:{self.server.server_port}"
 
     @property
     def callers(self) -> list[int]:
@@ -53,8 +53,8 @@ class Calls:
 
 
 @contextlib.contextmanager
-def calls_taken() -> Iterator[Calls]:
-    calls = Calls()
+def calls_taken(host: str = "127.0.0.1") -> Iterator[Calls]:
+    calls = Calls(host)
     thread = threading.Thread(target=calls.server.serve_forever)
     thread.start()
     try:
@@ -75,7 +75,7 @@ def start(
     report = ("--report", str(root / "report.json"), "--lease", f"{LEASE_S:g}s", "--cluster", nodes.address)
     argv = place.argv("--config", place.config(setup), *report, *args, claude=str(CALLING))
     env = {**place.env, **nodes.env, "ANTHROPIC_API_KEY": "dummy", "ANTHROPIC_BASE_URL": calls.url}
-    process = subprocess.Popen(argv, env=env, cwd=root, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*nodes.inside, *argv], env=env, cwd=root, stderr=subprocess.PIPE, text=True)
     until(lambda: len(calls.last) >= (callers or 2 * instances) or process.poll() is not None, 60.0)
     if process.poll() is not None:
         pytest.fail(f"the run has ended: {process.stderr.read() if process.stderr else ''}")

@@ -36,6 +36,15 @@ def test_attempts_have_names_and_worktrees_of_their_own() -> None:
     ]
 
 
+def test_a_group_whose_items_are_not_known_stays_one_entry_with_a_worktree() -> None:
+    plan = {"name": "plan", "prompt": "x", "json_schema": {"type": "object"}}
+    config = parse_config({"instances": [plan, race(for_each={"result_of": "plan", "path": "files"})]}, "x")
+    entries = expand_races(config).instances
+    assert [(one.name, one.race, one.worktree) for one in entries] == [("plan", 1, False), ("fix", 3, True)]
+    (alone,) = expand_races(config._replace(instances=config.instances[:1])).instances
+    assert alone.name == "plan"
+
+
 @pytest.mark.parametrize(
     ("fields", "why"),
     [

@@ -61,6 +61,7 @@ class PostgresServer:
         self.found_version = self.version = 0
         self._live: psycopg.Connection[Any] | None = None
         self._in_transaction = False
+        self._at_ms = 0
         with self._faults("opened"):
             self._prepare(self._connection(), create=create, upgrade=upgrade)
 
@@ -188,22 +189,25 @@ class PostgresServer:
     # -- what Database has --
 
     def now_ms(self, now_ms: int) -> int:
-        """The server's time."""
-        found: int = self.row("SELECT now_ms()")[0]
+        """The server's time; in a transaction that of its beginning, when its locks were granted."""
+        found: int = self._at_ms or self.row("SELECT now_ms()")[0]
         return found
 
     @contextlib.contextmanager
     def transaction(self, accounts: Iterable[str] = (), *, alone: bool = False, durable: bool = True) -> Iterator[None]:
         """All of it or nothing. Advisory locks keep what is alone apart: docs/decisions/ledger-locks.md."""
         with self._faults("written"):
-            begin = _begin(accounts, alone=alone, durable=durable)
-            self._again(lambda: self._connection().execute(begin))
+            begin = _begin(accounts, alone=alone, durable=durable, with_time=bool(self.version))
+            cursor = self._again(lambda: self._connection().execute(begin))
             self._in_transaction = True
             try:
+                while cursor.nextset():  # of the last statement
+                    pass
+                self._at_ms = cursor.fetchall()[0][0] if self.version else 0
                 yield
                 self._connection().execute("COMMIT")
             finally:
-                self._in_transaction = False
+                self._in_transaction, self._at_ms = False, 0
 
     def execute(self, sql: str, values: Sequence[Value] = ()) -> int:
         """Change rows, in a transaction; returns how many."""
@@ -242,13 +246,13 @@ class PostgresServer:
         return row
 
 
-def _begin(accounts: Iterable[str], *, alone: bool, durable: bool) -> str:
+def _begin(accounts: Iterable[str], *, alone: bool, durable: bool, with_time: bool) -> str:
     """What begins a transaction, in one message to the server. It has numbers of ours, and no text from outside."""
     parts = ["BEGIN"] if durable else ["BEGIN", "SET LOCAL synchronous_commit = off"]  # it does not wait for the disk
     for name, shared in _locks(accounts, alone=alone):
         function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
         parts.append(f"SELECT {function}({LOCK_CLASS}, {_number_of(name)})")
-    return "; ".join(parts)
+    return "; ".join([*parts, "SELECT now_ms()"] if with_time else parts)
 
 
 def _locks(accounts: Iterable[str], *, alone: bool) -> list[tuple[str, bool]]:

@@ -129,6 +129,7 @@ async def recording(path: Path) -> dict[str, float]:
     await ledger.begin()
     for status in instances:
         status.begin(0.0)
+        status.attempt.meter()
     on_loop_s, flushed_s, batches = 0.0, 0.0, 0
     for number in range(DELTAS):
         status = instances[number % INSTANCES]

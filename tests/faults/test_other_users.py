@@ -352,3 +352,25 @@ def test_a_ledger_behind_another_users_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnwritableError, match="is a link of"):
         SqliteLedger(bobs_link(tmp / "ledger.db", tmp_path / "mine.db"))
     check_file(tmp_path / "mine.db")
+
+
+@as_root
+@pytest.mark.parametrize("planted", ["folder", "file", "hard link"])
+def test_changes_are_not_applied_through_what_another_user_put_there(place: Workplace, planted: str) -> None:
+    sh(place.workspace, "git init -q; git commit -q --allow-empty -m first")
+    work = "mkdir sub; echo work > sub/new; echo work > top"
+    data = {"instances": [{"name": "x", "prompt": "hi", "worktree": True, "check": {"command": work}}]}
+    assert place.run("--config", place.config(data)).returncode == 0
+    place.workspace.chmod(0o1777)
+    (place.root / "victims").mkdir()
+    victim = place.root / "victims" / "top"
+    victim.write_text("precious")
+    if planted == "folder":
+        bobs_link(place.workspace / "sub", place.root / "victims")
+    elif planted == "file":
+        bobs_link(place.workspace / "top", victim)
+    else:
+        (place.workspace / "top").hardlink_to(victim)
+    done = place.run("--apply", "last")
+    assert done.returncode == 1 and "its changes conflict with the files of the workspace" in done.stderr
+    assert victim.read_text() == "precious" and [path.name for path in (place.root / "victims").iterdir()] == ["top"]

@@ -139,6 +139,7 @@ class LedgerSync:
         def enter() -> tuple[int, Totals, list[AttemptRecord]]:
             ahead_ms = self._clock_of(ledger)
             ledger.write(runs=[self._run])
+            ledger.forget_posts(self.now_ms())
             if self._output_dir is not None:
                 take_in(self._output_dir, ledger, said.append)
             return ahead_ms, ledger.totals(self._run.run), ledger.attempts(run=self._run.run)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from claude_orchestrator.gateway.bedrock.paths import is_signed
+from claude_orchestrator.gateway.bedrock.paths import CREDENTIAL_VARIABLES, is_signed
 from claude_orchestrator.gateway.clouds import Cloud, address_of, cloud_of, regional, variables_for
 from token_budget.named_tuples import NamedTuple
 
@@ -87,7 +87,8 @@ class ApiAddress(NamedTuple):
         last = ("all_proxy", "ALL_PROXY") if not (for_https or for_http) else ()
         usable = (proxy for proxy in map(get, last) if proxy and _scheme(proxy) in PROXY_SCHEMES)
         signs = cloud is not None and cloud.key == "BEDROCK" and is_signed(environ)
-        signs_with = tuple((name, environ[name]) for name in sorted(environ)) if signs else ()
+        named = [name for name in sorted(environ) if signs and name.startswith(CREDENTIAL_VARIABLES)]
+        signs_with = tuple((name, environ[name]) for name in named)
         last_proxy = next(usable, "")
         return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates, last_proxy, cloud, signs_with)
 

@@ -408,8 +408,13 @@ def test_a_post_is_entered_unless_others_were_first(store: Place) -> None:
     assert post(two, "b", None) == Posted(5)
     assert post(one, "a", 3, at_ms=1_501) == Posted(6)  # what has expired is gone
     one.release_run("a")
-    assert post(two, "b", 0, at_ms=1_502) == Posted(7)
-    one.prune(0, store.at(5_000))
+    assert post(two, "b", 6, at_ms=1_502) == Posted(7)
+    assert post(one, "a", 0, at_ms=1_600) == Posted(7, (Heard(98, "b 1502"),))  # those of a run stay till they expire
+    one.forget_posts(store.at(2_001))
+    assert post(one, "c", 0, at_ms=2_001) == Posted(7, (Heard(499, "b 1502"),))
+    assert post(one, "c", 0, topic="other", at_ms=2_001) == Posted(8)
+    one.forget_posts(store.at(5_000))
+    assert post(two, "b", 0, at_ms=5_000) == Posted(9)
     assert not list(two.records())
     one.close()
     two.close()

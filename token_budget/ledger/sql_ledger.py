@@ -163,13 +163,17 @@ class SqlLedger:
             values = (post.topic, post.run, now_ms, now_ms + post.lifetime_ms, post.text)
             return Posted(self._db.insert_keyed(rows.NEW_POST, values))
 
+    def forget_posts(self, now_ms: int) -> None:
+        """Delete the posts that have expired."""
+        with self._db.transaction([""], alone=True):
+            self._db.execute("DELETE FROM posts WHERE expires_ms <= ?", (self._db.now_ms(now_ms),))
+
     def release_run(self, run: str, *, keep: Collection[int] = ()) -> None:
         """Release whatever a run holds, except the holds to keep."""
         places = ", ".join("?" * len(keep))
         but = f" AND key NOT IN ({places})" if keep else ""
         with self._db.transaction():
             self._db.execute(f"DELETE FROM holds WHERE run = ?{but}", (run, *keep))
-            self._db.execute("DELETE FROM posts WHERE run = ?", (run,))
 
     def prunable(self, before_ms: int, now_ms: int) -> tuple[int, int]:
         """How many attempts `prune` would delete, and the tokens that they used."""

@@ -107,6 +107,9 @@ class LedgerStore(Protocol):
         need not outlive a crash of the machine.
         """
 
+    def forget_posts(self, now_ms: int) -> None:
+        """Delete the posts on all topics that have expired; `post` does so for its own topic."""
+
     def prune(self, before_ms: int, now_ms: int) -> int:
         """Delete what ended before a moment; returns how many usage records that were.
 

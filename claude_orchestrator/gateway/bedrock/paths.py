@@ -17,6 +17,7 @@ _COUNT = r"/model/[^/?#]+/count-tokens"
 _PROFILES = r"/inference-profiles(?:/[^/?#]+)?"
 _REGION = r"[a-z]{2}(?:-[a-z]+)+-\d{1,2}"
 FIRST_REGION = "us-east-1"  # that claude takes where none is named
+CREDENTIAL_VARIABLES = ("AWS_", "HOME", "USERPROFILE")  # what leads to the keys of an instance
 BEARER, SKIP = "AWS_BEARER_TOKEN_BEDROCK", "CLAUDE_CODE_SKIP_BEDROCK_AUTH"
 
 

@@ -18,7 +18,6 @@ from claude_orchestrator.gateway.bedrock.paths import region_of
 LIBRARY = "botocore"
 EXTRA = "the extra bedrock (pip install 'claude-orchestrator[bedrock]')"
 SIGNED_HEADERS = ("authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256")
-_VARIABLES = ("AWS_", "HOME", "USERPROFILE")
 
 
 def available() -> bool:
@@ -47,7 +46,7 @@ class Signers:
         """Frozen credentials; where they come from a file or the machine, this reads them."""
         from botocore.exceptions import BotoCoreError
 
-        key = tuple(sorted((name, value) for name, value in environ.items() if name.startswith(_VARIABLES)))
+        key = tuple(sorted(environ.items()))
         try:
             if key not in self._found:
                 self._found[key] = _find(environ)

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,16 @@ def test_wrong_addresses(place: Workplace, postgres: Postgres, closed_port: int)
     assert 'role "nobody"' in refused(place, postgres.address("postgres", user="nobody"))
     assert "invalid" in refused(place, "postgresql://localhost/x?colour=red")
     assert "not found" in refused(place, "postgresql:///?service=none")
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers(place: Workplace) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        began = time.monotonic()
+        said = refused(place, f"postgresql://127.0.0.1:{silent.getsockname()[1]}/ledger")
+        assert "timeout" in said and time.monotonic() - began < 20
 
 
 def test_no_psycopg(place: Workplace, tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ _T = TypeVar("_T")
 BUSY_S = 60.0  # for one step
 IDLE_S = 10  # between two steps of a transaction: another program waits for its lock
 BATCH = 5_000  # records in one statement
+CONNECT_S, LEAST_CONNECT_S = 5, 2  # to each host of the address; libpq waits no shorter
 # a server that is gone is found out in some seconds: https://www.postgresql.org/docs/current/libpq-connect.html
 DEFAULTS: dict[str, str | int] = {
-    "connect_timeout": 5,
+    "connect_timeout": CONNECT_S,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
@@ -89,6 +90,8 @@ class PostgresServer:
         if self._live is None:
             known = conninfo_to_dict(self.name)
             defaults = {key: value for key, value in DEFAULTS.items() if key not in known}
+            if "connect_timeout" in defaults:
+                defaults["connect_timeout"] = max(LEAST_CONNECT_S, min(CONNECT_S, int(self.busy_s)))
             live = _bounded(lambda: self.busy_s).connect(self.name, autocommit=True, **cast(Any, defaults))
             live.adapters.register_loader("numeric", IntLoader)  # sums of whole numbers
             self._live = live

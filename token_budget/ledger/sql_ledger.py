@@ -170,10 +170,9 @@ class SqlLedger:
 
     def release_run(self, run: str, *, keep: Collection[int] = ()) -> None:
         """Release whatever a run holds, except the holds to keep."""
-        places = ", ".join("?" * len(keep))
-        but = f" AND key NOT IN ({places})" if keep else ""
         with self._db.transaction():
-            self._db.execute(f"DELETE FROM holds WHERE run = ?{but}", (run, *keep))
+            held = [key for (key,) in self._db.rows("SELECT key FROM holds WHERE run = ?", (run,)) if key not in keep]
+            self._db.execute_many("DELETE FROM holds WHERE key = ?", [(key,) for key in held])
 
     def prunable(self, before_ms: int, now_ms: int) -> tuple[int, int]:
         """How many attempts `prune` would delete, and the tokens that they used."""

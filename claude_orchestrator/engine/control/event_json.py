@@ -127,6 +127,7 @@ def _use(status: InstanceStatus) -> dict[str, Any]:
         "instance": status.name,
         "usage": usage_fields(status.usage, exact=status.exact),
         "cost_usd": status.cost_usd,
+        "cost_nano_usd": status.nano_usd,
         "models": list(status.models),
     }
 

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from token_budget.text import NANO
+
 MOST_POINTS = 600
 OVER = frozenset({"ended", "interrupted"})
 
@@ -52,7 +54,7 @@ def figures(brief: Mapping[str, Any]) -> dict[str, float]:
     budgets: Iterable[Mapping[str, Any]] = brief["budgets"]
     return {
         "tokens": totals["total_tokens"],
-        "usd": totals["cost_usd"] or 0.0,
+        "usd": _dollars(totals),
         **{_series(budget): budget["used"] for budget in budgets},
     }
 
@@ -93,10 +95,16 @@ def _steps(records: Iterable[Mapping[str, Any] | None]) -> Iterator[tuple[float,
         if record is None or record.get("kind") not in ("usage", "end") or "usage" not in record:
             continue
         key = (record["instance"], record["attempt"])
-        tokens, dollars = sum(record["usage"]), float(record.get("cost_usd") or 0.0)
+        tokens, dollars = sum(record["usage"]), _dollars(record)
         before_tokens, before_dollars = counted.get(key, (0, 0.0))
         counted[key] = tokens, dollars
         yield record["at"], key[0], tokens - before_tokens, dollars - before_dollars
+
+
+def _dollars(found: Mapping[str, Any]) -> float:
+    """The cost: what budgets in money are charged, or else Claude's figure."""
+    nano = found.get("cost_nano_usd")
+    return float(found.get("cost_usd") or 0.0) if nano is None else nano / NANO
 
 
 def _series(budget: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,6 +239,36 @@ def test_a_run_that_is_over_has_its_budgets_and_its_graph(page: Page, place: Wor
         page.wait_for_selector("#graph .node")
         assert page.locator("#graph .node").count() == 8 and page.locator("#graph .arrow").count() >= 6
         assert axe_faults(page) == []
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def test_only_completed_instances_count_as_done(page: Page, place: Workplace) -> None:
+    """As in the terminal: `2/6 done`, when a budget has ended the others."""
+    setup = {"turns": 3, "tokens": 3_000, "seconds": 0.3, "seed": 1}
+    config = {
+        "instances": [{"name": "fix", "prompt": "Fix {{item}}.", "for_each": list("abcdef")}],
+        "budget": {"overall_budget": 8_000, "enforcement_mode": "block"},
+        "rehearsal": setup,
+    }
+    done = place.run(
+        "--config", place.config(config), "--rehearse", "--report", "report.json", "--max-parallel", "1", claude=None
+    )
+    assert done.returncode == 1
+    states = Counter(one["status"] for one in place.report()["instances"])
+    others = states["stopped"] + states["blocked"]
+    assert states["completed"] > 0 and others > 0
+    server, address = open_page(place, "0")
+    try:
+        page.goto(address)
+        page.wait_for_selector("body.ready")
+        figures = page.inner_text("#head .figures")
+        assert f"{states['completed']} of 6" in figures and page.title().startswith(f"{states['completed']}/6 done")
+        assert f"{states['completed']}/6 done" in page.inner_text("#instances .line.group")
+        left = page.locator("#instances .line:not(.group) .c-time").first.bounding_box()
+        head = page.locator("#instances [role=columnheader]").nth(2).bounding_box()
+        assert left is not None and head is not None and abs(left["x"] - head["x"]) < 2
     finally:
         server.terminate()
         server.wait(timeout=30)

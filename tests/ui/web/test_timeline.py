@@ -47,6 +47,14 @@ def test_a_journal_gives_totals_as_differences_of_totals() -> None:
     assert [round(value, 3) for value in data["series"]["usd"]] == [0.1, 0.1, 0.3, 0.4]
 
 
+def test_a_cost_by_prices_comes_before_the_one_that_claude_states_at_the_end() -> None:
+    data = recorded([usage(1, "a", 10, 0.0) | {"cost_nano_usd": 250_000_000, "cost_usd": None}]).data()
+    assert data["series"]["usd"] == [0.25]
+    timeline, totals = Timeline(), {"total_tokens": 1, "cost_usd": 0.5, "cost_nano_usd": 750_000_000}
+    timeline.take(1.0, {**brief(1), "totals": totals})
+    assert timeline.data()["series"]["usd"] == [0.75]
+
+
 def test_budgets_are_followed_back_from_their_end() -> None:
     budgets = [{"label": "daily", "unit": "tokens", "used": 150}, {"label": "/a", "unit": "USD", "used": 0.5}]
     records = [usage(1, "a", 10, 0.5), usage(2, "b", 40, 0.7)]

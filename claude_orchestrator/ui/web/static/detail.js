@@ -4,7 +4,7 @@ import { ask, button, el, replace, setText, stateMark } from "./dom.js";
 import { bytes, clock, span, tokens, usd } from "./format.js";
 import { Conversation } from "./conversation.js";
 import { diffView } from "./diff.js";
-import { ENDED } from "./store.js";
+import { costOf, ENDED } from "./store.js";
 
 const POLL_MS = 700;
 const TABS = [["conversation", "Conversation"], ["result", "Result"], ["changes", "Changes"], ["figures", "Figures"], ["log", "Raw log"]];
@@ -77,7 +77,7 @@ export class Detail {
       replace(this.state, stateMark(row.state));
     }
     const doing = row.now && !ENDED.has(row.state) ? row.now.text : "";
-    const facts = [span(this.store.seconds(row)), `${tokens(row.tokens)} tokens`, row.cost_usd === null ? "" : usd(row.cost_usd), row.models.join(", "), doing];
+    const facts = [span(this.store.seconds(row)), `${tokens(row.tokens)} tokens`, costOf(row) === null ? "" : usd(costOf(row)), row.models.join(", "), doing];
     setText(this.facts, facts.filter(Boolean).join(" · "));
     setText(this.reason, row.reason || "");
     this.reason.hidden = !row.reason;

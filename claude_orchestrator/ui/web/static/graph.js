@@ -1,7 +1,6 @@
 // The graph of dependencies, in layers from left to right. The instances of a group are one node.
 
 import { el, replace, svg } from "./dom.js";
-import { ENDED } from "./store.js";
 
 const WIDTH = 190;
 const HEIGHT = 46;
@@ -63,7 +62,7 @@ export class Graph {
 
   node(node, { x, y }) {
     const state = stateOf(node.rows);
-    const done = node.rows.filter((row) => ENDED.has(row.state)).length;
+    const done = node.rows.filter((row) => row.state === "completed").length;
     const note = node.isGroup ? `${done}/${node.rows.length} done` : state.replace("_", " ");
     const name = node.key.length > 24 ? `${node.key.slice(0, 11)}…${node.key.slice(-11)}` : node.key;
     const act = () => node.rows.length && this.open(node.rows[0].name);

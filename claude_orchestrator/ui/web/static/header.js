@@ -2,7 +2,7 @@
 
 import { ask, button, el, replace, setText, toast } from "./dom.js";
 import { about, counted, span, tokens, usd } from "./format.js";
-import { ENDED } from "./store.js";
+import { costOf } from "./store.js";
 
 const STATES = { waiting: "waits for its start time", running: "running", paused: "launches paused", stopping: "stopping", ended: "ended", interrupted: "interrupted" };
 
@@ -42,10 +42,9 @@ export class Header {
 
   counts() {
     const states = this.store.totals.states;
-    let done = 0;
-    for (const [state, number] of Object.entries(states)) if (ENDED.has(state)) done += number;
-    const failed = (states.failed || 0) + (states.blocked || 0) + (states.timed_out || 0);
-    return { done, failed, all: this.store.totals.instances, running: states.running || 0, waiting: states.waiting || 0 };
+    const sum = (...names) => names.reduce((all, name) => all + (states[name] || 0), 0);
+    const [done, failed, stopped] = [sum("completed"), sum("failed", "blocked", "timed_out"), sum("stopped", "cancelled", "interrupted")];
+    return { done, failed, stopped, skipped: sum("skipped"), all: this.store.totals.instances, running: states.running || 0, waiting: states.waiting || 0 };
   }
 
   doneText() {
@@ -69,15 +68,17 @@ export class Header {
 
   drawFigures(run, totals) {
     const { store } = this;
-    const { done, failed, all, running, waiting } = this.counts();
+    const { done, failed, stopped, skipped, all, running, waiting } = this.counts();
     const seconds = store.over ? run.seconds : run.seconds + store.now() - store.receivedAt;
     const rate = store.over ? (60 * totals.total_tokens) / Math.max(1, run.seconds) : totals.tokens_per_min || 60 * store.rate("tokens", 60);
     const figures = [
       ["Done", `${done} of ${all}`],
       failed ? ["Failed", String(failed), "bad"] : null,
+      stopped ? ["Stopped", String(stopped)] : null,
+      skipped ? ["Skipped", String(skipped)] : null,
       store.over ? null : ["Running", `${running}${waiting ? `, ${waiting} waiting` : ""}`],
       ["Tokens", tokens(totals.total_tokens) + (totals.exact ? "" : " at least")],
-      totals.cost_usd === null ? null : ["Cost", usd(totals.cost_usd)],
+      costOf(totals) === null ? null : ["Cost", usd(costOf(totals))],
       ["Time", span(seconds)],
       rate > 0 ? ["Rate", `${tokens(rate)}/min`] : null,
       !store.over && totals.left_s > 0 ? ["Left", `~${about(totals.left_s)}`] : null,

@@ -3,6 +3,12 @@
 const NOTABLE = new Set(["alert_raised", "approval_ended", "crossed", "decided", "retry_planned", "run_stopping", "steered", "stopping"]);
 const MOST_DECISIONS = 1000;
 const MOST_POINTS = 1200;
+// The cost in dollars, of the run or of an instance: Claude's figure, or prices where it has none yet.
+export function costOf(figures) {
+  if (figures.cost_nano_usd === null || figures.cost_nano_usd === undefined) return figures.cost_usd;
+  return figures.cost_nano_usd / 1e9;
+}
+
 export const ENDED = new Set(["completed", "failed", "blocked", "skipped", "stopped", "timed_out", "cancelled", "interrupted"]);
 
 // A run that is over is known from its journal, which has less.
@@ -116,6 +122,7 @@ export class Store {
       row.usage = event.usage;
       row.tokens = event.usage.total_tokens;
       row.cost_usd = event.cost_usd;
+      row.cost_nano_usd = event.cost_nano_usd;
       row.models = event.models;
     } else if (event.kind === "activity") {
       row.now = event.now;
@@ -160,7 +167,7 @@ export class Store {
     const { at, series } = this.timeline;
     const now = this.clock();
     if (at.length && now - at[at.length - 1] < 1) return;
-    const values = { tokens: this.totals.total_tokens, usd: this.totals.cost_usd || 0 };
+    const values = { tokens: this.totals.total_tokens, usd: costOf(this.totals) || 0 };
     for (const budget of this.budgets) values[`${budget.unit}:${budget.label}`] = budget.used;
     for (const name of Object.keys(values)) if (!series[name]) series[name] = at.map(() => null);
     at.push(now);

@@ -2,7 +2,7 @@
 
 import { button, el, replace, setText, stateMark } from "./dom.js";
 import { counted, span, tokens, usd } from "./format.js";
-import { ENDED } from "./store.js";
+import { costOf, ENDED } from "./store.js";
 
 const ROW = 36; // pixels, as in app.css
 const EXTRA = 8;
@@ -13,7 +13,7 @@ const COLUMNS = [
   { key: "state", title: "State", of: (row) => RANK[row.state] ?? 9 },
   { key: "time", title: "Time", number: true, of: (row, store) => store.seconds(row) ?? -1 },
   { key: "tokens", title: "Tokens", number: true, of: (row) => row.tokens },
-  { key: "cost", title: "Cost", number: true, of: (row) => row.cost_usd ?? -1 },
+  { key: "cost", title: "Cost", number: true, of: (row) => costOf(row) ?? -1 },
   { key: "turn", title: "Turn", number: true, of: (row) => row.turn },
   { key: "now", title: "Now", of: (row) => (row.now ? row.now.text : row.reason).toLowerCase() },
 ];
@@ -156,7 +156,9 @@ export class Table {
     element.toggle.setAttribute("aria-expanded", String(!isFolded));
     const count = (test) => rows.filter(test).length;
     const failed = count((row) => row.state === "failed" || row.state === "blocked" || row.state === "timed_out");
-    const parts = [`${count((row) => ENDED.has(row.state))}/${rows.length} done`, failed ? `${failed} failed` : "", `${count((row) => row.state === "running")} running`, tokens(rows.reduce((sum, row) => sum + row.tokens, 0))];
+    const stopped = count((row) => row.state === "stopped" || row.state === "cancelled" || row.state === "interrupted");
+    const running = count((row) => row.state === "running");
+    const parts = [`${count((row) => row.state === "completed")}/${rows.length} done`, failed ? `${failed} failed` : "", stopped ? `${stopped} stopped` : "", running ? `${running} running` : "", tokens(rows.reduce((sum, row) => sum + row.tokens, 0))];
     setText(element.text, parts.filter(Boolean).join(" · "));
   }
 
@@ -169,7 +171,7 @@ export class Table {
     }
     setText(cells.time, span(this.store.seconds(row)));
     setText(cells.tokens, row.tokens ? tokens(row.tokens) : "–");
-    setText(cells.cost, usd(row.cost_usd));
+    setText(cells.cost, usd(costOf(row)));
     setText(cells.turn, row.turns > 1 ? `${row.turn}/${row.turns}` : row.attempts > 1 ? `try ${row.attempts}` : "–");
     const doing = this.store.doingSeconds(row);
     const text = ENDED.has(row.state) ? row.reason : row.now ? `${row.now.text}${doing !== null && doing >= 1 ? ` (${span(doing)})` : ""}` : row.reason;

@@ -18,6 +18,7 @@ from claude_orchestrator.launch.fence_kind import fence_kind
 from token_budget.named_tuples import NamedTuple
 
 LOOK_EVERY_S = 1.0
+ANSWER_S = 5.0
 BEGIN_S = 60.0
 
 
@@ -154,17 +155,21 @@ class ClusterLauncher:
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            await self._look()
+            try:
+                await self._look()
+            except Exception as error:  # without this loop, nobody would notice a lost node
+                self._told.warn(f"the nodes cannot be watched ({type(error).__name__}: {error}): trying again")
 
     async def _look(self, *, first: bool = False) -> None:
         """Compare what is wanted with the nodes that are alive, and act."""
         try:
-            found = await self._machines.nodes()
+            async with asyncio.timeout(ANSWER_S):
+                found = await self._machines.nodes()
             self._nodes |= {node.key: node for node in found}
             listed = {node.key for node in found}
-        except OSError:
+        except OSError:  # a TimeoutError is one
             if first:
-                raise
+                raise ConnectionError(None, "the cluster does not answer any more") from None
             found, listed = (), set(self._fleet.nodes)  # the leases decide
         now_s = time.monotonic()
         leases = {key: (link.lease.has_ended(now_s), link.lease.surely_ended_at_s) for key, link in self._links.items()}

@@ -119,8 +119,14 @@ class NodeLink:
         try:
             await work
         except AgentLost:
-            if not self.is_lost:
-                self._on_lost()
+            self._end_of_agent()
+        except Exception:  # whatever it is, nobody would notice the end of this node any more
+            self._end_of_agent()
+            raise
+
+    def _end_of_agent(self) -> None:
+        if not self.is_lost:
+            self._on_lost()
 
     async def _keep_lease(self) -> None:
         while True:

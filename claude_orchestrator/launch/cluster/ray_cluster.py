@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -13,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Iterator, Sequence
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 # before the import: a run reports nothing to anybody, and a call after the end starts no other cluster
@@ -35,7 +36,6 @@ from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Nod
 from claude_orchestrator.launch.cluster.placement import capacity_of
 from claude_orchestrator.launch.cluster.probe import Facts, Question
 from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event
-from claude_orchestrator.launch.threads import run_in_thread
 
 _T = TypeVar("_T")
 LOCAL, AUTO = "local", "auto"
@@ -101,6 +101,9 @@ class RayCluster:
         self._per_node = per_node
         self._agent = agent
         self._closing = contextlib.ExitStack()
+        # not those that others wait for: a call takes long if the head does not answer
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="cluster")
+        self._listing: Future[tuple[Node, ...]] | None = None
 
     def __enter__(self) -> RayCluster:
         with self._closing:
@@ -112,6 +115,7 @@ class RayCluster:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._closing.close()
 
     def _connect(self) -> None:
@@ -137,7 +141,10 @@ class RayCluster:
 
     async def nodes(self) -> tuple[Node, ...]:
         """The nodes that are alive. Raises OSError if the cluster does not answer."""
-        return await run_in_thread(self.nodes_now)
+        if self._listing is not None and not self._listing.done():
+            raise OSError(None, "the cluster does not answer")
+        self._listing = self._threads.submit(self.nodes_now)
+        return await asyncio.wrap_future(self._listing)
 
     def nodes_now(self) -> tuple[Node, ...]:
         """The same, without an event loop. Nodes without processors run no instances, so they do not count."""
@@ -160,7 +167,8 @@ class RayCluster:
     async def accept(self, node: Node) -> Accepted:
         """Check a node that has joined."""
         try:
-            accepted, _ = (await run_in_thread(partial(self.examine, (node,))))[node.key]
+            examining = self._threads.submit(self.examine, (node,))
+            accepted, _ = (await asyncio.wrap_future(examining))[node.key]
         except RayError as error:
             return Accepted(0, (f"cannot be asked: {_first_line(error)}",))
         return accepted

@@ -1,0 +1,141 @@
+"""The launcher of a cluster, with agents in this process: nodes come, are drained, and are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from claude_orchestrator.config.config import parse_config
+from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.launch.base import Exit
+from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
+from claude_orchestrator.launch.cluster.leases import END_S
+from claude_orchestrator.launch.cluster.wire import Begin
+from tests.launch.cluster.in_process import Here
+
+pytestmark = pytest.mark.processes
+
+
+class Run:
+    """A launcher, what it warned of, and how often places changed."""
+
+    def __init__(self, here: Here, lease_s: float = 60.0) -> None:
+        self.warnings: list[str] = []
+        self.changes = 0
+        begin = Begin(f"test-{uuid.uuid4().hex[:8]}", lease_s, {}, simulated=True)
+        self.launcher = ClusterLauncher(here, begin, {}, Told(self.warnings.append, self.changed))
+
+    def changed(self) -> None:
+        self.changes += 1
+
+
+def specs(count: int, seconds: float = 60.0) -> tuple[LaunchSpec, ...]:
+    rehearsal = {"tokens": 1000, "seconds": seconds}
+    instances = [{"name": f"i{n}", "prompt": "x", "rehearsal": rehearsal} for n in range(count)]
+    return make_plan(parse_config({"instances": instances}, "t"), Settings(), workspace="/", claude_bin="claude").specs
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it does not happen")
+
+
+def within(work: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(30):
+            await work()
+
+    asyncio.run(limited())
+
+
+def test_a_node_that_joins_is_used_and_a_drained_one_gets_no_more() -> None:
+    async def work() -> None:
+        here = Here("n0", capacity=2)
+        run = Run(here)
+        async with run.launcher as launcher:
+            assert launcher.free == 2 and launcher.capabilities.simulated
+            here.alive["n1"] = True
+            await until(lambda: launcher.free == 4)
+            here.draining.add("n0")
+            await until(lambda: launcher.free == 2)
+            first, second, third = specs(3)
+            for spec in (first, second):
+                launcher.take(spec)
+                assert launcher.placement.place_of(spec.name) == "n1"
+            assert not launcher.has_room(third)
+            running = await launcher.launch(first)
+            running.stop(0.0)
+            assert (await running.wait()).code == -9
+            launcher.give_back(first.name)
+            assert launcher.has_room(third) and run.changes >= 2
+        assert run.warnings == ["the node n0 is drained: it gets no more instances"]
+
+    within(work)
+
+
+@pytest.mark.slow
+def test_instances_of_a_lost_node_end_after_its_lease_and_the_node_is_used_again() -> None:
+    async def work() -> None:
+        here, lease_s = Here("n0"), 4.0  # its end would end this process
+        run = Run(here, lease_s)
+        (spec,) = specs(1)
+        async with run.launcher as launcher:
+            launcher.take(spec)
+            running = await launcher.launch(spec)
+            running.send({"type": "user", "message": {"role": "user", "content": "x"}})
+            here.alive["n0"] = False
+            begun = time.monotonic()
+            async for _ in running.output():
+                pass  # the stream ends when the node is lost
+            assert time.monotonic() - begun < lease_s
+            assert not launcher.free
+            with pytest.raises(OSError, match="the node"):
+                await launcher.launch(spec)
+            ended = await running.wait()
+            assert ended == Exit(-9, "the node n0 was lost", dropped_lines=1)
+            assert time.monotonic() - begun > END_S
+            running.stop(0.0)  # nobody is there to be told
+            here.alive["n0"] = True
+            await until(lambda: launcher.free > 0)
+        assert here.started == ["n0", "n0"] and "the node n0 is lost" in run.warnings[0]
+
+    within(work)
+
+
+@pytest.mark.parametrize(
+    ("here", "says"), [(Here(), "no node can be used any more"), (Here("n0"), "the cluster does not answer any more")]
+)
+def test_a_cluster_that_vanishes_at_the_start_is_one_error(here: Here, says: str) -> None:
+    here.answers = not here.alive
+
+    async def work() -> None:
+        with pytest.raises(ConnectionError, match=says):
+            async with Run(here).launcher:
+                pass
+
+    within(work)
+
+
+@pytest.mark.slow
+def test_a_head_that_does_not_answer_for_a_while_loses_no_node() -> None:
+    async def work() -> None:
+        here = Here("n0")
+        run = Run(here)
+        async with run.launcher as launcher:
+            here.answers = False
+            await asyncio.sleep(2.5)
+            assert launcher.free == 8
+            here.answers = True
+            here.alive["n1"] = True
+            await until(lambda: launcher.free == 16)
+        assert run.warnings == []
+
+    within(work)

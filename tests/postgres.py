@@ -76,6 +76,15 @@ class Postgres:
                 cursor = live.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
+    def require_password(self, user: str, password: str) -> None:
+        """Make a role that needs this password."""
+        self.sql("postgres", f"CREATE ROLE {user} LOGIN PASSWORD '{password}'")
+        access = self._data / "pg_hba.conf"
+        access.write_text(f"local all {user} scram-sha-256\n{access.read_text()}")
+        self.sql("postgres", "SELECT pg_reload_conf()")
+        self.stop()
+        self.start()  # a reload happens at some later moment
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         assert self._process is None

@@ -22,6 +22,7 @@ from token_budget.ledger.postgres_schema import MIGRATIONS
 from token_budget.ledger.records import AttemptRecord, Limit
 from token_budget.models import Weights
 
+GRANT_ALL = "GRANT ALL ON ALL TABLES IN SCHEMA token_budget TO carol"
 SETUP: dict[str, Any] = {
     "instances": [{"name": f"i{n}", "command": "/test", "rehearsal": {"tokens": 1000, "seconds": 0.1}} for n in (1, 2)]
 }
@@ -307,6 +308,34 @@ def test_the_documented_roles_have_least_privilege(place: Workplace, postgres: P
         done = token_budget(place, "--ledger", ann, *args)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done
     assert token_budget(place, "--ledger", bob, "history").returncode == 0
+
+
+def test_a_password_comes_from_the_environment_a_file_or_a_service(
+    place: Workplace, postgres: Postgres, address: str
+) -> None:
+    postgres.require_password("carol", "hunter2hunter2")
+    open_store(address).close()
+    postgres.sql(address, "GRANT ALL ON SCHEMA token_budget TO carol", GRANT_ALL)
+    as_carol = address.replace("owner@", "carol@")
+    assert "no password supplied" in refused(place, as_carol)
+    wrong = refused(place, as_carol, PGPASSWORD="hunter3hunter3")
+    assert "password authentication failed" in wrong and "hunter" not in wrong
+    passwords, services = place.root / "passwords", place.root / "services"
+    passwords.write_text("*:*:*:carol:hunter2hunter2\n")
+    name = address.partition("@/")[2].partition("?")[0]
+    services.write_text(f"[team]\nhost={postgres.folder}\ndbname={name}\nuser=carol\npassword=hunter2hunter2\n")
+    for file in (passwords, services):
+        file.chmod(0o600)
+    for ledger, env in (
+        (as_carol, {"PGPASSWORD": "hunter2hunter2"}),
+        (as_carol, {"PGPASSFILE": str(passwords)}),
+        ("postgresql:///?service=team", {"PGSERVICEFILE": str(services)}),
+    ):
+        done = rehearse(place, ledger, **env)
+        assert done.returncode == 0, done.stderr
+        assert "hunter" not in done.stdout + done.stderr
+    written = [path for path in place.root.rglob("*") if path.is_file() and path not in (passwords, services)]
+    assert written and not [path for path in written if b"hunter2" in path.read_bytes()]
 
 
 def test_a_table_of_ones_own_does_not_divert_the_sums(postgres: Postgres, address: str) -> None:

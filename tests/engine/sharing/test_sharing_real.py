@@ -41,13 +41,11 @@ def test_subagents_share_at_the_gateway(claude: str) -> None:
     assert {api.cache.writes[digest] for digest in read} == {1}
 
 
-@pytest.mark.parametrize("ledger", ["one", "off"])
-def test_two_runs_with_one_ledger_write_it_once_together(claude: str, tmp_path: Path, ledger: str) -> None:
-    """Without a ledger, runs know nothing of each other."""
+def test_two_runs_with_one_ledger_write_it_once_together(claude: str, tmp_path: Path) -> None:
     with CachingApi(script("folder"), first_byte_s=2.0) as api:
         config = prepare(tmp_path, "folder", 2)
         base = [sys.executable, "-m", "claude_orchestrator", "--config", str(config), "--workspace", f"{tmp_path}/work"]
-        base += ["--ledger", str(tmp_path / "ledger.db") if ledger == "one" else "off", "--claude-bin", claude]
+        base += ["--ledger", str(tmp_path / "ledger.db"), "--claude-bin", claude]
         running = [
             subprocess.Popen(
                 [*base, "--output-dir", f"{tmp_path}/{name}", "--quiet", "--meter", "api"],
@@ -62,6 +60,6 @@ def test_two_runs_with_one_ledger_write_it_once_together(claude: str, tmp_path: 
             said, _ = run.communicate(timeout=120)
             assert run.returncode == 0, said
     tools_and_system = [block.digest for block in api.asked[0].written[:2]]
-    assert [api.cache.writes[digest] for digest in tools_and_system] == [1 if ledger == "one" else 2] * 2
+    assert [api.cache.writes[digest] for digest in tools_and_system] == [1, 1]
     for path in tmp_path.glob("ledger.db*"):
         assert b"dummy" not in path.read_bytes()  # the key

@@ -11,7 +11,7 @@ from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.budget_manager import WINDOW_SCOPES
 from token_budget.models import Budget, Scope, Unit
-from token_budget.text import NANO
+from token_budget.text import NANO, counted
 
 MAX_REPEATED_CHARS = 200  # of a PROMPT
 
@@ -34,6 +34,22 @@ def continue_command(options: Options, view: RunView) -> str:
     if len(options.prompt) > MAX_REPEATED_CHARS or not options.prompt.isprintable():
         return f"{shlex.join(words)} -  (with the same PROMPT on standard input)"
     return shlex.join([*words, *end, options.prompt])
+
+
+def apply_line(options: Options, view: RunView) -> str | None:
+    """What completed instances have changed in worktrees, and the command that applies it; None without changes."""
+    changed = [
+        status.changes
+        for status in view.instances
+        if status.state is State.COMPLETED and status.changes is not None and status.changes.kept
+    ]
+    if not changed:
+        return None
+    words = [PROGRAM, "--apply", view.run_id]
+    if "output_dir" in options.given and options.given["output_dir"].origin == "option":
+        words += ["--output-dir", str(options["output_dir"].absolute())]
+    files = counted(sum(one.files for one in changed), "file")
+    return f"Changes: {files} in {counted(len(changed), 'worktree')}. Apply them: {shlex.join(words)}"
 
 
 def raised_limits(view: RunView) -> Iterator[str]:

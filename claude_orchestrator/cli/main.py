@@ -183,7 +183,7 @@ def _shown(loaded: Loaded, terminal: Terminal) -> RenderOptions:
 
 def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal, prints: str) -> int:
     """Run the plan to its end, report it, and return the exit code. `prints` is for Handover."""
-    from claude_orchestrator.cli.continuing import continue_command
+    from claude_orchestrator.cli.continuing import apply_line, continue_command
     from claude_orchestrator.cli.run_plan import Handover, run_plan
     from claude_orchestrator.engine.preparation import run_parts
     from claude_orchestrator.ui.report_files import Reports
@@ -204,6 +204,7 @@ def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal
         summary=None if _is_stdout(options["summary"]) else options["summary"],
         html=options["html"],
         continue_with=partial(continue_command, options),
+        apply_with=partial(apply_line, options),
     )
     request, place, accounting = run_parts(loaded, planned, checked)
     port = options["dashboard"] if "dashboard" in options.given else loaded.config.dashboard

@@ -91,9 +91,10 @@ class _Output:
             case "summary":
                 self._printed = summary_bytes(result, self._answer_of)
             case "answer" | "answers" as what:
-                names = [status.name for status in result.view.instances]
-                answers = [(name, self._text_of(name)) for name in names]
-                self._printed = self._as_shown(printed(answers, with_names=what == "answers"))
+                instances = result.view.instances
+                answers = [(status.name, self._text_of(status.name)) for status in instances]
+                named = what == "answers" or any(status.spec.group for status in instances)
+                self._printed = self._as_shown(printed(answers, with_names=named))
             case _:
                 pass
         return code

@@ -22,7 +22,8 @@ Content = Callable[[RunResult, AnswerOf], bytes]
 
 
 class Reports(NamedTuple):
-    """Where the reports of a run go; `continue_with` gives the command that continues a run."""
+    """Where the reports of a run go; `continue_with` gives the command that continues a run, and
+    `apply_with` the line about its changes, if there are any."""
 
     terminal: Terminal
     columns: tuple[str, ...]
@@ -32,11 +33,15 @@ class Reports(NamedTuple):
     summary: Path | None = None
     html: Path | None = None
     continue_with: Callable[[RunView], str] | None = None
+    apply_with: Callable[[RunView], str | None] = lambda view: None
 
     def write(self, result: RunResult, answer_of: AnswerOf = no_answers) -> int:
         """Write the reports; returns the run's exit code, or 1 if the run succeeded and a file cannot be written."""
         options = self.terminal.render_options(visuals=self.visuals)
         lines = status.final_report(result.view, time.monotonic(), options, self.columns)
+        apply = self.apply_with(result.view)
+        if apply is not None:
+            lines.append(printable(apply))
         if self.continue_with is not None and exit_code(result.view.instances):
             lines.append(f"Continue what did not complete: {printable(self.continue_with(result.view))}")
         self.terminal.print(lines)

@@ -47,6 +47,14 @@ def test_items_of_a_file_and_of_standard_input(place: Workplace) -> None:
     assert [row["name"] for row in rows(piped.stdout)] == ["/fix[one]", "/fix[two]"]
 
 
+@pytest.mark.slow
+def test_answers_for_each_item_have_names(place: Workplace) -> None:
+    """Without them nobody would know which is which; one that has no answer would leave an empty line alone."""
+    (place.root / "items.txt").write_text("one\ntwo\n")
+    done = place.run("Explain {{item}}.", "--for-each", "@items.txt", "--rehearse")
+    assert done.stdout == "# prompt[one]\n\nRehearsed: Explain one.\n\n# prompt[two]\n\nRehearsed: Explain two.\n"
+
+
 HOSTILE = [
     "$(touch pwned)",
     "`touch pwned`",

@@ -41,6 +41,8 @@ def test_changes_are_in_reports_and_result_lines(repo: Workplace) -> None:
     done = repo.run("--config", config, "--report", "report.json", "--results", "results.jsonl")
     assert done.returncode == 0, done.stderr
     run = run_of(repo)
+    command = f"claude-orchestrator --apply {run.name} --output-dir {run.parent}"
+    assert f"\nChanges: 1 file in 1 worktree. Apply them: {command}\n" in done.stdout
     one, clean = repo.report()["instances"]
     assert one["changes"] == {
         "branch": f"orchestrator/{run.name}/one",

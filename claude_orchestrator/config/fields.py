@@ -269,7 +269,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _only_option(
         "ledger",
-        RAW,
+        TEXT,
         "The file that records the usage of all runs, or the address of a PostgreSQL database that does.",
         ACROSS,
         "FILE|URL|off",

@@ -80,6 +80,32 @@ def test_the_config_can_name_it(place: Workplace, address: str) -> None:
 # -- bad input: one line, exit code 2, nothing started --
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("ledger", 5, "budget.ledger: expected a string, got 5"),
+        ("ledger", "", "--ledger: is empty"),
+        ("ledger", "postgresql://u:hunter2@h/d", "--ledger: a password in the address"),
+        ("account", "a b", "budget.account: expected the name of an account"),
+        ("ledger_outage", "maybe", "budget.ledger_outage: expected one of wait, continue"),
+    ],
+)
+def test_keys_of_the_config_that_cannot_be(place: Workplace, key: str, value: object, why: str) -> None:
+    config = place.config({"instances": [{"command": "/test"}], "budget": {key: value}})
+    done = place.run("--config", config)
+    assert done.returncode == 2 and why in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_an_account_needs_a_ledger(place: Workplace) -> None:
+    for args, why in (
+        (("--ledger", "off"), "--account: needs the ledger, which is off"),
+        (("--rehearse",), "--account: a rehearsal has no ledger"),
+    ):
+        done = place.run("/test", "--account", "team", *args)
+        assert done.returncode == 2 and why in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
 def refused(place: Workplace, ledger: str, **env: str) -> str:
     """What a run says that must not start."""
     done = place.run("/test", "--ledger", ledger, **env)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
@@ -20,6 +22,7 @@ from token_budget.named_tuples import NamedTuple
 LOOK_EVERY_S = 1.0
 ANSWER_S = 5.0
 BEGIN_S = 60.0
+NO_NODE_S = 120.0  # how long instances wait for a node once none is left: one may be on its way
 
 
 class Told(NamedTuple):
@@ -42,10 +45,17 @@ class RunMeter(Protocol):
 class ClusterLauncher:
     """A context. It starts an agent on each node, and on each node that joins later.
 
-    Entering it raises OSError if no node can be used.
+    Entering it raises OSError if no node can be used. Once none has been left for `patience_s`, every launch fails.
     """
 
-    def __init__(self, machines: Machines, begin: Begin, accepted: Mapping[str, Accepted], told: Told) -> None:
+    def __init__(
+        self,
+        machines: Machines,
+        begin: Begin,
+        accepted: Mapping[str, Accepted],
+        told: Told,
+        patience_s: float = NO_NODE_S,
+    ) -> None:
         self.capabilities = Capabilities(
             simulated=begin.simulated,
             metering=begin.meter is not None,
@@ -64,6 +74,9 @@ class ClusterLauncher:
         self._nodes: dict[str, Node] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._agents = 0
+        self._patience_s = patience_s
+        self._alone_since_s: float | None = None
+        self._is_alone = False
         self._meters: list[RunMeter] = []
 
     # -- Launcher --
@@ -77,6 +90,8 @@ class ClusterLauncher:
         return await self._link_of(spec).launch(spec, command, folder)
 
     def _link_of(self, spec: LaunchSpec) -> NodeLink:
+        if self._is_alone:
+            raise OSError(errno.ENODEV, "no node of the cluster is left")
         key = self.placement.place_of(spec.name) or self.placement.take(spec.name, spec.node)
         link = self._links.get(key) if key is not None else None
         if link is None:
@@ -103,12 +118,12 @@ class ClusterLauncher:
 
     @property
     def free(self) -> int:
-        """How many more instances may start."""
-        return self.placement.free
+        """How many more instances may start. Once no node is left, all of them may, and fail."""
+        return sys.maxsize if self._is_alone else self.placement.free
 
     def has_room(self, spec: LaunchSpec) -> bool:
         """Whether there is a place for this instance."""
-        return self.placement.has_room(spec.node)
+        return self._is_alone or self.placement.has_room(spec.node)
 
     def take(self, spec: LaunchSpec) -> None:
         """The instance is about to be launched: it takes a place."""
@@ -176,6 +191,19 @@ class ClusterLauncher:
         draining = {node.key for node in found if node.is_draining}
         for act, key in self._fleet.reconcile(listed, draining, leases, now_s):
             self._act(act, key)
+
+        self._notice_end(now_s)
+
+    def _notice_end(self, now_s: float) -> None:
+        """Once no node has been left for some time, nothing waits for one any more."""
+        if self.placement.capacity:
+            self._alone_since_s, self._is_alone = None, False
+        elif self._alone_since_s is None:
+            self._alone_since_s = now_s
+        elif not self._is_alone and now_s - self._alone_since_s >= self._patience_s:
+            self._is_alone = True
+            self._told.warn("no node of the cluster is left: what has not started fails")
+            self._told.changed()
 
     def _act(self, act: Act, key: str) -> None:
         name = self._nodes[key].name

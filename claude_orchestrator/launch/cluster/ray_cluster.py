@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "2")  # Ray tries for longer by itself
+# without its head, Ray would end this process after a minute, and no report would be written
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(7 * 24 * 3600))
 
 import ray
 from ray import cloudpickle

@@ -139,3 +139,24 @@ def test_a_head_that_does_not_answer_for_a_while_loses_no_node() -> None:
         assert run.warnings == []
 
     within(work)
+
+
+@pytest.mark.slow
+def test_once_no_node_is_left_instances_fail_instead_of_waiting() -> None:
+    async def work() -> None:
+        here, told = Here("n0"), list[str]()
+        begin = Begin(f"test-{uuid.uuid4().hex[:8]}", 60.0, {}, simulated=True)
+        launcher = ClusterLauncher(here, begin, {}, Told(told.append, lambda: None), patience_s=1.5)
+        (spec,) = specs(1)
+        async with launcher:
+            here.alive["n0"] = False
+            await until(lambda: not launcher.free)
+            assert not launcher.has_room(spec)
+            await until(lambda: launcher.has_room(spec))
+            assert launcher.free > 0
+            launcher.take(spec)
+            with pytest.raises(OSError, match="no node of the cluster is left"):
+                await launcher.launch(spec)
+        assert told[-1] == "no node of the cluster is left: what has not started fails"
+
+    within(work)

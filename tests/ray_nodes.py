@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -76,10 +77,11 @@ class RayNodes:
 
 
 @contextlib.contextmanager
-def ray_nodes(count: int) -> Iterator[RayNodes]:
-    """Start a cluster with so many nodes for instances; it ends with the context."""
+def ray_nodes(count: int, env: Mapping[str, str] = MappingProxyType({})) -> Iterator[RayNodes]:
+    """Start a cluster with so many nodes for instances; it ends with the context. `env` is added to all of it."""
     folder = tempfile.mkdtemp(prefix="ray-")  # with a short name, for its sockets
     nodes = RayNodes(folder)
+    nodes.env.update(env)
     try:
         nodes.start_head()
         for _ in range(count):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +168,42 @@ def test_the_real_cli_counts_and_stops_on_a_cluster_as_it_does_here(claude: str,
             path for path in Path(nodes.folder).rglob("*") if path.is_file() and key.encode() in path.read_bytes()
         ]
         assert with_key == []
+
+
+def certificates(folder: Path) -> dict[str, str]:
+    """What Ray needs in its environment for TLS: certificates for every address of this machine."""
+    hosts = {"127.0.0.1", *(found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET))}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.connect(("192.0.2.99", 9))  # sends nothing: the system only names the address that it would use
+        hosts.add(asking.getsockname()[0])
+    names = ",".join(f"IP:{host}" for host in sorted(map(str, hosts)))
+    (folder / "names").write_text(f"subjectAltName={names}")
+    for command in (
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca",
+        "req -newkey rsa:2048 -nodes -keyout node.key -out node.csr -subj /CN=node",
+        "x509 -req -in node.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out node.crt -days 2 -extfile names",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+    return {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_CERT": str(folder / "node.crt"),
+        "RAY_TLS_SERVER_KEY": str(folder / "node.key"),
+        "RAY_TLS_CA_CERT": str(folder / "ca.crt"),
+    }
+
+
+@WITH_RAY
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
+def test_the_documented_tls_encrypts_and_nothing_is_warned_of(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    tls = certificates(tmp_path)
+    with ray_nodes(2, tls) as nodes:
+        argv = place.argv("--config", place.config(SETUP), "--rehearse", "--cluster", nodes.address)
+        done = run(argv, {**place.env, **nodes.env}, tmp_path)
+        assert done.returncode == 0 and "does not encrypt" not in done.stderr
+        host, _, port = nodes.address.rpartition(":")
+        context = ssl.create_default_context(cafile=tls["RAY_TLS_CA_CERT"])
+        context.load_cert_chain(tls["RAY_TLS_SERVER_CERT"], tls["RAY_TLS_SERVER_KEY"])
+        with socket.create_connection((host, int(port))) as plain:
+            assert context.wrap_socket(plain, server_hostname=host).version() is not None

@@ -85,11 +85,16 @@ class Postgres:
         self.stop()
         self.start()  # a reload happens at some later moment
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
+    def start(self, *, namespace: str = "", listen: str = "") -> None:
+        """Start it, and wait until it answers; in a network namespace, also on this address of it, for everybody."""
         assert self._process is None
         with_parent = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []
-        settings = ("listen_addresses=", f"unix_socket_directories={self.folder}", f"fsync={self._fsync}")
+        if namespace:
+            access = self._data / "pg_hba.conf"
+            access.write_text(f"host all all {listen}/24 trust\n{access.read_text()}")
+            ids = ["--reuid", str(self._user["user"]), "--regid", str(self._user["group"]), "--clear-groups"]
+            with_parent = ["ip", "netns", "exec", namespace, *with_parent, *ids]
+        settings = (f"listen_addresses={listen}", f"unix_socket_directories={self.folder}", f"fsync={self._fsync}")
         argv = [*with_parent, str(self._binaries / "postgres"), "-D", str(self._data)]
         with (self.folder / "log").open("ab") as log:
             process = self._process = subprocess.Popen(
@@ -98,7 +103,7 @@ class Postgres:
                 stdout=log,
                 stderr=log,
                 env={"PATH": os.environ["PATH"]},
-                **self._user,
+                **({} if namespace else self._user),
             )
         until = time.monotonic() + START_S
         while not self._answers():

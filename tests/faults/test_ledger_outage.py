@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -79,6 +81,12 @@ class Orchestrator:
         (path,) = self._place.root.glob("out/*/journal.jsonl")
         found = [json.loads(line) for line in path.read_text().splitlines() if '"launched"' in line]
         return [line["instance"] for line in found]
+
+    @property
+    def sent(self) -> int:
+        """How many requests went to the API so far, by the journal."""
+        (path,) = self._place.root.glob("out/*/journal.jsonl")
+        return path.read_text().count('"kind":"sent"')
 
 
 def in_ledger(address: str) -> int:
@@ -180,6 +188,53 @@ def test_a_server_that_stands_still_stops_nothing_for_ever(place: Workplace, own
     assert any("the next run takes in what it lacks" in line for line in run.lines)
     assert place.run("--config", place.config(setup(1, 0.1)), "--rehearse", "--ledger", address).returncode == 0
     assert in_ledger(address) == report["totals"]["total_tokens"] + 4000
+
+
+@contextlib.contextmanager
+def another_machine() -> Iterator[tuple[str, str, str]]:
+    """A network namespace behind a link: its name, its address, and this end of the link."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and iproute2")
+    name, here, there = (f"{kind}{os.getpid()}" for kind in ("tb", "tba", "tbb"))
+    network = f"10.{77 + os.getpid() % 100}.9"
+    steps = (
+        f"netns add {name}",
+        f"link add {here} type veth peer name {there} netns {name}",
+        f"addr add {network}.1/24 dev {here}",
+        f"link set {here} up",
+        f"-n {name} addr add {network}.2/24 dev {there}",
+        f"-n {name} link set {there} up",
+        f"-n {name} link set lo up",
+    )
+    try:
+        for step in steps:
+            if subprocess.run(["ip", *step.split()], check=False, capture_output=True).returncode != 0:
+                pytest.skip(f"this machine does not allow: ip {step}")
+        yield name, f"{network}.2", here
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+@pytest.mark.slow
+def test_a_link_to_the_server_that_is_cut(place: Workplace, own_server: Postgres) -> None:
+    """Nobody closes the connection: the program finds out by itself, and no request goes out meanwhile."""
+    with another_machine() as (namespace, ip, link):
+        name = own_server.database().partition("@/")[2].partition("?")[0]
+        own_server.stop()
+        own_server.start(namespace=namespace, listen=ip)
+        address = f"postgresql://owner@{ip}/{name}"
+        run = Orchestrator(place, address, setup(4, 3.0), "--max-parallel", "2", "--meter", "api")
+        run.wait_for("i0")
+        subprocess.run(["ip", "link", "set", link, "down"], check=True)
+        time.sleep(2)  # what was admitted before is answered by then
+        sent = run.sent
+        run.wait_for("nothing new starts until it can be used")
+        assert run.sent == sent > 0
+        subprocess.run(["ip", "link", "set", link, "up"], check=True)
+        report = run.end()
+        assert report["totals"]["total_tokens"] == 16_000 == in_ledger(address)
+        own_server.stop()
+        own_server.start()
 
 
 # -- a fault at each step, in this process --

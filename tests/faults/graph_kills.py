@@ -1,6 +1,6 @@
 """A graph of twelve steps whose orchestrator is killed at random moments, and resumed until it is done.
 
-    python -m tests.faults.graph_kills --claude PATH --kills 20
+    python -m tests.faults.graph_kills --claude PATH --kills 20 [--meter api]
 
 Each step has a tool write its name into a file, and then answers. One line of JSON for each run has the figures: how
 often each step worked, and the run's tokens beside those that the API has billed.
@@ -77,7 +77,7 @@ class Api(StandIn):
 
 
 def run_killed(
-    claude: str, folder: Path, api: StandIn, chance: random.Random, most_kills: int
+    claude: str, folder: Path, api: StandIn, chance: random.Random, most_kills: int, meter: str = "stream"
 ) -> tuple[dict[str, Any], int]:
     """Start the run; kill and resume it so many times, if it lasts; then let it end.
 
@@ -89,7 +89,7 @@ def run_killed(
     config, report, out = folder / "graph.json", folder / "report.json", folder / "out"
     config.write_text(json.dumps(graph()))
     base = [sys.executable, "-m", "claude_orchestrator", "--output-dir", str(out), "--quiet", "--report", str(report)]
-    base += ["--claude-bin", claude]
+    base += ["--claude-bin", claude, "--meter", meter]
     first = ["--config", str(config), "--workspace", str(workspace), "--max-parallel", "4"]
     env = {**claude_env(home, api.url), "PYTHONPATH": str(ROOT), "WORK_LOG": str(folder / "work.log")}
     for kills in range(most_kills + 1):
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--claude", required=True)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--meter", default="stream", choices=["stream", "api"])
     given = parser.parse_args()
     chance = random.Random(given.seed)
     kills = 0
@@ -159,7 +160,7 @@ def main() -> None:
             folder = Path(name)
             with Api(folder / "work.log") as api:
                 begun = time.monotonic()
-                data, killed = run_killed(given.claude, folder, api, chance, min(6, given.kills - kills))
+                data, killed = run_killed(given.claude, folder, api, chance, min(6, given.kills - kills), given.meter)
                 row = figures(data, api, folder / "work.log", killed)
                 print(json.dumps({**row, "seconds": round(time.monotonic() - begun, 1)}), flush=True)
                 kills += max(1, killed)

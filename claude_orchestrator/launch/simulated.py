@@ -133,6 +133,7 @@ class SimulatedRunning:
         self._turn: asyncio.Task[None] | None = None
         self._task = asyncio.ensure_future(self._run_turns())
         self._code = 0
+        self._stopped = False
         self._asks = spec.approvals.default == ASK
         self._answered = asyncio.Event()
 
@@ -163,6 +164,7 @@ class SimulatedRunning:
 
     def stop(self, grace_s: float) -> None:
         """Interrupt the turn in progress, then end; with no grace, end at once."""
+        self._stopped = True  # also a turn that was sent and has not begun
         if grace_s <= 0:
             self._task.cancel()
         elif self._turn is not None:
@@ -178,7 +180,7 @@ class SimulatedRunning:
 
     async def _run_turns(self) -> None:
         try:
-            while (text := await self._inbox.get()) is not None:
+            while (text := await self._inbox.get()) is not None and not self._stopped:
                 self._emit({"type": "system", "subtype": "init", "model": MODEL})
                 self._turn = asyncio.ensure_future(self._work(text))
                 await asyncio.wait([self._turn])

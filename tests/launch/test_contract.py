@@ -134,6 +134,17 @@ def test_it_declares_its_capabilities(place: Place) -> None:
     assert place.launcher.capabilities == CAPABILITIES[place.kind]
 
 
+def test_a_stop_also_ends_a_turn_that_was_sent_and_has_not_begun(place: Place) -> None:
+    async def work() -> None:
+        running = await place.launcher.launch(place.spec("hang", seconds=600.0))
+        running.send({"type": "user", "message": {"role": "user", "content": "wait"}})
+        running.stop(2.0)
+        await lines_of(running)
+        await running.wait()
+
+    within(place, work)
+
+
 def test_messages_go_in_and_whole_lines_come_out(place: Place) -> None:
     async def work() -> None:
         running = await place.launcher.launch(place.spec())

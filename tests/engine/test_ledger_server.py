@@ -63,6 +63,7 @@ def test_a_run_writes_it_and_history_reads_it(place: Workplace, address: str) ->
     assert pruned.stdout.startswith("removed 0 attempts"), pruned
 
 
+@pytest.mark.slow
 def test_the_config_can_name_it(place: Workplace, address: str) -> None:
     config = place.config({"instances": [{"name": "one", "command": "/test"}], "budget": {"ledger": address}})
     assert place.run("--config", config).returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING
 from claude_orchestrator import __version__
 from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine.loading import Loaded
+from claude_orchestrator.engine.state import State
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.choice import choose_meter
 from claude_orchestrator.launch.cluster.agent import NodeAgent
 from claude_orchestrator.launch.cluster.checks import Wanted, by_node
+from claude_orchestrator.launch.cluster.leases import DriverLease
 from claude_orchestrator.launch.cluster.machines import Accepted, Node
 from claude_orchestrator.launch.cluster.placement import Placement, Site
 from claude_orchestrator.launch.cluster.probe import Question, output_of
@@ -115,6 +118,7 @@ def placement_of(nodes: Sequence[Node], accepted: Mapping[str, Accepted]) -> Pla
 
 def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: bool) -> OpenCluster:
     """Connect with the cluster and check each of its nodes. Raises UserError with all that is wrong, by node."""
+    begun_s = time.monotonic()
     address, settings, simulated = loaded.options["cluster"], planned.settings, bool(loaded.options["rehearse"])
     if settings.lease_s < LEAST_LEASE_S:
         raise UserError(f"--lease: expected at least {LEAST_LEASE_S:g} s, got {settings.lease_s:g} s")
@@ -155,7 +159,18 @@ def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: boo
     begin = Begin("", settings.lease_s, sent, private, simulated)
     if metered:
         begin = begin._replace(meter=meter_begin(settings, planned.plan))
+    _wait_for_earlier(loaded, begun_s)
     return OpenCluster(cluster, nodes, accepted, begin, settings, tuple(warnings))
+
+
+def _wait_for_earlier(loaded: Loaded, begun_s: float) -> None:
+    """Wait until the leases of the driver that was killed must have ended: no two processes may use one session."""
+    earlier = loaded.earlier
+    if earlier is None or not loaded.options.may_write:
+        return
+    if any(instance.state is State.RUNNING for instance in earlier.history.instances.values()):
+        lease = DriverLease(loaded.settings.lease_s, 0.0, begun_s)
+        time.sleep(max(0.0, lease.surely_ended_at_s - time.monotonic()))
 
 
 def _checked(

@@ -197,6 +197,7 @@ def test_resume_takes_a_run_up_after_the_driver_was_killed(tmp_path: Path) -> No
         process = start(nodes, calls, tmp_path)
         process.kill()
         process.wait()
+        killed_s = time.monotonic()
         env = {"FAKE_CLAUDE": "ok", "FAKE_DIR": str(tmp_path)}
         setup = {"instances": [{"name": f"i{n}", "prompt": "x", "env": env} for n in range(2)]}
         (tmp_path / "runs.json").write_text(json.dumps(setup))
@@ -214,4 +215,5 @@ def test_resume_takes_a_run_up_after_the_driver_was_killed(tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
         report = json.loads((tmp_path / "report.json").read_text())
         assert [one["status"] for one in report["instances"]] == ["completed", "completed"]
+        assert time.monotonic() - killed_s > LEASE_S + END_S  # no two processes may use one session
         assert report["totals"]["total_tokens"] > 2000  # with what the first driver had counted

@@ -38,6 +38,12 @@ def test_each_lack_is_a_fault(facts: Facts, begins: str) -> None:
     assert fault.startswith(begins)
 
 
+def test_a_metered_run_needs_a_gateway_on_each_node() -> None:
+    (fault,) = faults(WANTED._replace(metered=True), FACTS)
+    assert fault.startswith("lacks the extra gateway")
+    assert list(faults(WANTED._replace(metered=True), FACTS._replace(has_gateway=True))) == []
+
+
 def test_all_faults_of_a_node_are_named_at_once() -> None:
     nothing = Facts("", "3.11.7", 4, GIB, 0, 0.0)
     assert len(list(faults(WANTED, nothing))) == 5

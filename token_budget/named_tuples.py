@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     try:
         from _collections import _tuplegetter as _field
-    except ImportError:  # of another Python than CPython
+    except ImportError:  # pragma: no cover -- of another Python than CPython
         from operator import itemgetter
 
         def _field(index: int, doc: str) -> property:

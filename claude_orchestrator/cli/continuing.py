@@ -18,13 +18,7 @@ MAX_REPEATED_CHARS = 200  # of a PROMPT
 
 def continue_command(options: Options, view: RunView) -> str:
     """What the run itself does not keep is given again, and limits that ended instances are raised."""
-    words = [PROGRAM, "--resume", view.run_id]
-    if "output_dir" in options.given and options.given["output_dir"].origin == "option":
-        words += ["--output-dir", str(options["output_dir"].absolute())]
-    if "claude_bin" in options.given and options.given["claude_bin"].origin == "option":
-        words += ["--claude-bin", str(options["claude_bin"])]
-    if "cluster" in options.given and options.given["cluster"].origin == "option":
-        words += ["--cluster", str(options["cluster"])]
+    words = [PROGRAM, "--resume", view.run_id, *_repeated(options, "output_dir", "claude_bin", "cluster")]
     words += raised_limits(view)
     end = ["--"] if options.prompt is not None and options.prompt.startswith("-") else []  # it would be an option
     if options["for_each"] in ("-", "@-"):
@@ -45,11 +39,18 @@ def apply_line(options: Options, view: RunView) -> str | None:
     ]
     if not changed:
         return None
-    words = [PROGRAM, "--apply", view.run_id]
-    if "output_dir" in options.given and options.given["output_dir"].origin == "option":
-        words += ["--output-dir", str(options["output_dir"].absolute())]
+    words = [PROGRAM, "--apply", view.run_id, *_repeated(options, "output_dir")]
     files = counted(sum(one.files for one in changed), "file")
     return f"Changes: {files} in {counted(len(changed), 'worktree')}. Apply them: {shlex.join(words)}"
+
+
+def _repeated(options: Options, *names: str) -> Iterator[str]:
+    """Those options that were given as options, for another command; a folder as an absolute path."""
+    for name in names:
+        if name in options.given and options.given[name].origin == "option":
+            value = options[name]
+            yield f"--{name.replace('_', '-')}"
+            yield str(value.absolute() if name == "output_dir" else value)
 
 
 def raised_limits(view: RunView) -> Iterator[str]:

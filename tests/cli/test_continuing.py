@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.cli.continuing import continue_command, raised_limits
+from claude_orchestrator.cli.continuing import apply_line, continue_command, raised_limits
 from claude_orchestrator.config.given import Given, Options
 from claude_orchestrator.engine.run_events import Decided, Stopping
 from claude_orchestrator.engine.state import State
+from claude_orchestrator.engine.worktrees.changes import Changes
 from tests.ui.test_report import a_run
 from token_budget.models import Action, Scope, Unit
 from token_budget.text import NANO
@@ -38,6 +39,23 @@ def test_limits_that_ended_instances_are_raised() -> None:
     for budget in (*manager.budgets_of(Scope.INSTANCE).values(), *manager.budgets_of(Scope.DAILY, Unit.USD).values()):
         view.changes.observe(Decided("two", Action.BLOCK, "", budget))
     assert list(raised_limits(view))[2:] == ["--command-budget", "two=1k", "--daily-cost-budget", "2.1"]
+
+
+def options_of(prompt: str | None, **values: Any) -> Options:
+    given = {name: Given(value, "option") for name, value in values.items()}
+    return Options(prompt, {"for_each": None, **values}, given)
+
+
+def test_places_are_given_again() -> None:
+    view = a_run("one")
+    options = options_of(None, output_dir=Path("out"), claude_bin="claude-2", cluster="auto")
+    places = f"--output-dir {Path('out').absolute()}"
+    assert continue_command(options, view).endswith(f"{places} --claude-bin claude-2 --cluster auto")
+    assert apply_line(options, view) is None
+    view.instances[0].keep_changes(Changes("b", "base", "commit", None, 2, 3, 1, "one.patch"))
+    assert apply_line(options, view) == (
+        f"Changes: 2 files in 1 worktree. Apply them: claude-orchestrator --apply {view.run_id} {places}"
+    )
 
 
 def test_no_option_raises_the_limit_of_an_account() -> None:

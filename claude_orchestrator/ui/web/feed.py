@@ -176,6 +176,8 @@ class Feed:
             self._number = made.number
             self._keep(made)
             await self._notify()
+            if self._pending:  # more than one message takes
+                self._has_events.set()
             ended_at = time.process_time()
             took_s = ended_at - begun_at
             every_s = EVERY_S if others_s >= LEAST_SHARE * took_s else SLOW_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from token_budget.named_tuples import NamedTuple
@@ -12,6 +13,7 @@ ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
 LATEST = frozenset({"usage_recorded", "activity"})  # of an instance, each replaces the one before
 # the figures of the run have it, or no page shows it
 DROPPED = frozenset({"request_sent", "request_settled", "request_timed", "room_changed", "starts_in"})
+MOST_EVENTS = 400  # of a message: about 100 KB
 Key = int | tuple[str, str]
 
 
@@ -54,11 +56,12 @@ class Pending:
         self._events.clear()
 
     def take(self, since: int, brief: Mapping[str, Any]) -> Frame:
-        """One message with all of them, and with the run's figures after them."""
-        events = [_shown(event) for event in self._events.values()]
-        self._events.clear()
-        data = {"number": self._number, "brief": brief, "events": [event for event in events if event is not None]}
-        return Frame(since, self._number, ENCODER.encode(data))
+        """One message with the oldest of them, at most `MOST_EVENTS`, and with the run's figures."""
+        taken = [self._events.pop(key) for key in list(islice(self._events, MOST_EVENTS))]
+        number = taken[-1].number if self._events else self._number
+        events = [_shown(event) for event in taken]
+        data = {"number": number, "brief": brief, "events": [event for event in events if event is not None]}
+        return Frame(since, number, ENCODER.encode(data))
 
 
 def _shown(event: Numbered) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.ui.web import feed as feed_module
+from claude_orchestrator.ui.web import frames
 from claude_orchestrator.ui.web.feed import Feed
 from claude_orchestrator.ui.web.frames import sse
 from tests.ui.web.site import WrittenRun, row, serving
@@ -72,6 +73,23 @@ def test_a_page_gets_a_snapshot_and_then_what_changes() -> None:
         number = run.add("instance_ended", "b")
         events = [event for kind, _, data in await read(page, number) if kind == "frame" for event in data["events"]]
         assert [event["kind"] for event in events if event["n"] > 1] == ["instance_ended"]
+        await page.aclose()
+
+    with_feed(use)
+
+
+def test_many_events_come_in_several_messages_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MOST_EVENTS", 3)
+
+    async def use(run: WrittenRun, feed: Feed) -> None:
+        page, _ = await opened(feed)
+        for number in range(8):
+            run.add("usage_recorded", f"i{number}")
+        last = run.add("usage_recorded", "i0")  # replaces the first one
+        found = await read(page, last)
+        sent = [[event["n"] for event in data["events"]] for kind, _, data in found if kind == "frame"]
+        assert [one for each in sent for one in each] == [2, 3, 4, 5, 6, 7, 8, 9] and max(map(len, sent)) == 3
+        assert [data["number"] for kind, _, data in found if kind == "frame"] == [each[-1] for each in sent]
         await page.aclose()
 
     with_feed(use)

@@ -128,6 +128,8 @@ def options_of(config: ConfigLike, options: RunOptions) -> Options:
                 values.update({name: read} if name in values else {})
             except UserError as error:
                 faults += error.lines
+    if isinstance(config, str) and config.endswith(".json") and len(config.split()) == 1:
+        faults.append(f"config: {config!r} would be a prompt: pass Path({config!r}) to run a config file")
     if faults:
         raise UserError(*faults)
     return Options(config if isinstance(config, str) else None, values, given)

@@ -56,7 +56,8 @@ def _repeated(options: Options, *names: str) -> Iterator[str]:
 def raised_limits(view: RunView) -> Iterator[str]:
     """Options for the limits that stopped or blocked instances: what is used, and what the rest is estimated to use.
 
-    An instance that was stopped may well need as much again as it has used.
+    An instance that was stopped may well need as much again as it has used. The gateway sends the last request only if
+    the budget has room for the most that it may draw.
     """
     left = [status for status in view.instances if status.state is not State.COMPLETED and not status.unneeded]
     for budget, enough in view.changes.limits.items():
@@ -64,6 +65,7 @@ def raised_limits(view: RunView) -> Iterator[str]:
             continue
         draws = [one for one in left if budget in view.manager.budgets_for(one.planned.base_command, one.name)]
         needed = budget.used + sum(max(one.planned.estimate.of(budget.unit), _used(one, budget)) for one in draws)
+        needed += view.changes.next_requests.get(budget, 0)
         yield from _option(budget, max(needed, budget.limit + 1, enough))
 
 

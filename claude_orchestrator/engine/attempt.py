@@ -35,6 +35,7 @@ from token_budget.named_tuples import NamedTuple
 from token_budget.portions import MAIN, TOOLS
 
 MAX_SESSIONS = 1_000
+MAX_DENIED_TOOLS = 5  # that are named
 MAX_LAST_CHARS, LAST_LINES = 4_096, 6
 
 
@@ -76,6 +77,7 @@ class AttemptStatus:
         self.ended_at: float | None = None
         self.turns_sent = 0
         self.denials = 0  # of tool calls
+        self._denied_tools: dict[str, None] = {}
         self._results = 0  # that the process has numbered, up to the last one that came
         self.lost_results = 0
         self.turns_done = 0
@@ -264,6 +266,9 @@ class AttemptStatus:
     def _take_result(self, result: Result) -> None:
         self.session_id = result.session_id or self.session_id
         self.denials += len(result.permission_denials)
+        for tool in result.permission_denials:
+            if len(self._denied_tools) < MAX_DENIED_TOOLS:
+                self._denied_tools[tool] = None
         lost = self._lost_before(result)
         ends_turn = self.turn_running and (bool(lost) or self._ends_turn(result))  # a lost one may have ended it
         self.turns_done += ends_turn
@@ -361,7 +366,9 @@ class AttemptStatus:
         if failed is not None:
             return False, failed
         if self.denied:
-            return False, f"{self.denials} tool call{'s were' if self.denials > 1 else ' was'} denied"
+            tools = ", ".join(self._denied_tools)
+            how = "allow what it needs with allowed_tools, or answer with --approvals ask"
+            return False, f"{self.denials} tool call{'s were' if self.denials > 1 else ' was'} denied: {tools}: {how}"
         if self.check_pending:
             return False, f"exited with code {self.exit_code} before its check had passed"
         return True, "a hook stopped it" if self.last_result.terminal_reason == "hook_stopped" else ""

@@ -360,7 +360,8 @@ class InstanceRunner:
         """If claude could not do without a request that was refused, its budget has stopped the instance."""
         refusal = self._refusals.take()
         if refusal is not None and self.status.decide_end(State.STOPPED, refusal.reason):
-            self._bus.publish(Stopping(self.status.name, State.STOPPED, refusal.reason, refusal.budget, refusal.enough))
+            cause = (refusal.reason, refusal.budget, refusal.enough, refusal.needed)
+            self._bus.publish(Stopping(self.status.name, State.STOPPED, *cause))
             self._timers.set("refusal", self._grace_s, partial(self.stop, State.STOPPED, refusal.reason))
 
     # -- turns --

@@ -124,7 +124,7 @@ def reopen_run(
     """
     try:
         with Folder.open(output_dir, may_be_shared=True) as runs:
-            name = _last_run(runs, warn, rehearsal=rehearsal, verb=verb) if run_id == LAST else run_id
+            name = _last_run(runs, warn, rehearsal=rehearsal, verb=verb) if run_id == LAST else _whole(runs, run_id)
             if Path(name).name != name or name in ("", ".."):
                 raise FileNotFoundError
             folder = runs.folder(name)
@@ -132,7 +132,7 @@ def reopen_run(
         raise UserError(f"--{verb}: {error.strerror}") from None
     except OSError:
         what = f"run {run_id!r}" if run_id != LAST else f"{'rehearsal' if rehearsal else 'run'} to {verb}"
-        raise UserError(f"--{verb}: no {what} in {output_dir}") from None
+        raise UserError(f"--{verb}: no {what} in {output_dir}: claude-runs lists the runs") from None
     data, opened = journal.reopen(folder, warn, verb)
     history = read_history(journal.records(data))
     if not history.header:
@@ -142,6 +142,12 @@ def reopen_run(
         )
     opened.continue_after(history.last_number)
     return EarlierRun(RunDirectory(folder, warn), history, opened)
+
+
+def _whole(runs: Folder, beginning: str) -> str:
+    """The only run that begins like this, as for claude-runs; else the text itself."""
+    found = [name for name in runs.names() if name.startswith(beginning)] if beginning else []
+    return found[0] if len(found) == 1 else beginning
 
 
 def _last_run(runs: Folder, warn: Callable[[str], None], *, rehearsal: bool, verb: str) -> str:

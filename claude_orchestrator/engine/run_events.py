@@ -224,7 +224,8 @@ class Paced(NamedTuple):
 class Stopping(NamedTuple):
     """An instance is being ended; `budget` if one of its budgets is why.
 
-    `enough` is a limit that has room for its next request, if that is known.
+    `enough` is a limit that has room for its next request, and `next_request` the most that this one may draw; 0
+    if that is not known.
     """
 
     instance: str
@@ -232,6 +233,7 @@ class Stopping(NamedTuple):
     reason: str
     budget: Budget | None = None
     enough: int = 0
+    next_request: int = 0
 
 
 class By(NamedTuple):

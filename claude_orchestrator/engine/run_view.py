@@ -62,6 +62,7 @@ class RunChanges:
         self.holds = list(holds)
         self.rate_limits: Mapping[str, Any] = rate_limits or {}
         self.limits: dict[Budget, int] = {}
+        self.next_requests: dict[Budget, int] = {}
         self.decisions: Counter[str] = Counter()
         self.pace: str | None = None
         self.latencies = Latencies()
@@ -77,8 +78,9 @@ class RunChanges:
                 self.holds.append(event)
             case Decided(_, Action.BLOCK, _, Budget() as budget):
                 self.limits.setdefault(budget, 0)
-            case Stopping(_, _, _, Budget() as budget, enough):
+            case Stopping(_, _, _, Budget() as budget, enough, next_request):
                 self.limits[budget] = max(self.limits.get(budget, 0), enough)
+                self.next_requests[budget] = max(self.next_requests.get(budget, 0), next_request)
             case RateLimitsRead(limits):
                 self.rate_limits = limits
             case Paced(text):

@@ -110,6 +110,11 @@ def test_bad_options_are_named(place: dict[str, Any], options: dict[str, Any], l
     )
 
 
+def test_the_name_of_a_config_file_is_no_prompt(place: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^config: 'runs.json' would be a prompt: pass Path\('runs.json'\)"):
+        run("runs.json", **place)
+
+
 def test_an_error_of_on_event_stops_the_run_and_comes_back(place: dict[str, Any]) -> None:
     def fail(event: RunEvent) -> None:
         if isinstance(event, Launched):

@@ -532,7 +532,8 @@ def test_denied_tool_calls_can_fail_an_instance(place: Workplace, how: str) -> N
     env = {"CI": "true"} if how == "CI" else {}
     args = ("--fail-on-denied",) if how == "option" else ()
     code, table, junit = denied(place, *args, own=True if how == "key" else None, **env)
-    assert code == 1 and "one: failed: 2 tool calls were denied" in table and "<failure" in junit
+    assert code == 1 and "one: failed: 2 tool calls were denied: " in table and "<failure" in junit
+    assert "allow what it needs with allowed_tools, or answer with --approvals ask" in table
     assert not (place.root / "checked").exists()  # nothing is verified that cannot count
     run = place.run("--resume", "last", *args, **env)
     assert run.returncode == 0, run.stdout  # another attempt, in which nothing was denied

@@ -36,6 +36,8 @@ def test_limits_that_ended_instances_are_raised() -> None:
     view.changes.observe(Stopping("three", State.STOPPED, "", overall, 30_000))  # the gateway knows what it needs next
     view.changes.observe(Stopping("three", State.STOPPED, "", overall))
     assert list(raised_limits(view)) == ["--overall-token-budget", "30k"]
+    view.changes.observe(Stopping("three", State.STOPPED, "", overall, 30_000, 28_000))  # its bound: 5,012 + 28,000
+    assert list(raised_limits(view)) == ["--overall-token-budget", "34k"]
     for budget in (*manager.budgets_of(Scope.INSTANCE).values(), *manager.budgets_of(Scope.DAILY, Unit.USD).values()):
         view.changes.observe(Decided("two", Action.BLOCK, "", budget))
     assert list(raised_limits(view))[2:] == ["--command-budget", "two=1k", "--daily-cost-budget", "2.1"]

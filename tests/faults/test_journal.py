@@ -310,8 +310,10 @@ def test_a_folder_that_is_a_link_and_a_journal_without_its_head_are_refused(plac
     (path,) = place.root.glob("out/*/journal.jsonl")
     (place.root / "out" / "link").symlink_to(path.parent)
     assert "--resume: no run 'link'" in place.run("--resume", "link", "hello").stderr
+    unknown = place.run("--resume", "nope", "hello").stderr
+    assert "--resume: no run 'nope' in " in unknown and unknown.endswith(": claude-runs lists the runs\n")
     path.write_bytes(path.read_bytes()[5:])
-    done = place.run("--resume", path.parent.name, "hello")
+    done = place.run("--resume", path.parent.name[:-2], "hello")  # the beginning of its name is enough
     assert done.returncode == 2 and "its first line is damaged: this run cannot be resumed" in done.stderr
 
 

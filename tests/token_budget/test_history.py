@@ -571,7 +571,7 @@ def test_an_unknown_command_is_told_with_the_nearest(book: Book, asked: str, hin
         book.add("11-24T12:00", 5, base_command=command)
     with pytest.raises(ValueError) as error:
         find_subject(book.ledger, asked)
-    assert str(error.value) == f"COMMAND: expected a command of the ledger, {hint}"
+    assert str(error.value) == f"COMMAND: expected a command or an instance of the ledger, {hint}"
 
 
 def test_an_instance_with_a_plain_prompt_is_found_by_its_name(book: Book) -> None:
@@ -580,7 +580,7 @@ def test_an_instance_with_a_plain_prompt_is_found_by_its_name(book: Book) -> Non
     assert find_subject(book.ledger, " nightly summary ") == (None, "nightly summary")
     with pytest.raises(ValueError, match=r"got 'nightly sumary'; the nearest: nightly summary$"):
         find_subject(book.ledger, "nightly sumary")
-    with pytest.raises(ValueError, match=r"got 'unit'; known: /test$"):
+    with pytest.raises(ValueError, match=r"got 'unit'; known: /test, nightly summary$"):
         find_subject(book.ledger, "unit")
 
 

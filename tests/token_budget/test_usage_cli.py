@@ -330,10 +330,10 @@ def test_forecasts_and_how_good_they_would_have_been(home: Home) -> None:
     for asked in ("/test", "test", "/test all --now", "test all"):
         assert home.says("forecast", asked).splitlines() == [test]
     assert home.refuses("forecast", "/tset") == (
-        "COMMAND: expected a command of the ledger, got '/tset'; the nearest: /test"
+        "COMMAND: expected a command or an instance of the ledger, got '/tset'; the nearest: /test"
     )
     assert home.refuses("forecast", NOT_UTF_8) == (
-        r"COMMAND: expected a command of the ledger, got '\udcff'; known: /test"
+        r"COMMAND: expected a command or an instance of the ledger, got '\udcff'; known: /test, p"
     )
     told, *scores = home.says("backtest").splitlines()
     assert told == "1 instances forecast, 5 without a forecast"

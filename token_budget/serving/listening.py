@@ -18,11 +18,12 @@ BACKLOG = 256
 
 
 class OptionNames(NamedTuple):
-    """What the user calls the options of a page."""
+    """What the user calls the options of a page, and what asks for the page, if that is not the option of its port."""
 
     port: str
     host: str = "--host"
     token_file: str = "--token-file"
+    page: str = ""
 
 
 class PageOptions(NamedTuple):
@@ -51,7 +52,7 @@ class BoundPage(NamedTuple):
 def bind(options: PageOptions, names: OptionNames) -> BoundPage:
     """Check the options and take the address. Raises ValueError with one line."""
     if importlib.util.find_spec("aiohttp") is None:
-        raise ValueError(f"{names.port}: needs {EXTRA}")
+        raise ValueError(f"{names.page or names.port}: needs {EXTRA}")
     password = "" if options.token_file is None else _password(options.token_file, names.token_file)
     if not is_loopback(options.host) and not password:
         raise ValueError(

@@ -147,7 +147,7 @@ def _from_claude(ledger: LedgerStore | None, folder: Path) -> Parcel:
 
 @click.command("prune")
 @click.option(
-    "--before", required=True, metavar="WHEN", help="Remove runs that ended before, for example 90d ago or 2026-01-01."
+    "--before", required=True, metavar="WHEN", help="Remove runs that ended before, for example 90d or 2026-01-01."
 )
 @click.option("--yes", is_flag=True, help="Remove them. Without --yes, the command only shows what it would remove.")
 @click.pass_context

@@ -42,7 +42,9 @@ def find_subject(ledger: LedgerStore, asked: str, option: str = "COMMAND") -> tu
     named = [*ledger.attempts(instance=asked, imported=False), *ledger.attempts_of_group(asked)]
     if any(attempt.base_command is None for attempt in named):
         return None, asked
-    raise ValueError(f"{option}: expected a command of the ledger, got '{printable(asked)}'; {_hint(ledger, asked)}")
+    raise ValueError(
+        f"{option}: expected a command or an instance of the ledger, got '{printable(asked)}'; {_hint(ledger, asked)}"
+    )
 
 
 def _hint(ledger: LedgerStore, asked: str) -> str:
@@ -52,5 +54,6 @@ def _hint(ledger: LedgerStore, asked: str) -> str:
     prompts = sorted({instance for command, instance in (part.groups for part in sums) if not command and instance})
     word = next(iter(asked.split()), "").removeprefix("/")
     near = [*nearest(f"/{word}", commands), *nearest(asked, prompts)]
-    names = ", ".join(map(printable, near or commands[:NAMED])) or "none"
-    return f"the nearest: {names}" if near else f"known: {names}{', …' if len(commands) > NAMED else ''}"
+    known = [*commands, *prompts]
+    names = ", ".join(map(printable, near or known[:NAMED])) or "none"
+    return f"the nearest: {names}" if near else f"known: {names}{', …' if len(known) > NAMED else ''}"

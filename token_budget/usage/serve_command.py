@@ -38,7 +38,7 @@ def serve_command(
     """
     from token_budget.serving.listening import OptionNames, PageOptions, bind
 
-    bound = bind(PageOptions(port, host, token_file), OptionNames("--port"))
+    bound = bind(PageOptions(port, host, token_file), OptionNames("--port", page="serve"))
     from token_budget.ledger.store import LedgerStore
     from token_budget.models import Unit
     from token_budget.usage import plot_limits

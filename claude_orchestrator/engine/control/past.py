@@ -41,7 +41,9 @@ def past_status(
     found = list(_without_copies(known))
     finish = _finish(found)
     manager = _manager(history, finish)
-    rows = [_row(one, manager, finish is None, result_of(one.name)) for one in history.instances.values()]
+    grown = {record.get("group") for record in found if record.get("kind") == "expand"}  # its instances are there
+    shown = [one for one in history.instances.values() if one.name not in grown or one.attempts]
+    rows = [_row(one, manager, finish is None, result_of(one.name)) for one in shown]
     costs = [one.cost_usd for one in history.instances.values() if one.cost_usd is not None]
     nano = [cost for row in rows if (cost := row["cost_nano_usd"]) is not None]
     return {

@@ -68,6 +68,14 @@ def test_a_run_that_was_killed_is_interrupted() -> None:
     assert (two_row["seconds"], two_row["turns"], two_row["cost_nano_usd"]) == (None, 1, None)
 
 
+def test_a_group_that_has_grown_is_its_instances() -> None:
+    journal, _ = begun(plan="/a", fix="/b")
+    assert [row["name"] for row in status_of(journal)["instances"]] == ["plan", "fix"]
+    journal.write(happened.Expanded("fix", (happened.Member("fix[a]", "/b", "", "fix"),)))
+    found = status_of(journal)
+    assert [row["name"] for row in found["instances"]] == ["plan", "fix[a]"] and found["totals"]["instances"] == 2
+
+
 def test_a_run_that_is_resumed_and_killed_has_not_ended() -> None:
     journal, _ = begun(one="/a")
     journal.add("finish", exit_code=1)

@@ -1,4 +1,4 @@
-"""A run as metrics in the text format of Prometheus. Pure.
+"""The metrics of a run, whoever collects them. Pure.
 
 Each name is documented in docs/metrics.md. Counters never fall while an orchestrator runs.
 """
@@ -6,9 +6,7 @@ Each name is documented in docs/metrics.md. Counters never fall while an orchest
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
 
-from claude_orchestrator.engine.latencies import BOUNDS_S, Latencies
 from claude_orchestrator.engine.run_view import RunChanges
 from claude_orchestrator.engine.snapshot import Snapshot
 from claude_orchestrator.engine.state import State
@@ -17,8 +15,6 @@ from token_budget.named_tuples import NamedTuple
 from token_budget.text import NANO
 
 PREFIX = "claude_orchestrator"
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 Labels = Mapping[str, str]
 
 
@@ -31,39 +27,10 @@ class Metric(NamedTuple):
     values: Iterable[tuple[Labels, float]]
 
 
-def exposition(run: Snapshot, changes: RunChanges) -> str:
-    """The metrics of a run."""
-    lines = []
-    for metric in metrics_of(run, changes):
-        name = f"{PREFIX}_{metric.name}"
-        values = [f"{name}{_labels(labels)} {_number(value)}" for labels, value in metric.values]
-        if values:
-            lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}", *values]
-    lines += _of_latencies(changes.latencies)
-    return "".join(f"{line}\n" for line in lines)
-
-
 def metrics_of(run: Snapshot, changes: RunChanges) -> Iterator[Metric]:
     """The gauges and counters of a run."""
     yield from _of_run(run, changes.decisions)
     yield from _of_budgets(run.budgets)
-
-
-def _of_latencies(latencies: Latencies) -> Iterator[str]:
-    """The lines of the histograms. A bucket counts everything up to its bound."""
-    for name, help, found in (
-        ("api_first_byte_seconds", "From an API request to the first byte of its answer.", latencies.first_byte),
-        ("api_request_seconds", "From an API request to the end of its answer.", latencies.whole),
-    ):
-        full = f"{PREFIX}_{name}"
-        if found:
-            yield from (f"# HELP {full} {help}", f"# TYPE {full} histogram")
-        for asked, histogram in found.items():
-            below = list(accumulate(histogram.counts))
-            for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), below, strict=True):
-                yield f"{full}_bucket{_labels({**asked._asdict(), 'le': bound})} {count}"
-            yield f"{full}_sum{_labels(asked._asdict())} {_number(histogram.sum_s)}"
-            yield f"{full}_count{_labels(asked._asdict())} {below[-1]}"
 
 
 def _of_run(run: Snapshot, decisions: Mapping[str, int]) -> Iterator[Metric]:
@@ -102,13 +69,13 @@ def _of_run(run: Snapshot, decisions: Mapping[str, int]) -> Iterator[Metric]:
         if row.ended and row.seconds is not None:
             ended.setdefault(row.state, []).append(row.seconds)
     yield Metric(
-        "instance_seconds_sum",
+        "instance_seconds_total",
         "counter",
         "How long ended instances took in all, by state.",
         [({"state": state}, sum(seconds)) for state, seconds in ended.items()],
     )
     yield Metric(
-        "instance_seconds_count",
+        "instances_ended_total",
         "counter",
         "Instances that ran and ended, by state.",
         [({"state": state}, float(len(seconds))) for state, seconds in ended.items()],
@@ -135,13 +102,3 @@ def _budget_labels(budget: Budget) -> Labels:
 
 def _known(value: float | None, scale: int = 1) -> list[tuple[Labels, float]]:
     return [] if value is None else [({}, value / scale)]
-
-
-def _labels(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels.items()) + "}"
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)

@@ -8,33 +8,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from claude_orchestrator.engine.latencies import BOUNDS_S, MOST_SERIES, Asked, Latencies
 from claude_orchestrator.engine.run_events import Decided, RequestTimed
 from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.state import State
-from claude_orchestrator.ui.metrics import CONTENT_TYPE, exposition
+from claude_orchestrator.ui.web.prometheus import exposition
+from claude_orchestrator.ui.web.routes import CONTENT_TYPE
 from tests.harness import ROOT
 from tests.ui.test_report import a_run
 from tests.ui.web.site import PASSWORD, Browser, WrittenRun, serving
 from token_budget.models import Action, Scope, Unit
 from token_budget.text import NANO
 
-LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\n"])*",?)+)\})? (-?[0-9.e+-]+)')
-
 
 def read(text: str) -> dict[str, float]:
-    """The samples of a text by name and labels. A line that is not well formed fails."""
+    """The samples of a text by name and labels, as a scraper reads them."""
     found: dict[str, float] = {}
-    for line in text.splitlines():
-        if line.startswith("# "):
-            assert re.fullmatch(r"# (HELP [a-z_]+ [^\n]+|TYPE [a-z_]+ (gauge|counter|histogram))", line), line
-            continue
-        match = LINE.fullmatch(line)
-        assert match is not None, line
-        key = match[1].removeprefix("claude_orchestrator_") + (f"{{{match[2]}}}" if match[2] else "")
-        assert key not in found
-        found[key] = float(match[3])
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            key = sample.name.removeprefix("claude_orchestrator_") + (f"{{{labels}}}" if labels else "")
+            assert key not in found
+            found[key] = sample.value
     return found
 
 
@@ -45,7 +42,7 @@ def test_the_metrics_of_a_run() -> None:
     view.changes.observe(Decided("two", Action.BLOCK, "no room"))
     found = read(exposition(Snapshots(view).take(165.0), view.changes))
     expected = {
-        'info{run="run-1",rehearsal="false"}': 1,
+        'info{rehearsal="false",run="run-1"}': 1,
         "run_seconds": 65,
         'instances{state="completed"}': 1,
         'instances{state="blocked"}': 1,
@@ -56,11 +53,11 @@ def test_the_metrics_of_a_run() -> None:
         "tokens_exact": 1,
         "attempts_total": 1,
         'decisions_total{action="block"}': 1,
-        'instance_seconds_sum{state="completed"}': 65,
-        'instance_seconds_count{state="completed"}': 1,
-        'budget_used{scope="overall",key="",unit="tokens"}': 3_012,
-        'budget_limit{scope="command",key="/test",unit="tokens"}': 4_000,
-        'budget_limit{scope="daily",key="",unit="USD"}': 2,
+        'instance_seconds_total{state="completed"}': 65,
+        'instances_ended_total{state="completed"}': 1,
+        'budget_used{key="",scope="overall",unit="tokens"}': 3_012,
+        'budget_limit{key="/test",scope="command",unit="tokens"}': 4_000,
+        'budget_limit{key="",scope="daily",unit="USD"}': 2,
     }
     assert {key: found[key] for key in expected} == expected
     assert found["cost_usd_total"] == pytest.approx(3.0, abs=0.1)
@@ -71,7 +68,7 @@ def test_names_of_budgets_can_contain_anything() -> None:
     view = a_run("one")
     view.manager.set_budget(Scope.INSTANCE, 9, 'a"b\\c\nd{}é')
     found = read(exposition(Snapshots(view).take(165.0), view.changes))
-    assert 'budget_limit{scope="instance",key="a\\"b\\\\c\\nd{}é",unit="tokens"}' in found
+    assert 'budget_limit{key="a"b\\c\nd{}é",scope="instance",unit="tokens"}' in found
 
 
 def test_each_metric_is_documented() -> None:
@@ -92,8 +89,8 @@ def test_latencies_are_histograms() -> None:
         view.changes.observe(RequestTimed("one", 'op"us', 200, first_byte_s, seconds))
     view.changes.observe(RequestTimed("one", "opus", None, None, 0.25))
     found = read(exposition(Snapshots(view).take(165.0), view.changes))
-    labels = 'model="op\\"us",status="200"'
-    buckets = {bound: found[f'api_request_seconds_bucket{{{labels},le="{bound}"}}'] for bound in (*BOUNDS_S, "+Inf")}
+    labels = 'model="op"us",status="200"'
+    buckets = {bound: found[f'api_request_seconds_bucket{{le="{bound}",{labels}}}'] for bound in (*BOUNDS_S, "+Inf")}
     assert buckets[0.64] == 0 and buckets[1.28] == 1 and buckets[5.12] == 2 and buckets["+Inf"] == 3
     assert found[f"api_request_seconds_sum{{{labels}}}"] == 1_004.28
     assert found[f"api_request_seconds_count{{{labels}}}"] == 3

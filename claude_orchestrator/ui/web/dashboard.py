@@ -36,10 +36,15 @@ def page_of(bound: BoundPage, announce: Announce) -> Door:
 def _metrics_of(control: RunControl) -> Callable[[], str]:
     """What a scraper of metrics gets of a run."""
     from claude_orchestrator.engine.snapshot import Snapshots
-    from claude_orchestrator.ui.metrics import exposition
 
     snapshots = Snapshots(control.view)
-    return lambda: exposition(snapshots.take(time.monotonic()), control.view.changes)
+
+    def collect() -> str:
+        from claude_orchestrator.ui.web.prometheus import exposition  # only if somebody asks for it
+
+        return exposition(snapshots.take(time.monotonic()), control.view.changes)
+
+    return collect
 
 
 @contextlib.asynccontextmanager

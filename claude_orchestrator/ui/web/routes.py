@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from claude_orchestrator.engine.control.rpc import RpcError
-from claude_orchestrator.ui.metrics import CONTENT_TYPE
 from claude_orchestrator.ui.web.assets import assets
 from claude_orchestrator.ui.web.feed import Feed
 from claude_orchestrator.ui.web.run_files import NoFileError, RunFiles
@@ -16,6 +15,7 @@ from claude_orchestrator.ui.web.sources import RunSource
 from token_budget.serving.assets import asset_routes
 from token_budget.serving.checks import Access
 from token_budget.serving.keys import Keys
+from token_budget.serving.listening import EXTRA
 from token_budget.serving.site import (
     SIGNING_IN,
     Answer,
@@ -99,11 +99,15 @@ async def _act(site: Site, request: Request) -> Answer:
 async def _metrics(site: Site, request: Request) -> Answer:
     if site.metrics is None:
         raise RequestError(404, "no such page")
-    return Answer(site.metrics().encode(), CONTENT_TYPE)
+    try:
+        return Answer(site.metrics().encode(), CONTENT_TYPE)
+    except ImportError:
+        raise RequestError(501, f"metrics need {EXTRA}") from None
 
 
 EVENTS = "/api/events"
 METRICS = "/metrics"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of Prometheus
 ROUTES: Routes = {
     **SIGNING_IN,
     ("GET", EVENTS): Route(Access.READ, _snapshot),

@@ -43,19 +43,26 @@ class RayNodes:
         where = (*where, f"--node-ip-address={self.address.rpartition(':')[0]}")
         self._start(self.inside, "--head", *where, "--num-cpus=0", "--include-dashboard=false")
 
-    def add(self, *options: str, host: str = "127.0.0.1", inside: tuple[str, ...] = ()) -> int:
-        """Add a node; returns the process id of its raylet."""
+    def add(
+        self,
+        *options: str,
+        host: str = "127.0.0.1",
+        inside: tuple[str, ...] = (),
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> int:
+        """Add a node; returns the process id of its raylet. `env` is added to what its processes have."""
         before = set(self.raylets())
-        self._start(inside, f"--address={self.address}", f"--node-ip-address={host}", "--num-cpus=2", *options)
+        where = (f"--address={self.address}", f"--node-ip-address={host}")
+        self._start(inside, *where, "--num-cpus=2", *options, env=env)
         (raylet,) = set(self.raylets()) - before
         self.workers.append(raylet)
         return raylet
 
-    def _start(self, inside: tuple[str, ...], *options: str) -> None:
+    def _start(self, inside: tuple[str, ...], *options: str, env: Mapping[str, str] = MappingProxyType({})) -> None:
         program = [*inside, sys.executable, "-m", "ray.scripts.scripts", "start"]
         subprocess.run(
             [*program, f"--object-store-memory={STORE_BYTES}", "--num-gpus=0", *options],
-            env={**os.environ, **self.env},
+            env={**os.environ, **self.env, **env},
             stdout=subprocess.DEVNULL,
             timeout=60,
             check=True,

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from claude_orchestrator import __version__
 from claude_orchestrator.launch.processes import MARK_VARIABLE
-from tests.harness import ROOT, Workplace
+from tests.harness import FAKE, ROOT, Workplace
 from tests.ray_nodes import WITH_RAY, ray_nodes
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 
 SETUP = {"instances": [{"name": "one", "prompt": "x", "rehearsal": {"tokens": 1000, "seconds": 0.2}}]}
 AS_ASKED = {"permission_mode": "bypassPermissions"}
+OTHER_RAY = """
+import ray
+ray.__version__ = "2.0.0"
+from claude_orchestrator.cli.main import main
+main()
+"""
 WITHOUT_RAY = """
 import sys
 
@@ -132,6 +145,100 @@ def test_all_faults_of_all_nodes_are_named_at_once(tmp_path: Path) -> None:
         assert shown.returncode == 0, shown.stderr
         assert "Cluster: 3 nodes" in shown.stdout and "Ray does not encrypt" in shown.stdout
         assert len([line for line in shown.stdout.splitlines() if "first one" in line]) == 1
+
+
+@WITH_RAY
+@pytest.mark.slow
+def test_another_version_of_ray_is_one_line_that_names_both(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    with ray_nodes(0) as nodes:
+        rest = place.argv("--config", place.config(SETUP), "--rehearse", "--cluster", nodes.address)[3:]
+        env = {**place.env, **nodes.env, "PYTHONPATH": str(ROOT)}
+        done = run([sys.executable, "-c", OTHER_RAY, *rest], env, tmp_path)
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    here, theirs = f"Ray 2.0.0 and Python {python}", f"Ray {version('ray')} and Python {python}"
+    assert done.stderr == (
+        f"ERROR: --cluster: {nodes.address}: the cluster has {theirs}, and this machine has {here}: "
+        "both need the same versions: nothing has started\n"
+    )
+
+
+def package(folder: Path, text: str) -> dict[str, str]:
+    """What a node has in its environment if its package is this one."""
+    (folder / "claude_orchestrator").mkdir(parents=True)
+    (folder / "claude_orchestrator" / "__init__.py").write_text(text)
+    return {"PYTHONPATH": str(folder)}
+
+
+@WITH_RAY
+@pytest.mark.slow
+def test_nodes_with_no_claude_or_another_package_are_named_and_nothing_starts(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    claude = tmp_path / "claude"
+    claude.write_text(f'#!/bin/sh\n[ "$NO_CLAUDE" ] && exit 127\nexec {FAKE} "$@"\n')
+    claude.chmod(0o755)
+    with ray_nodes(1) as nodes:
+        nodes.add(env={"NO_CLAUDE": "1"})
+        nodes.add(env=package(tmp_path / "old", '__version__ = "0.0.9"'))
+        nodes.add(env=package(tmp_path / "none", "raise ImportError"))
+        argv = place.argv("--config", place.config(SETUP), "--cluster", nodes.address, claude=str(claude))
+        done = run(argv, {**place.env, **nodes.env, "ANTHROPIC_API_KEY": "dummy"}, tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "out").exists(), done.stderr
+    lines = [re.sub(r"node \S+:", "node:", line) for line in done.stderr.splitlines()]
+    assert sorted(lines) == [
+        f"ERROR: --cluster: node: claude-orchestrator is not installed: install {__version__} there",
+        f"ERROR: --cluster: node: has claude-orchestrator 0.0.9, and this machine has {__version__}",
+        f"ERROR: --cluster: node: has no claude that runs: {claude}",
+    ]
+    assert len({line.split(":")[2] for line in done.stderr.splitlines()}) == 3
+
+
+@WITH_RAY
+@pytest.mark.slow
+def test_a_clock_that_is_wrong_is_said_and_no_time_comes_from_it(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    (tmp_path / "node").mkdir()
+    skew = "import time\nright = time.time\ntime.time = lambda: right() + 86_400\n"
+    (tmp_path / "node" / "sitecustomize.py").write_text(skew)
+    with ray_nodes(0) as nodes:
+        nodes.add(env={"PYTHONPATH": str(tmp_path / "node")})
+        report = ("--report", str(tmp_path / "report.json"), "--lease", "3s")
+        argv = place.argv("--config", place.config(SETUP), "--rehearse", "--cluster", nodes.address, *report)
+        done = run(argv, {**place.env, **nodes.env}, tmp_path)
+    assert done.returncode == 0 and "its clock differs by 86400 s from this machine's" in done.stderr, done.stderr
+    assert place.report()["totals"]["total_tokens"] == 1000
+    now_s = time.time()
+    (journal,) = (tmp_path / "out").glob("2*/journal.jsonl")
+    times = [float(found) for found in re.findall(r"\b1\d{9}\.\d+", journal.read_text())]
+    assert len(times) > 3 and all(now_s - 60 < at_s <= now_s for at_s in times)
+    tomorrow = datetime.fromtimestamp(now_s, UTC) + timedelta(days=1)
+    assert f"{tomorrow:%Y-%m-%d}" not in (tmp_path / "report.json").read_text()
+
+
+@WITH_RAY
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["the cluster", "the node"])
+def test_a_cluster_that_vanishes_while_it_is_asked_is_one_line(tmp_path: Path, lost: str) -> None:
+    """Its claude is asked for its version, and never answers."""
+    place, asked = Workplace(tmp_path), tmp_path / "asked"
+    claude = tmp_path / "claude"
+    claude.write_text(f'#!/bin/sh\n[ "$ON_NODE" ] && touch {asked} && exec sleep 60\nexec {FAKE} "$@"\n')
+    claude.chmod(0o755)
+    with ray_nodes(0) as nodes:
+        raylet = nodes.add(env={"ON_NODE": "1"})
+        argv = place.argv("--config", place.config(SETUP), "--cluster", nodes.address, claude=str(claude))
+        env = {**place.env, **nodes.env, "ANTHROPIC_API_KEY": "dummy"}
+        process = subprocess.Popen(argv, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        while not asked.exists() and process.poll() is None:
+            time.sleep(0.02)
+        if lost == "the node":
+            os.kill(raylet, signal.SIGKILL)
+        else:
+            nodes.stop()
+        _, stderr = process.communicate(timeout=90)
+    assert process.returncode == 2 and not (tmp_path / "out").exists()
+    assert re.fullmatch(r"ERROR: --cluster: node \S+: cannot be asked: [^.]{10,100}\n", stderr), stderr
 
 
 @WITH_RAY

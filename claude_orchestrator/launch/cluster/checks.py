@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from claude_orchestrator.launch.cluster.probe import Facts
@@ -10,6 +11,7 @@ from token_budget.text import counted
 
 LEAST_DISK_BYTES = 100 * 1024 * 1024
 CLOCK_S = 2.0
+VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 class Wanted(NamedTuple):
@@ -63,6 +65,19 @@ def warnings(wanted: Wanted, facts: Facts, asked_at_s: float, answered_at_s: flo
     off_s = max(asked_at_s - facts.clock_s, facts.clock_s - answered_at_s, 0.0)
     if off_s > CLOCK_S:
         yield f"its clock differs by {off_s:.0f} s from this machine's, so times in its logs may mislead"
+
+
+def refusal_of(error: str) -> str:
+    """What Ray says when a cluster cannot be joined, in one line; with all versions, if these differ.
+
+    Ray names the versions of the cluster first, and then those of this process (`ray._private.utils.
+    check_version_info`).
+    """
+    match VERSIONS.findall(error):
+        case [(ray, python), (own_ray, own_python)]:
+            theirs, ours = f"Ray {ray} and Python {python}", f"Ray {own_ray} and Python {own_python}"
+            return f"the cluster has {theirs}, and this machine has {ours}: both need the same versions"
+    return next((line.strip() for line in error.splitlines() if line.strip()), "")
 
 
 def by_node(found: Iterable[tuple[str, str]], most: int = 40) -> list[str]:

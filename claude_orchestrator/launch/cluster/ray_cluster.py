@@ -172,7 +172,7 @@ class RayCluster:
             examining = self._threads.submit(self.examine, (node,))
             accepted, _ = (await asyncio.wrap_future(examining))[node.key]
         except RayError as error:
-            return Accepted(0, (f"cannot be asked: {_first_line(error)}",))
+            return Accepted(0, (_unanswered(error),))
         return accepted
 
     def start_agent(self, key: str) -> RayAgent:
@@ -198,7 +198,7 @@ class RayCluster:
         except TimeoutError:
             return Accepted(0, (f"does not answer within {PROBE_S:g} s",)), []
         except RayError as error:
-            return Accepted(0, (f"cannot be asked: {_first_line(error)}",)), []
+            return Accepted(0, (_unanswered(error),)), []
         capacity = self._per_node or capacity_of(facts.cores, facts.free_bytes)
         found = tuple(checks.faults(self._wanted, facts))
         warnings = list(checks.warnings(self._wanted, facts, asked_at_s, time.time()))
@@ -242,5 +242,9 @@ def _knock(address: str) -> None:
     worker.ray_constants.NUM_REDIS_GET_RETRIES = 1
 
 
+def _unanswered(error: RayError) -> str:
+    return f"cannot be asked: {_first_line(error).partition('. ')[0]}"  # advice about Ray's own tools follows
+
+
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return checks.refusal_of(str(error)) or type(error).__name__

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.launch.cluster import probe
-from claude_orchestrator.launch.cluster.checks import Wanted, by_node, faults, warnings
+from claude_orchestrator.launch.cluster.checks import Wanted, by_node, faults, refusal_of, warnings
 from claude_orchestrator.launch.cluster.probe import Facts, Question
 
 GIB = 1024**3
@@ -83,3 +83,29 @@ def test_the_probe_answers_for_this_machine() -> None:
     assert facts.package and facts.cores >= 1 and facts.free_bytes > 0 and facts.disk_bytes > 0
     assert facts.claude == "" and facts.has_login and facts.has_workspace and facts.sees_marker
     assert not facts_of(Question("", "/not/there")).has_workspace
+
+
+MISMATCH = """Version mismatch: The cluster was started with:
+    Ray: 2.60.0
+    Python: 3.12.1
+This process on node 192.0.2.2 was started with:
+    Ray: 2.61.0
+    Python: 3.11.7
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            MISMATCH,
+            "the cluster has Ray 2.60.0 and Python 3.12.1, and this machine has Ray 2.61.0 and Python 3.11.7: "
+            "both need the same versions",
+        ),
+        ("\n  Ray: 2.60.0\n", "Ray: 2.60.0"),
+        ("Could not find it.\nDid you start it?", "Could not find it."),
+        (" \n", ""),
+    ],
+)
+def test_what_ray_says_becomes_one_line_with_both_versions(error: str, line: str) -> None:
+    assert refusal_of(error) == line

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from math import ceil, exp, log, sqrt
 from operator import attrgetter
-from random import Random
 
 from token_budget.models import Unit
 from token_budget.named_tuples import NamedTuple
@@ -239,6 +238,8 @@ def chance_that_all_fit(
     needed = sorted({index for _, indexes in limits for index in indexes})
     if not all(forecasts[index].known for index in needed):
         return None
+    from random import Random  # no start of the program needs it
+
     random, fits = Random(0), 0
     for _ in range(samples):
         drawn = {index: forecasts[index].quantile(random.random() or 0.5) or 0 for index in needed}
@@ -261,6 +262,8 @@ def _chance_of_many(forecasts: Sequence[Forecast], limit_tokens: int, samples: i
 
     counts = Counter(map(id, forecasts))
     mean = variance = 0.0
+    from random import Random
+
     random = Random(0)
     for one in {id(one): one for one in forecasts}.values():
         if not one.known:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from random import Random
 
 from claude_orchestrator.config.config import Config, InstanceConfig
 from claude_orchestrator.config.for_each import expand, fill_texts, group_name, item_values, misplaced_placeholders
@@ -27,6 +26,8 @@ class Selection(NamedTuple):
         """The selected ones of a group. Their names and indexes are the same as without a selection."""
         order = list(instances)
         if self.shuffle is not None:
+            from random import Random  # only for this option
+
             Random(self.shuffle).shuffle(order)
         return tuple(order[: self.limit])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import shutil
 import sys
 import threading
@@ -160,6 +159,8 @@ class _Writer:
     """Writes in its own thread: a reader that stops (Ctrl-S, a pager) stops the display, and nothing else."""
 
     def __init__(self) -> None:
+        import queue  # only while a run is displayed
+
         self._put_chars = self._written_chars = 0  # each changed by one thread only
         self._queue: queue.SimpleQueue[tuple[TextIO, str] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, daemon=True)

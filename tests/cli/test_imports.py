@@ -22,7 +22,7 @@ finally:
 """
 # for one option, or one kind of file or ledger
 SELDOM = "csv difflib http.client psycopg secrets statistics urllib.request xml.sax zoneinfo"
-ELSEWHERE = "platformdirs tempfile"  # of other systems, or of a run
+ELSEWHERE = "base64 platformdirs queue random tempfile"  # of other systems, of seldom used settings, or of a run
 OF_A_RUN = "asyncio claude_orchestrator.claude.events claude_orchestrator.engine.controller hashlib ssl"
 OF_A_PLAN = "claude_orchestrator.config.config decimal sqlite3 subprocess token_budget.alerts"
 OF_ITS_KIND = (

@@ -5,7 +5,6 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelW
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Mapping
@@ -34,6 +33,8 @@ def is_count(path: str) -> bool:
 
 def count_request(path: str, body: Mapping[str, object]) -> tuple[str, bytes]:
     """The path and body of the request that counts the tokens of an invocation."""
+    import base64  # no start of the program needs it
+
     whole = {"max_tokens": 1, **body}  # it has to be one that could be invoked
     inner = base64.b64encode(json.dumps(whole).encode()).decode()
     counted = json.dumps({"input": {"invokeModel": {"body": inner}}}).encode()

@@ -129,7 +129,8 @@ def _with_open_changes(top: str | Path, head: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder, "index")
         with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(line(top, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
+            # with its time: git trusts an entry that is older than the index, and looks into the other files
+            shutil.copy2(line(top, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
         if not index.exists():
             git(top, "read-tree", head, index=index)
         git(top, "add", "--all", ".", index=index)

@@ -53,6 +53,15 @@ def test_all_committed_is_the_commit_itself(repo: Path) -> None:
     assert snapshot(repo) == sh(repo, "git rev-parse HEAD")
 
 
+def test_a_change_of_the_same_second_and_size_as_the_commit_travels_too(repo: Path) -> None:
+    sh(repo, "git config core.trustctime false; git config core.checkStat minimal; touch -d @1000000000 a.txt")
+    sh(
+        repo,
+        "git update-index --refresh; touch -d @1000000000 .git/index; echo two > a.txt; touch -d @1000000000 a.txt",
+    )
+    assert line(repo, "show", f"{snapshot(repo)}:a.txt") == "two"
+
+
 def home(repo: Path) -> Path:
     """The worktree at home of an instance whose copy works elsewhere."""
     sh(repo, "git worktree add -q -b orchestrator/run/one ../home HEAD")

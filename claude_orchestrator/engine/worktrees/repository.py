@@ -186,7 +186,8 @@ def _tree(place: Place, known: Worktree) -> tuple[str, str]:
     """The tree of everything in the worktree that is not ignored, and what could not be read."""
     index, doubt = place.own_index, ""
     with contextlib.suppress(FileNotFoundError):  # a full disk must be named
-        shutil.copyfile(line(known.path, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
+        # with its time: git trusts an entry that is older than the index, and looks into the other files
+        shutil.copy2(line(known.path, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
     if not index.exists():
         git(known.path, "read-tree", "HEAD", index=index)
     large = _large_files(known, index)

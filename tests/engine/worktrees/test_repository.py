@@ -47,6 +47,17 @@ def test_committed_uncommitted_and_new_files_are_in_the_patch(repo: Path) -> Non
     assert (clone / "bin").read_bytes() == b"a\0b" and os.access(clone / "a.txt", os.X_OK)
 
 
+def test_a_change_of_the_same_second_and_size_as_the_index_is_in_the_patch(repo: Path) -> None:
+    sh(repo, "git config core.trustctime false; git config core.checkStat minimal")
+    place = place_of(repo)
+    worktree = make(place, None)
+    index = line(worktree.path, "rev-parse", "--path-format=absolute", "--git-path", "index")
+    sh(worktree.path, f"touch -d @1000000000 a.txt; git update-index --refresh; touch -d @1000000000 {index}")
+    sh(worktree.path, "echo two > a.txt; touch -d @1000000000 a.txt")
+    changes, _ = close(place, worktree)
+    assert changes is not None and (changes.insertions, changes.deletions) == (1, 1)
+
+
 def test_the_users_settings_change_nothing(repo: Path) -> None:
     sh(
         repo,

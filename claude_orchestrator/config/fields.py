@@ -53,6 +53,8 @@ WINDOWS = ("daily", "weekly", "monthly")
 HOLD_POLICIES = ("off", "pool", "fair")
 SHARE_CACHE = ("auto", "off")
 METERS = ("auto", "api", "stream")
+SHIP = "ship"
+CLUSTER_WORKSPACES = ("shared", SHIP)
 OUTAGES = ("wait", "continue")
 CHARGES = ("bound", "input", "none")
 RUN_IF = ("success", "always", "failure")
@@ -477,6 +479,15 @@ SETTINGS: tuple[Setting, ...] = (
         option="lease",
         group=CLUSTER,
         metavar="TIME",
+    ),
+    Setting(
+        "cluster_workspace",
+        choice(*CLUSTER_WORKSPACES),
+        "How nodes get your repository: shared expects it at the same path on every node. ship sends it with your "
+        "uncommitted changes, gives each instance a worktree, and brings back what it changes.",
+        "shared",
+        option="cluster-workspace",
+        group=CLUSTER,
     ),
     Setting(
         "name",

@@ -44,6 +44,7 @@ class Settings(NamedTuple):
     grace_s: float = _D["grace_s"]
     instances_per_node: int = _D["instances_per_node"]
     lease_s: float = _D["lease_s"]
+    cluster_workspace: str = _D["cluster_workspace"]
     fail_fast: bool = _D["fail_fast"]
     fail_on_denied: bool | None = _D["fail_on_denied"]
     subagent_token_budget: SubagentLimits | None = _D["subagent_token_budget"]

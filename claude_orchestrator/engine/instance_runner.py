@@ -79,7 +79,8 @@ class InstanceRunner:
         self._hidden = hidden
         self._stopped_by = context.budgets_of(status.spec) if context.enforces else ()
         self._poller = UsagePoller(status, self._send, hidden, self._stopped_by)
-        self._activity = ActivityTracker(lambda: status.spec.cwd)
+        self._folder = ""  # where the process works, if that is no folder here
+        self._activity = ActivityTracker(lambda: self._folder or status.spec.cwd)
         self._permissions = Permissions(
             status.spec, context.services.approvals, context.bus, self._answer, self._asks_or_not
         )
@@ -207,6 +208,8 @@ class InstanceRunner:
         for _ in range(exit.dropped_lines):
             status.tally.lost_line()
         self._services.guessed(unrecognized_models(exit.stderr))
+        if exit.fault:
+            status.decide_end(State.FAILED, exit.fault)
         status.finish(self._context.clock.monotonic(), exit.code, exit.stderr, self._services.redact)
         if self._services.price is not None:
             status.attempt.costs.price(self._services.price, None)
@@ -270,6 +273,7 @@ class InstanceRunner:
         status = self.status
         match event:
             case Init():
+                self._folder = (event.folder or "") if self._context.launcher.capabilities.elsewhere else ""
                 self._ask_for_limits()
                 command = status.attempt.unknown_command
                 if command is not None and not self._services.knows_command(status.spec.cwd, command):
@@ -289,7 +293,7 @@ class InstanceRunner:
                 if status.ending and not status.attempt.turn_running:
                     self._close_input()
             case ControlRequest(subtype="can_use_tool"):
-                self._permissions.decide(event, status.spec.cwd)
+                self._permissions.decide(event, self._folder or status.spec.cwd)
             case ControlRequest():
                 self._refuse(event)
             case ControlCancelled(request_id):

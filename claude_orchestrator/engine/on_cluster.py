@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from claude_orchestrator import __version__
+from claude_orchestrator.config.fields import SHIP
 from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine.loading import Loaded
 from claude_orchestrator.engine.state import State
@@ -101,6 +102,8 @@ class OpenCluster(NamedTuple):
             more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
             first = f": first {', '.join(names[:MOST_NAMES])}{more}" if names else ""
             lines.append(f"   {site.name}  takes {counted(site.capacity, 'instance')}{first}")
+        if self.begin.ships:
+            lines.append("   The repository travels to each node, with all that git does not ignore")
         return lines
 
     def close(self) -> None:
@@ -133,19 +136,22 @@ def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: boo
         agent = MeteredAgent
     with contextlib.ExitStack() as stack:
         claude = "" if simulated else planned.claude
-        marker = stack.enter_context(_marker(loaded, planned))
+        ships = settings.cluster_workspace == SHIP and not simulated
+        workspace = "" if ships else str(loaded.workspace)
+        marker = "" if ships else stack.enter_context(_marker(loaded, planned))
         sent = {} if simulated else {name: value for name, value in os.environ.items() if name.startswith(SENT)}
         wanted = Wanted(
             __version__,
-            str(loaded.workspace),
+            workspace,
             claude,
             output_of([claude, "--version"]) if claude else "",
             any(sent.get(name) for name in KEYS),
-            output_of(["git", "-C", str(loaded.workspace), "rev-parse", "HEAD"]),
+            output_of(["git", "-C", workspace, "rev-parse", "HEAD"]) if workspace else "",
             marker,
             metered,
+            ships,
         )
-        question = Question(claude, str(loaded.workspace), KEYS, marker)
+        question = Question(claude, workspace, KEYS, marker)
         try:
             cluster = stack.enter_context(RayCluster(address, question, wanted, settings.instances_per_node, agent))
         except ConnectionError as error:
@@ -156,7 +162,7 @@ def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: boo
         stack.pop_all()
     if settings.origins.get("max_parallel") == "default":
         settings = settings._replace(max_parallel=placement_of(nodes, accepted).capacity)
-    begin = Begin("", settings.lease_s, sent, private, simulated)
+    begin = Begin("", settings.lease_s, sent, private, simulated, ships=ships)
     if metered:
         begin = begin._replace(meter=meter_begin(settings, planned.plan))
     _wait_for_earlier(loaded, begun_s)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator import __version__
+from claude_orchestrator.config.fields import SHIP
 from claude_orchestrator.config.given import SINGLE_OPTIONS, Options
 from claude_orchestrator.engine.loading import NO_FILES, Loaded, Warn
 from claude_orchestrator.errors import UserError
@@ -30,7 +32,8 @@ NO_CLUSTER = "has no effect without --cluster"
 class Planned(NamedTuple):
     """What a run would do, and what it uses: the claude, the prices, the ledger.
 
-    `settings` have the limits of the account that the run charges, if it charges one.
+    `settings` have the limits of the account that the run charges, if it charges one. Worktrees that begin with one
+    of the bases in `complete` lack nothing of the workspace.
     """
 
     plan: Plan
@@ -39,6 +42,7 @@ class Planned(NamedTuple):
     ledger: LedgerStore | None
     settings: Settings
     charged: Charged
+    complete: Collection[str | None] = ()
 
 
 class Checked(NamedTuple):
@@ -79,8 +83,14 @@ def plan(loaded: Loaded, warn: Warn) -> Planned:
     prices = run_inputs.find_prices() if settings.in_money or not options["dry_run"] else None
     forecasts = run_inputs.Forecasts(ledger, settings.token_weights)
     workspace = str(loaded.workspace)
-    made = make_plan(loaded.config, settings, workspace=workspace, claude_bin=claude, forecast=forecasts.of)
-    return Planned(made, claude, prices, ledger, settings, charged)
+    config = loaded.config
+    complete: Collection[str | None] = ()
+    if settings.cluster_workspace == SHIP:
+        from claude_orchestrator.engine.shipped import as_shipped
+
+        config, complete = as_shipped(loaded)
+    made = make_plan(config, settings, workspace=workspace, claude_bin=claude, forecast=forecasts.of)
+    return Planned(made, claude, prices, ledger, settings, charged, complete)
 
 
 def _charged(settings: Settings, ledger: LedgerStore | None, *, only_shows: bool) -> tuple[Settings, Charged]:
@@ -160,7 +170,7 @@ def _folder_warnings(loaded: Loaded, planned: Planned) -> list[str]:
         return shared
     from claude_orchestrator.engine.worktrees.start_checks import check_worktrees
 
-    return [*shared, *check_worktrees(specs, loaded.output_dir, os.environ, at_once)]
+    return [*shared, *check_worktrees(specs, loaded.output_dir, os.environ, at_once, planned.complete)]
 
 
 def _idle_warnings(loaded: Loaded, planned: Planned) -> list[str]:

@@ -20,7 +20,7 @@ class Capabilities(NamedTuple):
     a loopback address. `isolation`: what separates an instance from the rest: `none` or `process`. `fence`: how
     it finds what an instance left: `none`, `mark` (by the environment), `subreaper` (the kernel returns it) or
     `namespace` (the kernel ends it).
-    `nodes`: how many machines it uses.
+    `nodes`: how many machines it uses. `elsewhere`: instances work in copies of their folders.
     """
 
     simulated: bool = False
@@ -28,15 +28,17 @@ class Capabilities(NamedTuple):
     isolation: str = "none"
     fence: str = "none"
     nodes: int = 1
+    elsewhere: bool = False
 
 
 class Exit(NamedTuple):
     """How a process ended: its exit code (negative: the signal), the end of its standard error, and how many lines
-    were too long to read."""
+    were too long to read. `fault` says why what it changed cannot be had; empty if it can."""
 
     code: int | None
     stderr: str = ""
     dropped_lines: int = 0
+    fault: str = ""
 
 
 class Running(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from claude_orchestrator.claude.argv import asks_for_worktree
@@ -18,11 +18,16 @@ from token_budget.text import counted
 
 
 def check_worktrees(
-    specs: Sequence[LaunchSpec], output_dir: Path, environ: Mapping[str, str], at_once: int
+    specs: Sequence[LaunchSpec],
+    output_dir: Path,
+    environ: Mapping[str, str],
+    at_once: int,
+    complete: Collection[str | None] = (),
 ) -> list[str]:
     """Refuse what git would refuse, with UserError and every fault; returns what deserves a warning.
 
-    At most `at_once` worktrees are needed at the same time, and all of them if all instances change something.
+    At most `at_once` worktrees are needed at the same time, and all of them if all instances change something. Those
+    with a base in `complete` begin with uncommitted changes too.
     """
     asking = [spec for spec in specs if spec.worktree]
     if not asking:
@@ -48,7 +53,7 @@ def check_worktrees(
     return [
         *_space(needed, output_dir, at_once),
         *_submodules({folder: listed for (folder, _), listed in files.items()}),
-        *_dirty(dict.fromkeys(folder for folder, _ in bases)),
+        *_dirty(dict.fromkeys(folder for folder, base in bases if base not in complete)),
     ]
 
 

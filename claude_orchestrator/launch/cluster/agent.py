@@ -17,6 +17,7 @@ from typing import Protocol
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import Launcher, Running
+from claude_orchestrator.launch.cluster.copies import Copies
 from claude_orchestrator.launch.cluster.lease_program import boot_s
 from claude_orchestrator.launch.cluster.leases import NodeLease
 from claude_orchestrator.launch.cluster.watchdog import Watchdog
@@ -32,6 +33,8 @@ from claude_orchestrator.launch.cluster.wire import (
     NotStarted,
     Output,
     OutputEnded,
+    Part,
+    Piece,
     Send,
     Started,
     Stop,
@@ -63,7 +66,7 @@ class Outbox:
 
     async def put(self, event: Event) -> None:
         """Add an event; output waits for room."""
-        if isinstance(event, Output):
+        if isinstance(event, Output | Piece):
             await self._room.wait()
             self._bytes += event.size_bytes
             if self._bytes >= MOST_UNTAKEN_BYTES:
@@ -77,7 +80,7 @@ class Outbox:
         size = 0
         while self._events and size < MOST_AT_ONCE_BYTES:
             event = self._events.popleft()
-            if isinstance(event, Output):
+            if isinstance(event, Output | Piece):
                 size += event.size_bytes
             taken.append(event)
         self._bytes -= size
@@ -122,6 +125,7 @@ class NodeHost:
         self._watchdog.start(self._lease.ends_at_s)
         self._closing.callback(self._watchdog.end)
         self._launcher = self._simulated() if begin.simulated else self._local(begin)
+        self.copies = Copies(Path(self._folder))
         self._running: dict[int, Running] = {}
         self._early: dict[int, list[Command]] = {}  # for launches in progress
         self._tasks: set[asyncio.Task[None]] = set()
@@ -175,6 +179,13 @@ class NodeHost:
 
     async def _run(self, launch: Launch) -> None:
         try:
+            await self._run_to_end(launch)
+        finally:
+            self.copies.leave(launch)
+
+    async def _run_to_end(self, launch: Launch) -> None:
+        try:
+            launch = await self.copies.place(launch)
             if launch.check is None:
                 running = await self._launcher.launch(launch.spec)
             else:
@@ -196,7 +207,8 @@ class NodeHost:
         await self.outbox.put(OutputEnded(launch.id))
         exit = await running.wait()
         del self._running[launch.id]
-        await self.outbox.put(Ended(launch.id, exit))
+        brought = await self.copies.bring_back(launch, self.outbox.put)
+        await self.outbox.put(Ended(launch.id, exit, brought))
 
     async def close(self) -> None:
         """End what still runs, then the guard and the lease."""
@@ -255,6 +267,10 @@ class NodeAgent:
         """Do these things, in order. The driver waits for the answer before it sends more."""
         for command in commands:
             self._work.obey(command)
+
+    async def receive(self, part: Part) -> str:
+        """Take a part of a bundle; returns what went wrong, which is empty if nothing did."""
+        return await self._work.copies.receive(part)
 
     async def take(self) -> list[Event]:
         """The next events, as soon as there are some."""

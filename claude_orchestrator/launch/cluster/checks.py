@@ -18,7 +18,7 @@ class Wanted(NamedTuple):
     """What the driver has itself, and needs of each node. `claude` is empty if instances are simulated.
 
     `has_key`: the driver sends a key. `marker`: each node has to see the driver's output folder. `metered`:
-    each node needs a gateway.
+    each node needs a gateway. `ships`: the workspace travels there, so none is needed, but git.
     """
 
     package: str
@@ -29,6 +29,7 @@ class Wanted(NamedTuple):
     head: str = ""
     marker: str = ""
     metered: bool = False
+    ships: bool = False
 
 
 def faults(wanted: Wanted, facts: Facts) -> Iterator[str]:
@@ -37,7 +38,10 @@ def faults(wanted: Wanted, facts: Facts) -> Iterator[str]:
         yield f"claude-orchestrator is not installed: install {wanted.package} there"
     elif facts.package != wanted.package:
         yield f"has claude-orchestrator {facts.package}, and this machine has {wanted.package}"
-    if not facts.has_workspace:
+    if wanted.ships:
+        if not facts.has_git:
+            yield "has no git, which --cluster-workspace ship needs: install it there"
+    elif not facts.has_workspace:
         yield f"has no folder {wanted.workspace}: the workspace has to be at the same path on every node"
     elif wanted.head and facts.head != wanted.head:
         yield f"its {wanted.workspace} is at commit {facts.head[:12] or 'none'}, and here at {wanted.head[:12]}"

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities, Running
 from claude_orchestrator.launch.cluster.fleet import Act, Fleet
-from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink
+from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink, Trip
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Machines, Node
 from claude_orchestrator.launch.cluster.placement import Placement, Site
+from claude_orchestrator.launch.cluster.shipper import Shipper
 from claude_orchestrator.launch.cluster.wire import Begin
 from claude_orchestrator.launch.fence_kind import fence_kind
 from token_budget.named_tuples import NamedTuple
@@ -62,6 +63,7 @@ class ClusterLauncher:
             isolation="none" if begin.simulated else "process",
             fence="none" if begin.simulated else fence_kind(),
             nodes=max(1, len(accepted)),
+            elsewhere=begin.ships,
         )
         self.placement = Placement()
         self._machines = machines
@@ -78,16 +80,24 @@ class ClusterLauncher:
         self._alone_since_s: float | None = None
         self._is_alone = False
         self._meters: list[RunMeter] = []
+        self._shipper = Shipper() if begin.ships else None
 
     # -- Launcher --
 
     async def launch(self, spec: LaunchSpec) -> Running:
         """Start an instance on the node whose place it has taken. Raises OSError where that is not possible."""
-        return await self._link_of(spec).launch(spec)
+        link = self._link_of(spec)
+        return await link.launch(spec, trip=await self._send(link, spec))
 
     async def check(self, spec: LaunchSpec, command: str, folder: str) -> Running:
         """Start the command that checks an instance's work, on the same node."""
-        return await self._link_of(spec).launch(spec, command, folder)
+        link = self._link_of(spec)
+        trip = None if link.carries(spec.name) else await self._send(link, spec)
+        return await link.launch(spec, command, folder, trip)
+
+    async def _send(self, link: NodeLink, spec: LaunchSpec) -> Trip | None:
+        """Bring an instance's worktree to its node, if worktrees travel."""
+        return None if self._shipper is None or not spec.origin else await self._shipper.send(link, spec)
 
     def _link_of(self, spec: LaunchSpec) -> NodeLink:
         if self._is_alone:
@@ -260,7 +270,8 @@ class ClusterLauncher:
         link = self._links.pop(key, None)
         if link is None:
             return
+        lacking = "; what they have changed there does not come back" if link.carries() else ""
         link.lose()
         self._lost.setdefault(key, []).append(link)
         given_up = ", for the third time: it is not used any more" if self._fleet.is_given_up(key) else ""
-        self._told.warn(f"the node {link.name} is lost{given_up}: its instances have ended when its lease has")
+        self._told.warn(f"the node {link.name} is lost{given_up}: its instances have ended when its lease has{lacking}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from claude_orchestrator.config.plan import LaunchSpec
@@ -14,6 +14,7 @@ from claude_orchestrator.launch.cluster.machines import Agent, AgentLost
 from claude_orchestrator.launch.cluster.remote import KILLED, RemoteRunning
 from claude_orchestrator.launch.cluster.wire import (
     Begin,
+    Brought,
     Command,
     Ended,
     Event,
@@ -22,9 +23,13 @@ from claude_orchestrator.launch.cluster.wire import (
     NotStarted,
     Output,
     OutputEnded,
+    Parcel,
+    Part,
+    Piece,
     Started,
     for_wire,
 )
+from token_budget.named_tuples import NamedTuple
 
 MOST_UNREAD_BYTES = 16 * 1024 * 1024
 MOST_RENEWALS_OPEN = 3
@@ -36,6 +41,17 @@ class NodeGone(OSError):
 
     def __init__(self, name: str) -> None:
         super().__init__(11, f"the node {name} was lost")  # EAGAIN: another try can succeed
+
+
+class Trip(NamedTuple):
+    """The work of an instance on a node: what it begins with, and what takes it in when it comes back.
+
+    `take_in` gets the bundle, and returns why it cannot be had; empty if it can.
+    """
+
+    name: str
+    parcel: Parcel
+    take_in: Callable[[Brought, bytes], Awaitable[str]]
 
 
 class NodeLink:
@@ -62,6 +78,10 @@ class NodeLink:
         self._last_id = 0
         self._running: dict[int, RemoteRunning] = {}
         self._launching: dict[int, asyncio.Future[None]] = {}
+        self._trips: dict[int, Trip] = {}
+        self._pieces: dict[int, bytearray] = {}
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._gone = asyncio.Event()
         self._commands: list[Command] = []
         self._told = asyncio.Event()
         self._unread_bytes = 0
@@ -82,7 +102,9 @@ class NodeLink:
 
     # -- instances --
 
-    async def launch(self, spec: LaunchSpec, check: str | None = None, folder: str = "") -> RemoteRunning:
+    async def launch(
+        self, spec: LaunchSpec, check: str | None = None, folder: str = "", trip: Trip | None = None
+    ) -> RemoteRunning:
         """Start an instance, or the command that checks one. Raises OSError where that is not possible."""
         if self.is_lost:
             raise NodeGone(self.name)
@@ -90,9 +112,29 @@ class NodeLink:
         id = self._last_id
         started = self._launching[id] = asyncio.get_running_loop().create_future()
         running = self._running[id] = RemoteRunning(id, self._tell, self._has_read)
-        self._tell(Launch(id, for_wire(spec), check, folder))
+        if trip is not None:
+            self._trips[id] = trip
+        self._tell(Launch(id, for_wire(spec), check, folder, trip and trip.parcel))
         await asyncio.shield(started)
         return running
+
+    async def receive(self, part: Part) -> str:
+        """Send a part of a bundle; returns what went wrong there. Raises NodeGone."""
+        call, gone = asyncio.ensure_future(self._agent.receive(part)), asyncio.ensure_future(self._gone.wait())
+        try:
+            await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if self.is_lost:
+                raise NodeGone(self.name)
+            return await call
+        except AgentLost:
+            raise NodeGone(self.name) from None
+        finally:
+            call.cancel()
+            gone.cancel()
+
+    def carries(self, name: str | None = None) -> bool:
+        """Whether the node has work of an instance that has not come back; without a name, of any."""
+        return any(name in (None, trip.name) for trip in self._trips.values())
 
     def _tell(self, command: Command) -> None:
         if not self.is_lost:
@@ -161,6 +203,7 @@ class NodeLink:
                 self._launching.pop(id).set_result(None)
             case NotStarted(id, number, why, filename):
                 del self._running[id]
+                self._trips.pop(id, None)
                 error = ValueError(why) if number is None else OSError(number, why, filename)
                 self._launching.pop(id).set_exception(error)
             case Output(id):
@@ -172,14 +215,36 @@ class NodeLink:
                 self._running[id].end_output()
             case ForMeter(message):
                 self._on_message(self, message)
-            case Ended(id, exit):
-                self._running.pop(id).ended(exit)
+            case Piece(id, data):
+                self._pieces.setdefault(id, bytearray()).extend(data)
+            case Ended(id, exit, brought):
+                running, trip = self._running.pop(id), self._trips.pop(id, None)
+                if trip is None or brought is None:
+                    running.ended(exit)
+                    return
+                task = asyncio.ensure_future(self._arrive(running, exit, trip.take_in(brought, self._bundle(id))))
+                self._arriving.add(task)
+                task.add_done_callback(self._arriving.discard)
+
+    def _bundle(self, id: int) -> bytes:
+        return bytes(self._pieces.pop(id, b""))
+
+    async def _arrive(self, running: RemoteRunning, exit: Exit, taking_in: Awaitable[str]) -> None:
+        """Let an instance end once its work is at home, even if its node is lost meanwhile."""
+        fault = "its work cannot be taken in"
+        try:
+            fault = await taking_in
+        finally:
+            running.ended(exit._replace(fault=fault))
 
     # -- the end --
 
     def lose(self) -> None:
         """The node is lost: no command is sent any more, and what instances printed ends here."""
         self.is_lost = True
+        self._gone.set()
+        self._trips.clear()
+        self._pieces.clear()
         self._cancel()
         self._agent.kill()
         for id, started in self._launching.items():

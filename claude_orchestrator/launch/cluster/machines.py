@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event
+from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event, Part
 from token_budget.named_tuples import NamedTuple
 
 
@@ -24,6 +24,9 @@ class Agent(Protocol):
 
     async def tell(self, commands: Sequence[Command]) -> None:
         """Have these things done, in order."""
+
+    async def receive(self, part: Part) -> str:
+        """Take a part of a bundle; returns what went wrong, which is empty if nothing did."""
 
     async def take(self) -> list[Event]:
         """The next events."""

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,8 @@ VERSION_S = 20.0
 class Question(NamedTuple):
     """What the driver asks of each node. Without a `claude`, instances are simulated.
 
-    `variables` are the names of those that hold a key. `marker` is a file that the driver has just made in its output
-    folder; empty if no instance needs that folder.
+    Without a `workspace`, the driver sends its own. `variables` are the names of those that hold a key. `marker` is a
+    file that the driver has just made in its output folder; empty if no instance needs that folder.
     """
 
     claude: str
@@ -48,13 +49,14 @@ class Facts(NamedTuple):
     head: str = ""
     sees_marker: bool = False
     has_gateway: bool = False
+    has_git: bool = False
 
 
 def probe(question: Question) -> tuple[object, ...]:
     """The fields of Facts for this machine."""
     workspace = Path(question.workspace)
-    is_there = workspace.is_dir()
-    disk = shutil.disk_usage(workspace if is_there else "/").free
+    is_there = bool(question.workspace) and workspace.is_dir()
+    disk = shutil.disk_usage(workspace if is_there else tempfile.gettempdir()).free
     return (
         package_version(),
         ".".join(map(str, sys.version_info[:3])),
@@ -68,6 +70,7 @@ def probe(question: Question) -> tuple[object, ...]:
         output_of(["git", "-C", str(workspace), "rev-parse", "HEAD"]) if is_there else "",
         bool(question.marker) and Path(question.marker).exists(),
         importlib.util.find_spec("aiohttp") is not None,
+        shutil.which("git") is not None,
     )
 
 

@@ -37,7 +37,7 @@ from claude_orchestrator.launch.cluster.checks import Wanted
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Node
 from claude_orchestrator.launch.cluster.placement import capacity_of
 from claude_orchestrator.launch.cluster.probe import Facts, Question
-from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event
+from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event, Part
 
 _T = TypeVar("_T")
 LOCAL, AUTO = "local", "auto"
@@ -65,6 +65,10 @@ class RayAgent:
     async def tell(self, commands: Sequence[Command]) -> None:
         """Have these things done, in order."""
         await _answer(self._actor.tell.remote(commands))
+
+    async def receive(self, part: Part) -> str:
+        """Take a part of a bundle."""
+        return await _answer(self._actor.receive.remote(part))
 
     async def take(self) -> list[Event]:
         """The next events."""

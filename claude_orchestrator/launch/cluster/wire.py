@@ -18,7 +18,7 @@ class Begin(NamedTuple):
     """What an agent begins with. `environ` is added to the node's own environment, and may have keys.
 
     `private`: claude reads private options from files. `simulated`: instances are simulated.
-    `meter` is how the node's gateway begins, if the run counts there.
+    `meter` is how the node's gateway begins, if the run counts there. `ships`: repositories travel to the node.
     """
 
     mark: str
@@ -27,6 +27,7 @@ class Begin(NamedTuple):
     private: bool = True
     simulated: bool = False
     meter: object = None
+    ships: bool = False
 
 
 class Begun(NamedTuple):
@@ -43,16 +44,50 @@ class ForMeter(NamedTuple):
     message: object
 
 
+class Part(NamedTuple):
+    """A part of a bundle for a store of the node; the last one completes the commit."""
+
+    store: str
+    commit: str
+    offset: int
+    data: bytes
+    is_last: bool
+
+
+class Parcel(NamedTuple):
+    """What an instance works on: a commit in a store of the node, on a branch, in a folder below its top."""
+
+    store: str
+    commit: str
+    branch: str
+    folder: str
+
+
+class Brought(NamedTuple):
+    """What an instance has done, after the pieces of its bundle: its last commit, and the one that has everything.
+
+    `fault` says why it cannot be had; empty if it can.
+    """
+
+    head: str = ""
+    commit: str = ""
+    fault: str = ""
+
+
 # -- commands: from the driver to the agent, in order; `id` numbers the launches of an agent --
 
 
 class Launch(NamedTuple):
-    """Start an instance, or with a `check` the shell command that checks its work, in `folder`."""
+    """Start an instance, or with a `check` the shell command that checks its work, in `folder`.
+
+    With a `parcel`, that is in a new copy. A check without one runs in the copy of its instance, if that has one.
+    """
 
     id: int
     spec: LaunchSpec
     check: str | None = None
     folder: str = ""
+    parcel: Parcel | None = None
 
 
 class Send(NamedTuple):
@@ -125,14 +160,27 @@ class OutputEnded(NamedTuple):
     id: int
 
 
+class Piece(NamedTuple):
+    """The next piece of the bundle of what an instance has done."""
+
+    id: int
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much it takes."""
+        return len(self.data) + 64
+
+
 class Ended(NamedTuple):
-    """An instance has ended, and everything that it started."""
+    """An instance has ended, and everything that it started. It has `brought` something if it had a parcel."""
 
     id: int
     exit: Exit
+    brought: Brought | None = None
 
 
-Event = Started | NotStarted | Output | OutputEnded | Ended | ForMeter
+Event = Started | NotStarted | Output | OutputEnded | Piece | Ended | ForMeter
 
 
 def for_wire(spec: LaunchSpec) -> LaunchSpec:

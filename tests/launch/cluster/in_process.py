@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from claude_orchestrator.gateway.nodes.agent import MeteredAgent
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Node
-from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event
+from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event, Part
 
 _T = TypeVar("_T")
 
@@ -70,6 +70,10 @@ class HereAgent:
         await self._reach()
         await self._agent.tell(commands)
 
+    async def receive(self, part: Part) -> str:
+        await self._reach()
+        return await self._agent.receive(part)
+
     async def take(self) -> list[Event]:
         await self._reach()
         events = await self._agent.take()
@@ -83,3 +87,7 @@ class HereAgent:
     def kill(self) -> None:
         self.killed.set()
         self._closing = asyncio.ensure_future(self._agent.end())
+
+    async def closed(self) -> None:
+        """The agent was killed, and nothing of it runs any more."""
+        await self._closing

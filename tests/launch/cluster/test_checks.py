@@ -44,6 +44,13 @@ def test_a_metered_run_needs_a_gateway_on_each_node() -> None:
     assert list(faults(WANTED._replace(metered=True), FACTS._replace(has_gateway=True))) == []
 
 
+def test_a_node_to_which_the_workspace_travels_needs_git_and_no_workspace() -> None:
+    ships = WANTED._replace(workspace="", head="", marker="", ships=True)
+    bare = FACTS._replace(has_workspace=False, head="", sees_marker=False)
+    assert list(faults(ships, bare._replace(has_git=True))) == []
+    assert list(faults(ships, bare)) == ["has no git, which --cluster-workspace ship needs: install it there"]
+
+
 def test_all_faults_of_a_node_are_named_at_once() -> None:
     nothing = Facts("", "3.11.7", 4, GIB, 0, 0.0)
     assert len(list(faults(WANTED, nothing))) == 5
@@ -83,6 +90,7 @@ def test_the_probe_answers_for_this_machine() -> None:
     assert facts.package and facts.cores >= 1 and facts.free_bytes > 0 and facts.disk_bytes > 0
     assert facts.claude == "" and facts.has_login and facts.has_workspace and facts.sees_marker
     assert not facts_of(Question("", "/not/there")).has_workspace
+    assert not facts_of(Question("", "")).has_workspace and facts_of(Question("", "")).disk_bytes > 0
 
 
 MISMATCH = """Version mismatch: The cluster was started with:

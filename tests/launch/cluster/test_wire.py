@@ -8,7 +8,8 @@ from claude_orchestrator.claude.stream import Batch
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.launch.cluster.wire import Launch, Output, for_wire
+from claude_orchestrator.launch.base import Exit
+from claude_orchestrator.launch.cluster.wire import Brought, Ended, Launch, Output, Parcel, Piece, for_wire
 
 
 def test_whole_lines_travel_once_and_others_as_they_are() -> None:
@@ -36,3 +37,10 @@ def test_a_spec_with_everything_can_travel() -> None:
     assert pickle.loads(pickle.dumps(Launch(1, sent))) == Launch(1, sent)
     assert sent.node == (("gpu", 1.0),) and sent.env == spec.env and sent.private == spec.private
     assert sent.item is None and sent.late is None
+    shipped = Launch(1, sent, parcel=Parcel("s", "c", "b", "sub/"))
+    assert pickle.loads(pickle.dumps(shipped)) == shipped
+
+
+def test_what_an_instance_has_done_travels_in_pieces_before_its_end() -> None:
+    piece, end = Piece(1, b"12345"), Ended(1, Exit(0), Brought("head", "commit"))
+    assert pickle.loads(pickle.dumps([piece, end])) == [piece, end] and piece.size_bytes > 5

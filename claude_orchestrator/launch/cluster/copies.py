@@ -1,0 +1,96 @@
+"""The copies of repositories on a node, in which instances work whose files travel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from claude_orchestrator.launch.cluster.wire import Brought, Launch, Part, Piece
+from claude_orchestrator.launch.git import GitError
+from claude_orchestrator.launch.shipping import check_out, collect, unpack
+from claude_orchestrator.launch.threads import run_in_thread
+
+PIECE_BYTES = 256 * 1024
+
+
+class _Copy:
+    """A worktree of a commit. `idle` is set while no check runs in it beside its instance."""
+
+    def __init__(self, path: Path, cwd: Path, commit: str) -> None:
+        self.path, self.cwd, self.commit = path, str(cwd), commit
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+
+class Copies:
+    """The stores of a node's agent and their worktrees, in a folder that goes with the agent.
+
+    One command of git at a time works there: git fails where another one holds its locks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._git = asyncio.Lock()
+        self._arriving = bytearray()
+        self._copies: dict[int, _Copy] = {}  # by the position of the instance
+
+    def _store(self, name: str) -> Path:
+        return self._folder / "stores" / name
+
+    async def receive(self, part: Part) -> str:
+        """Take a part of a bundle; returns what went wrong, which is empty if nothing did."""
+        del self._arriving[part.offset :]  # of a sender that was stopped
+        self._arriving += part.data
+        if not part.is_last:
+            return ""
+        bundle, self._arriving = bytes(self._arriving), bytearray()
+        try:
+            async with self._git:
+                await run_in_thread(partial(unpack, bundle, self._store(part.store), part.commit))
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+    async def place(self, launch: Launch) -> Launch:
+        """The launch as it happens here: in a new copy, in that of its instance, or where it says. Raises OSError."""
+        parcel, position = launch.parcel, launch.spec.position
+        if parcel is None:
+            copy = self._copies.get(position)
+            if copy is None or launch.check is None:
+                return launch
+            copy.idle.clear()
+            return launch._replace(folder=copy.cwd)
+        path = self._folder / "copies" / f"{position + 1:03}"
+        cwd = path / parcel.folder
+        store = self._store(parcel.store) / "repository.git"
+        try:
+            async with self._git:
+                await run_in_thread(partial(check_out, store, path, parcel.commit, parcel.branch))
+            cwd.mkdir(parents=True, exist_ok=True)  # git keeps no empty folders
+        except OSError as error:
+            raise GitError(f"its copy cannot be made on the node: {error.strerror or error}") from None
+        copy = self._copies[position] = _Copy(path, cwd, parcel.commit)
+        return launch._replace(spec=launch.spec._replace(cwd=copy.cwd), folder=copy.cwd)
+
+    async def bring_back(self, launch: Launch, put: Callable[[Piece], Awaitable[None]]) -> Brought | None:
+        """Send what was done in the copy that this launch has made, if it has made one."""
+        if launch.parcel is None:
+            return None
+        copy = self._copies[launch.spec.position]
+        await copy.idle.wait()
+        try:
+            async with self._git:
+                work = await run_in_thread(partial(collect, copy.path, copy.commit))
+        except OSError as error:
+            return Brought(fault=error.strerror or str(error))
+        for start in range(0, len(work.bundle), PIECE_BYTES):
+            await put(Piece(launch.id, work.bundle[start : start + PIECE_BYTES]))
+        return Brought(work.head, work.commit)
+
+    def leave(self, launch: Launch) -> None:
+        """The launch has ended, or has failed."""
+        copy = self._copies.get(launch.spec.position)
+        if copy is not None and launch.check is not None:
+            copy.idle.set()

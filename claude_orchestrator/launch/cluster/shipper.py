@@ -1,0 +1,101 @@
+"""The driver's side of repositories that travel: sends each node what it lacks, and takes back what instances do.
+
+The worktree of an instance here is the home of its work: each attempt begins with what that has, and ends there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import PurePath
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.launch.cluster.link import NodeLink, Trip
+from claude_orchestrator.launch.cluster.wire import Brought, Parcel, Part
+from claude_orchestrator.launch.git import GitError, line
+from claude_orchestrator.launch.shipping import Work, pack, snapshot, take_in
+from token_budget.named_tuples import NamedTuple
+
+PART_BYTES = 4 * 1024 * 1024
+MOST_KNOWN = 50  # commits that a bundle for a node leaves out
+_T = TypeVar("_T")
+
+
+class _Sent:
+    """What a node has: commits by the store that they are in. The lock is held while something travels."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.commits: dict[str, list[str]] = {}
+
+
+class _Ready(NamedTuple):
+    """A parcel that is ready to travel, and the worktree that it comes from. No bundle: the node has the commit."""
+
+    parcel: Parcel
+    home: str
+    bundle: bytes
+
+
+class Shipper:
+    """One command of git at a time works here, in a thread: git fails where another one holds its locks."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="shipping")
+        self._nodes: WeakKeyDictionary[NodeLink, _Sent] = WeakKeyDictionary()
+
+    async def send(self, link: NodeLink, spec: LaunchSpec) -> Trip:
+        """Bring the worktree of an instance to a node. Raises OSError where that is not possible."""
+        sent = self._nodes.setdefault(link, _Sent())
+        async with sent.lock:
+            ready = await self._in_thread(partial(_prepare, spec.cwd, sent.commits))
+            parcel = ready.parcel
+            for part in _parts(parcel, ready.bundle):
+                fault = await link.receive(part)
+                if fault:
+                    raise GitError(f"the node {link.name} cannot take the repository: {fault}")
+            if ready.bundle:
+                known = sent.commits.setdefault(parcel.store, [])
+                known.append(parcel.commit)
+                del known[1:-MOST_KNOWN]  # the first has most of the history
+        return Trip(spec.name, parcel, partial(self._take_in, link.name, ready.home))
+
+    async def _take_in(self, node: str, home: str, brought: Brought, bundle: bytes) -> str:
+        """Put what an instance has done where its work belongs; returns why that is not possible, if it is not."""
+        fault = brought.fault
+        if not fault:
+            try:
+                await self._in_thread(partial(take_in, home, Work(brought.head, brought.commit, bundle)))
+            except OSError as error:
+                fault = error.strerror or str(error)
+        return f"what it changed cannot be brought back from the node {node}: {fault}" if fault else ""
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _prepare(cwd: str, known: dict[str, list[str]]) -> _Ready:
+    home = line(cwd, "rev-parse", "--show-toplevel")
+    common = line(cwd, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    store = hashlib.sha256(common.encode(errors="surrogateescape")).hexdigest()[:16]
+    try:
+        branch = line(home, "symbolic-ref", "--quiet", "--short", "HEAD")
+    except GitError:  # the instance has detached it
+        branch = f"orchestrator/{PurePath(home).name}"
+    commit = snapshot(home)
+    folder = line(cwd, "rev-parse", "--show-prefix")
+    return _Ready(Parcel(store, commit, branch, folder), home, pack(home, commit, known.get(store, ())))
+
+
+def _parts(parcel: Parcel, bundle: bytes) -> list[Part]:
+    offsets = range(0, len(bundle), PART_BYTES)
+    pieces = [(offset, bundle[offset : offset + PART_BYTES]) for offset in offsets]
+    last = len(pieces) - 1
+    return [
+        Part(parcel.store, parcel.commit, offset, data, number == last) for number, (offset, data) in enumerate(pieces)
+    ]

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 EXTRA = "the extra cluster (pip install 'claude-orchestrator[cluster]')"
 LEAST_LEASE_S = 2.0
 MOST_NAMES = 3
-LOCAL = "local"
 NOT_ENCRYPTED = (
     "--cluster: Ray does not encrypt what its machines send each other, API keys included: the page about clusters "
     "shows how to switch TLS on"
@@ -157,7 +156,7 @@ def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: boo
         except ConnectionError as error:
             raise UserError(f"--cluster: {error.strerror}: nothing has started") from None
         nodes, accepted, warnings = _checked(cluster, planned.plan.specs)
-        if address != LOCAL and not cluster.is_encrypted and len(nodes) > 1:
+        if not cluster.is_encrypted and (len(nodes) > 1 or any(node.is_elsewhere for node in nodes)):
             warnings.insert(0, NOT_ENCRYPTED)
         stack.pop_all()
     if settings.origins.get("max_parallel") == "default":

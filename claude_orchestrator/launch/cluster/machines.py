@@ -39,12 +39,16 @@ class Agent(Protocol):
 
 
 class Node(NamedTuple):
-    """A node that is alive and has processors. `key` is unique, and `name` is for people."""
+    """A node that is alive and has processors. `key` is unique, and `name` is for people.
+
+    `is_elsewhere`: it has another address than the driver.
+    """
 
     key: str
     name: str
     resources: Mapping[str, float]
     is_draining: bool = False
+    is_elsewhere: bool = False
 
 
 class Accepted(NamedTuple):

@@ -166,6 +166,7 @@ class RayCluster:
                 host if hosts.count(host) == 1 else f"{host}-{node['NodeID'][:6]}",
                 node["Resources"],
                 node["NodeID"] in draining,
+                node["NodeManagerAddress"] != worker.global_worker.node_ip_address,
             )
             for node, host in zip(found, hosts, strict=True)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ class Metered:
     price: Price | None = None
     on_usage: Callable[[ApiUsage, Hold | None], None] = lambda usage, hold: None
     refusals: list[Refusal] = field(default_factory=list)
-    timings: list[tuple[str, RequestTiming]] = field(default_factory=list)
+    timings: deque[tuple[str, RequestTiming]] = field(default_factory=lambda: deque(maxlen=1_000))
 
     async def budgets_of(self, sender: Sender) -> tuple[Budget, ...]:
         return self.budgets

@@ -180,6 +180,19 @@ def works_for(pid: int, agent: int) -> bool:
     return any(mark.partition(b"/")[0] in line and str(agent).encode() in line for line in words)
 
 
+def test_a_run_whose_cluster_is_gone_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    """Ray has a call in progress then that it never answers."""
+    with calls_taken() as calls, ray_nodes(1) as nodes:
+        process = start(nodes, calls, tmp_path, "--meter", "stream", "--retries", "1", instances=1)
+        nodes.stop()
+        until(lambda: not any(map(alive, calls.callers)), LEASE_S + END_S + SLACK_S)
+        time.sleep(2.0)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+        assert "is lost" in stderr and process.returncode == 130, stderr
+        assert json.loads((tmp_path / "report.json").read_text())["totals"]["exact"] is False
+
+
 def test_a_node_that_joins_takes_what_waits(tmp_path: Path) -> None:
     with calls_taken() as calls, ray_nodes(1) as nodes:
         process = start(nodes, calls, tmp_path, "--instances-per-node", "1", "--max-parallel", "2", callers=2)

@@ -13,8 +13,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import Any, TypeVar
 
 # before the import: a run reports nothing to anybody, and a call after the end starts no other cluster
@@ -107,8 +108,6 @@ class RayCluster:
         self._per_node = per_node
         self._agent = agent
         self._closing = contextlib.ExitStack()
-        # not those that others wait for: a call takes long if the head does not answer
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="cluster")
         self._listing: Future[tuple[Node, ...]] | None = None
 
     def __enter__(self) -> RayCluster:
@@ -121,7 +120,6 @@ class RayCluster:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._closing.close()
 
     def _connect(self) -> None:
@@ -149,7 +147,7 @@ class RayCluster:
         """The nodes that are alive. Raises OSError if the cluster does not answer."""
         if self._listing is not None and not self._listing.done():
             raise OSError(None, "the cluster does not answer")
-        self._listing = self._threads.submit(self.nodes_now)
+        self._listing = _in_thread(self.nodes_now)
         return await asyncio.wrap_future(self._listing)
 
     def nodes_now(self) -> tuple[Node, ...]:
@@ -174,7 +172,7 @@ class RayCluster:
     async def accept(self, node: Node) -> Accepted:
         """Check a node that has joined."""
         try:
-            examining = self._threads.submit(self.examine, (node,))
+            examining = _in_thread(lambda: self.examine((node,)))
             accepted, _ = (await asyncio.wrap_future(examining))[node.key]
         except RayError as error:
             return Accepted(0, (_unanswered(error),))
@@ -245,6 +243,24 @@ def _knock(address: str) -> None:
         raise ConnectionError(None, f"{address}: nobody answers there: {why}") from None
     # one try of Ray is enough then; it takes half a minute
     worker.ray_constants.NUM_REDIS_GET_RETRIES = 1
+
+
+def _in_thread(call: Callable[[], _T]) -> Future[_T]:
+    """Call it in a thread that the program does not wait for: without its head, Ray may never answer."""
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result = call()
+        except BaseException as error:  # as an executor does
+            answer = partial(future.set_exception, error)
+        else:
+            answer = partial(future.set_result, result)
+        with contextlib.suppress(InvalidStateError):  # nobody waits any more
+            answer()
+
+    threading.Thread(target=run, name="cluster", daemon=True).start()
+    return future
 
 
 def _unanswered(error: RayError) -> str:

@@ -11,7 +11,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -111,10 +113,18 @@ def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path: Path, where: str
     assert len(lines) == 1 and "nothing has started" in lines[0] and "Traceback" not in done.stderr
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A temporary folder with a short name, for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
+
+
 @WITH_RAY
 @pytest.mark.slow
-def test_a_rehearsal_and_a_dry_run_on_a_cluster_of_this_machine(tmp_path: Path) -> None:
+def test_a_rehearsal_and_a_dry_run_on_a_cluster_of_this_machine(tmp_path: Path, short_folder: Path) -> None:
     place = Workplace(tmp_path)
+    place.env["TMPDIR"] = str(short_folder)
     instances = [{"name": f"i{n}", "prompt": "x", "rehearsal": {"tokens": 1000, "seconds": 0.2}} for n in range(20)]
     config = place.config({"instances": instances})
     cluster = ("--cluster", "local", "--instances-per-node", "6")
@@ -124,7 +134,7 @@ def test_a_rehearsal_and_a_dry_run_on_a_cluster_of_this_machine(tmp_path: Path) 
     shown = place.run("--config", config, "--rehearse", *cluster, "--dry-run")
     assert "Cluster: 1 node for 6 instances at once, lease 10 s" in shown.stdout
     assert "takes 6 instances: first i0, i1, i2 and 3 more" in shown.stdout
-    assert "max_parallel" in shown.stdout and not list(Path("/tmp").glob("claude-orchestrator-node-*"))
+    assert "max_parallel" in shown.stdout and not list(short_folder.iterdir())
 
 
 @WITH_RAY

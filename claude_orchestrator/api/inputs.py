@@ -65,6 +65,7 @@ class RunOptions(TypedDict, total=False):
     fail_on_denied: bool
     keep_worktrees: bool
     cluster: str
+    cluster_workspace: str
     instances_per_node: int | str
     lease: float | str
     retries: int

@@ -132,6 +132,7 @@ class SimulatedRunning:
         self._inbox: asyncio.Queue[str | None] = asyncio.Queue()
         self._turn: asyncio.Task[None] | None = None
         self._task = asyncio.ensure_future(self._run_turns())
+        self._task.add_done_callback(self._end)  # a task that is cancelled before its first step never runs
         self._code = 0
         self._stopped = False
         self._asks = spec.approvals.default == ASK
@@ -179,18 +180,19 @@ class SimulatedRunning:
     # -- the simulation --
 
     async def _run_turns(self) -> None:
-        try:
-            while (text := await self._inbox.get()) is not None and not self._stopped:
-                self._emit({"type": "system", "subtype": "init", "model": MODEL})
-                self._turn = asyncio.ensure_future(self._work(text))
-                await asyncio.wait([self._turn])
-                refused = None if self._turn.cancelled() else self._turn.exception()
-                self._result(text, self._turn.cancelled(), refused)
-                self._turn = None
-        finally:
-            if self._turn is not None:
-                self._turn.cancel()
-            self._lines.put_nowait(None)
+        while (text := await self._inbox.get()) is not None and not self._stopped:
+            self._emit({"type": "system", "subtype": "init", "model": MODEL})
+            self._turn = asyncio.ensure_future(self._work(text))
+            await asyncio.wait([self._turn])
+            refused = None if self._turn.cancelled() else self._turn.exception()
+            self._result(text, self._turn.cancelled(), refused)
+            self._turn = None
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        """Nothing more is printed."""
+        if self._turn is not None:
+            self._turn.cancel()
+        self._lines.put_nowait(None)
 
     async def _work(self, text: str) -> None:
         """Do one turn. Only the last one spends tokens, so that the sum is what the settings name."""

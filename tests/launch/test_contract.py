@@ -170,6 +170,16 @@ def test_a_message_after_the_end_of_the_input_does_no_harm(place: Place) -> None
     within(place, work)
 
 
+def test_a_stop_in_the_moment_of_its_launch_ends_it(place: Place) -> None:
+    async def work() -> None:
+        running = await place.launcher.launch(place.spec("hang", seconds=600.0))
+        running.stop(0.0)
+        await lines_of(running)
+        await running.wait()
+
+    within(place, work)
+
+
 @pytest.mark.parametrize("graces", [(5.0,), (5.0, 5.0), (60.0, 0.0), (0.0,), (0.0, 0.0)])
 def test_a_stop_ends_it_however_often_it_is_asked_for(place: Place, graces: tuple[float, ...]) -> None:
     async def work() -> None:

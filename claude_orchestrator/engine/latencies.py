@@ -15,7 +15,7 @@ OTHER = "other"
 
 
 class Asked(NamedTuple):
-    """What requests are told apart by: the model that was asked, and the HTTP status, or `none` without an answer."""
+    """The labels of a histogram: the model that a request names, and the HTTP status, or `none` without an answer."""
 
     model: str
     status: str

@@ -15,8 +15,8 @@ from token_budget.fields import show_json
 def with_sessions(config: Config, workspace: Path, environ: Mapping[str, str]) -> Config:
     """The config with the id of each session that it names. Raises UserError if two instances name the same one.
 
-    Each run has worktrees of its own, and older versions of claude find a session only in the folder where it began:
-    measured with 2.1.197. So an instance with a worktree continues the file of its session.
+    Each run makes its own worktrees. Older versions of claude look for a session only in the folder where it began
+    (measured with 2.1.197). So an instance with a worktree continues from the file of its session.
     """
     if all(_is_ready(entry) for entry in config.instances):
         return config

@@ -670,7 +670,12 @@ INSTANCE: tuple[Setting, ...] = (
     _key("worktree", WORKTREE, "Give the instance its own git worktree: true, or the name of the worktree."),
     _key("race", whole_number(1, 100), "How many attempts to make at once. The first that its check verifies wins."),
     _key("base", LINE, "The commit or branch that the worktree begins with.", default_text="HEAD"),
-    _key("node", WANTS, "Run the instance on a node of the cluster that has these resources, at least in these amounts.", ()),
+    _key(
+        "node",
+        WANTS,
+        "Run the instance on a node of the cluster that has these resources, at least in these amounts.",
+        (),
+    ),
     _key("extra_args", EXTRA_ARGS, "Further arguments for claude, passed unchanged."),
     _key(
         "for_each",

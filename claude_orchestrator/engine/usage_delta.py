@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 from claude_orchestrator.claude.events import ApiUsage, Price
-from claude_orchestrator.claude.responses import portions_of
+from claude_orchestrator.claude.responses import by_model, portions_of
 from claude_orchestrator.claude.tally import UsageTally
 from token_budget.model_weights import TokenWeights, draw
-from token_budget.models import NO_USAGE, Amount, Usage
+from token_budget.models import Amount, Usage
 from token_budget.named_tuples import NamedTuple
 from token_budget.portions import Portion, Spent
 from token_budget.text import NANO
@@ -140,7 +140,7 @@ class AttemptCosts:
             return None
         self._taken_version = version
         spent, costs = self._tally.by_portion, {portion: cost for portion, cost in self.by_portion.items() if cost}
-        drawn = draw(weights, self._tally.usage, usage_by_model(spent))
+        drawn = draw(weights, self._tally.usage, by_model(spent))
         amount = Amount(max(drawn, self._taken.tokens), max(sum(costs.values()), self._taken.nano_usd))
         portions = {
             portion: PortionDelta(
@@ -152,11 +152,3 @@ class AttemptCosts:
         delta = UsageDelta(amount - self._taken, portions, self.source)
         self._taken, self._taken_spent, self._taken_costs = amount, spent, costs
         return delta
-
-
-def usage_by_model(spent: Mapping[Portion, Spent]) -> dict[str, Usage]:
-    """What portions have used, by their models."""
-    found: dict[str, Usage] = {}
-    for portion, one in spent.items():
-        found[portion.model] = found.get(portion.model, NO_USAGE) + one.usage
-    return found

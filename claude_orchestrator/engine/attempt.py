@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from claude_orchestrator.claude.argv import with_model
 from claude_orchestrator.claude.events import (
@@ -54,9 +55,16 @@ class AttemptTotals(NamedTuple):
     by_model: tuple[tuple[str, Usage], ...] = ()
 
 
-def cost_of(attempts: Iterable[AttemptTotals]) -> float | None:
-    """The sum of the attempts' costs in USD; None if the CLI stated no cost for any of them."""
-    costs = [attempt.cost_usd for attempt in attempts if attempt.cost_usd is not None]
+class Costed(Protocol):
+    """An attempt, or what has several of them: with the cost in USD that the CLI states, or None."""
+
+    @property
+    def cost_usd(self) -> float | None: ...
+
+
+def cost_of(parts: Iterable[Costed]) -> float | None:
+    """The sum of the costs of these parts in USD; None if the CLI stated no cost for any of them."""
+    costs = [cost for part in parts if (cost := part.cost_usd) is not None]
     return sum(costs) if costs else None
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.plan import LaunchSpec, Plan
 from claude_orchestrator.config.settings import STREAM, Meter
+from claude_orchestrator.engine.attempt import cost_of
 from claude_orchestrator.engine.latencies import Latencies
 from claude_orchestrator.engine.resume import EarlierInstance
 from claude_orchestrator.engine.run_events import (
@@ -128,8 +129,7 @@ class RunView:
 
     def total_cost_usd(self) -> float | None:
         """The sum of the costs that the CLI states, in USD; None if it states none."""
-        costs = [cost for part in self.parts if (cost := part.cost_usd) is not None]
-        return sum(costs) if costs else None
+        return cost_of(self.parts)
 
     def charged_nano_usd(self) -> int:
         """What budgets in money are charged: the CLI's costs, and prices where the CLI has none or lacks a part."""

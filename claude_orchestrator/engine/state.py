@@ -12,7 +12,7 @@ from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, continued, in_worktree
 from claude_orchestrator.engine.activity import Activity
-from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, last_words
+from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
 from claude_orchestrator.engine.verification import Verification
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from token_budget.model_weights import TokenWeights, draw
@@ -226,8 +226,7 @@ class InstanceStatus:
     @property
     def cost_usd(self) -> float | None:
         """The cost that the CLI states; None if it states none."""
-        costs = [cost for cost in (*(one.cost_usd for one in self.earlier), self.tally.cost_usd) if cost is not None]
-        return sum(costs) if costs else None
+        return cost_of((*self.earlier, self.tally))
 
     @property
     def nano_usd(self) -> int | None:

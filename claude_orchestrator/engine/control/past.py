@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from claude_orchestrator.engine.attempt import cost_of
 from claude_orchestrator.engine.control.snapshot import PROTOCOL, budget_row
 from claude_orchestrator.engine.resume import EarlierInstance, JournalHistory, carry_over, read_history
 from claude_orchestrator.engine.run_view import usage_fields
@@ -44,7 +45,6 @@ def past_status(
     grown = {record.get("group") for record in found if record.get("kind") == "expand"}  # its instances are there
     shown = [one for one in history.instances.values() if one.name not in grown or one.attempts]
     rows = [_row(one, manager, finish is None, result_of(one.name)) for one in shown]
-    costs = [one.cost_usd for one in history.instances.values() if one.cost_usd is not None]
     nano = [cost for row in rows if (cost := row["cost_nano_usd"]) is not None]
     return {
         "protocol": PROTOCOL,
@@ -62,7 +62,7 @@ def past_status(
         },
         "totals": {
             **usage_fields(history.usage, exact=all(one.exact for one in history.instances.values())),
-            "cost_usd": sum(costs) if costs else None,
+            "cost_usd": cost_of(history.instances.values()),
             "cost_nano_usd": sum(nano) if nano else None,
             "tokens_per_min": None,
             "left_s": None,

@@ -172,15 +172,13 @@ def _saved(firsts: Iterable[First], price: Price | None) -> int | None:
     """What reading cost less than writing would have cost."""
     if price is None:
         return None
-    costs = [_difference(first.model, first.usage.cache_read_input_tokens, price) for first in firsts]
+    costs = [cost_of_writing(first.model, first.usage.cache_read_input_tokens, price) for first in firsts]
     known = [cost for cost in costs if cost is not None]
     return sum(known) if known else None
 
 
-def _difference(model: str, tokens: int, price: Price | None) -> int | None:
+def cost_of_writing(model: str, tokens: int, price: Price) -> int | None:
     """What it costs more to write tokens than to read them, in nano-dollars; None if that is unknown."""
-    if price is None:
-        return None
     written = price(model, Usage(cache_creation_input_tokens=tokens), 0)
     read = price(model, Usage(cache_read_input_tokens=tokens), 0)
     return None if written is None or read is None else written - read
@@ -215,7 +213,7 @@ def _written_again(groups: Iterable[list[First]], price: Price | None) -> tuple[
                 elif first.launched_at - last_use > LIFETIME_S:
                     why = Why.IDLE
                 one = found.get(why, Again(why, 0, 0))
-                cost = _difference(first.model, written, price)
+                cost = None if price is None else cost_of_writing(first.model, written, price)
                 total = one.nano_usd if cost is None else (one.nano_usd or 0) + cost
                 found[why] = Again(why, one.instances + 1, one.tokens + written, one.at_most or at_most, total)
             last_use = first.began_at

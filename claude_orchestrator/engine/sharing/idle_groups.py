@@ -9,8 +9,8 @@ from claude_orchestrator.claude.events import Price
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S, CachePrefix
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.config.settings import Settings
+from claude_orchestrator.engine.sharing.cache_use import cost_of_writing
 from claude_orchestrator.engine.sharing.start_order import prefix_of
-from token_budget.models import Usage
 from token_budget.text import counted, format_usd
 
 SHARED_TOKENS = 10_000  # tools and system prompt, without a word of the user, at least: by 2.1.197 and 2.1.332
@@ -54,9 +54,8 @@ def _cost(late: Counter[CachePrefix], price: Price | None) -> str:
     for prefix, count in late.items():
         if price is None or not prefix.model:
             return ""
-        written = price(prefix.model, Usage(cache_creation_input_tokens=SHARED_TOKENS), 0)
-        read = price(prefix.model, Usage(cache_read_input_tokens=SHARED_TOKENS), 0)
-        if written is None or read is None:
+        more = cost_of_writing(prefix.model, SHARED_TOKENS, price)
+        if more is None:
             return ""
-        nano_usd += count * (written - read)
+        nano_usd += count * more
     return f", which costs {format_usd(nano_usd)} more"

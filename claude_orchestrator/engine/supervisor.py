@@ -74,7 +74,8 @@ class Supervisor:
         self.manager = context.manager
         self.cancelled = self.begun = False
         self.slots = Slots(context.settings.max_parallel)
-        self._first_turns = FirstTurns(context.settings.cache_wait_s, context.clock.monotonic)
+        wait_s = context.settings.cache_wait_s
+        self._first_turns = FirstTurns(wait_s, context.clock.monotonic) if wait_s else None
         context = context._replace(services=context.services._replace(first_turns=self._first_turns))
         self._context = context
         self._settings = context.settings
@@ -115,7 +116,7 @@ class Supervisor:
                 self._stop_before(budget, tokens)
             case Checked(instance, _, verdict, _) if verdict.passed:
                 self._settle_race(instance)
-            case UsageRecorded(status, delta) if delta.reads_input:
+            case UsageRecorded(status, delta) if self._first_turns is not None and delta.reads_input:
                 self._first_turns.responded(status.name)
             case RoomChanged():
                 self.recheck()
@@ -352,7 +353,8 @@ class Supervisor:
             del self._runners[status.name]
             if self._context.services.places is not None:
                 self._context.services.places.give_back(status.name)
-            self._first_turns.ended(status.name)
+            if self._first_turns is not None:
+                self._first_turns.ended(status.name)
             self._context.release(runner.hold)
             self._wake.set()
         self._bus.publish(AttemptEnded(status))

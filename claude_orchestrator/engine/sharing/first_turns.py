@@ -16,52 +16,46 @@ WAITS_FOR_CACHE = "waits for the shared prompt cache"
 
 
 class FirstTurns:
-    """Decides when an instance may send its first turn. It waits for `wait_s` at most; with 0 none waits."""
+    """Decides when an instance may send its first turn. It waits for `wait_s` at most."""
 
     def __init__(self, wait_s: float, clock: Callable[[], float]) -> None:
-        self._order = StartOrder(wait_s) if wait_s else None
+        self._order = StartOrder(wait_s)
         self._clock = clock
         self._waiting: dict[str, tuple[LaunchSpec, Callable[[], None]]] = {}  # the first one first
         self._timer: asyncio.TimerHandle | None = None
 
     def may_begin(self, spec: LaunchSpec, begin: Callable[[], None]) -> bool:
         """Whether the instance may send its first turn now; else `begin` is called when it may."""
-        order, now = self._order, self._clock()
-        if order is None:
-            return True
-        wait_s = order.wait_s(spec, now)
+        now = self._clock()
+        wait_s = self._order.wait_s(spec, now)
         if wait_s <= 0:
-            order.launched(spec, now)
+            self._order.launched(spec, now)
             return True
-        order.waits(spec, now)
+        self._order.waits(spec, now)
         self._waiting[spec.name] = spec, begin
         self._recheck_in(wait_s)
         return False
 
     def responded(self, name: str) -> None:
         """A response of the instance has begun: what it writes can be read."""
-        if self._order is not None and self._order.responded(name, self._clock()):
+        if self._order.responded(name, self._clock()):
             self._recheck()
 
     def ended(self, name: str) -> None:
         """The instance runs no more: nobody waits for it."""
         self._waiting.pop(name, None)
-        if self._order is not None:
-            self._order.ended(name)
-            self._recheck()
+        self._order.ended(name)
+        self._recheck()
 
     def _recheck(self) -> None:
         """Let those go that have nobody to wait for, in their order."""
-        order, now = self._order, self._clock()
-        if order is None:
-            return
-        left_s = []
+        now, left_s = self._clock(), []
         for name, (spec, begin) in list(self._waiting.items()):
-            wait_s = order.wait_s(spec, now)
+            wait_s = self._order.wait_s(spec, now)
             if wait_s > 0:
                 left_s.append(wait_s)
             elif self._waiting.pop(name, None) is not None:
-                order.launched(spec, now)
+                self._order.launched(spec, now)
                 begin()
         if left_s:
             self._recheck_in(min(left_s))

@@ -49,6 +49,9 @@ class FirstTurns:
 
     def _recheck(self) -> None:
         """Let those go that have nobody to wait for, in their order."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         now, left_s = self._clock(), []
         for name, (spec, begin) in list(self._waiting.items()):
             wait_s = self._order.wait_s(spec, now)
@@ -61,6 +64,10 @@ class FirstTurns:
             self._recheck_in(min(left_s))
 
     def _recheck_in(self, seconds: float) -> None:
+        """Check again then, unless that is due earlier anyway."""
+        loop = asyncio.get_running_loop()
         if self._timer is not None:
+            if self._timer.when() <= loop.time() + seconds:
+                return
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._recheck)
+        self._timer = loop.call_later(seconds, self._recheck)

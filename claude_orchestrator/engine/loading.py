@@ -12,7 +12,7 @@ from claude_orchestrator.config.fields import CONFIG_NAME
 from claude_orchestrator.config.given import OPTIONS, SINGLE_OPTIONS, Given, Options
 from claude_orchestrator.errors import UserError
 from token_budget import places
-from token_budget.ledger.address import PREFIXES as SERVER_PREFIXES
+from token_budget.ledger.address import is_address
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _with_ledger(options: Options, config: Config, workspace: Path) -> Options:
     named = config.budget.get("ledger")
     if named is None or options["ledger"] is not None or options["rehearse"]:
         return options
-    if named not in ("", "off") and not named.startswith(SERVER_PREFIXES):
+    if named not in ("", "off") and not is_address(named):
         named = str(workspace / named)
     return Options(options.prompt, {**options.values, "ledger": named}, options.given)
 

@@ -15,19 +15,9 @@ from typing import Any
 import pytest
 
 import claude_orchestrator
-from claude_orchestrator import InstanceConfig, RunOptions, UserError, arun, run
-from claude_orchestrator.config.given import OPTIONS
+from claude_orchestrator import InstanceConfig, UserError, arun, run
 from claude_orchestrator.engine.run_events import InstanceEnded, Launched, Message, RunEvent
 from tests.harness import FAKE, ROOT, Workplace, alive, content_of
-
-# what only a terminal needs, or what the API has in another form
-NOT_IN_THE_API = {
-    *("config", "dry_run", "disable_budget_visuals", "status_report_interval", "quiet", "log_level"),
-    *("verbose", "max_console_lines", "max_line_length", "output_format", "budget_parameter_type"),
-    *("init", "graph", "print_results", "results", "report", "junit", "list_commands", "inspect_command"),
-    *("columns", "apply", "only", "dashboard", "dashboard_host", "dashboard_token_file", "dashboard_read_only", "html"),
-    *("summary", "otlp"),
-}
 
 
 @pytest.fixture
@@ -220,10 +210,6 @@ def test_a_run_from_python_is_resumed_with_the_same_config(place: dict[str, Any]
     again = run(config, resume=first.id, **place)
     assert again.id == first.id
     assert again["two"].result == "done"
-
-
-def test_every_option_of_a_run_is_an_argument() -> None:
-    assert set(RunOptions.__annotations__) == set(OPTIONS) - NOT_IN_THE_API
 
 
 def test_the_public_names() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from claude_orchestrator import RunOptions
 from claude_orchestrator.config import reference
 from claude_orchestrator.config.config import InstanceConfig, Rehearsal, load_config, parse_config
 from claude_orchestrator.config.expansion import Selection, expand_config
 from claude_orchestrator.config.fields import INSTANCE, REHEARSAL, RUN, SETTINGS
-from claude_orchestrator.config.given import Given, parse_limit
+from claude_orchestrator.config.given import OPTIONS, Given, parse_limit
 from claude_orchestrator.config.item_reading import ItemReader
 from claude_orchestrator.config.kinds import DURATION, PERCENT
 from claude_orchestrator.config.plan import base_command, make_manager, make_plan
@@ -27,6 +28,14 @@ from token_budget.fields import PROFILE_FIELDS, TOKENS, USD, BadValue
 from token_budget.pricing import billing_weights
 
 SCHEMA = json.loads((ROOT / "claude_orchestrator" / "config" / "config.schema.json").read_text())
+# what only a terminal needs, or what the API has in another form
+NOT_IN_THE_API = {
+    *("config", "dry_run", "disable_budget_visuals", "status_report_interval", "quiet", "log_level"),
+    *("verbose", "max_console_lines", "max_line_length", "output_format", "budget_parameter_type"),
+    *("init", "graph", "print_results", "results", "report", "junit", "list_commands", "inspect_command"),
+    *("columns", "apply", "only", "dashboard", "dashboard_host", "dashboard_token_file", "dashboard_read_only", "html"),
+    *("summary", "otlp"),
+}
 FULL: dict[str, Any] = {
     "$schema": "x",
     "// note": "a comment",
@@ -170,6 +179,11 @@ def test_what_is_generated_is_committed() -> None:
     assert reference.schema() == SCHEMA, "python -m claude_orchestrator.config.reference schema"
     page = (ROOT / "docs" / "options.md").read_text()
     assert page == reference.options_page(), "python -m claude_orchestrator.config.reference options"
+
+
+def test_every_option_of_a_run_is_an_argument() -> None:
+    """`RunOptions` is written out, because type checkers cannot read the table."""
+    assert set(RunOptions.__annotations__) == set(OPTIONS) - NOT_IN_THE_API
 
 
 # -- settings and plans --

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.launch.base import Exit
@@ -96,7 +95,7 @@ class NodeLink:
         token_s, fault, self.port = await self._agent.begin(self._begin)
         if not fault:
             self.lease = DriverLease(self._begin.lease_s, token_s, time.monotonic())
-            for work in (self._keep_lease(), self._keep_taking(), self._keep_telling()):
+            for work in (self._keep_lease, self._keep_taking, self._keep_telling):
                 self._start(work)
         return fault
 
@@ -152,14 +151,14 @@ class NodeLink:
 
     # -- the three loops --
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.ensure_future(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()  # made here: a task that is cancelled before its first step makes nothing
         except AgentLost:
             self._end_of_agent()
         except Exception:  # whatever it is, nobody would notice the end of this node any more
@@ -175,7 +174,7 @@ class NodeLink:
             await asyncio.sleep(self.lease.every_s)
             if self._open_renewals < MOST_RENEWALS_OPEN:
                 self._open_renewals += 1
-                self._start(self._renew())
+                self._start(self._renew)
 
     async def _renew(self) -> None:
         try:

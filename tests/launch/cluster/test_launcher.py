@@ -15,6 +15,7 @@ from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit
 from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
 from claude_orchestrator.launch.cluster.leases import END_S
+from claude_orchestrator.launch.cluster.link import NodeLink
 from claude_orchestrator.launch.cluster.wire import Begin
 from tests.launch.cluster.in_process import Here
 
@@ -108,6 +109,19 @@ def test_instances_of_a_lost_node_end_after_its_lease_and_the_node_is_used_again
         assert here.started == ["n0", "n0"] and "the node n0 is lost" in run.warnings[0]
 
     within(work)
+
+
+def test_a_node_that_is_lost_while_it_begins_leaves_nothing_behind(recwarn: pytest.WarningsRecorder) -> None:
+    """Python warns of a coroutine that nobody awaits."""
+
+    async def work() -> None:
+        begin = Begin(f"test-{uuid.uuid4().hex[:8]}", 60.0, {}, simulated=True)
+        link = NodeLink("n0", Here("n0").start_agent("n0"), begin, lambda: None)
+        assert await link.begin() == ""
+        await link.end()
+
+    within(work)
+    assert [str(one.message) for one in recwarn] == []
 
 
 @pytest.mark.parametrize(

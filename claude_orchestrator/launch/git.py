@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +88,23 @@ def git(
 def line(folder: str | Path, *args: str | Path, index: Path | None = None) -> str:
     """What git prints, as one line of text. Raises GitError."""
     return os.fsdecode(git(folder, *args, index=index)).rstrip("\n")
+
+
+def head_of(folder: str | Path) -> str:
+    """The commit of HEAD. Raises GitError, also where nothing is committed yet."""
+    try:
+        return line(folder, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    except GitError:
+        raise GitError("the repository has no commit yet: commit something first") from None
+
+
+def copy_index(folder: str | Path, index: Path) -> None:
+    """Make `index` a copy of the folder's index, or one of HEAD if the folder has none. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):  # a full disk must be named
+        # with its time: git trusts an entry that is older than the index, and looks into the other files
+        shutil.copy2(line(folder, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
+    if not index.exists():
+        git(folder, "read-tree", "HEAD", index=index)
 
 
 def _reason(stderr: bytes) -> str:

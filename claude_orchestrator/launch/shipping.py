@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from claude_orchestrator.launch.git import GitError, git, line
+from claude_orchestrator.launch.git import GitError, copy_index, git, head_of, line
 from token_budget.named_tuples import NamedTuple
 
 REF = "refs/claude-orchestrator/shipped"  # in bundles, and in the store of a machine
@@ -42,11 +42,7 @@ def snapshot(folder: str | Path) -> str:
     Raises GitError. Neither the index nor any branch changes.
     """
     top = line(folder, "rev-parse", "--show-toplevel")
-    try:
-        head = line(top, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-    except GitError:
-        raise GitError("the repository has no commit yet: commit something first") from None
-    return _with_open_changes(top, head)
+    return _with_open_changes(top, head_of(top))
 
 
 def pack(folder: str | Path, commit: str, known: Sequence[str] = (), max_bytes: int = MAX_BUNDLE_BYTES) -> bytes:
@@ -128,11 +124,7 @@ def _with_open_changes(top: str | Path, head: str) -> str:
     """A commit on top of `head` with everything that is not committed; `head` itself if there is nothing."""
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder, "index")
-        with contextlib.suppress(FileNotFoundError):
-            # with its time: git trusts an entry that is older than the index, and looks into the other files
-            shutil.copy2(line(top, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
-        if not index.exists():
-            git(top, "read-tree", head, index=index)
+        copy_index(top, index)
         git(top, "add", "--all", ".", index=index)
         tree = line(top, "write-tree", index=index)
     if line(top, "rev-parse", f"{head}^{{tree}}") == tree:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from claude_orchestrator.engine.worktrees.changes import BRANCHES, Changes, Worktree, figures_of
-from claude_orchestrator.launch.git import GitError, git, line
+from claude_orchestrator.launch.git import GitError, copy_index, git, head_of, line
 from token_budget.files import locked, write_atomically
 from token_budget.folders import make_folder
 from token_budget.named_tuples import NamedTuple
@@ -71,15 +71,14 @@ def _saved(branch: str) -> str:
 
 def resolve(folder: str, base: str | None) -> str:
     """The commit that a base means. A branch of ours means everything that its instance has done. Raises GitError."""
-    name = base or "HEAD"
-    if name.startswith(f"{BRANCHES}/"):
+    if not base:
+        return head_of(folder)
+    if base.startswith(f"{BRANCHES}/"):
         with contextlib.suppress(GitError):
-            return _commit(folder, _saved(name))
+            return _commit(folder, _saved(base))
     try:
-        return _commit(folder, name)
+        return _commit(folder, base)
     except GitError:
-        if base is None:
-            raise GitError("the repository has no commit yet: commit something first") from None
         raise GitError(f"base: {base}: no such commit or branch") from None
 
 
@@ -185,11 +184,7 @@ def save(place: Place, known: Worktree, patch: Path, *, keep_clean: bool) -> tup
 def _tree(place: Place, known: Worktree) -> tuple[str, str]:
     """The tree of everything in the worktree that is not ignored, and what could not be read."""
     index, doubt = place.own_index, ""
-    with contextlib.suppress(FileNotFoundError):  # a full disk must be named
-        # with its time: git trusts an entry that is older than the index, and looks into the other files
-        shutil.copy2(line(known.path, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
-    if not index.exists():
-        git(known.path, "read-tree", "HEAD", index=index)
+    copy_index(known.path, index)
     large = _large_files(known, index)
     left_out = "\0".join([".", *(f":(exclude,literal){path}" for path in large)]).encode(errors="surrogateescape")
     how = ("--all", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")

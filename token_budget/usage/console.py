@@ -33,11 +33,21 @@ def report_usage(error: click.ClickException, name: str, complain: Callable[[str
     return error.exit_code
 
 
-def check_port(ctx: click.Context, param: click.Parameter, value: int) -> int:
-    """The callback of an option that is a port. Click's own range writes it as `0<=x<=65535`."""
+def _check_port(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    """Click's own range would write `0<=x<=65535`."""
     if not 0 <= value <= 65_535:
         raise click.BadParameter(f"expected a port from 1 to 65535, or 0 for any free one, got {value}", ctx, param)
     return value
+
+
+port_option = click.option(
+    "--port",
+    type=int,
+    callback=_check_port,
+    default=0,
+    metavar="PORT",
+    help="The port of the page.  [default: any free one]",
+)
 
 
 def render_options() -> RenderOptions:

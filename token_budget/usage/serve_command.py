@@ -11,18 +11,11 @@ from pathlib import Path
 
 import click
 
-from token_budget.usage.console import FILE, check_port, ledger_place, open_ledger
+from token_budget.usage.console import FILE, ledger_place, open_ledger, port_option
 
 
 @click.command("serve")
-@click.option(
-    "--port",
-    type=int,
-    callback=check_port,
-    default=0,
-    metavar="PORT",
-    help="The port of the page.  [default: any free one]",
-)
+@port_option
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Listen on this address.")
 @click.option("--token-file", type=FILE, metavar="FILE", help="A file with a password for other machines.")
 @click.option("--browser/--no-browser", default=True, help="Open the page in your browser.  [default: browser]")

@@ -9,7 +9,7 @@ import click
 
 from claude_orchestrator.cli.console import run_script
 from claude_orchestrator.cli.runs import completion
-from token_budget.usage.console import check_port
+from token_budget.usage.console import port_option
 
 PROGRAM = "claude-runs"
 OUTPUT_DIR_VARIABLE = "CLAUDE_ORCHESTRATOR_OUTPUT_DIR"
@@ -116,14 +116,7 @@ def results_command(ctx: click.Context, run: str, instance: str | None, as_json:
 
 @group.command("open")
 @run_argument
-@click.option(
-    "--port",
-    type=int,
-    callback=check_port,
-    default=0,
-    metavar="PORT",
-    help="The port of the page.  [default: any free one]",
-)
+@port_option
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option("--read-only", is_flag=True, help="Let the page show the run, and not change it.")
 @click.pass_context

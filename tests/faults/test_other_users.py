@@ -53,6 +53,14 @@ def finished_run(place: Workplace, out: Path) -> Path:
     return folder
 
 
+def newer_run_of_bob(own: Path) -> Path:
+    """A run beside another one, with the same journal."""
+    theirs = own.with_name("20991231-235959-abcdef")
+    theirs.mkdir()
+    (theirs / NAME).write_bytes((own / NAME).read_bytes())
+    return of_bob(theirs)
+
+
 # -- folders and files of a run --
 
 
@@ -171,11 +179,7 @@ def test_another_users_run_is_not_resumed(place: Workplace, planted: str) -> Non
 def test_resume_last_passes_over_the_runs_of_others(place: Workplace) -> None:
     """Else anybody could keep it from working, in a folder that all can write to."""
     out = shared(place.root / "shared")
-    own = finished_run(place, out)
-    theirs = out / "20991231-235959-abcdef"
-    theirs.mkdir()
-    (theirs / NAME).write_bytes((own / NAME).read_bytes())
-    of_bob(theirs)
+    theirs = newer_run_of_bob(finished_run(place, out))
     done = place.run("/test", "--output-dir", str(out), "--resume", "last", "--dry-run")
     assert done.returncode == 0 and f"skipped: {theirs} belongs to user {BOB}" in done.stderr
 
@@ -201,10 +205,7 @@ def test_what_a_journal_says_is_never_run(place: Workplace) -> None:
 def test_claude_runs_passes_over_the_runs_of_others(place: Workplace) -> None:
     out = shared(place.root / "shared")
     own = finished_run(place, out)
-    theirs = out / "20991231-235959-abcdef"
-    theirs.mkdir()
-    (theirs / NAME).write_bytes((own / NAME).read_bytes())
-    of_bob(theirs)
+    theirs = newer_run_of_bob(own)
 
     def claude_runs(*args: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-c", CLAUDE_RUNS, "--output-dir", str(out), *args]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import Span, Status, StatusCode, Tracer
 
@@ -170,22 +170,18 @@ class RunMetrics:
     """The run's own metrics, as the last call of `put` had them. Exporters read them from their own threads."""
 
     def __init__(self, meter: Meter, first: Iterable[Metric]) -> None:
-        self._values: Mapping[str, list[tuple[Labels, float]]] = {}
-        for metric in self._keep(first):
+        described = list(first)
+        self.put(described)
+        for metric in described:
             create = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
             create(names.metric_name(metric.name), [self._reading(metric.name)], description=metric.help)
 
     def put(self, found: Iterable[Metric]) -> None:
         """Replace what exporters read."""
-        self._keep(found)
-
-    def _keep(self, found: Iterable[Metric]) -> list[Metric]:
-        kept = [metric._replace(values=list(metric.values)) for metric in found]
-        self._values = {metric.name: list(metric.values) for metric in kept}
-        return kept
+        self._values: Mapping[str, list[tuple[Labels, float]]] = {metric.name: list(metric.values) for metric in found}
 
     def _reading(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        def read(options: CallbackOptions) -> Iterable[metrics.Observation]:
+        def read(options: CallbackOptions) -> Iterable[Observation]:
             return [Observation(value, dict(labels)) for labels, value in self._values.get(name, ())]
 
         return read

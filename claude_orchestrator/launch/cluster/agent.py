@@ -64,13 +64,12 @@ class Outbox:
         self._events.append(event)
         self._filled.set()
 
-    async def put(self, event: Event) -> None:
-        """Add an event; output waits for room."""
-        if isinstance(event, Output | Piece):
-            await self._room.wait()
-            self._bytes += event.size_bytes
-            if self._bytes >= MOST_UNTAKEN_BYTES:
-                self._room.clear()
+    async def put(self, event: Output | Piece) -> None:
+        """Add output once there is room."""
+        await self._room.wait()
+        self._bytes += event.size_bytes
+        if self._bytes >= MOST_UNTAKEN_BYTES:
+            self._room.clear()
         self.post(event)
 
     async def take(self) -> list[Event]:
@@ -191,24 +190,20 @@ class NodeHost:
             else:
                 running = await self._launcher.check(launch.spec, launch.check, launch.folder)
         except (OSError, ValueError) as error:
-            of_system = error if isinstance(error, OSError) else None
-            why = (of_system.strerror if of_system else None) or str(error)
-            filename = of_system.filename if of_system else None
-            self._early.pop(launch.id)
-            number = of_system.errno if of_system else None
-            await self.outbox.put(NotStarted(launch.id, number, why, None if filename is None else str(filename)))
+            del self._early[launch.id]
+            self.outbox.post(NotStarted.of(launch.id, error))
             return
         self._running[launch.id] = running
-        await self.outbox.put(Started(launch.id))
+        self.outbox.post(Started(launch.id))
         for command in self._early.pop(launch.id):
             _apply(running, command)
         async for batch in running.output():
             await self.outbox.put(Output.of(launch.id, batch))
-        await self.outbox.put(OutputEnded(launch.id))
+        self.outbox.post(OutputEnded(launch.id))
         exit = await running.wait()
         del self._running[launch.id]
         brought = await self.copies.bring_back(launch, self.outbox.put)
-        await self.outbox.put(Ended(launch.id, exit, brought))
+        self.outbox.post(Ended(launch.id, exit, brought))
 
     async def close(self) -> None:
         """End what still runs, then the guard and the lease."""

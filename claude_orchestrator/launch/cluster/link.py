@@ -200,11 +200,10 @@ class NodeLink:
         match event:
             case Started(id):
                 self._launching.pop(id).set_result(None)
-            case NotStarted(id, number, why, filename):
+            case NotStarted(id):
                 del self._running[id]
                 self._trips.pop(id, None)
-                error = ValueError(why) if number is None else OSError(number, why, filename)
-                self._launching.pop(id).set_exception(error)
+                self._launching.pop(id).set_exception(event.error)
             case Output(id):
                 self._unread_bytes += len(event.raw)
                 if self._unread_bytes >= MOST_UNREAD_BYTES:

@@ -130,6 +130,19 @@ class NotStarted(NamedTuple):
     why: str
     filename: str | None
 
+    @classmethod
+    def of(cls, id: int, error: OSError | ValueError) -> NotStarted:
+        """What a launcher has raised, for its way to the driver."""
+        if isinstance(error, ValueError):
+            return cls(id, None, str(error), None)
+        filename = None if error.filename is None else str(error.filename)
+        return cls(id, error.errno, error.strerror or str(error), filename)
+
+    @property
+    def error(self) -> OSError | ValueError:
+        """What the driver raises."""
+        return ValueError(self.why) if self.errno is None else OSError(self.errno, self.why, self.filename)
+
 
 class Output(NamedTuple):
     """What an instance has printed. `lines` is None where they are the raw bytes."""

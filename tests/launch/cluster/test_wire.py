@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
+from pathlib import Path
+
+import pytest
 
 from claude_orchestrator.claude.stream import Batch
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit
-from claude_orchestrator.launch.cluster.wire import Brought, Ended, Launch, Output, Parcel, Piece, for_wire
+from claude_orchestrator.launch.cluster.wire import Brought, Ended, Launch, NotStarted, Output, Parcel, Piece, for_wire
+from claude_orchestrator.launch.git import GitError
 
 
 def test_whole_lines_travel_once_and_others_as_they_are() -> None:
@@ -17,6 +22,22 @@ def test_whole_lines_travel_once_and_others_as_they_are() -> None:
     assert Output.of(1, whole) == Output(1, b"a\nb\n", None) and Output.of(1, whole).batch == whole
     assert Output.of(1, cut) == Output(1, b"a\nb", b"a\n") and Output.of(1, cut).batch == cut
     assert Output.of(1, whole).size_bytes < Output.of(1, cut).size_bytes + 2
+
+
+@pytest.mark.parametrize(
+    ("raised", "arrives"),
+    [
+        (FileNotFoundError(2, "No such file", Path("/x/claude")), FileNotFoundError(2, "No such file", "/x/claude")),
+        (OSError(errno.EAGAIN, "No room"), BlockingIOError(errno.EAGAIN, "No room")),
+        (GitError("its copy cannot be made"), ValueError("its copy cannot be made")),
+        (ValueError("embedded null byte"), ValueError("embedded null byte")),
+    ],
+)
+def test_why_an_instance_has_not_started_is_the_same_at_the_driver(
+    raised: OSError | ValueError, arrives: OSError | ValueError
+) -> None:
+    error = pickle.loads(pickle.dumps(NotStarted.of(1, raised))).error
+    assert type(error) is type(arrives) and str(error) == str(arrives)
 
 
 def test_a_spec_with_everything_can_travel() -> None:

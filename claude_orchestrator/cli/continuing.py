@@ -72,7 +72,7 @@ def raised_limits(view: RunView) -> Iterator[str]:
 def _used(status: InstanceStatus, budget: Budget) -> int:
     if budget.unit is Unit.TOKENS:
         return status.total_tokens
-    return sum(totals.cost_nano_usd or 0 for totals in (*status.earlier, status.attempt.totals))
+    return status.nano_usd or 0
 
 
 def _option(budget: Budget, needed: int) -> tuple[str, str]:

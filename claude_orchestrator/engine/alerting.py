@@ -73,8 +73,7 @@ class Alerting:
             spec = status.spec
             if status.ended:
                 continue
-            earlier_nano_usd = sum(attempt.cost_nano_usd or 0 for attempt in status.earlier)
-            used = Amount(status.drawn(self._weights), earlier_nano_usd + (status.attempt.costs.nano_usd or 0))
+            used = Amount(status.drawn(self._weights), status.nano_usd or 0)
             more = {unit: forecast.more(used.of(unit)) for unit, forecast in spec.forecasts.items() if forecast.known}
             budgets = self._manager.budgets_for(spec.base_command, spec.name)
             left.update({budget: more[budget.unit] for budget in budgets if budget.unit in more})

@@ -85,6 +85,11 @@ class EarlierInstance:
         """The cost as the CLI stated it; None where it stated nothing."""
         return cost_of(self.attempts)
 
+    @property
+    def nano_usd(self) -> int | None:
+        """What its attempts have cost in nano-dollars, by Claude's figures or by prices; None if unknown."""
+        return sum(attempt.cost_nano_usd or 0 for attempt in self.attempts) or None
+
 
 @dataclass(slots=True)
 class JournalHistory:

@@ -133,8 +133,7 @@ class RunView:
 
     def charged_nano_usd(self) -> int:
         """What budgets in money are charged: the CLI's costs, and prices where the CLI has none or lacks a part."""
-        removed = sum(attempt.cost_nano_usd or 0 for past in self.removed for attempt in past.attempts)
-        return removed + sum(status.nano_usd or 0 for status in self.instances)
+        return sum(part.nano_usd or 0 for part in self.parts)
 
 
 def usage_fields(usage: Usage, *, exact: bool) -> dict[str, Any]:

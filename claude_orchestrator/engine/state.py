@@ -205,8 +205,8 @@ class InstanceStatus:
 
     def drawn(self, weights: TokenWeights) -> int:
         """What the tokens counted so far draw from budgets."""
-        attempts = ((one.usage, dict(one.by_model)) for one in (*self.earlier, self.attempt.totals))
-        return sum(draw(weights, usage, by_model) for usage, by_model in attempts)
+        earlier = sum(draw(weights, attempt.usage, dict(attempt.by_model)) for attempt in self.earlier)
+        return earlier + draw(weights, self.tally.usage, self.tally.by_model)
 
     @property
     def total_tokens(self) -> int:

@@ -115,7 +115,6 @@ def _row(
 ) -> dict[str, Any]:
     state = INTERRUPTED if interrupted and one.state in NOT_ENDED and one.attempts else str(one.state)
     done = one.done
-    charged = [attempt.cost_nano_usd for attempt in one.attempts if attempt.cost_nano_usd]
     log = done.get("log")
     return {
         "name": one.name,
@@ -128,7 +127,7 @@ def _row(
         "models": list(done.get("models", ())),
         "usage": usage_fields(one.usage, exact=one.exact),
         "cost_usd": one.cost_usd,
-        "cost_nano_usd": sum(charged) if charged else None,
+        "cost_nano_usd": one.nano_usd,
         "budgets": [budget.label for budget in manager.budgets_for(one.base_command, one.name)],
         "depends_on": list(one.depends_on),
         "turn": one.turns_done,

@@ -22,8 +22,10 @@ class SignIn:
 
     def ends_at(self, at: float) -> None:
         """The login ends at this time, as claude states it. The real end can be up to three days earlier."""
+        if self._warned:
+            return
         now, left_s = self._wall(), self._left_s()
-        if self._warned or at > now + (UNKNOWN_LEFT_S if left_s is None else max(left_s, LEAST_LEFT_S)):
+        if at > now + (UNKNOWN_LEFT_S if left_s is None else max(left_s, LEAST_LEFT_S)):
             return
         self._warned = True
         try:

@@ -44,15 +44,15 @@ _VARIABLE = r"[^=,\s\0]+"
 def _read_wants(value: object) -> tuple[tuple[str, float], ...]:
     if not isinstance(value, dict):
         raise expected('an object of resources such as {"gpu": 1}', value)
+    amounts = {name: amount for name, amount in value.items() if not is_comment(name)}
     faults = [
-        (f".{name}", f"expected a positive number, got {show_json(amount)}")
-        for name, amount in value.items()
-        if not is_comment(name)
-        and (isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < 1e9)
+        (f".{printable(name)}", f"expected a positive number, got {show_json(amount)}")
+        for name, amount in amounts.items()
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < 1e9
     ]
     if faults:
         raise BadValue(*faults)
-    return tuple((name, float(amount)) for name, amount in value.items() if not is_comment(name))
+    return tuple((name, float(amount)) for name, amount in amounts.items())
 
 
 WANTS = Kind(

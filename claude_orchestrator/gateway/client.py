@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from claude_orchestrator.gateway.address import ApiAddress
-from claude_orchestrator.gateway.admission import Cost
+from claude_orchestrator.gateway.admission import Cost, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
-from claude_orchestrator.gateway.bounds import InputBound, dearest_terms
+from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.requests import TEXT_KEYS, Asked
-from token_budget.api_usage import PriceTerms
 from token_budget.models import Unit, Usage
 from token_budget.pricing import of_tools, with_terms
 
@@ -55,9 +54,22 @@ class Client:
                 break
             oldest.forget()
 
-    def cost_of(self, asked: Asked, input_tokens: int) -> Cost | None:
-        """The most that a request can cost; None without a price."""
-        return cost_of(self.attempt, asked.model, dearest_terms(asked.data), input_tokens)
+    def cost_of(self, ticket: Ticket) -> Cost | None:
+        """The most that a request can cost; None without a price.
+
+        That is with all its input written to the cache for an hour, in fast mode and in the US unless the request
+        rules these out, and with all uses of its web searches: the ticket's terms are the dearest that it allows.
+        """
+        price, model, terms = self.attempt.price, ticket.model, ticket.terms
+        in_money = any(budget.unit is Unit.USD for budget in self.attempt.budgets)
+        if not in_money or price is None or not model:
+            return None
+        most = Usage(cache_creation_input_tokens=ticket.input_tokens)
+        nano = price(model, most, ticket.input_tokens)
+        more = price(model, most + Usage(output_tokens=1000), ticket.input_tokens)
+        if nano is None or more is None:
+            return None
+        return Cost(with_terms(nano, model, terms) + of_tools(terms), with_terms(more - nano, model, terms))
 
     def name_of(self, response_id: str, name: str) -> str:
         """A name for the response with this id that no other response has, as none has `name`."""
@@ -78,20 +90,3 @@ class Client:
         own = AS_FIRST_PARTY if self.address.is_first_party else ()
         kept = tuple(pair for pair in own if pair[0] not in self.attempt.environ)
         return (*self.address.variables(self.url), ("NO_PROXY", none), ("no_proxy", none), *kept)
-
-
-def cost_of(attempt: MeteredAttempt, model: str, terms: PriceTerms, input_tokens: int) -> Cost | None:
-    """The most that a request can cost; None without a price.
-
-    That is with all its input written to the cache for an hour, in fast mode and in the US unless the request rules
-    these out, and with all uses of its web searches: `terms` are the dearest that it allows.
-    """
-    in_money = any(budget.unit is Unit.USD for budget in attempt.budgets)
-    if not in_money or attempt.price is None or not model:
-        return None
-    most = Usage(cache_creation_input_tokens=input_tokens)
-    nano = attempt.price(model, most, input_tokens)
-    more = attempt.price(model, most + Usage(output_tokens=1000), input_tokens)
-    if nano is None or more is None:
-        return None
-    return Cost(with_terms(nano, model, terms) + of_tools(terms), with_terms(more - nano, model, terms))

@@ -85,7 +85,7 @@ class Gatekeeper:
         known = client.bound(asked, request.headers.getall("anthropic-beta", []))
         exchange = replace(exchange, ticket=ticket, known=known)
         try:
-            count = await self._bound(exchange, ticket, asked, known)
+            count = await self._bound(exchange, ticket, asked, known, sender)
             if count is not None and count.tokens is None:
                 if count.final_status is not None:
                     return refusal(NEVER_COUNTS.format(count.final_status))
@@ -110,7 +110,7 @@ class Gatekeeper:
             ticket.input_tokens = InputBound().of(exchange.body) + ticket.growth_tokens
             ticket.output_tokens = asked.max_tokens
             ticket.model, ticket.terms = asked.model, dearest_terms(asked.data)
-            ticket.cost = client.cost_of(asked, ticket.input_tokens)
+            ticket.cost = client.cost_of(ticket)
             ticket.hold = Hold((), Amount())
         try:
             if ticket.hold is not None:
@@ -121,21 +121,22 @@ class Gatekeeper:
             if ticket.hold is not None:
                 client.attempt.settled(ticket.hold)
 
-    async def _bound(self, exchange: Exchange, ticket: Ticket, asked: Asked, known: InputBound) -> InputCount | None:
+    async def _bound(
+        self, exchange: Exchange, ticket: Ticket, asked: Asked, known: InputBound, sender: Sender
+    ) -> InputCount | None:
         """Bound the request's input. Returns the API's count where only that bounds it."""
         client, body = exchange.client, exchange.body
         bounded, more = is_bounded(body), by_server_tools(asked.data)
         ticket.growth_tokens = more
         ticket.input_tokens = (known if adds_up(body) else InputBound()).of(body) + more
-        ticket.cost = client.cost_of(asked, ticket.input_tokens)
-        sender = Sender.of(exchange.request.headers)
+        ticket.cost = client.cost_of(ticket)
         if bounded and await self._decider.has_room(client, ticket, sender):
             return None
         count = await self._count(exchange, asked)
         if count.tokens is not None:
             counted = count.tokens + more
             ticket.input_tokens = min(counted, ticket.input_tokens) if bounded else counted
-            ticket.cost = client.cost_of(asked, ticket.input_tokens)
+            ticket.cost = client.cost_of(ticket)
         return None if bounded else count
 
     async def _count(self, exchange: Exchange, asked: Asked) -> InputCount:

@@ -14,7 +14,7 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
-from claude_orchestrator.gateway.client import Client, cost_of
+from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.deciding import LocalDecider
 from claude_orchestrator.gateway.nodes.messages import (
     Ask,
@@ -211,7 +211,7 @@ class DriverMeter:
     async def _answer(self, place: Place, number: int, request: Request, ask: Ask) -> None:
         client, ticket = place.client, request.ticket
         ticket.budgets = await client.attempt.budgets_of(ask.sender)
-        ticket.cost = cost_of(client.attempt, ask.model, ask.terms, ask.input_tokens)
+        ticket.cost = client.cost_of(ticket)
         if not ask.final and not self._admission.has_room(ticket):
             self._drop(place.node, number)
             place.tell(CountFirst(number))

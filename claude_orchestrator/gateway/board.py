@@ -15,11 +15,3 @@ class Board(Protocol):
 
         Returns the number of the latest post, and what others have posted since; None if nothing is shared.
         """
-
-
-class NoBoard:
-    """Nobody shares anything."""
-
-    async def post(self, topic: str, text: str, lifetime_s: float, seen: int | None) -> tuple[int, Posts] | None:
-        """Nothing is posted."""
-        return None

@@ -51,9 +51,9 @@ class Told(NamedTuple):
 
 @dataclass(slots=True)
 class Elsewhere:
-    """What other runs draw on one key and model, by a topic that names neither."""
+    """What other runs draw on one key and model, by a topic that names neither. Without a board, nobody shares it."""
 
-    board: Board
+    board: Board | None
     topic: str
     clock: Callable[[], float]
     seen: int = 0
@@ -61,6 +61,8 @@ class Elsewhere:
 
     async def claim(self, pacer: Pacer, draw: Draw) -> bool:
         """Tell other runs of a request that is about to be sent; False: they have drawn meanwhile, so decide again."""
+        if self.board is None:
+            return True
         total = {resource: amount + self.owed.get(resource, 0.0) for resource, amount in draw.items()}
         now = self.clock()
         left = {
@@ -80,10 +82,13 @@ class Elsewhere:
 
     async def refused(self, for_s: float) -> None:
         """Tell other runs that the API sends requests of this key back for so long."""
-        await self.board.post(self.topic, Told({}, for_s).text, LIFETIME_S, None)
+        if self.board is not None:
+            await self.board.post(self.topic, Told({}, for_s).text, LIFETIME_S, None)
 
     def correct(self, before: Draw, after: Draw) -> None:
         """A request has drawn something else than was told."""
+        if self.board is None:
+            return
         for resource, amount in after.items():
             self.owed[resource] = self.owed.get(resource, 0.0) + amount - before.get(resource, 0.0)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.accounts import account_of
-from claude_orchestrator.gateway.board import Board, NoBoard
+from claude_orchestrator.gateway.board import Board
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.pacing.elsewhere import Elsewhere
 from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate
@@ -152,7 +152,7 @@ class Gate:
     ) -> None:
         self.clock = clock
         self.wall = wall
-        self._board = board or NoBoard()
+        self._board = board
         self._telling: set[asyncio.Future[None]] = set()
         self._lanes: OrderedDict[bytes, Lane] = OrderedDict()
 
@@ -175,12 +175,13 @@ class Gate:
         while True:
             while (wait_s := self._wait_s(lane, waiter)) > 0:
                 await waiter.sleep(min(wait_s, RECHECK_S))
+            if lane.pacer.known and not lane.pacer.buckets:  # an API without limits
+                return lane.pacer.send(lane.draw(waiter), self.clock())
             async with lane.deciding:
                 if self._wait_s(lane, waiter) > 0:
                     continue
                 draw = lane.draw(waiter)
-                has_none = lane.pacer.known and not lane.pacer.buckets  # an API without limits
-                if has_none or await lane.elsewhere.claim(lane.pacer, draw):
+                if await lane.elsewhere.claim(lane.pacer, draw):
                     return lane.pacer.send(draw, self.clock())
 
     def tell(self, telling: Coroutine[object, object, None]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from claude_orchestrator.gateway.board import NoBoard
 from claude_orchestrator.gateway.pacing.elsewhere import Elsewhere
 from claude_orchestrator.gateway.pacing.estimate import Draw
 from claude_orchestrator.gateway.pacing.limits import Reading, Resource
@@ -112,7 +111,7 @@ def test_what_cannot_be_read_is_left_out(wall: Wall, text: str) -> None:
 
 
 def test_without_a_board_every_claim_holds() -> None:
-    elsewhere = Elsewhere(NoBoard(), "topic", Clock())
+    elsewhere = Elsewhere(None, "topic", Clock())
     assert asyncio.run(elsewhere.claim(known(5), ONE))
     asyncio.run(elsewhere.refused(5.0))
 

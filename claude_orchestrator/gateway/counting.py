@@ -77,6 +77,7 @@ class AnswerCount:
             self._id = usage.id
             self._name = self._client.name_of(usage.id, self._most.usage.id)
         exact = usage.exact and self._is_exact
-        usage = usage._replace(model=self._model or usage.model)
-        named = usage._replace(id=self._name, exact=exact, session_id=self._session_id, **self._sender._asdict())
+        model = self._model or usage.model
+        known = {"session_id": self._session_id, **self._sender._asdict()}
+        named = usage._replace(id=self._name, exact=exact, model=model, **known)
         self._client.attempt.used(named, self._hold)

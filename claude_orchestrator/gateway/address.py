@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from claude_orchestrator.gateway.bedrock.paths import CREDENTIAL_VARIABLES, is_signed
-from claude_orchestrator.gateway.clouds import Cloud, address_of, cloud_of, regional, variables_for
+from claude_orchestrator.gateway.bedrock.paths import CREDENTIAL_VARIABLES
+from claude_orchestrator.gateway.clouds import Cloud, address_of, cloud_of, regional, signs, variables_for
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -86,9 +86,8 @@ class ApiAddress(NamedTuple):
         # 2.1.332 uses these without another proxy, and skips those for SOCKS; 2.1.197 never does (measured)
         last = ("all_proxy", "ALL_PROXY") if not (for_https or for_http) else ()
         usable = (proxy for proxy in map(get, last) if proxy and _scheme(proxy) in PROXY_SCHEMES)
-        signs = cloud is not None and cloud.key == "BEDROCK" and is_signed(environ)
-        named = [name for name in sorted(environ) if signs and name.startswith(CREDENTIAL_VARIABLES)]
-        signs_with = tuple((name, environ[name]) for name in named)
+        named = environ.items() if cloud is not None and signs(cloud, environ) else ()
+        signs_with = tuple(sorted(pair for pair in named if pair[0].startswith(CREDENTIAL_VARIABLES)))
         last_proxy = next(usable, "")
         return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates, last_proxy, cloud, signs_with)
 

@@ -35,9 +35,10 @@ def _against(plan: Plan, environ: Mapping[str, str], *, certain: bool) -> str | 
     """What speaks against the API meter; `certain`: only what makes it impossible."""
     if importlib.util.find_spec("aiohttp") is None:
         return f"needs {EXTRA}"
+    can_sign = importlib.util.find_spec("botocore") is not None
     for spec in plan.specs:
         own = {**environ, **dict(spec.env)}
-        why_not = why_not_routed(own, can_sign=importlib.util.find_spec("botocore") is not None)
+        why_not = why_not_routed(own, can_sign=can_sign)
         if why_not is not None:
             return f"{spec.name} {why_not}"
         address = ApiAddress.of(own)

@@ -75,6 +75,11 @@ def address_of(cloud: Cloud, environ: Mapping[str, str]) -> str:
     return f"https://{resource}.services.ai.azure.com/anthropic" if resource else ""
 
 
+def signs(cloud: Cloud, environ: Mapping[str, str]) -> bool:
+    """Whether claude signs its requests to this provider, so that the gateway has to sign them too."""
+    return cloud.key == "BEDROCK" and bedrock.is_signed(environ)
+
+
 def variables_for(cloud: Cloud, url: str) -> tuple[tuple[str, str], ...]:
     """The variables that lead a claude to this address instead."""
     return ((cloud.base, url), *(((cloud.resource, ""),) if cloud.resource else ()))
@@ -86,7 +91,7 @@ def why_not_routed(environ: Mapping[str, str], *, can_sign: bool) -> str | None:
     `can_sign`: the library that signs for Bedrock is installed.
     """
     cloud = cloud_of(environ)
-    if cloud is not None and cloud.key == "BEDROCK" and bedrock.is_signed(environ) and not can_sign:
+    if cloud is not None and signs(cloud, environ) and not can_sign:
         return f"uses {cloud.name}, whose requests the gateway has to sign: {NEEDS_EXTRA}"
     if cloud is not None and not cloud.base:
         return f"uses {cloud.name}, which the gateway does not route: {cloud.why_not}"
@@ -119,7 +124,7 @@ def regional(url: str, path: str) -> str:
     """A base URL for a path: that of Vertex without a region gets the one that the path names."""
     if url != VERTEX_HOST:
         return bedrock.control_address(url, path)
-    found = re.match(_VERTEX_PATH, path) if url == VERTEX_HOST else None
+    found = re.match(_VERTEX_PATH, path)
     region = found["region"] if found is not None else ""
     if region in ("us", "eu"):
         return f"https://aiplatform.{region}.rep.googleapis.com/v1"

@@ -53,9 +53,9 @@ def host_of(region: str) -> str:
 
 def control_address(url: str, path: str) -> str:
     """Where a path goes: lists of profiles are those of Bedrock's other address, unless the user names an address."""
-    is_list = re.fullmatch(_PROFILES, path.partition("?")[0]) is not None
     is_own = re.fullmatch(r"https://bedrock-runtime\.[a-z0-9-]+\.amazonaws\.com", url) is not None
-    return url.replace("//bedrock-runtime.", "//bedrock.", 1) if is_list and is_own else url
+    is_list = is_own and re.fullmatch(_PROFILES, path.partition("?")[0]) is not None
+    return url.replace("//bedrock-runtime.", "//bedrock.", 1) if is_list else url
 
 
 def is_signed(environ: Mapping[str, str]) -> bool:

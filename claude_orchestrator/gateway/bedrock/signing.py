@@ -6,7 +6,6 @@ The credentials are those that claude finds in the same environment: keys, a pro
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +14,7 @@ from multidict import CIMultiDict
 
 from claude_orchestrator.gateway.bedrock.paths import region_of
 
-LIBRARY = "botocore"
-EXTRA = "the extra bedrock (pip install 'claude-orchestrator[bedrock]')"
 SIGNED_HEADERS = ("authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256")
-
-
-def available() -> bool:
-    """Whether the library that signs is installed; does not load it."""
-    return importlib.util.find_spec(LIBRARY) is not None
 
 
 class NoCredentials(Exception):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -34,6 +36,13 @@ class Client:
     waiting: int = 0
     handlers: set[asyncio.Task[object]] = field(default_factory=set)
     digest: bytes = b""
+
+    @classmethod
+    def with_secret(cls, port: int, address: ApiAddress, attempt: MeteredAttempt) -> Client:
+        """A place at the gateway on this port of loopback, with a secret of its own in its URL."""
+        secret = secrets.token_urlsafe(24)
+        digest = hashlib.sha256(secret.encode()).digest()
+        return cls(f"http://127.0.0.1:{port}/{secret}", address, attempt, digest=digest)
 
     def bound(self, asked: Asked, betas: Iterable[str]) -> InputBound:
         """What earlier requests tell about this one: those with the same model and all else but the text."""

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import logging
 import os
-import secrets
 import socket
 import time
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ from claude_orchestrator.gateway.pacing.gate import Gate
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flights
-from claude_orchestrator.gateway.unanswered import ChargeUnanswered
+from claude_orchestrator.gateway.unanswered import ChargeUnanswered, how_charged
 from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.model_weights import TokenWeights
@@ -89,7 +88,7 @@ class Gateway:
         self._clients: dict[bytes, Client] = {}
         self._upstream = Upstream()
         self._unanswered = options.unanswered
-        how = options.unanswered or (ChargeUnanswered.BOUND if self._enforces else ChargeUnanswered.NONE)
+        how = how_charged(options.unanswered, enforces=self._enforces)
         flights = Flights(options.share_cache_wait_s, time.monotonic, board=options.board)
         self._forwarder = Forwarder(self._upstream, self.admission, flights, how)
         decider = options.decider or LocalDecider(self.admission)
@@ -121,13 +120,8 @@ class Gateway:
 
     def open(self, attempt: MeteredAttempt, name: str = "") -> Client:
         """A place for one attempt at an instance: its `env` makes the instance use the gateway."""
-        secret = secrets.token_urlsafe(24)
-        client = Client(
-            f"http://127.0.0.1:{self.port}/{secret}",
-            ApiAddress.of({**self._environ, **attempt.environ}, self._api_url),
-            attempt,
-            digest=hashlib.sha256(secret.encode()).digest(),
-        )
+        address = ApiAddress.of({**self._environ, **attempt.environ}, self._api_url)
+        client = Client.with_secret(self.port, address, attempt)
         self.add(client)
         return client
 

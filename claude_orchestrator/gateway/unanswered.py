@@ -19,6 +19,11 @@ class ChargeUnanswered(StrEnum):
     NONE = "none"
 
 
+def how_charged(chosen: ChargeUnanswered | None, *, enforces: bool) -> ChargeUnanswered:
+    """What is charged for requests without an answer: by default their bound in block mode, nothing in warn mode."""
+    return chosen or (ChargeUnanswered.BOUND if enforces else ChargeUnanswered.NONE)
+
+
 class Most(NamedTuple):
     """The most that the API can bill for a request, and by how much its input may grow after the answer states it."""
 

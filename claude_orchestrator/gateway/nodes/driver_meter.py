@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -32,7 +30,14 @@ from claude_orchestrator.gateway.nodes.messages import (
     Timed,
     Used,
 )
-from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most, charged_unanswered, completed, most_of
+from claude_orchestrator.gateway.unanswered import (
+    ChargeUnanswered,
+    Most,
+    charged_unanswered,
+    completed,
+    how_charged,
+    most_of,
+)
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Amount, Hold
 
@@ -90,8 +95,7 @@ class DriverMeter:
     ) -> None:
         self._admission = Admission(manager, begin.weights)
         self._decider = LocalDecider(self._admission)
-        how = begin.unanswered or (ChargeUnanswered.BOUND if begin.enforces else ChargeUnanswered.NONE)
-        self._unanswered = how
+        self._unanswered = how_charged(begin.unanswered, enforces=begin.enforces)
         self._where = where
         self._environ = environ
         self._limits_subagents = begin.limits_subagents
@@ -114,13 +118,10 @@ class DriverMeter:
     def open(self, attempt: MeteredAttempt, name: str = "") -> Place:
         """A place for one attempt, at the gateway of the node that it has a place on. Raises OSError without one."""
         node, port, tell = self._where(name)
-        secret = secrets.token_urlsafe(24)
-        digest = hashlib.sha256(secret.encode()).digest()
-        address = ApiAddress.of({**self._environ, **attempt.environ})
-        client = Client(f"http://127.0.0.1:{port}/{secret}", address, attempt, digest=digest)
-        place = self._places[digest] = Place(client, node, tell)
+        client = Client.with_secret(port, ApiAddress.of({**self._environ, **attempt.environ}), attempt)
+        place = self._places[client.digest] = Place(client, node, tell)
         self._admission.places = max(1, len(self._places))
-        tell(Open(digest, attempt.environ, bool(attempt.budgets) or self._limits_subagents))
+        tell(Open(client.digest, attempt.environ, bool(attempt.budgets) or self._limits_subagents))
         return place
 
     async def close(self, place: Place) -> None:

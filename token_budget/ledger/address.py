@@ -14,7 +14,7 @@ INSTEAD = (
 
 def is_address(place: str | Path) -> bool:
     """Whether this names a server instead of a file."""
-    return isinstance(place, str) and place.lower().startswith(PREFIXES)
+    return str(place).lower().startswith(PREFIXES)
 
 
 def check_address(address: str) -> None:
@@ -31,4 +31,4 @@ def check_address(address: str) -> None:
 
 def whole_name(place: str | Path) -> str:
     """What a ledger is called from any folder: an address as it is, a file by its whole path."""
-    return str(place) if is_address(str(place)) else str(Path(place).absolute())
+    return str(place) if is_address(place) else str(Path(place).absolute())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from token_budget.ledger.address import check_address, is_address
 from token_budget.ledger.store import LedgerError, LedgerStore
+
+if TYPE_CHECKING:
+    from token_budget.ledger.postgres_server import PostgresServer
 
 EXTRA = "the extra claude-orchestrator[postgres]"
 
@@ -16,9 +19,10 @@ def open_store(place: str | Path, *, create: bool = True) -> LedgerStore:
 
     With `create`, it is made where there is none, and it must be writable. Raises LedgerError.
     """
-    if isinstance(place, str) and is_address(place):
-        opened: LedgerStore = _postgres(place).PostgresLedger(place, create=create)
-        return opened
+    if is_address(place):
+        from token_budget.ledger.sql_ledger import SqlLedger
+
+        return SqlLedger(_server(str(place), create=create))
     from token_budget.ledger.sqlite import SqliteLedger
 
     return SqliteLedger(place, create=create)
@@ -29,17 +33,18 @@ def upgrade(address: str) -> tuple[int, int]:
 
     Programs of an earlier version cannot use it afterwards. Raises LedgerError.
     """
-    versions: tuple[int, int] = _postgres(address).upgrade(address)
-    return versions
+    server = _server(address, create=True, upgrade=True)
+    server.close()
+    return server.found_version, server.version
 
 
-def _postgres(address: str) -> ModuleType:
+def _server(address: str, *, create: bool, upgrade: bool = False) -> PostgresServer:
     try:
         check_address(address)
     except ValueError as error:
         raise LedgerError(str(error)) from None
     try:
-        from token_budget.ledger import postgres
+        from token_budget.ledger.postgres_server import PostgresServer
     except ImportError:
         raise LedgerError(f"{address}: a ledger on a server needs {EXTRA}") from None
-    return postgres
+    return PostgresServer(address, create=create, upgrade=upgrade)

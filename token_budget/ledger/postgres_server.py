@@ -53,10 +53,17 @@ _MAY_WRITE = "SELECT has_table_privilege('records', 'INSERT') AND has_table_priv
 
 
 class PostgresServer:
-    """A server's database with the tables of a ledger. One object is for one thread at a time."""
+    """A server's database with the tables of a ledger. Safe with many processes at once.
 
-    def __init__(self, address: str, *, create: bool = True, upgrade: bool = False) -> None:
-        """Connect, with `upgrade` to bring older tables up to date. Raises LedgerError."""
+    One object is for one thread at a time. After a fault the next call connects again.
+    """
+
+    def __init__(self, address: str, *, create: bool, upgrade: bool = False) -> None:
+        """Connect. With `create` the tables are made where there are none, and this role must be able to write.
+
+        `upgrade` brings older tables up to date. Raises LedgerError if the server cannot be reached, or if its ledger
+        is newer than this program, or older.
+        """
         self.name = address
         self.busy_s = BUSY_S
         self.found_version = self.version = 0

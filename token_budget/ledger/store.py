@@ -1,4 +1,4 @@
-"""What a ledger store does, whatever it keeps its records in: `sqlite.py` a file, `postgres.py` a server."""
+"""What a ledger store does, whatever it keeps its records in: a file or a server. `opening.py` opens one."""
 
 from __future__ import annotations
 

@@ -35,11 +35,15 @@ DEFAULTS: dict[str, str | int] = {
     "tcp_user_timeout": 10_000,
     "fallback_application_name": "claude-orchestrator",
 }
-_TIMEOUTS = (
-    ("statement_timeout", f"{BUSY_S:.0f}s"),
-    ("lock_timeout", f"{BUSY_S / 2:.0f}s"),
-    ("idle_in_transaction_session_timeout", f"{IDLE_S}s"),
-)
+_TIMEOUTS = {
+    "statement_timeout": f"{BUSY_S:.0f}s",
+    "lock_timeout": f"{BUSY_S / 2:.0f}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_S}s",
+}
+_SET_TIMEOUTS = """
+SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS t (name, value)
+WHERE current_setting(name) IN ('0', '0ms')
+"""
 _PLACE_FAULTS = (
     psycopg.OperationalError,  # among them: not reachable, disk full, timeouts
     psycopg.InterfaceError,
@@ -49,6 +53,7 @@ _PLACE_FAULTS = (
 )
 _DIALECT = Dialect(nulls_first=" NULLS FIRST", nulls_last=" NULLS LAST", instances=INSTANCES)
 _HAS_LEDGER = "SELECT count(*) FROM pg_tables WHERE schemaname = %s AND tablename = 'migrations'"
+_ABOUT = f"SELECT current_setting('server_encoding'), current_setting('transaction_read_only'), ({_HAS_LEDGER})"
 _MAY_WRITE = "SELECT has_table_privilege('records', 'INSERT') AND has_table_privilege('holds', 'INSERT, DELETE')"
 
 
@@ -103,30 +108,27 @@ class PostgresServer:
             live.adapters.register_loader("numeric", IntLoader)  # sums of whole numbers
             self._live = live
             live.execute("SELECT set_config('search_path', %s, false)", (f"{SCHEMA}, pg_temp",))
-            for name, value in _TIMEOUTS:
-                one = "SELECT set_config(%s, %s, false) WHERE current_setting(%s) IN ('0', '0ms')"
-                live.execute(one, (name, value, name))
+            live.execute(_SET_TIMEOUTS, (list(_TIMEOUTS), list(_TIMEOUTS.values())))
             if self.version:
                 self._check_version(_version(live))
         return self._live
 
     def _prepare(self, live: psycopg.Connection[Any], *, create: bool, upgrade: bool) -> None:
-        encoding = _one(live, "SELECT current_setting('server_encoding')")
+        encoding, read_only, has_ledger = live.execute(_ABOUT, (SCHEMA,)).fetchall()[0]
         if encoding != "UTF8":
             raise LedgerError(f"{self.name}: the database has the encoding {encoding}: a ledger needs UTF8")
-        has_ledger = _one(live, _HAS_LEDGER, (SCHEMA,))
         if not has_ledger and not create:
             raise NoLedgerError(f"{self.name}: no ledger yet: the first run creates it")
-        if create and _one(live, "SELECT current_setting('transaction_read_only')") == "on":
+        if create and read_only == "on":
             raise LedgerUnwritableError(f"{self.name}: cannot be written: the database is read-only")
-        self.found_version = _version(live) if has_ledger else 0
+        version = self.found_version = _version(live) if has_ledger else 0
         if not has_ledger or upgrade:
-            self._migrate()
-        self._check_version(_version(live))
+            version = self._migrate()
+        self._check_version(version)
         if create and not _one(live, _MAY_WRITE):
             role = _one(live, "SELECT current_user")
             raise LedgerUnwritableError(f"{self.name}: cannot be written: the role {role} may only read it")
-        self.version = len(MIGRATIONS)
+        self.version = version
 
     def _check_version(self, version: int) -> None:
         if version > len(MIGRATIONS):
@@ -137,7 +139,8 @@ class PostgresServer:
                 f"token-budget migrate --to {self.name} brings it up to date, for all who use it"
             )
 
-    def _migrate(self) -> None:
+    def _migrate(self) -> int:
+        """Take the steps that are missing; returns the version that the ledger has then."""
         with self.transaction([""], alone=True):  # another may be making it
             live = self._connection()
             live.execute("SET LOCAL statement_timeout = 0")
@@ -145,9 +148,11 @@ class PostgresServer:
                 live.execute(f"CREATE SCHEMA {SCHEMA}")
             if not _one(live, _HAS_LEDGER, (SCHEMA,)):
                 live.execute("CREATE TABLE migrations (version BIGINT PRIMARY KEY, applied_ms BIGINT NOT NULL)")
-            for number in range(_version(live), len(MIGRATIONS)):
+            found = _version(live)
+            for number in range(found, len(MIGRATIONS)):
                 live.execute(_own(MIGRATIONS[number]))
                 live.execute("INSERT INTO migrations (version, applied_ms) VALUES (%s, now_ms())", (number + 1,))
+        return max(found, len(MIGRATIONS))
 
     # -- faults --
 

@@ -15,13 +15,7 @@ __all__ = ["NamedTuple"]
 if TYPE_CHECKING:
     from typing import NamedTuple
 else:
-    try:
-        from _collections import _tuplegetter as _field
-    except ImportError:  # pragma: no cover -- of another Python than CPython
-        from operator import itemgetter
-
-        def _field(index: int, doc: str) -> property:
-            return property(itemgetter(index), doc=doc)
+    from collections import _tuplegetter as _field  # what its own named tuples have, on every Python
 
     class _Fields(tuple):
         """What all named tuples have; the methods are documented at `collections.namedtuple`."""

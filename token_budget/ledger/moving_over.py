@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import TypeVar
 
-from token_budget.ledger.records import NoteRecord, UsageRecord, UsageSum
+from token_budget.ledger.records import UsageSum
 from token_budget.ledger.store import LedgerStore
 from token_budget.named_tuples import NamedTuple
 
-CHUNK = 20_000  # records in one transaction
+_T = TypeVar("_T")
+CHUNK = 20_000  # records or notes in one transaction
 MOVED = "moved"  # the run in whose name alerts are claimed that an earlier ledger has sent
 
 
@@ -36,11 +38,11 @@ def copy(source: LedgerStore, target: LedgerStore) -> Moved:
     later = [one for one in attempts if one.key not in known or known[one.key].outcome is None]
     target.write(runs=runs, attempts=later)
     records = sum(target.write(records=chunk) for chunk in _chunks(source.records()))
-    notes: list[NoteRecord] = source.notes()
-    for start in range(0, len(notes), CHUNK):
-        target.write(notes=notes[start : start + CHUNK])
+    for chunk in _chunks(source.notes()):
+        target.write(notes=chunk)
     target.claim_alerts(source.alerts_sent(), MOVED, 0)
-    accounts = [account for account in source.accounts() if not target.accounts(account.account)]
+    known_accounts = {account.account for account in target.accounts()}
+    accounts = [account for account in source.accounts() if account.account not in known_accounts]
     for account in accounts:
         target.set_limits(account.account, account.limits, zone=account.zone)
     return Moved(
@@ -52,8 +54,9 @@ def copy(source: LedgerStore, target: LedgerStore) -> Moved:
     )
 
 
-def _chunks(records: Iterator[UsageRecord]) -> Iterator[list[UsageRecord]]:
-    while chunk := [*islice(records, CHUNK)]:
+def _chunks(rows: Iterable[_T]) -> Iterator[list[_T]]:
+    left = iter(rows)
+    while chunk := [*islice(left, CHUNK)]:
         yield chunk
 
 

@@ -7,10 +7,10 @@ const HEIGHT = 260;
 const DAY_S = 86400;
 
 export class Chart {
-  constructor(onChoice) {
+  constructor() {
     this.place = document.getElementById("chart");
     this.by = el("select", { id: "by", onchange: () => this.draw() }, el("option", { value: "command" }, "By command"), el("option", { value: "model" }, "By model"));
-    this.unit = el("select", { id: "unit", onchange: () => { this.draw(); onChoice(); } }, el("option", { value: "tokens" }, "Tokens"), el("option", { value: "usd" }, "Dollars"));
+    this.unit = el("select", { id: "unit", onchange: () => this.draw() }, el("option", { value: "tokens" }, "Tokens"), el("option", { value: "usd" }, "Dollars"));
     this.box = el("div", { class: "plot", role: "img" });
     this.names = el("ul", { class: "names" });
     this.summary = el("p", { class: "note" });

@@ -26,7 +26,7 @@ class Page {
       el("div", { class: "row" }, el("h1", {}, "Use"), this.state, el("span", { class: "grow" }), el("label", { for: "span", class: "hidden" }, "Span"), this.span,
         button("Refresh", () => this.load()), document.getElementById("theme")),
       this.figures);
-    this.chart = new Chart(() => {});
+    this.chart = new Chart();
     this.limits = new Limits();
     this.tables = new Tables();
     this.fault = document.getElementById("fault");

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise
@@ -13,6 +13,7 @@ from typing import Literal
 from token_budget.ledger.records import FOREVER_MS, InstanceRecord, UsageSum
 from token_budget.ledger.store import GroupBy, LedgerStore
 from token_budget.models import Usage
+from token_budget.named_tuples import NamedTuple
 
 By = Literal["day"] | GroupBy
 BYS: tuple[By, ...] = ("day", "command", "model", "run", "instance", "workspace")
@@ -78,30 +79,45 @@ def _share_of(cost_nano_usd: int | None, count: int) -> int | None:
     return None if cost_nano_usd is None or not count else round(cost_nano_usd / count)
 
 
+class Ended(NamedTuple):
+    """The instances that ended in a span, and what those with a check have cost, by run and name."""
+
+    instances: Sequence[InstanceRecord]
+    costs_of_checked: Mapping[tuple[str, str], int]
+
+
+def ended(ledger: LedgerStore, since_ms: int = 0, until_ms: int = FOREVER_MS) -> Ended:
+    """The instances of a span, which are the same in whatever groups its use is shown."""
+    instances = ledger.instances(since_ms=since_ms, until_ms=until_ms)
+    has_checks = any(one.verified is not None for one in instances)
+    return Ended(instances, ledger.costs_of_checked() if has_checks else {})
+
+
 def history(
     ledger: LedgerStore,
     by: Sequence[By],
     since_ms: int = 0,
     until_ms: int = FOREVER_MS,
     local: LocalTime = local_time,
+    of_span: Ended | None = None,
 ) -> list[UsageRow]:
     """What was used from a moment up to another: days and runs by time, all else by use, most first.
 
     By day alone, days without use have rows too, from the first day of the span to its last. If the span has no
     beginning, they start with the first use. More than MOST_EMPTY_DAYS such days in a row have none. An instance counts
-    where its last attempt ended.
+    where its last attempt ended. Whoever shows a span in several ways reads `of_span` once with `ended`.
     """
+    of_span = of_span or ended(ledger, since_ms, until_ms)
     columns = [name for name in by if name != "day"]
     used: dict[tuple[str, ...], list[UsageSum]] = defaultdict(list)
     for part in ledger.sums(*columns, since_ms=since_ms, until_ms=until_ms, by_time="day" in by):
         found = dict(zip(columns, part.groups, strict=True))
         used[_groups(by, found, part.start_ms or 0, local)].append(part)
     instances: dict[tuple[str, ...], list[InstanceRecord]] = defaultdict(list)
-    for one in ledger.instances(since_ms=since_ms, until_ms=until_ms):
+    for one in of_span.instances:
         instances[_groups(by, _values_of(one), one.at_ms, local)].append(one)
     rows = {groups: _row(groups, used[groups], instances[groups], by) for groups in {*used, *instances}}
-    if any(one.verified is not None for members in instances.values() for one in members):
-        costs = ledger.costs_of_checked()
+    if costs := of_span.costs_of_checked:
         for groups, row in rows.items():
             spent = [costs[one.run, one.instance] for one in instances[groups] if (one.run, one.instance) in costs]
             rows[groups] = replace(row, checked_nano_usd=sum(spent) if spent else None)

@@ -17,7 +17,7 @@ from token_budget.model_weights import TokenWeights
 from token_budget.models import Amount, Unit, Weights
 from token_budget.named_tuples import NamedTuple
 from token_budget.text import NANO
-from token_budget.usage.history import By, LocalTime, history, local_time
+from token_budget.usage.history import By, LocalTime, ended, history, local_time
 from token_budget.usage.history_text import as_json
 from token_budget.usage.page.projection import pace_since, project
 from token_budget.usage.plot_data import PlotRequest, WindowLimit, read_plot_data
@@ -47,7 +47,10 @@ def page_data(ledger: LedgerStore, request: PageRequest) -> dict[str, Any]:
     Raises LedgerError.
     """
     weights = _weights(ledger)
-    tables = {by: as_json(history(ledger, (by,), request.since_ms, local=request.local)) for by in GROUPS}
+    found = ended(ledger, request.since_ms)
+    tables = {
+        by: as_json(history(ledger, (by,), request.since_ms, local=request.local, of_span=found)) for by in GROUPS
+    }
     return {
         "at": request.now.timestamp(),
         "since": request.since_ms / 1000,

@@ -81,7 +81,16 @@ class PlotData:
 
 def read_plot_data(ledger: LedgerStore, request: PlotRequest) -> PlotData | None:
     """What was used in the span; None if nothing was."""
-    sums = ledger.sums(request.by, since_ms=request.since_ms, until_ms=request.until_ms, by_time=True)
+    return plot_data(read_sums(ledger, request), request)
+
+
+def read_sums(ledger: LedgerStore, request: PlotRequest) -> list[UsageSum]:
+    """What `plot_data` needs, which is the same in tokens and in money."""
+    return ledger.sums(request.by, since_ms=request.since_ms, until_ms=request.until_ms, by_time=True)
+
+
+def plot_data(sums: Sequence[UsageSum], request: PlotRequest) -> PlotData | None:
+    """What is drawn of these sums; None if there are none."""
     if not sums:
         return None
     totals, use = Counter[str](), Counter[int]()

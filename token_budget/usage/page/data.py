@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, Literal
@@ -20,10 +21,12 @@ from token_budget.text import NANO
 from token_budget.usage.history import By, LocalTime, ended, history, local_time
 from token_budget.usage.history_text import as_json
 from token_budget.usage.page.projection import pace_since, project
-from token_budget.usage.plot_data import PlotRequest, WindowLimit, read_plot_data
+from token_budget.usage.plot_data import PlotData, PlotRequest, WindowLimit, plot_data, read_sums
 from token_budget.windows import Window, name_of, start_of, to_ms
 
 GROUPS: tuple[By, ...] = ("day", "command", "model", "instance", "workspace", "run")
+ChartBy = Literal["command", "model"]
+CHARTS: tuple[ChartBy, ...] = ("command", "model")
 BY_TIME = frozenset({"day", "run"})  # of these the latest rows stay
 MOST_ROWS = 500  # of a group
 MOST_FORECASTS = 200
@@ -57,9 +60,7 @@ def page_data(ledger: LedgerStore, request: PageRequest) -> dict[str, Any]:
         "ledger": ledger.name,
         "totals": _totals(tables["model"], tables["command"]),
         "limits": [_limit(ledger, weights, *one) for one in _limits(ledger, request)],
-        "charts": {
-            f"{_word(unit)}/{by}": _chart(ledger, request, unit, by) for unit in Unit for by in ("command", "model")
-        },
+        "charts": {name: chart for by in CHARTS for name, chart in _charts(ledger, request, by)},
         "tables": {by: _bounded(by, rows) for by, rows in tables.items()},
         "forecasts": _forecasts(ledger, request.now),
     }
@@ -132,10 +133,16 @@ def _weights(ledger: LedgerStore) -> TokenWeights:
     return read_budgets(runs[-1].budgets).weights if runs else Weights()
 
 
-def _chart(ledger: LedgerStore, request: PageRequest, unit: Unit, by: Literal["command", "model"]) -> dict[str, Any]:
-    """The use of each day by its most used commands or models; the name of all others is null."""
+def _charts(ledger: LedgerStore, request: PageRequest, by: ChartBy) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The use of each day by its most used commands or models, in each unit; the name of all others is null."""
     end_ms = to_ms(request.now) if request.since_ms else FOREVER_MS
-    data = read_plot_data(ledger, PlotRequest(request.since_ms, end_ms, unit, by, (), request.local))
+    wanted = PlotRequest(request.since_ms, end_ms, by=by, local=request.local)
+    sums = read_sums(ledger, wanted)
+    for unit in Unit:
+        yield f"{_word(unit)}/{by}", _chart(plot_data(sums, replace(wanted, unit=unit)), unit)
+
+
+def _chart(data: PlotData | None, unit: Unit) -> dict[str, Any]:
     if data is None:
         return {"at": [], "names": [], "values": []}
     return {

@@ -66,21 +66,27 @@ def schema(postgres: Postgres, address: str) -> list[Any]:
     return [postgres.sql(address, query) for query in (TABLES, *REST)]
 
 
+def made_of(postgres: Postgres, version: int) -> str:
+    """A ledger as the first migrations left it."""
+    address = postgres.database()
+    postgres.sql(
+        address,
+        "CREATE SCHEMA token_budget",
+        "SET search_path TO token_budget, pg_temp",
+        "CREATE TABLE migrations (version BIGINT PRIMARY KEY, applied_ms BIGINT NOT NULL)",
+        *MIGRATIONS[:version],
+        *(f"INSERT INTO migrations VALUES ({number + 1}, 0)" for number in range(version)),
+    )
+    return address
+
+
 # -- tables --
 
 
 def test_a_fresh_schema_is_all_migrations_one_after_the_other(postgres: Postgres, address: str) -> None:
     open_store(address).close()
-    step_by_step = postgres.database()
-    postgres.sql(
-        step_by_step,
-        "CREATE SCHEMA token_budget",
-        "CREATE TABLE token_budget.migrations (version BIGINT PRIMARY KEY, applied_ms BIGINT NOT NULL)",
-    )
-    for number, migration in enumerate(MIGRATIONS):
-        postgres.sql(step_by_step, "SET search_path TO token_budget, pg_temp", migration)
-        postgres.sql(step_by_step, f"INSERT INTO token_budget.migrations VALUES ({number + 1}, 0)")
-        assert upgrade(step_by_step)[0] == number + 1 if number + 1 == len(MIGRATIONS) else True
+    step_by_step = made_of(postgres, len(MIGRATIONS))
+    assert upgrade(step_by_step)[0] == len(MIGRATIONS)
     assert schema(postgres, step_by_step) == schema(postgres, address)
     assert postgres.sql(address, "SELECT count(*) FROM token_budget.migrations") == [(len(MIGRATIONS),)]
 
@@ -88,16 +94,9 @@ def test_a_fresh_schema_is_all_migrations_one_after_the_other(postgres: Postgres
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
 def test_every_earlier_schema_can_be_brought_up_to_date(postgres: Postgres, address: str, version: int) -> None:
     open_store(address).close()
-    older = postgres.database()
-    postgres.sql(
-        older,
-        "CREATE SCHEMA token_budget",
-        "SET search_path TO token_budget, pg_temp",
-        "CREATE TABLE migrations (version BIGINT PRIMARY KEY, applied_ms BIGINT NOT NULL)",
-        *MIGRATIONS[:version],
-        *(f"INSERT INTO migrations VALUES ({number + 1}, 0)" for number in range(version)),
-        "INSERT INTO runs (run, machine, started_ms, mode, budgets) VALUES ('r', 'm', 1, 'warn', '{}')",
-    )
+    older = made_of(postgres, version)
+    run = "INSERT INTO token_budget.runs (run, machine, started_ms, mode, budgets) VALUES ('r', 'm', 1, 'warn', '{}')"
+    postgres.sql(older, run)
     with pytest.raises(LedgerError, match="older version"):
         open_store(older, create=False)
     assert upgrade(older) == (version, len(MIGRATIONS)) and upgrade(older) == (len(MIGRATIONS), len(MIGRATIONS))

@@ -200,14 +200,15 @@ class SqlLedger:
     def accounts(self, account: str | None = None) -> list[AccountRecord]:
         """The accounts that have limits by their names, or the one that is named."""
         where, values = ("", ()) if account is None else (" WHERE account = ?", (account,))
-        found: dict[str, list[AccountLimit]] = {}
+        found: dict[tuple[str, str], list[AccountLimit]] = {}
         order = {window: place for place, window in enumerate(Window)}
-        for name, period, unit, most in self._db.rows(f"SELECT account, period, unit, most FROM limits{where}", values):
-            found.setdefault(name, []).append(AccountLimit(Window(period), Unit(unit), most))
-        zones = dict(self._db.rows(f"SELECT account, zone FROM accounts{where}", values))
+        columns = f"account, coalesce(zone, '{UTC_ZONE}'), period, unit, most"
+        sql = f"SELECT {columns} FROM limits LEFT JOIN accounts USING (account){where}"
+        for name, zone, period, unit, most in self._db.rows(sql, values):
+            found.setdefault((name, zone), []).append(AccountLimit(Window(period), Unit(unit), most))
         return [
-            AccountRecord(name, zones.get(name, UTC_ZONE), tuple(sorted(of, key=lambda one: (order[one[0]], one[1]))))
-            for name, of in sorted(found.items())
+            AccountRecord(name, zone, tuple(sorted(of, key=lambda one: (order[one[0]], one[1]))))
+            for (name, zone), of in sorted(found.items())
         ]
 
     def set_limits(self, account: str, limits: Iterable[AccountLimit], *, zone: str | None = None) -> None:

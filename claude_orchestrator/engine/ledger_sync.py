@@ -404,8 +404,7 @@ class LedgerSync:
         limits = self.windows.limits(now_ms)
         if not limits:
             return _Read([], Amount(), None, ahead_ms)
-        used = ledger.used(limits, self._weights, now_ms, account)
-        held = ledger.held_by_others(self._run.run, now_ms, account)
+        used, held = ledger.shared(limits, self._weights, now_ms, account, run=self._run.run)
         found = ledger.accounts(account) if account else []
         return _Read(used, held, found[0] if found else None, ahead_ms)
 
@@ -451,8 +450,7 @@ def read_shared(
 ) -> None:
     """Read what all runs use and hold now of the shared budgets, without being a run."""
     windows, now_ms = SharedWindows(manager, charged), ledger.now_ms(to_ms(datetime.now()))
-    held = ledger.held_by_others("", now_ms, windows.account)
-    all_used = ledger.used(windows.limits(now_ms), weights, now_ms, windows.account)
+    all_used, held = ledger.shared(windows.limits(now_ms), weights, now_ms, windows.account)
     for budget, used in zip(windows.budgets, all_used, strict=True):
         manager.update_shared(budget, used, held.of(budget.unit))
 

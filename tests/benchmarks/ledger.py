@@ -108,7 +108,7 @@ def reading(path: Path) -> dict[str, float]:
         "forecast_ms": median_ms(
             lambda: forecast(SampleReader(ledger).of(COMMANDS[3], ""), COMMANDS[3], "opus", NOW_MS / 1000)
         ),
-        "monthly_limit_ms": median_ms(lambda: ledger.used([month], Weights(), 0)),
+        "monthly_limit_ms": median_ms(lambda: ledger.shared([month], Weights(), 0).used),
         "bare_scan_ms": median_ms(
             lambda: bare.execute("SELECT at_ms / 86400000, sum(input + output) FROM records GROUP BY 1").fetchall()
         ),

@@ -59,7 +59,7 @@ def now_ms() -> int:
 def admissions(place: str, orchestrators: int, each: int) -> dict[str, Any]:
     """What so many orchestrators take at once, and what they have used of a limit for four fifths of it."""
     ledger = open_store(place)
-    before = ledger.used([Limit(0, 1)], FLAT, now_ms())[0]
+    before = ledger.shared([Limit(0, 1)], FLAT, now_ms()).used[0]
     limit = before + int(orchestrators * each * TOKENS * FITS)
     argv = [sys.executable, "-m", __spec__.name if __spec__ else "tests.benchmarks.shared_ledger", "--orchestrate"]
     started = [
@@ -81,7 +81,7 @@ def admissions(place: str, orchestrators: int, each: int) -> dict[str, Any]:
         process.stdin.flush()
     answers = [json.loads(process.communicate()[0]) for process in started]
     took_s = time.perf_counter() - start
-    used = ledger.used([Limit(0, 1)], FLAT, now_ms())[0]
+    used = ledger.shared([Limit(0, 1)], FLAT, now_ms()).used[0]
     ledger.close()
     times = sorted(ms for answer in answers for ms in answer["times_ms"])
     assert used <= limit, (used, limit)
@@ -104,8 +104,8 @@ def reading(place: str) -> dict[str, float]:
         "forecast_ms": median_ms(
             lambda: forecast(SampleReader(ledger).of(COMMANDS[3], ""), COMMANDS[3], "opus", NOW_MS / 1000)
         ),
-        "monthly_limit_ms": median_ms(lambda: ledger.used([month], FLAT, 0)),
-        "monthly_limit_of_an_account_ms": median_ms(lambda: ledger.used([month], FLAT, 0, "team")),
+        "monthly_limit_ms": median_ms(lambda: ledger.shared([month], FLAT, 0).used),
+        "monthly_limit_of_an_account_ms": median_ms(lambda: ledger.shared([month], FLAT, 0, "team").used),
     }
     ledger.close()
     return found

@@ -376,7 +376,7 @@ def test_a_table_of_ones_own_does_not_divert_the_sums(postgres: Postgres, addres
         "CREATE TEMP TABLE quarters (LIKE token_budget.quarters INCLUDING ALL)",
         f"INSERT INTO token_budget.records VALUES ('x', {key}, 5, 'm', 7, 0, 0, 0, NULL)",
     )
-    assert ledger.used([Limit(0, 1)], Weights(), 0) == [7]
+    assert ledger.shared([Limit(0, 1)], Weights(), 0).used == [7]
     ledger.close()
 
 

@@ -23,7 +23,7 @@ from token_budget.budget_manager import TokenBudgetManager
 from token_budget.holds import floor_of, max_min_shares
 from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
 from token_budget.ledger.sqlite import SqliteLedger
-from token_budget.models import Action, Amount, Scope, Unit, Usage
+from token_budget.models import Action, Amount, Scope, Unit, Usage, Weights
 from token_budget.pricing import Prices
 from token_budget.text import NANO, RenderOptions
 from token_budget.usage.run_detail import run_detail
@@ -140,7 +140,7 @@ def test_what_another_orchestrator_holds_is_waited_for(place: Workplace) -> None
         argv, env=place.env, cwd=place.root, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 20
-    while not (place.root / "ledger.db").exists() or not ledger_of(place).held_by_others("", 0).tokens:
+    while not (place.root / "ledger.db").exists() or not ledger_of(place).shared((), Weights(), 0).held.tokens:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     second = {"instances": entries(3000, max_tokens_per_command=5000), "budget": budget}
@@ -149,7 +149,7 @@ def test_what_another_orchestrator_holds_is_waited_for(place: Workplace) -> None
     assert done.returncode == 0 and waits is not None, done.stderr
     assert sum(int(figure.replace(",", "")) for figure in waits.groups()) == 8000  # of the first, spent or held
     assert process.wait(timeout=30) == 0
-    assert ledger_of(place).held_by_others("", 0) == Amount()
+    assert ledger_of(place).shared((), Weights(), 0).held == Amount()
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ def test_no_order_of_requests_of_several_orchestrators_passes_a_daily_budget(pla
     used = [json.loads((place.root / f"report{n}.json").read_text())["totals"]["total_tokens"] for n in range(4)]
     assert sum(record.usage.total_tokens for record in ledger_of(place).records()) == sum(used)
     assert 54_000 <= sum(used) <= 60_000, (used, said)  # a response of these takes up to 10,000
-    assert ledger_of(place).held_by_others("", 0) == Amount()
+    assert ledger_of(place).shared((), Weights(), 0).held == Amount()
 
 
 def test_a_dry_run_shows_what_all_runs_have_used(place: Workplace) -> None:

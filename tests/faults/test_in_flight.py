@@ -156,9 +156,9 @@ def test_limits_across_runs_have_what_a_killed_run_had_sent(
     runs.killed_in_flight()
     ledger = SqliteLedger(tmp_path / "ledger.db", create=False)
     later_ms = round(time.time() * 1000) + 61_000  # the lease has ended
-    (used,) = ledger.used([Limit(0, 1)], Weights(), later_ms)
-    assert used >= api.billed and not ledger.held_by_others("", later_ms).tokens
+    (used,) = ledger.shared([Limit(0, 1)], Weights(), later_ms).used
+    assert used >= api.billed and not ledger.shared((), Weights(), later_ms).held.tokens
     assert runs.whole("--resume", "last").returncode == 0
     totals = runs.place.report()["totals"]["total_tokens"]
-    assert ledger.used([Limit(0, 1)], Weights(), later_ms) == [totals]  # its records have it now
+    assert ledger.shared([Limit(0, 1)], Weights(), later_ms).used == [totals]  # its records have it now
     assert totals >= api.billed

@@ -121,10 +121,10 @@ def test_a_request_of_a_run_without_shared_limits_does_not_wait_for_a_locked_led
             assert decision.action is Action.ALLOW
         sync.released(early)
         other.close()
-        while ledger.held_by_others("", 0).tokens != 700:
+        while ledger.shared((), Weights(), 0).held.tokens != 700:
             await sync.flush()
         sync.released(late)
         await sync.end(0)
 
     asyncio.run(asyncio.wait_for(main(), 30))
-    assert SqliteLedger(path).used([held], Weights(), 0) == [0]
+    assert SqliteLedger(path).shared([held], Weights(), 0).used == [0]

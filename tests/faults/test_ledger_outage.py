@@ -122,7 +122,7 @@ def test_nothing_starts_while_the_server_is_gone(place: Workplace, own_server: P
     assert report["totals"]["total_tokens"] == 12_000 == in_ledger(address)
     assert len([line for line in run.lines if "the ledger:" in line]) == 2
     ledger = open_store(address)
-    assert ledger.held_by_others("", 0) == Amount() and ledger.runs()[0].exit_code == 0
+    assert ledger.shared((), Weights(), 0).held == Amount() and ledger.runs()[0].exit_code == 0
     ledger.close()
 
 
@@ -368,10 +368,10 @@ def test_a_reservation_that_may_have_succeeded_leaves_no_hold(tmp_path: Path) ->
         waits = await bench.sync.admit("one", hold, sent=True)
         assert (waits.action, waits.reason) == (Action.WAIT, "the ledger cannot be used: gone, nobody knows when")
         now_ms = bench.sync.now_ms()
-        assert bench.store.held_by_others("", now_ms) == Amount(105)  # it has succeeded
+        assert bench.store.shared((), Weights(), now_ms).held == Amount(105)  # it has succeeded
         assert await bench.sync.claim_launch(5) == 1.0
         await bench.sync.flush(check=True)
-        assert bench.store.held_by_others("", now_ms) == Amount(5) and await bench.sync.claim_launch(5) == 0
+        assert bench.store.shared((), Weights(), now_ms).held == Amount(5) and await bench.sync.claim_launch(5) == 0
         await bench.sync.end(0)
 
     asyncio.run(main())
@@ -387,7 +387,7 @@ def test_others_continue_without_it(tmp_path: Path, mode: str, continues: bool) 
         assert (await bench.sync.admit("one", hold)).action is Action.ALLOW
         assert (await bench.sync.admit("one", hold)).action is Action.ALLOW and bench.sync.unusable == ""
         assert await bench.sync.claim_alerts(["a"]) == {"a"} and await bench.sync.claim_launch(1) == 0
-        assert bench.store.used([Limit(0, 1)], Weights(), 0) == [0]
+        assert bench.store.shared([Limit(0, 1)], Weights(), 0).used == [0]
         await bench.sync.end(0)
 
     asyncio.run(main())

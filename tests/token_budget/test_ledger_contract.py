@@ -101,10 +101,10 @@ def test_what_goes_in_comes_out_once(ledger: LedgerStore) -> None:
     assert {row.group: row.cost_nano_usd for row in ledger.sums("model")} == {"opus": 507, "haiku": None}
     assert [row.start_ms for row in ledger.sums(by_time=True)] == [0, 1_800_000, 2_700_000]
     assert ledger.sums(since_ms=1500, until_ms=2_500_000)[0].usage == Usage(10, 20, 30, 40)
-    assert ledger.used([Limit(0, 1), Limit(2_500_000, 1), Limit(0, 1, Unit.USD)], FLAT, 0) == [210, 100, 507]
-    assert ledger.used([Limit(0, 1)], Weights.parse("output=5"), 0) == [210 + 4 * 22]
+    assert ledger.shared([Limit(0, 1), Limit(2_500_000, 1), Limit(0, 1, Unit.USD)], FLAT, 0).used == [210, 100, 507]
+    assert ledger.shared([Limit(0, 1)], Weights.parse("output=5"), 0).used == [210 + 4 * 22]
     by_model = ModelWeights({"haiku": Weights(cache_read=2), "opus": Weights(output=10)}.get)
-    assert ledger.used([Limit(0, 1)], by_model, 0) == [210 + 40 + 9 * 2]
+    assert ledger.shared([Limit(0, 1)], by_model, 0).used == [210 + 40 + 9 * 2]
 
 
 def test_an_attempt_that_ends_keeps_what_it_had(ledger: LedgerStore) -> None:
@@ -131,6 +131,10 @@ def reserve(
     return ledger.reserve(HoldRequest("r1", "a", Amount(tokens, nano), 1000, FLAT, enforce), limits, now_ms)
 
 
+def held_but(run: str, ledger: LedgerStore, now_ms: int, account: str = "") -> Amount:
+    return ledger.shared((), FLAT, now_ms, account, run=run).held
+
+
 def test_holds_are_shared_and_lapse(ledger: LedgerStore, store: Place) -> None:
     fill(ledger)
     first = reserve(ledger, 100, 400, store.at(10))
@@ -141,15 +145,15 @@ def test_holds_are_shared_and_lapse(ledger: LedgerStore, store: Place) -> None:
     assert reserve(ledger, 191, 400, now_ms) == Reservation(Action.BLOCK, None, 0, 210, 100, 0)
     warned = reserve(ledger, 191, 400, now_ms, enforce=False)
     assert warned.action is Action.WARN and warned.hold is not None
-    assert ledger.held_by_others("other", now_ms) == Amount(291) and ledger.held_by_others("r1", now_ms) == Amount(0)
+    assert held_but("other", ledger, now_ms) == Amount(291) and held_but("r1", ledger, now_ms) == Amount(0)
     ledger.write(holds=[HoldState(warned.hold, "r1", Amount(0), 0)])
-    assert ledger.held_by_others("other", now_ms) == Amount(100)
+    assert held_but("other", ledger, now_ms) == Amount(100)
     kept = reserve(ledger, 7, 400, now_ms).hold
     assert kept is not None
     ledger.release_run("r1", keep=[kept])
-    assert ledger.held_by_others("other", now_ms) == Amount(7)
+    assert held_but("other", ledger, now_ms) == Amount(7)
     ledger.release_run("r1")
-    assert ledger.held_by_others("other", now_ms) == Amount(0)
+    assert held_but("other", ledger, now_ms) == Amount(0)
     assert reserve(ledger, 1, 400, now_ms, nano=500).action is Action.BLOCK
 
 
@@ -159,20 +163,20 @@ def test_what_was_sent_is_used_when_nobody_renews_its_hold(ledger: LedgerStore, 
     limits = [Limit(0, 250), Limit(0, 9, Unit.USD), Limit(501, 250)]
     held = ledger.reserve(request, limits, store.at(500))
     now_ms = store.at(1499)
-    assert held.hold is not None and ledger.used(limits, FLAT, now_ms) == [0, 0, 0]
-    assert ledger.held_by_others("r2", now_ms) == Amount(100, 7)
+    assert held.hold is not None and ledger.shared(limits, FLAT, now_ms).used == [0, 0, 0]
+    assert held_but("r2", ledger, now_ms) == Amount(100, 7)
     other = HoldRequest("r2", "b", Amount(151), 1000, FLAT, enforce=True)
     assert ledger.reserve(other, limits[:1], now_ms).action is Action.WAIT
     now_ms = store.at(1500)
-    assert ledger.used(limits, FLAT, now_ms) == [100, 7, 0]  # it was sent before the third limit began
+    assert ledger.shared(limits, FLAT, now_ms).used == [100, 7, 0]  # it was sent before the third limit began
     assert ledger.reserve(other, limits[:1], now_ms) == Reservation(Action.BLOCK, None, 0, 100, 0, 0)
     ledger.write(holds=[HoldState(held.hold, "r1", Amount(60), 1500)], now_ms=now_ms)  # its owner had slept
-    assert ledger.used(limits, FLAT, now_ms) == [0, 0, 0] and ledger.held_by_others("r2", now_ms) == Amount(60)
-    assert ledger.used(limits, FLAT, store.at(3000)) == [60, 0, 0]
+    assert ledger.shared(limits, FLAT, now_ms, run="r2") == ([0, 0, 0], Amount(60))
+    assert ledger.shared(limits, FLAT, store.at(3000)).used == [60, 0, 0]
     ledger.prune(500, 3000)
-    assert ledger.used(limits, FLAT, store.at(3000)) == [60, 0, 0]
+    assert ledger.shared(limits, FLAT, store.at(3000)).used == [60, 0, 0]
     ledger.prune(501, 3000)
-    assert ledger.used(limits, FLAT, store.at(3000)) == [0, 0, 0]
+    assert ledger.shared(limits, FLAT, store.at(3000)).used == [0, 0, 0]
 
 
 def test_a_hold_that_lapsed_while_its_owner_slept_stands_again_and_hurts_nobody(
@@ -184,9 +188,9 @@ def test_a_hold_that_lapsed_while_its_owner_slept_stands_again_and_hurts_nobody(
     assert slept.hold is not None and other.hold is not None and slept.hold != other.hold
     ledger.write(holds=[HoldState(slept.hold, "r1", Amount(90), 2000)], now_ms=now_ms)
     now_ms = store.at(2500)
-    assert ledger.held_by_others("", now_ms) == Amount(290) and ledger.held_by_others("r1", now_ms) == Amount(200)
+    assert held_but("", ledger, now_ms) == Amount(290) and held_but("r1", ledger, now_ms) == Amount(200)
     ledger.write(holds=[HoldState(slept.hold, "r1", Amount(0), 0)])
-    assert ledger.held_by_others("", now_ms) == Amount(200)
+    assert held_but("", ledger, now_ms) == Amount(200)
 
 
 def test_the_clock_is_the_servers_or_the_callers(ledger: LedgerStore, store: Place) -> None:
@@ -314,7 +318,8 @@ def test_an_account_counts_only_its_own(ledger: LedgerStore, store: Place) -> No
         records=[UsageRecord(run, run, "a", 1, 5, "m", Usage(100)) for run in names],
     )
     limits = [Limit(0, 400)]
-    assert ledger.used(limits, FLAT, now_ms, "team") == [200] and ledger.used(limits, FLAT, now_ms) == [400]
+    assert ledger.shared(limits, FLAT, now_ms, "team").used == [200]
+    assert ledger.shared(limits, FLAT, now_ms).used == [400]
 
     def ask(run: str, tokens: int, account: str, *, sent: bool = False) -> Reservation:
         request = HoldRequest(run, "a", Amount(tokens), 1000, FLAT, enforce=True, sent=sent, account=account)
@@ -325,9 +330,9 @@ def test_an_account_counts_only_its_own(ledger: LedgerStore, store: Place) -> No
     assert ask("r2", 100, "team") == Reservation(Action.WAIT, None, 0, 200, 150, 150)
     assert ask("r2", 201, "team").action is Action.BLOCK
     assert ask("r3", 1, "").action is Action.BLOCK  # of all runs together
-    assert ledger.held_by_others("r2", now_ms, "team") == Amount(150)
-    assert ledger.held_by_others("r2", now_ms) == Amount(400)
-    assert ledger.used(limits, FLAT, store.at(5000), "team") == [350]
+    assert held_but("r2", ledger, now_ms, "team") == Amount(150)
+    assert held_but("r2", ledger, now_ms) == Amount(400)
+    assert ledger.shared(limits, FLAT, store.at(5000), "team").used == [350]
 
 
 def test_an_export_keeps_the_account(ledger: LedgerStore, tmp_path: Path) -> None:
@@ -390,7 +395,7 @@ def admit_with_16_processes(place: str) -> None:
         process.stdin.flush()
     admitted = sum(int(process.communicate(timeout=60)[0]) for process in started)
     assert admitted == 600 and all(process.returncode == 0 for process in started)
-    assert ledger.used([Limit(0, 1)], FLAT, 0) == [60_000]
+    assert ledger.shared([Limit(0, 1)], FLAT, 0).used == [60_000]
     ledger.close()
 
 

@@ -73,7 +73,7 @@ def test_a_copy_that_was_interrupted_is_repeated(
     assert target.runs(run="r") == source.runs() and target.attempts(run="r") == source.attempts()
     assert target.notes() == source.notes() and target.alerts_sent() == {"sent"}
     assert target.accounts("team") == source.accounts("team") and target.accounts("other")[0].limits[0].limit == 7
-    assert target.held_by_others("", 1) == Amount()
+    assert target.shared((), Weights(), 1).held == Amount()
     target.close()
 
 

@@ -191,6 +191,13 @@ class Reservation(NamedTuple):
     held_elsewhere: int = 0
 
 
+class Shared(NamedTuple):
+    """What runs have used of each of some limits, in its unit, and what they hold now."""
+
+    used: list[int]
+    held: Amount
+
+
 class UsageSum(NamedTuple):
     """What one group of records used, by the values that the records are grouped by.
 

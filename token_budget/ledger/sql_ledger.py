@@ -28,12 +28,13 @@ from token_budget.ledger.records import (
     Posted,
     Reservation,
     RunRecord,
+    Shared,
     UsageRecord,
     UsageSum,
 )
 from token_budget.ledger.store import HOUR_MS, MAY_RUN_MS, GroupBy
 from token_budget.model_weights import TokenWeights, draw
-from token_budget.models import Action, Amount, Unit, Usage
+from token_budget.models import Action, Unit, Usage
 from token_budget.windows import Window
 
 PAGE = 10_000  # records in one query
@@ -235,15 +236,13 @@ class SqlLedger:
 
     # -- reading --
 
-    def used(self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int, account: str = "") -> list[int]:
+    def shared(
+        self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int, account: str = "", *, run: str = ""
+    ) -> Shared:
         """What all runs, or those of an account, have used since each limit's beginning, in its unit, with what
-        crashed runs had sent."""
+        crashed runs had sent; and what they hold now, but for one `run`."""
         holds = self._holds(limits, self._db.now_ms(now_ms), account)
-        return [self._used(limit, weights, holds, account) for limit in limits]
-
-    def held_by_others(self, run: str, now_ms: int, account: str = "") -> Amount:
-        """What other runs, or those of an account, hold now."""
-        return self._holds((), self._db.now_ms(now_ms), account).held(but=run)
+        return Shared([self._used(limit, weights, holds, account) for limit in limits], holds.held(but=run))
 
     def _holds(self, limits: Sequence[Limit], now_ms: int, account: str) -> rows.Holds:
         """The holds that stand now, and those that count as used for one of the limits."""

@@ -19,11 +19,12 @@ from token_budget.ledger.records import (
     Posted,
     Reservation,
     RunRecord,
+    Shared,
     UsageRecord,
     UsageSum,
 )
 from token_budget.model_weights import TokenWeights
-from token_budget.models import Amount, Unit, Usage
+from token_budget.models import Unit, Usage
 from token_budget.windows import Window
 
 GroupBy = Literal["command", "model", "run", "instance", "workspace"]
@@ -132,12 +133,11 @@ class LedgerStore(Protocol):
     def prunable(self, before_ms: int, now_ms: int) -> tuple[int, int]:
         """How many attempts `prune` would delete, and the tokens that they used."""
 
-    def used(self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int, account: str = "") -> list[int]:
+    def shared(
+        self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int, account: str = "", *, run: str = ""
+    ) -> Shared:
         """What all runs, or those of an account, have used since each limit's beginning, in its unit, with what
-        crashed runs had sent."""
-
-    def held_by_others(self, run: str, now_ms: int, account: str = "") -> Amount:
-        """What other runs, or those of an account, hold now."""
+        crashed runs had sent; and what they hold now, but for one `run`."""
 
     def totals(self, run: str) -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
         """What is recorded of a run, by instance, attempt and model: usage, cost, number of records."""

@@ -129,7 +129,7 @@ def _show(ledger: LedgerStore, accounts: list[AccountRecord], *, as_json: bool) 
         (one, limit, used)
         for one in accounts
         for limit, used in zip(
-            one.limits, ledger.used(limits_at(one, now_ms), Weights(), now_ms, one.account), strict=True
+            one.limits, ledger.shared(limits_at(one, now_ms), Weights(), now_ms, one.account).used, strict=True
         )
     ]
     if as_json:

@@ -15,7 +15,7 @@ from token_budget.ledger.run_budgets import read_budgets
 from token_budget.ledger.samples import SampleReader, subject_of
 from token_budget.ledger.store import LedgerStore
 from token_budget.model_weights import TokenWeights
-from token_budget.models import Amount, Unit, Weights
+from token_budget.models import Unit, Weights
 from token_budget.named_tuples import NamedTuple
 from token_budget.text import NANO
 from token_budget.usage.history import By, LocalTime, ended, history, local_time
@@ -32,7 +32,6 @@ MOST_ROWS = 500  # of a group
 MOST_FORECASTS = 200
 MOST_ACCOUNTS = 100
 SPANS_DAYS = (7, 30, 90, 365, 0)  # 0: all
-NOBODY = ""  # no run: what all runs hold
 
 
 class PageRequest(NamedTuple):
@@ -110,9 +109,8 @@ def _limit(
     window, unit, limit = one
     now_ms = to_ms(now)
     begins = (to_ms(start_of(window, now)), pace_since(window, now_ms))
-    used, latest = ledger.used([Limit(ms, limit, unit) for ms in begins], weights, now_ms, account)
+    (used, latest), held = ledger.shared([Limit(ms, limit, unit) for ms in begins], weights, now_ms, account)
     found = project(window, limit, used, latest, now)
-    held: Amount = ledger.held_by_others(NOBODY, now_ms, account)
     name = name_of(window, now)
     return {
         "window": str(window),

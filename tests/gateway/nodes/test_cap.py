@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 from tests.benchmarks.hard_cap import Counted, Outcome, client
 from tests.benchmarks.simulated_api import SimulatedApi
 from tests.gateway.nodes.wires import Sites, sites
+from tests.gateway.test_server import until
 from tests.metered import Metered
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Amount, Hold, Scope, Unit, Usage, Weights
@@ -38,14 +39,6 @@ async def ask(session: aiohttp.ClientSession, url: str, **body: object) -> tuple
 
 def keep(used: list[int], usage: ApiUsage, hold: Hold | None) -> None:
     used.append(usage.usage.total_tokens)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; the test's own time limit ends that."""
-    for _ in range(3000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
 
 
 async def api_started() -> tuple[SimulatedApi, Mapping[str, str]]:

@@ -90,11 +90,9 @@ def is_bounded(body: bytes) -> bool:
 
 def by_server_tools(data: dict[str, object]) -> int:
     """What tools that the API itself runs or describes may add to a request's input, beyond what its bytes tell."""
-    tools = data.get("tools")
-    kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
-    own = [str(kind) for kind in kinds if kind not in (None, "custom")]
-    described = sum(kind.startswith(CLIENT_TOOLS) for kind in own)
-    counted = [uses for tool in tools if (uses := _web_uses(tool)) is not None] if isinstance(tools, list) else []
+    own = _own_tools(data)
+    described = sum(kind.startswith(CLIENT_TOOLS) for kind, _ in own)
+    counted = [uses for kind, uses in own if kind.startswith(WEB_TOOLS) and uses is not None]
     served = len(own) > described + len(counted) or bool(data.get("mcp_servers")) or bool(data.get("container"))
     uses = sum(counted) + SERVER_TOOL_USES * served
     return CLIENT_TOOL_TOKENS * described + SERVER_TOOL_TOKENS * uses
@@ -102,8 +100,7 @@ def by_server_tools(data: dict[str, object]) -> int:
 
 def dearest_terms(data: dict[str, object]) -> PriceTerms:
     """The dearest terms that a request allows. The place of inference is the workspace's where it names none."""
-    tools = data.get("tools")
-    uses = sum(_searches(tool) for tool in tools) if isinstance(tools, list) else 0
+    uses = sum(uses or SERVER_TOOL_USES for kind, uses in _own_tools(data) if kind.startswith("web_search_"))
     return PriceTerms(
         speed="" if data.get("speed") in (None, "standard") else "fast",
         inference_geo="" if data.get("inference_geo") == "global" else "us",
@@ -111,18 +108,11 @@ def dearest_terms(data: dict[str, object]) -> PriceTerms:
     )
 
 
-def _searches(tool: object) -> int:
-    """How often the API may search the web with this tool for one request."""
-    if not isinstance(tool, dict) or not str(tool.get("type")).startswith("web_search_"):
-        return 0
-    return _max_uses(tool) or SERVER_TOOL_USES
-
-
-def _web_uses(tool: object) -> int | None:
-    """How often the API may use the web with this tool for one request; None if the tool states no bound for that."""
-    if not isinstance(tool, dict) or not str(tool.get("type")).startswith(WEB_TOOLS):
-        return None
-    return _max_uses(tool)
+def _own_tools(data: dict[str, object]) -> list[tuple[str, int | None]]:
+    """The types of the tools that are the API's own, with the most uses for one request that each one states."""
+    tools = data.get("tools")
+    given = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    return [(str(tool["type"]), _max_uses(tool)) for tool in given if tool.get("type") not in (None, "custom")]
 
 
 def _max_uses(tool: dict[str, object]) -> int | None:

@@ -47,14 +47,13 @@ Tell = Callable[[object], None]
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A request of a node. `seen` is what its response has stated last."""
+    """A request of a node. Once it may be sent, `most` is what it can use. `seen` is what its response stated last."""
 
     place: Place
     ticket: Ticket
     most: Most | None = None
     seen: ApiUsage | None = None
     deciding: asyncio.Task[None] | None = None
-    is_sent: bool = False
     is_watched: bool = False  # no budget limits it
 
 
@@ -149,7 +148,7 @@ class DriverMeter:
         self._places.pop(place.client.digest, None)
         self._admission.places = max(1, len(self._places))
         for number, request in list(place.requests.items()):
-            if request.is_sent and request.most is not None and not (request.seen is not None and request.seen.whole):
+            if request.most is not None and not (request.seen is not None and request.seen.whole):
                 self._charge_rest(request, request.most)
             self._settle(place.node, number)
         place.closed.set()
@@ -200,7 +199,7 @@ class DriverMeter:
     def _reserve(self, place: Place, number: int, most: Most) -> None:
         """A request that no budget can refuse: it is recorded before it is sent."""
         ticket = Ticket((), 0, 0, hold=Hold((), Amount()))
-        request = Request(place, ticket, most, is_sent=True, is_watched=True)
+        request = Request(place, ticket, most, is_watched=True)
         place.requests[number] = self._requests[place.node, number] = request
         request.deciding = asyncio.ensure_future(self._recorded(place, number, request, most))
 
@@ -222,7 +221,7 @@ class DriverMeter:
             self._drop(place.node, number)
             place.tell(Refuse(number, why_not))
             return
-        request.most, request.is_sent = most_of(ticket, self._admission.weights_of(ticket)), True
+        request.most = most_of(ticket, self._admission.weights_of(ticket))
         place.tell(Go(number, ticket.output_tokens, ticket.cost, ticket.hold is not None))
 
     def _used(self, place: Place, number: int | None, usage: ApiUsage) -> None:

@@ -107,9 +107,9 @@ class _Reader:
         if not by_model:
             yield from ((one.model, one.usage, one.cost_nano_usd) for one in drawing.values())
             return
-        for record in self.ledger.records(run=self.run.run):
-            if (record.run, record.instance, record.attempt) in drawing:
-                yield record.model, record.usage, record.cost_nano_usd
+        for (instance, number, model), (usage, cost_nano_usd, _) in self.ledger.totals(self.run.run).items():
+            if (self.run.run, instance, number) in drawing:
+                yield model, usage, cost_nano_usd
 
     def _of_window(self, window: Window) -> list[tuple[str | None, Usage, int | None]]:
         begin_ms, end_ms = (to_ms(edge(window, self.local(self.run.started_ms))) for edge in (start_of, end_of))

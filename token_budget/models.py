@@ -144,6 +144,11 @@ class Unit(StrEnum):
     TOKENS = "tokens"
     USD = "USD"
 
+    @property
+    def word(self) -> str:
+        """What options and keys of limits call it, as in `daily_cost_budget`."""
+        return "cost" if self is Unit.USD else "token"
+
     def show(self, quantity: int) -> str:
         """A quantity in this unit as text: `1,234` or `$1.23`."""
         return format_usd(quantity) if self is Unit.USD else f"{quantity:,}"

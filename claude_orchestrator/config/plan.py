@@ -213,9 +213,9 @@ def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:
     """A budget manager with the plan's limits."""
     account = settings.account or ""
     manager = TokenBudgetManager(enforcement_mode=settings.budget_enforcement_mode, account=account)
-    for unit, word in ((Unit.TOKENS, "token"), (Unit.USD, "cost")):
+    for unit in Unit:
         for scope in (Scope.OVERALL, *WINDOW_SCOPES):
-            limit = getattr(settings, f"{scope}_{word}_budget")
+            limit = getattr(settings, f"{scope}_{unit.word}_budget")
             if limit is not None:
                 manager.set_budget(scope, limit, account if scope in WINDOW_SCOPES else "", unit)
     for budget in plan.budgets:

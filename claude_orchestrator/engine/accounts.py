@@ -18,7 +18,6 @@ from token_budget.windows import Window, name_of, start_of, to_ms
 
 SCOPES = {Window.DAILY: Scope.DAILY, Window.WEEKLY: Scope.WEEKLY, Window.MONTHLY: Scope.MONTHLY}
 WINDOWS = {scope: window for window, scope in SCOPES.items()}
-WORDS = {Unit.TOKENS: "token", Unit.USD: "cost"}
 NOBODY = AccountRecord("")
 
 
@@ -44,7 +43,7 @@ def charge(settings: Settings, account: AccountRecord) -> tuple[Settings, Charge
     for window, unit, limit in account.limits:
         before = own.get((SCOPES[window], unit))
         if before is None or limit < before:
-            values[f"{window}_{WORDS[unit]}_budget"] = limit
+            values[f"{window}_{unit.word}_budget"] = limit
     if settings.budget_enforcement_mode != "block":
         if settings.origins.get("budget_enforcement_mode", "default") != "default":
             raise UserError(f"--account: the limits of {account.account} are enforced, so warn mode is not possible")
@@ -55,9 +54,7 @@ def charge(settings: Settings, account: AccountRecord) -> tuple[Settings, Charge
 
 def own_limits(settings: Settings) -> dict[tuple[Scope, Unit], int]:
     """The limits of windows that settings have, by scope and unit."""
-    found = {
-        (scope, unit): getattr(settings, f"{scope}_{word}_budget") for scope in WINDOWS for unit, word in WORDS.items()
-    }
+    found = {(scope, unit): getattr(settings, f"{scope}_{unit.word}_budget") for scope in WINDOWS for unit in Unit}
     return {key: limit for key, limit in found.items() if limit is not None}
 
 

@@ -54,7 +54,7 @@ def is_ledger_error(error: Exception) -> bool:
 
 def windows_of(settings: Settings) -> list[str]:
     """The options of those limits across runs that are set."""
-    names = [f"{window}_{unit}_budget" for window in WINDOWS for unit in ("token", "cost")]
+    names = [f"{window}_{unit.word}_budget" for window in WINDOWS for unit in Unit]
     account = ["--account"] if settings.account is not None else []
     return account + [f"--{name.replace('_', '-')}" for name in names if getattr(settings, name) is not None]
 

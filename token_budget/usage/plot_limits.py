@@ -14,7 +14,6 @@ from token_budget.windows import Window
 
 CONFIG_FILE = "claude-orchestrator.json"
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
-WORDS = {Unit.TOKENS: "token", Unit.USD: "cost"}
 KINDS = {field.key: field.kind for field in PROFILE_FIELDS}
 
 
@@ -27,7 +26,7 @@ def given_limits(windows: dict[str, str | None], unit: Unit) -> dict[Window, int
     for name, text in windows.items():
         if text is not None:
             try:
-                found[Window(name)] = KINDS[f"{name}_{WORDS[unit]}_budget"].read(text)
+                found[Window(name)] = KINDS[f"{name}_{unit.word}_budget"].read(text)
             except BadValue as error:
                 raise ValueError(f"--{name}: {error.faults[0][1]}") from None
     return found
@@ -56,7 +55,7 @@ def _of_config(file: Path, unit: Unit) -> dict[Window, int]:
     budget = document.get("budget") if isinstance(document, dict) else None
     found: dict[Window, int] = {}
     for window in Window:
-        key = f"{window}_{WORDS[unit]}_budget"
+        key = f"{window}_{unit.word}_budget"
         value = budget.get(key) if isinstance(budget, dict) else None
         if value is not None:
             try:

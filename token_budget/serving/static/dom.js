@@ -49,6 +49,27 @@ export function button(label, onclick, props = {}) {
   return el("button", { type: "button", onclick, ...props }, label);
 }
 
+// A bar of tabs, by their names in `titles`; the arrow keys go from one to the next. `panelOf` names what a tab shows.
+export function tabBar(label, prefix, titles, panelOf, show) {
+  const names = Object.keys(titles);
+  const tabs = names.map((name) => button(titles[name], () => show(name), { role: "tab", id: `${prefix}-${name}`, "aria-controls": panelOf(name) }));
+  return el("div", { role: "tablist", class: "tabs", "aria-label": label, onkeydown: (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = (tabs.findIndex((tab) => tab.tabIndex === 0) + step + tabs.length) % tabs.length;
+    show(names[next]);
+    tabs[next].focus();
+  } }, tabs);
+}
+
+export function selectTab(bar, id) {
+  for (const tab of bar.children) {
+    const isThis = tab.id === id;
+    tab.setAttribute("aria-selected", String(isThis));
+    tab.tabIndex = isThis ? 0 : -1;
+  }
+}
+
 // Says something to people who look and to people who listen.
 export function toast(text, isError = false) {
   const place = document.getElementById("toasts");

@@ -1,13 +1,13 @@
 // One instance: its figures, its conversation as it happens, its result, its changes, its attempts and its raw log.
 
-import { ask, button, el, replace, setText, stateMark } from "./dom.js";
+import { ask, button, el, replace, selectTab, setText, stateMark, tabBar } from "./dom.js";
 import { bytes, clock, span, tokens, usd } from "./format.js";
 import { Conversation } from "./conversation.js";
 import { diffView } from "./diff.js";
 import { costOf, ENDED } from "./store.js";
 
 const POLL_MS = 700;
-const TABS = [["conversation", "Conversation"], ["result", "Result"], ["changes", "Changes"], ["figures", "Figures"], ["log", "Raw log"]];
+const TABS = { conversation: "Conversation", result: "Result", changes: "Changes", figures: "Figures", log: "Raw log" };
 
 export class Detail {
   constructor(store, source, actions, closed) {
@@ -61,8 +61,7 @@ export class Detail {
     this.stopButton = this.actions.canAct ? button("Stop …", () => this.stop(), { class: "danger" }) : null;
     this.attempts = el("select", { id: "attempt", onchange: () => { this.attempt = Number(this.attempts.value); this.show(this.tab); } });
     this.attemptBox = el("span", { class: "row" }, el("label", { for: "attempt" }, "Attempt"), this.attempts);
-    this.tabs = el("div", { role: "tablist", class: "tabs", "aria-label": "Parts of the instance", onkeydown: (event) => this.tabKey(event) },
-      TABS.map(([key, title]) => button(title, () => this.show(key), { role: "tab", id: `tab-${key}`, "aria-controls": "pane" })));
+    this.tabs = tabBar("Parts of the instance", "tab", TABS, () => "pane", (tab) => this.show(tab));
     this.pane = el("div", { id: "pane", role: "tabpanel", class: "pane", tabindex: 0 });
     replace(this.place, el("div", { class: "row" }, this.title, this.state, el("span", { class: "grow" }), this.stopButton, button("Close", () => this.close(), { "aria-label": "Close the details" })),
       el("p", { class: "command" }, el("code", {}, row.command)), this.facts, this.reason, el("div", { class: "row" }, this.tabs, el("span", { class: "grow" }), this.attemptBox), this.pane);
@@ -103,23 +102,10 @@ export class Detail {
     return `${row.state}${row.result_file || ""}${row.changes ? `${row.changes.insertions}/${row.changes.deletions}` : ""}`;
   }
 
-  tabKey(event) {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    const place = TABS.findIndex(([key]) => key === this.tab);
-    const [key] = TABS[(place + step + TABS.length) % TABS.length];
-    this.show(key);
-    document.getElementById(`tab-${key}`).focus();
-  }
-
   show(tab) {
     this.tab = tab;
     clearTimeout(this.polling);
-    for (const button of this.tabs.children) {
-      const isThis = button.id === `tab-${tab}`;
-      button.setAttribute("aria-selected", String(isThis));
-      button.tabIndex = isThis ? 0 : -1;
-    }
+    selectTab(this.tabs, `tab-${tab}`);
     this.pane.setAttribute("aria-labelledby", `tab-${tab}`);
     this.pane.className = `pane pane-${tab}`;
     this.pane.replaceChildren();

@@ -1,6 +1,6 @@
 // Puts the page together, and draws what has changed at most a few times a second.
 
-import { button, el, replace, toast } from "./dom.js";
+import { replace, selectTab, tabBar, toast } from "./dom.js";
 import { signIn, theme } from "./entry.js";
 import { Store } from "./store.js";
 import { FileSource, ServerSource } from "./source.js";
@@ -15,7 +15,7 @@ import { Decisions } from "./decisions.js";
 
 const DRAW_EVERY_MS = 250;
 const TICK_MS = 1000;
-const VIEWS = ["instances", "graph", "decisions"];
+const VIEWS = { instances: "Instances", graph: "Graph", decisions: "Decisions" };
 
 class Actions {
   constructor(source, canAct) {
@@ -53,26 +53,15 @@ class Page {
   }
 
   buildViews() {
-    const titles = { instances: "Instances", graph: "Graph", decisions: "Decisions" };
-    this.buttons = VIEWS.map((view) => button(titles[view], () => this.show(view), { role: "tab", id: `view-${view}`, "aria-controls": view }));
-    const bar = el("div", { role: "tablist", class: "tabs", "aria-label": "Views", onkeydown: (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (!step) return;
-      this.show(VIEWS[(VIEWS.indexOf(this.view) + step + VIEWS.length) % VIEWS.length]);
-      document.getElementById(`view-${this.view}`).focus();
-    } }, this.buttons);
-    replace(document.getElementById("views"), bar);
+    this.tabs = tabBar("Views", "view", VIEWS, (view) => view, (view) => this.show(view));
+    replace(document.getElementById("views"), this.tabs);
     this.show(this.view);
   }
 
   show(view) {
     this.view = view;
-    for (const [place, name] of VIEWS.entries()) {
-      const isThis = name === view;
-      document.getElementById(name).hidden = !isThis;
-      this.buttons[place].setAttribute("aria-selected", String(isThis));
-      this.buttons[place].tabIndex = isThis ? 0 : -1;
-    }
+    selectTab(this.tabs, `view-${view}`);
+    for (const name of Object.keys(VIEWS)) document.getElementById(name).hidden = name !== view;
     this.draw(true);
   }
 

@@ -1,6 +1,6 @@
 // The groups of use and the forecasts as tables that can be sorted and filtered.
 
-import { button, el, replace } from "./dom.js";
+import { button, el, replace, selectTab, tabBar } from "./dom.js";
 import { counted, percent, tokens, usd } from "./format.js";
 
 const dash = (value, show) => (value === null || value === undefined ? "–" : show(value));
@@ -48,14 +48,8 @@ export class Tables {
     this.count = el("span", { class: "dim num", role: "status" });
     this.box = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table" });
     this.note = el("p", { class: "note" });
-    this.buttons = Object.entries(VIEWS).map(([view, title]) => button(title, () => this.show(view), { role: "tab", id: `view-${view}`, "aria-controls": "table" }));
-    const names = Object.keys(VIEWS);
-    replace(document.getElementById("views"), el("div", { role: "tablist", class: "tabs", "aria-label": "Views", onkeydown: (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (!step) return;
-      this.show(names[(names.indexOf(this.view) + step + names.length) % names.length]);
-      document.getElementById(`view-${this.view}`).focus();
-    } }, this.buttons));
+    this.tabs = tabBar("Views", "view", VIEWS, () => "table", (view) => this.show(view));
+    replace(document.getElementById("views"), this.tabs);
     replace(this.place, el("div", { class: "row tools" }, el("label", { for: "filter", class: "hidden" }, "Filter"), this.filter, this.count), this.box, this.note);
     this.mark();
   }
@@ -68,11 +62,7 @@ export class Tables {
   }
 
   mark() {
-    for (const [place, view] of Object.keys(VIEWS).entries()) {
-      const isThis = view === this.view;
-      this.buttons[place].setAttribute("aria-selected", String(isThis));
-      this.buttons[place].tabIndex = isThis ? 0 : -1;
-    }
+    selectTab(this.tabs, `view-${this.view}`);
     this.place.setAttribute("aria-labelledby", `view-${this.view}`);
   }
 

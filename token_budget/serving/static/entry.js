@@ -1,4 +1,4 @@
-// What all pages begin with: the choice of colours, and signing in.
+// What all pages begin with: the choice of colours, signing in, and what is sent to the server.
 
 import { button, el, replace } from "./dom.js";
 
@@ -21,8 +21,15 @@ export function theme(onChange) {
   set(mode);
 }
 
+export async function post(path, data) {
+  const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(data) });
+  const found = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
+  if (!answer.ok) throw new Error(found.error);
+  return found;
+}
+
 // `hint` says where a new address comes from.
-export function signIn(source, about, hint) {
+export function signIn(about, hint) {
   const place = document.getElementById("sign-in");
   document.getElementById("app").hidden = true;
   place.hidden = false;
@@ -36,7 +43,7 @@ export function signIn(source, about, hint) {
   const form = el("form", { onsubmit: async (event) => {
     event.preventDefault();
     try {
-      await source.signIn(field.value);
+      await post("/api/sign-in", { password: field.value });
       location.replace("/");
     } catch (error) {
       fault.textContent = error.message;

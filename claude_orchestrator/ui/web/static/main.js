@@ -117,7 +117,7 @@ async function start() {
     return;
   }
   const source = new ServerSource(store, (state) => {
-    if (state === "refused" && !store.ready) signIn(source, about, "For a new one, run: claude-runs open last");
+    if (state === "refused" && !store.ready) signIn(about, "For a new one, run: claude-runs open last");
     else page.header.connection(state);
   });
   const about = await source.about();

@@ -1,5 +1,7 @@
 // Where the page's data comes from: the server of a run, or the file itself.
 
+import { post } from "./entry.js";
+
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 5000;
 const DEAD_MS = 40000; // the server says something at least every 15 s
@@ -65,19 +67,8 @@ export class ServerSource {
     this.retryMs = Math.min(LAST_RETRY_MS, this.retryMs * 1.6);
   }
 
-  async signIn(password) {
-    return this.post("/api/sign-in", { password });
-  }
-
   async act(method, params) {
-    return (await this.post("/api/act", { method, params })).result;
-  }
-
-  async post(path, data) {
-    const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(data) });
-    const found = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
-    if (!answer.ok) throw new Error(found.error);
-    return found;
+    return (await post("/api/act", { method, params })).result;
   }
 
   async get(path, query) {

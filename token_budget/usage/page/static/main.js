@@ -10,13 +10,6 @@ import { Tables } from "./tables.js";
 const AGAIN_MS = 15000;
 const SPANS = { 7: "7 days", 30: "30 days", 90: "90 days", 365: "One year", 0: "All" };
 
-const source = {
-  async signIn(password) {
-    const answer = await fetch("/api/sign-in", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ password }) });
-    if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error || `the server answered ${answer.status}`);
-  },
-};
-
 class Page {
   constructor() {
     this.span = el("select", { id: "span", onchange: () => this.load() }, Object.entries(SPANS).sort((a, b) => (Number(a[0]) || 1e9) - (Number(b[0]) || 1e9)).map(([days, text]) => el("option", { value: days, selected: days === "30" }, text)));
@@ -38,7 +31,7 @@ class Page {
     try {
       const answer = await fetch(`/api/history?days=${asked}`);
       if (answer.status === 401) {
-        signIn(source, await (await fetch("/api/about")).json(), "For a new one, run: token-budget serve");
+        signIn(await (await fetch("/api/about")).json(), "For a new one, run: token-budget serve");
         return;
       }
       const data = await answer.json();

@@ -49,6 +49,17 @@ export function button(label, onclick, props = {}) {
   return el("button", { type: "button", onclick, ...props }, label);
 }
 
+// A colour of the page as it is now, light or dark.
+export function color(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+// What the axes of all charts have in common.
+export function axisStyle() {
+  const line = { stroke: color("--line"), width: 1 };
+  return { stroke: color("--dim"), grid: line, ticks: line, font: "12px system-ui, sans-serif" };
+}
+
 // A bar of tabs, by their names in `titles`; the arrow keys go from one to the next. `panelOf` names what a tab shows.
 export function tabBar(label, prefix, titles, panelOf, show) {
   const names = Object.keys(titles);

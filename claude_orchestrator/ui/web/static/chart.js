@@ -1,6 +1,6 @@
 // Tokens and dollars over time, against a limit. `uPlot` comes from vendor/uplot.js.
 
-import { el, replace, setText } from "./dom.js";
+import { axisStyle, color, el, replace, setText } from "./dom.js";
 import { amount, clock } from "./format.js";
 
 const PLOT_HEIGHT = 170;
@@ -51,9 +51,7 @@ export class Chart {
 
   make(unit, withLimit) {
     if (this.plot) this.plot.destroy();
-    const style = getComputedStyle(document.documentElement);
-    const color = (name) => style.getPropertyValue(name).trim();
-    const axis = { stroke: color("--dim"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
+    const axis = axisStyle();
     const show = (_, value) => (value === null ? "–" : amount(value, unit));
     const lines = [{ label: "Used", stroke: color("--accent"), fill: color("--accent-soft"), width: 2, value: show, points: { show: false } }];
     if (withLimit) lines.push({ label: "Limit", stroke: color("--bad"), dash: [6, 4], width: 1.5, value: show, points: { show: false } });

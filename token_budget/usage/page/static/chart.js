@@ -1,6 +1,6 @@
 // The use of each day as stacked bars. `uPlot` comes from vendor/uplot.js.
 
-import { el, replace, setText } from "./dom.js";
+import { axisStyle, color, el, replace, setText } from "./dom.js";
 import { amount, day } from "./format.js";
 
 const HEIGHT = 260;
@@ -45,7 +45,7 @@ export class Chart {
 
   color(found, place) {
     const name = found.names[place] === null ? "--c8" : `--c${place % 8}`;
-    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    return color(name);
   }
 
   swatch(found, place) {
@@ -56,9 +56,7 @@ export class Chart {
 
   // The tallest stack is drawn first, and shorter ones over it.
   make(found, names) {
-    const style = getComputedStyle(document.documentElement);
-    const color = (name) => style.getPropertyValue(name).trim();
-    const axis = { stroke: color("--dim"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
+    const axis = axisStyle();
     const below = found.at.map(() => 0);
     const stacks = found.values.map((values) => values.map((value, place) => { below[place] += value; return below[place]; }));
     const bars = uPlot.paths.bars({ size: [0.8, 60], align: 1 });

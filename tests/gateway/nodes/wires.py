@@ -43,7 +43,6 @@ class Site:
     meter: NodeMeter
     down: Wire
     up: Wire
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def cut(self) -> None:
         self.down.is_cut = self.up.is_cut = True
@@ -75,8 +74,6 @@ async def sites(
             meter = await stack.enter_async_context(NodeMeter(begin, environ, up.say))
             node = Site(number, meter, Wire(meter.obey, most_s, chance), up)
             for wire in (node.up, node.down):
-                task = asyncio.ensure_future(wire.carry())
-                stack.callback(task.cancel)
-                node.tasks.append(task)
+                stack.callback(asyncio.ensure_future(wire.carry()).cancel)
             nodes.append(node)
         yield Sites(driver, nodes)

@@ -12,7 +12,6 @@ of assistant messages since. A subagent's conversation starts with its own promp
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import socket
@@ -26,18 +25,8 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 from claude_orchestrator.gateway.bedrock.event_stream import CONTENT_TYPE
-from claude_orchestrator.gateway.bedrock.event_stream import message as framed
+from tests.bedrock_frames import framed
 from token_budget import Usage
-
-# `:event-type` chunk, `:content-type` application/json, `:message-type` event, each as a name and a text
-FRAME_HEADERS = b"".join(
-    bytes([len(name)]) + name + b"\7" + len(value).to_bytes(2, "big") + value
-    for name, value in (
-        (b":event-type", b"chunk"),
-        (b":content-type", b"application/json"),
-        (b":message-type", b"event"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -412,8 +401,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _event(self, data: dict[str, Any]) -> None:
         text = f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
         if self.in_frames:
-            inner = base64.b64encode(json.dumps(data).encode()).decode()
-            text = framed(json.dumps({"bytes": inner, "p": "abc"}).encode(), FRAME_HEADERS)
+            text = framed(data)
         self.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
         self.wfile.flush()
 

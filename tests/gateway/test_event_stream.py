@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 
 import pytest
 from hypothesis import given
@@ -12,19 +10,15 @@ from hypothesis import strategies as st
 
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.accounts import account_of
-from claude_orchestrator.gateway.bedrock.event_stream import BrokenStream, Messages, as_events, message
+from claude_orchestrator.gateway.bedrock.event_stream import BrokenStream, Messages, as_events
 from claude_orchestrator.gateway.usage_reader import answer_meter
+from tests.bedrock_frames import framed
 from token_budget.models import Usage
 
 USAGE = {"input_tokens": 7, "output_tokens": 1}
 START = {"type": "message_start", "message": {"id": "m1", "model": "m", "usage": USAGE}}
 END = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
 STOP = {"type": "message_stop", "amazon-bedrock-invocationMetrics": {"inputTokenCount": 7}}
-
-
-def framed(event: object) -> bytes:
-    inner = base64.b64encode(json.dumps(event).encode()).decode()
-    return message(json.dumps({"bytes": inner, "p": "padding"}).encode(), b"\x01a\x07\x00\x01b")
 
 
 def read(raw: bytes, cuts: list[int]) -> ApiUsage | None:

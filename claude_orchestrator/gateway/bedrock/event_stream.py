@@ -57,10 +57,3 @@ def as_events(payload: bytes) -> bytes:
         pass
     error = {"type": "error", "error": {"type": "api_error", "message": "the stream carries an error"}}
     return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
-
-
-def message(payload: bytes, headers: bytes = b"") -> bytes:
-    """A message with this payload."""
-    beginning = (_LEAST_BYTES + len(headers) + len(payload)).to_bytes(4, "big") + len(headers).to_bytes(4, "big")
-    whole = beginning + zlib.crc32(beginning).to_bytes(4, "big") + headers + payload
-    return whole + zlib.crc32(whole).to_bytes(4, "big")

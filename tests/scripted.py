@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from claude_orchestrator.claude.stream import Batch
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities, Exit, Running
 from claude_orchestrator.launch.simulated import PassedCheck
 

@@ -72,6 +72,7 @@ PURE = """
     config.instance_kinds
     config.items
     config.kinds
+    config.launch_spec
     config.placeholders
     config.plan
     config.racing
@@ -94,6 +95,7 @@ PURE = """
     engine.groups
     engine.hidden_use
     engine.in_flight
+    engine.journal_history
     engine.journal_records
     engine.low_budget
     engine.latencies

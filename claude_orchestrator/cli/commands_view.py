@@ -7,7 +7,7 @@ from pathlib import Path
 
 from claude_orchestrator.claude import commands
 from claude_orchestrator.claude.commands import CommandInfo, Scope
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.text import RenderOptions, counted, display_width, fit, printable

@@ -9,7 +9,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.settings import Meter, Settings
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Decision, Hold, Unit

@@ -17,7 +17,7 @@ from token_budget import places
 from token_budget.text import counted
 
 if TYPE_CHECKING:
-    from claude_orchestrator.config.plan import LaunchSpec
+    from claude_orchestrator.config.launch_spec import LaunchSpec
     from claude_orchestrator.engine.controller import Door
     from claude_orchestrator.engine.loading import Loaded
     from claude_orchestrator.engine.preparation import Checked, Planned

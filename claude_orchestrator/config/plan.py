@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache, partial
 from pathlib import PurePath
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from claude_orchestrator.claude.argv import (
-    argv_in_worktree,
-    asks_for_worktree,
-    launch_argv,
-    private_options,
-    resume_argv,
-)
+from claude_orchestrator.claude.argv import launch_argv, private_options
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.claude.prompt_cache import cache_prefix, can_leave_folder_out
-from claude_orchestrator.config.approvals import ApprovalRules
-from claude_orchestrator.config.config import Check, Config, InstanceConfig, Rehearsal
+from claude_orchestrator.config.config import Config, InstanceConfig, Rehearsal
 from claude_orchestrator.config.for_each import group_name, has_templates
 from claude_orchestrator.config.graph import needs_of
 from claude_orchestrator.config.item_sources import ResultOf
-from claude_orchestrator.config.items import Item
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager
 from token_budget.fields import show_json
@@ -44,59 +35,6 @@ ForecastFn = Callable[[str | None, str, str | None, Unit], "Forecast | None"]
 Grow = Callable[
     ["LaunchSpec", "Sequence[InstanceConfig]", int], "tuple[tuple[LaunchSpec, ...], tuple[PlannedBudget, ...]]"
 ]
-CONTINUE_PROMPT = "You were interrupted. Continue where you left off."
-
-
-class LaunchSpec(NamedTuple):
-    """One instance, ready to be launched. `turns` are the prompts, sent one after the other in one session.
-
-    `late` is the instance itself, if some of its texts are only filled at its launch. With `grows` it stands for the
-    group that a result of another instance makes of it.
-    `private` has the options that are passed in files, because everybody on the machine can read a process's arguments.
-    `origin` is the folder that it would work in if it had no `worktree`, once it works in that.
-    `node` has the resources that a node of the cluster has to declare.
-    `folder_free`: claude is asked to leave the folder out of its system prompt, so that worktrees share it.
-    `resumed`: an earlier attempt began this session, and its first `turns_before` turns are done. `group`, `item` and
-    `item_index` say which item of which `for_each` the instance was made for.
-    """
-
-    position: int
-    name: str
-    description: str
-    command: str
-    base_command: str | None
-    argv: tuple[str, ...]
-    private: tuple[tuple[str, str], ...]
-    turns: tuple[str, ...]
-    cwd: str
-    env: tuple[tuple[str, str], ...]
-    estimate: Amount
-    timeout_s: float | None
-    retries: int
-    session_id: str | None
-    rehearsal: Rehearsal
-    json_schema: str | None = None
-    unknown_command: str = "fail"
-    depends_on: tuple[str, ...] = ()
-    run_if: str = "success"
-    check: Check | None = None
-    late: InstanceConfig | None = None
-    worktree: str | bool = False
-    base: str | None = None
-    fail_on_denied: bool = False
-    subagent_limits: SubagentLimits = ()
-    approvals: ApprovalRules = ApprovalRules()
-    race_of: str | None = None
-    origin: str = ""
-    grows: ResultOf | None = None
-    turns_before: int = 0
-    resumed: bool = False
-    forecasts: Mapping[Unit, Forecast] = MappingProxyType({})
-    group: str | None = None
-    item: Item | None = None
-    item_index: int | None = None
-    folder_free: bool = False
-    node: tuple[tuple[str, float], ...] = ()
 
 
 class PlannedBudget(NamedTuple):
@@ -158,55 +96,9 @@ def make_plan(
     return Plan(specs, *planned, grow=partial(planner.members, limited))
 
 
-class InterruptedSession(NamedTuple):
-    """A session that was interrupted: its id, how many turns are done in it, and the folder that it worked in.
-
-    `fix` is the turn that answers a failed check, if that has not ended.
-    """
-
-    id: str
-    turns_done: int
-    folder: str | None = None
-    fix: str | None = None
-
-
-def continued(spec: LaunchSpec, session: InterruptedSession) -> LaunchSpec:
-    """What is left of an instance whose session was interrupted.
-
-    If claude worked in a worktree, it continues there, where its work is, and makes no other one. The turn in progress
-    has its prompt in the session already, so it is asked to continue; `/clear` and `/compact` are sent again. Where all
-    turns are done, only the check is left, or the turn that answers its failure.
-    """
-    turns_done = min(session.turns_done, len(spec.turns) - (spec.check is None))
-    first, *rest = spec.turns[turns_done:] or (session.fix,)
-    argv, cwd = spec.argv, spec.cwd
-    if session.folder and asks_for_worktree(argv):
-        argv, cwd = argv_in_worktree(argv, cwd), session.folder
-    return spec._replace(
-        argv=resume_argv(argv, session.id),
-        cwd=cwd,
-        turns=tuple(text for text in (_again(first, session.fix), *rest) if text is not None),
-        session_id=session.id,
-        turns_before=turns_done,
-        resumed=True,
-    )
-
-
 def _first(own: _T | None, of_run: _T | None) -> _T | None:
     """What an instance says itself, else what the run says."""
     return of_run if own is None else own
-
-
-def in_worktree(spec: LaunchSpec, folder: str) -> LaunchSpec:
-    """The same instance in a folder of its worktree; the files that its arguments name stay where they are."""
-    if spec.origin:
-        return spec._replace(cwd=folder)
-    return spec._replace(argv=argv_in_worktree(spec.argv, spec.cwd), cwd=folder, origin=spec.cwd)
-
-
-def _again(turn: str | None, fix: str | None) -> str | None:
-    """What is sent in the place of a turn that was interrupted; None if there is none."""
-    return turn if turn in ("/clear", "/compact", fix) else CONTINUE_PROMPT
 
 
 def make_manager(plan: Plan, settings: Settings) -> TokenBudgetManager:

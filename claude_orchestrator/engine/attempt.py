@@ -28,7 +28,7 @@ from claude_orchestrator.claude.failures import (
     session_not_found,
 )
 from claude_orchestrator.claude.tally import UsageTally
-from claude_orchestrator.config.plan import LaunchSpec, in_worktree
+from claude_orchestrator.config.launch_spec import LaunchSpec, in_worktree
 from claude_orchestrator.engine.usage_delta import AttemptCosts
 from claude_orchestrator.engine.verification import Verification
 from token_budget.models import NO_USAGE, Usage

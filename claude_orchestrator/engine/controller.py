@@ -25,19 +25,18 @@ from claude_orchestrator.engine.control.socket_place import CAN_LISTEN
 from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.interrupts import Interrupts, StopSwitch
 from claude_orchestrator.engine.journal import Journal
+from claude_orchestrator.engine.journal_history import JournalHistory, turns_digest
 from claude_orchestrator.engine.ledger_sync import LedgerSync, Sharing, this_machine
 from claude_orchestrator.engine.ports import ApiMeter, RunContext, Services
 from claude_orchestrator.engine.redact import redact, secrets_of
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.resume import (
-    JournalHistory,
     carry_over,
     charge_in_flight,
     earlier_attempts,
     removed,
     restore,
     resume_messages,
-    turns_digest,
 )
 from claude_orchestrator.engine.run_dir import EarlierRun, RunDirectory, new_run_id
 from claude_orchestrator.engine.run_events import (

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from claude_orchestrator.config.config import InstanceConfig
-from claude_orchestrator.config.plan import LaunchSpec, Plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory, turns_digest
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
-from claude_orchestrator.engine.resume import EarlierInstance, JournalHistory, restore_one, turns_digest
+from claude_orchestrator.engine.resume import restore_one
 from claude_orchestrator.engine.run_events import Expanded, InstanceEnded, Member, RunEvent
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.budget_manager import TokenBudgetManager

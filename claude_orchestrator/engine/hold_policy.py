@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.run_events import HoldChanged
 from claude_orchestrator.engine.state import InstanceStatus

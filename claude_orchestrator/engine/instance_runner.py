@@ -21,7 +21,7 @@ from claude_orchestrator.claude.events import (
 from claude_orchestrator.claude.prompt_cache import FOLDER_FREE_REQUEST
 from claude_orchestrator.claude.stream import Batch, parse
 from claude_orchestrator.claude.unknown_models import unrecognized_models
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
 from claude_orchestrator.engine.approvals import Reply
 from claude_orchestrator.engine.check_runner import CheckRunner

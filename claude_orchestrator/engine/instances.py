@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from claude_orchestrator.config.config import InstanceConfig
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.ports import Answers
 from claude_orchestrator.engine.results.upstream import Group, Upstream, fill
 from claude_orchestrator.engine.results.upstream_list import grown

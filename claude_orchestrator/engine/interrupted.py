@@ -10,10 +10,11 @@ from claude_orchestrator.claude.events import Price
 from claude_orchestrator.claude.recount import Recount
 from claude_orchestrator.claude.stream import LineFramer
 from claude_orchestrator.config.kinds import is_session_id
-from claude_orchestrator.config.plan import LaunchSpec, Plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.attempt import AttemptTotals
-from claude_orchestrator.engine.resume import EarlierInstance, JournalHistory, OpenAttempt
+from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory, OpenAttempt
 from claude_orchestrator.engine.run_events import Recounted
 from claude_orchestrator.engine.sessions import config_folder
 from claude_orchestrator.engine.state import State

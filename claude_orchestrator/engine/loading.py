@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.config.config import Config
     from claude_orchestrator.config.item_sources import ForEach
     from claude_orchestrator.config.settings import Settings
-    from claude_orchestrator.engine.resume import JournalHistory
+    from claude_orchestrator.engine.journal_history import JournalHistory
     from claude_orchestrator.engine.run_dir import EarlierRun
     from token_budget.alerts import AlertTargets
 

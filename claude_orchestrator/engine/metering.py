@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from claude_orchestrator.claude.events import ApiUsage
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.subagent_limits import SubagentLimits, limit_for, needs_type
 from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext

@@ -27,7 +27,8 @@ from token_budget.named_tuples import NamedTuple
 from token_budget.text import counted
 
 if TYPE_CHECKING:
-    from claude_orchestrator.config.plan import LaunchSpec, Plan
+    from claude_orchestrator.config.launch_spec import LaunchSpec
+    from claude_orchestrator.config.plan import Plan
     from claude_orchestrator.engine.preparation import Planned
     from claude_orchestrator.gateway.nodes.messages import MeterBegin
     from claude_orchestrator.launch.cluster.launcher import ClusterLauncher

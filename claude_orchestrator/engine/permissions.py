@@ -8,7 +8,7 @@ from claude_orchestrator.claude.events import ControlRequest
 from claude_orchestrator.claude.permission_rules import Call, allowing, denying, read_rule
 from claude_orchestrator.claude.tool_text import call_text
 from claude_orchestrator.config.approvals import ASK
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.approvals import UNATTENDED, Approvals, Reply
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.run_events import ApprovalEnded, By

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.config import InstanceConfig
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus

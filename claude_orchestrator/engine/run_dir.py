@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.file_names import log_name
-from claude_orchestrator.engine.resume import JournalHistory, read_history
+from claude_orchestrator.engine.journal_history import JournalHistory, read_history
 from claude_orchestrator.errors import UserError
 from token_budget.folders import Folder
 from token_budget.named_tuples import NamedTuple

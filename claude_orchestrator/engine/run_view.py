@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from claude_orchestrator.config.plan import LaunchSpec, Plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.config.settings import STREAM, Meter
 from claude_orchestrator.engine.attempt import cost_of
+from claude_orchestrator.engine.journal_history import EarlierInstance
 from claude_orchestrator.engine.latencies import Latencies
-from claude_orchestrator.engine.resume import EarlierInstance
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
     ApprovalEnded,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from claude_orchestrator.claude.argv import asks_for_worktree
 from claude_orchestrator.config.config import InstanceConfig
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 
 WRITING_MODES = ("acceptEdits", "bypassPermissions")
 WRITING_TOOLS = ("Edit", "MultiEdit", "NotebookEdit", "Write")

@@ -10,7 +10,7 @@ from typing import Any
 from claude_orchestrator.claude.argv import with_model
 from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
 from claude_orchestrator.claude.tally import UsageTally
-from claude_orchestrator.config.plan import InterruptedSession, LaunchSpec, continued, in_worktree
+from claude_orchestrator.config.launch_spec import InterruptedSession, LaunchSpec, continued, in_worktree
 from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
 from claude_orchestrator.engine.verification import Verification

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from functools import partial
 
 from claude_orchestrator.claude.argv import model_of
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.eligibility import (
     Eligible,
     Moment,

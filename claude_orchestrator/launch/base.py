@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from claude_orchestrator.claude.stream import Batch
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from token_budget.named_tuples import NamedTuple
 
 

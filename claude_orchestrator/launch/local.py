@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from claude_orchestrator.claude.argv import HOST_VARIABLES
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities
 from claude_orchestrator.launch.fence.guard import FenceGuard, GuardGone
 from claude_orchestrator.launch.fence.kept_process import KeptProcess

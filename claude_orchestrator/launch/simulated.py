@@ -16,7 +16,7 @@ from typing import Any
 
 from claude_orchestrator.claude.stream import Batch
 from claude_orchestrator.config.approvals import ASK
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities, Exit
 
 MODEL = "rehearsal"

@@ -21,7 +21,8 @@ import aiohttp
 
 from claude_orchestrator import __version__
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.gateway.nodes.agent import MeteredAgent
 from claude_orchestrator.gateway.nodes.driver_meter import DriverMeter

@@ -11,7 +11,8 @@ import pytest
 from claude_orchestrator.cli.graph_view import Graph, as_mermaid, as_svg, describe_graph, graph_of
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.expansion import Selection, expand_config
-from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from tests.harness import Workplace
 from token_budget.forecast import Forecast

@@ -13,7 +13,8 @@ from claude_orchestrator.claude.events import ControlRequest
 from claude_orchestrator.claude.permission_rules import Call, Rule, allowing
 from claude_orchestrator.config.approvals import APPROVALS
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import merge
 from claude_orchestrator.engine import approvals as module
 from claude_orchestrator.engine.approvals import UNATTENDED, Approvals, Reply

@@ -9,7 +9,8 @@ import pytest
 from claude_orchestrator.claude.events import RateLimit, Result, Retry
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import CONTINUE_PROMPT, make_plan
+from claude_orchestrator.config.launch_spec import CONTINUE_PROMPT
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.attempt import AttemptTotals, cost_of, last_words
 from claude_orchestrator.engine.state import InstanceStatus, PlannedRetry, State

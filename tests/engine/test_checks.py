@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.config.config import Check
-from claude_orchestrator.config.plan import InterruptedSession, continued
+from claude_orchestrator.config.launch_spec import InterruptedSession, continued
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.verification import Verdict, Verification, verdict_of
 from tests.harness import Outcome, Workplace, alive, content_of, run_config

@@ -12,7 +12,7 @@ from claude_orchestrator.claude.events import Price
 from claude_orchestrator.engine import run_events as happened
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.interrupted import count_interrupted, message
-from claude_orchestrator.engine.resume import JournalHistory
+from claude_orchestrator.engine.journal_history import JournalHistory
 from claude_orchestrator.engine.state import InstanceStatus
 from tests.claude.test_recount import ASKS, piece, written
 from tests.claude.test_tally import INIT, final, line, result, start

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.config.plan import InterruptedSession
+from claude_orchestrator.config.launch_spec import InterruptedSession
 from claude_orchestrator.engine import run_events as happened
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.in_flight import InFlight, SentRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.launch_pace import FIRST_S, LONGEST_S, QUIET_S, LaunchPace
 from claude_orchestrator.engine.run_events import Launched, Paced, RunEvent
 from claude_orchestrator.engine.state import State

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.state import State
 from tests.harness import run_config

@@ -8,21 +8,20 @@ import pytest
 
 from claude_orchestrator.claude.permission_rules import Rule
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import CONTINUE_PROMPT, Plan, make_plan
+from claude_orchestrator.config.launch_spec import CONTINUE_PROMPT
+from claude_orchestrator.config.plan import Plan, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import run_events as happened
 from claude_orchestrator.engine.attempt import AttemptTotals
+from claude_orchestrator.engine.journal_history import JournalHistory, read_history, turns_digest
 from claude_orchestrator.engine.journal_records import record_of
 from claude_orchestrator.engine.resume import (
-    JournalHistory,
     carry_over,
     charge_in_flight,
     earlier_attempts,
-    read_history,
     removed,
     restore,
     resume_messages,
-    turns_digest,
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.verification import Verdict

@@ -10,7 +10,8 @@ import pytest
 
 from claude_orchestrator.claude.events import RateLimit
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import InterruptedSession, continued, make_plan
+from claude_orchestrator.config.launch_spec import InterruptedSession, continued
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.ports import Clock
 from claude_orchestrator.engine.retries import backoff_s, passing_cause, plan_retry, reset_wait_s

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.run_dir import LogFile, RunDirectory, new_run_id
 from claude_orchestrator.errors import UserError

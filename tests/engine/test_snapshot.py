@@ -9,7 +9,7 @@ import pytest
 from claude_orchestrator.claude.events import Retry
 from claude_orchestrator.engine.activity import Activity, Doing
 from claude_orchestrator.engine.attempt import AttemptTotals
-from claude_orchestrator.engine.resume import EarlierInstance
+from claude_orchestrator.engine.journal_history import EarlierInstance
 from claude_orchestrator.engine.snapshot import Pace, Snapshots
 from claude_orchestrator.engine.state import InstanceStatus, PlannedRetry, State
 from claude_orchestrator.engine.time_left import time_left_s

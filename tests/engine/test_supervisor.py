@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.launch.simulated import SimulatedLauncher

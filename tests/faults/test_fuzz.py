@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from claude_orchestrator.claude.stream import Batch, LineFramer, parse
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.journal import encode, records
+from claude_orchestrator.engine.journal_history import read_history
 from claude_orchestrator.engine.journal_records import record_of
 from claude_orchestrator.engine.ports import Clock, Services
-from claude_orchestrator.engine.resume import read_history
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.launch.base import Capabilities, Exit
 from claude_orchestrator.launch.simulated import PassedCheck

@@ -18,12 +18,14 @@ import pytest
 
 from claude_orchestrator.claude.argv import asks_for_worktree
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import CONTINUE_PROMPT, Plan, make_manager, make_plan
+from claude_orchestrator.config.launch_spec import CONTINUE_PROMPT
+from claude_orchestrator.config.plan import Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.bus import Bus
+from claude_orchestrator.engine.journal_history import JournalHistory, read_history, turns_digest
 from claude_orchestrator.engine.journal_records import record_of
-from claude_orchestrator.engine.resume import JournalHistory, carry_over, read_history, restore, turns_digest
+from claude_orchestrator.engine.resume import carry_over, restore
 from claude_orchestrator.engine.run_events import SessionNamed
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.supervisor import Supervisor

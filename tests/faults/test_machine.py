@@ -22,8 +22,8 @@ from xml.etree import ElementTree
 import pytest
 
 from claude_orchestrator.engine import journal
+from claude_orchestrator.engine.journal_history import read_history
 from claude_orchestrator.engine.results.report_json import json_report
-from claude_orchestrator.engine.resume import read_history
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.launch.simulated import SimulatedLauncher

@@ -14,7 +14,8 @@ import pytest
 from claude_orchestrator.claude.argv import argv_in_worktree, asks_for_worktree
 from claude_orchestrator.claude.line_events import parse_line
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import CONTINUE_PROMPT, LaunchSpec, make_plan
+from claude_orchestrator.config.launch_spec import CONTINUE_PROMPT, LaunchSpec
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.ports import Clock

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.redact import redact, secrets_of
 from claude_orchestrator.engine.run_dir import RunDirectory

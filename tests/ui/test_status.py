@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from claude_orchestrator.config.fields import DEFAULT_COLUMNS
-from claude_orchestrator.config.plan import InterruptedSession
+from claude_orchestrator.config.launch_spec import InterruptedSession
 from claude_orchestrator.engine.attempt import AttemptTotals
-from claude_orchestrator.engine.resume import EarlierInstance
+from claude_orchestrator.engine.journal_history import EarlierInstance
 from claude_orchestrator.engine.run_events import HoldChanged
 from claude_orchestrator.engine.run_view import RunChanges, resume_hint
 from claude_orchestrator.engine.state import State

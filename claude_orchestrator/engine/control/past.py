@@ -9,7 +9,8 @@ from typing import Any
 
 from claude_orchestrator.engine.attempt import cost_of
 from claude_orchestrator.engine.control.snapshot import PROTOCOL, budget_row
-from claude_orchestrator.engine.resume import EarlierInstance, JournalHistory, carry_over, read_history
+from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory, read_history
+from claude_orchestrator.engine.resume import carry_over
 from claude_orchestrator.engine.run_view import usage_fields
 from claude_orchestrator.engine.state import NOT_ENDED
 from token_budget.budget_manager import WINDOW_SCOPES, TokenBudgetManager

@@ -14,8 +14,9 @@ from claude_orchestrator.claude.argv import private_options
 from claude_orchestrator.config.for_each import fill_texts, item_values
 from claude_orchestrator.config.graph import FILE, near, result_of
 from claude_orchestrator.config.items import as_text
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.placeholders import LATE, Placeholder, Template
-from claude_orchestrator.config.plan import LaunchSpec, turns_of
+from claude_orchestrator.config.plan import turns_of
 from claude_orchestrator.engine.results.answers import Answer
 from token_budget.fields import BadValue, show_json
 from token_budget.named_tuples import NamedTuple

@@ -10,7 +10,7 @@ from claude_orchestrator.config.for_each import expand
 from claude_orchestrator.config.graph import needs_of
 from claude_orchestrator.config.item_sources import check_count
 from claude_orchestrator.config.items import Item, read_item
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.racing import attempts_of
 from claude_orchestrator.engine.results.upstream import Group, Upstream, list_of, part_of, structured_output
 from token_budget.fields import BadValue, show_json

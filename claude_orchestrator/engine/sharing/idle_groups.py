@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from claude_orchestrator.claude.events import Price
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S, CachePrefix
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.sharing.cache_use import cost_of_writing
 from claude_orchestrator.engine.sharing.start_order import prefix_of

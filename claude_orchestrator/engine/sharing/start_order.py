@@ -7,7 +7,7 @@ goes, and the others follow when its first response begins.
 from __future__ import annotations
 
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S, CachePrefix, cache_prefix
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from token_budget.named_tuples import NamedTuple
 
 MAX_PREFIXES = 10_000

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.worktrees.changes import BRANCHES, Changes, Worktree, stem_of
 from claude_orchestrator.engine.worktrees.repository import Place, make, read_record, save
 

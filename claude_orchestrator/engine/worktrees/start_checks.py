@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from claude_orchestrator.claude.argv import asks_for_worktree
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.placeholders import Template
-from claude_orchestrator.config.plan import LaunchSpec
 from claude_orchestrator.engine.shared_folders import some_of
 from claude_orchestrator.engine.worktrees.changes import BRANCHES
 from claude_orchestrator.engine.worktrees.repository import resolve

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Launcher, Running
 from claude_orchestrator.launch.cluster.copies import Copies
 from claude_orchestrator.launch.cluster.lease_program import boot_s

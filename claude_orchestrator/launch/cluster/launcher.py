@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities, Running
 from claude_orchestrator.launch.cluster.fleet import Act, Fleet
 from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink, Trip

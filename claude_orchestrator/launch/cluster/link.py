@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Exit
 from claude_orchestrator.launch.cluster.leases import DriverLease
 from claude_orchestrator.launch.cluster.machines import Agent, AgentLost

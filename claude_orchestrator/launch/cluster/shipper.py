@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.cluster.link import NodeLink, Trip
 from claude_orchestrator.launch.cluster.wire import Brought, Parcel, Part
 from claude_orchestrator.launch.git import GitError, line

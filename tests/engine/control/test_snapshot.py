@@ -23,7 +23,7 @@ from claude_orchestrator.engine.control.snapshot import (
     instance_row,
     snapshot,
 )
-from claude_orchestrator.engine.resume import EarlierInstance
+from claude_orchestrator.engine.journal_history import EarlierInstance
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.state import InstanceStatus, State

@@ -6,7 +6,8 @@ import pytest
 
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.expansion import Selection, expand_config
-from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.results.answers import Answer
 from claude_orchestrator.engine.results.upstream import Upstream, fill

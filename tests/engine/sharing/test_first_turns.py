@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.sharing.first_turns import FirstTurns
 from tests.engine.sharing.test_start_order import WAIT_S, A, B, spec
 from tests.engine.test_timers import SteppedLoop

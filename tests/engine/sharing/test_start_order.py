@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S
-from claude_orchestrator.config.plan import LaunchSpec
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.sharing.start_order import StartOrder
 from tests.engine.test_state import an_instance
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.cli.apply import chosen_of
-from claude_orchestrator.engine.resume import EarlierInstance
+from claude_orchestrator.engine.journal_history import EarlierInstance
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.worktrees.changes import Changes
 from claude_orchestrator.engine.worktrees.patches import Conflict, Patch, apply_patches

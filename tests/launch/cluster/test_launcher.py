@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, make_plan
+from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit
 from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told

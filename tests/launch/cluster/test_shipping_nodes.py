@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.config.config import parse_config
-from claude_orchestrator.config.plan import LaunchSpec, in_worktree, make_plan
+from claude_orchestrator.config.launch_spec import LaunchSpec, in_worktree
+from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit, Running
 from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told

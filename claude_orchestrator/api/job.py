@@ -15,6 +15,7 @@ from claude_orchestrator.engine import controller, loading, preparation
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.interrupts import StopSwitch
 from claude_orchestrator.engine.run_events import Changed, Level, Message, RunEvent
+from claude_orchestrator.engine.run_request import RunResult
 
 MAX_EVENTS = 10_000  # that wait for a slow caller
 
@@ -112,7 +113,7 @@ def _execute(data: Mapping[str, Any] | None, options: Options, switch: StopSwitc
         request, place, accounting = preparation.run_parts(loaded, planned, checked)
         runs: list[Run] = []
 
-        def collect(result: controller.RunResult) -> int:
+        def collect(result: RunResult) -> int:
             runs.append(run_of(result))
             return result.exit_code
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from claude_orchestrator.engine.controller import RunResult
 from claude_orchestrator.engine.results.answers import report_fields
 from claude_orchestrator.engine.results.report_json import json_report
+from claude_orchestrator.engine.run_request import RunResult
 from token_budget.models import Usage
 from token_budget.text import counted
 

@@ -18,9 +18,9 @@ from token_budget.text import counted
 
 if TYPE_CHECKING:
     from claude_orchestrator.config.launch_spec import LaunchSpec
-    from claude_orchestrator.engine.controller import Door
     from claude_orchestrator.engine.loading import Loaded
     from claude_orchestrator.engine.preparation import Checked, Planned
+    from claude_orchestrator.engine.run_request import Door
     from claude_orchestrator.ui.terminal import Terminal
     from token_budget.text import RenderOptions
 

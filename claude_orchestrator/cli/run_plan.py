@@ -12,6 +12,7 @@ from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.results.answers import printed, report_fields
 from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
 from claude_orchestrator.engine.run_events import Level, Message
+from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequest, RunResult
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.ui.display import Display, DisplayStyle, MessagePrinter
 from claude_orchestrator.ui.report_files import Reports, json_bytes, junit_bytes, summary_bytes
@@ -33,9 +34,9 @@ class Handover(NamedTuple):
 
 
 def run_plan(
-    request: controller.RunRequest,
-    place: controller.RunPlace,
-    accounting: controller.Accounting,
+    request: RunRequest,
+    place: RunPlace,
+    accounting: Accounting,
     reports: Reports,
     handover: Handover,
 ) -> int:
@@ -80,7 +81,7 @@ class _Output:
         style = DisplayStyle(self._reports.columns, settings.status_report_interval_s, visuals)
         return Display(self._reports.terminal, view, style)
 
-    def report(self, result: controller.RunResult) -> int:
+    def report(self, result: RunResult) -> int:
         """Write the reports; returns the exit code."""
         code = self._reports.write(result, self._answer_of)
         match self._handover.prints:

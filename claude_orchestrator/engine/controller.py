@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from claude_orchestrator.config.plan import Plan, make_manager
-from claude_orchestrator.config.settings import Meter, Settings
+from claude_orchestrator.config.plan import make_manager
 from claude_orchestrator.engine import guard_watch, journal
-from claude_orchestrator.engine.accounts import Charged
 from claude_orchestrator.engine.alerting import AlertDelivery, Alerting
 from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus, Observer
@@ -23,9 +20,10 @@ from claude_orchestrator.engine.command_check import remembering
 from claude_orchestrator.engine.control.server import ControlOnDemand, ControlServer
 from claude_orchestrator.engine.control.socket_place import CAN_LISTEN
 from claude_orchestrator.engine.growth import Growth
-from claude_orchestrator.engine.interrupts import Interrupts, StopSwitch
+from claude_orchestrator.engine.interrupts import Interrupts
 from claude_orchestrator.engine.journal import Journal
 from claude_orchestrator.engine.journal_history import JournalHistory, turns_digest
+from claude_orchestrator.engine.launching import Launching, launching_for, way_to_api
 from claude_orchestrator.engine.ledger_sync import LedgerSync, Sharing, this_machine
 from claude_orchestrator.engine.ports import ApiMeter, RunContext, Services
 from claude_orchestrator.engine.redact import redact, secrets_of
@@ -38,18 +36,17 @@ from claude_orchestrator.engine.resume import (
     restore,
     resume_messages,
 )
-from claude_orchestrator.engine.run_dir import EarlierRun, RunDirectory, new_run_id
+from claude_orchestrator.engine.run_dir import RunDirectory, new_run_id
 from claude_orchestrator.engine.run_events import (
     Level,
     Message,
-    Paced,
     Recounted,
-    RoomChanged,
     RunEnded,
     RunStarted,
     StartsIn,
 )
 from claude_orchestrator.engine.run_inputs import knows_command, price_with
+from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequest, RunResult
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.engine.sharing.cache_use import CacheUse
 from claude_orchestrator.engine.sign_in import SignIn
@@ -59,77 +56,17 @@ from claude_orchestrator.engine.unknown_models import UnknownModels
 from claude_orchestrator.engine.worktrees.keeper import Worktrees
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.base import Launcher
-from claude_orchestrator.launch.fence.guard import FenceGuard
-from claude_orchestrator.launch.guards import Guard, fence_of
-from claude_orchestrator.launch.local import LocalLauncher, allow_files, use_pidfd_watcher
-from claude_orchestrator.launch.processes import MarkGuard, end_run
-from token_budget.alerts import AlertTargets
-from token_budget.folders import Folder
+from claude_orchestrator.launch.local import allow_files, use_pidfd_watcher
+from claude_orchestrator.launch.processes import end_run
 from token_budget.ledger.records import RunRecord
 from token_budget.ledger.run_budgets import budgets_data, write_budgets
-from token_budget.ledger.store import LedgerStore
 from token_budget.named_tuples import NamedTuple
 from token_budget.windows import to_ms
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl
-    from claude_orchestrator.launch.cluster.launcher import ClusterLauncher
-    from claude_orchestrator.launch.simulated import Ask
-    from token_budget.pricing import Prices
-
-    MakeLauncher = Callable[[str, Callable[[str], None], Callable[[], None]], ClusterLauncher]
-    Door = Callable[[RunControl, Folder], contextlib.AbstractAsyncContextManager[object]]
 
 KEEP_EVERY_S = 1.0  # ledger and alerts
-PACE_EVERY_S = 1.0
-
-
-class RunRequest(NamedTuple):
-    """What to run and how. `header` tells the journal how the run was started.
-
-    `switch` stops the run; without one, the signals of this process do. `listens`: it has a control socket.
-    `on_cluster` makes the launcher if instances run on a cluster: from the mark of their processes, what takes
-    warnings, and what is called when there may be more places.
-    `names_worktree`: claude's system prompt names the worktree, unless claude is asked to leave that out.
-    """
-
-    plan: Plan
-    settings: Settings
-    meter: Meter
-    header: Mapping[str, Any]
-    rehearse: bool = False
-    start_in_s: float = 0.0
-    switch: StopSwitch | None = None
-    listens: bool = True
-    doors: tuple[Door, ...] = ()
-    names_worktree: bool = True
-    on_cluster: MakeLauncher | None = None
-
-
-class RunPlace(NamedTuple):
-    """Where a run keeps its files. `private`: claude can read private options from a file."""
-
-    output_dir: Path
-    earlier: EarlierRun | None = None
-    private: bool = True
-
-
-class Accounting(NamedTuple):
-    """The ledger of all runs, the prices, who receives alerts besides the terminal, and whom the run charges."""
-
-    ledger: LedgerStore | None = None
-    prices: Prices | None = None
-    alerts: AlertTargets = AlertTargets()
-    charged: Charged = Charged()
-
-
-class RunResult(NamedTuple):
-    """A run that has ended."""
-
-    view: RunView
-    ended_at: datetime
-    seconds: float
-    exit_code: int
 
 
 def run(
@@ -152,10 +89,7 @@ def run(
     at_once = most if any(spec.grows for spec in specs) else min(most, len(specs))
     allow_files(at_once, metered=request.meter.kind == "api")
     files = _open_files(request, place, accounting, bus)
-    mark = files.mark
-    is_here = not request.rehearse and request.on_cluster is None
-    fence = fence_of(mark) if is_here else None
-    launcher, nodes = _launcher(request, files, place, fence, bus)
+    launching = launching_for(request, files.mark, files.directory.keep if place.private else None, bus)
     bus.attach(files.journal, sync=files.journal.sync)
     with contextlib.ExitStack() as stack:
         stack.callback(files.directory.close)
@@ -163,13 +97,12 @@ def run(
         delivery = stack.enter_context(AlertDelivery(accounting.alerts, bus))
         bus.attach(delivery, optional=True)
         try:
-            guard: Guard | None = fence or MarkGuard(mark) if is_here else None
-            if guard is not None:
-                stack.enter_context(guard)
+            if launching.guard is not None:
+                stack.enter_context(launching.guard)
         except OSError as error:
             why = error.strerror or error
             raise UserError(f"the guard process cannot be started: {why}: nothing has started") from None
-        return asyncio.run(_Run(request, files, accounting, bus, (launcher, nodes), display).execute(guard, report))
+        return asyncio.run(_Run(request, files, accounting, bus, launching, display).execute(report))
 
 
 class _Files(NamedTuple):
@@ -209,28 +142,6 @@ def _open_files(request: RunRequest, place: RunPlace, accounting: Accounting, bu
     return _Files(earlier.directory, earlier.journal, earlier.history, number, recounted, said)
 
 
-def _launcher(
-    request: RunRequest, files: _Files, place: RunPlace, fence: FenceGuard | None, bus: Bus
-) -> tuple[Launcher, ClusterLauncher | None]:
-    """The launcher, and once more if it is one for a cluster."""
-    if request.on_cluster is not None:
-        nodes = request.on_cluster(files.mark, bus.warn, lambda: bus.publish(RoomChanged()))
-        return nodes, nodes
-    if request.rehearse:
-        return _simulated(), None
-    return _local(files.mark, files, place, fence), None
-
-
-def _simulated(ask: Ask | None = None) -> Launcher:
-    from claude_orchestrator.launch.simulated import SimulatedLauncher  # not needed by other runs
-
-    return SimulatedLauncher(ask)
-
-
-def _local(mark: str, files: _Files, place: RunPlace, fence: FenceGuard | None) -> Launcher:
-    return LocalLauncher(mark, keep=files.directory.keep if place.private else None, fence=fence)
-
-
 def _mark(run_id: str, number: int) -> str:
     """The mark that the processes of a run's first, second … start carry."""
     return run_id if number == 1 else f"{run_id}.{number}"
@@ -253,15 +164,14 @@ class _Run:
         files: _Files,
         accounting: Accounting,
         bus: Bus,
-        launchers: tuple[Launcher, ClusterLauncher | None],
+        launching: Launching,
         display: Callable[[RunView], Observer] | None,
     ) -> None:
-        launcher, self._nodes = launchers
         self._request = request
         self._files = files
         self._accounting = accounting
         self._bus = bus
-        self._launcher = launcher
+        self._launching = launching
         plan, settings, history = request.plan, request.settings, files.history
         manager = make_manager(plan, settings)
         self._said_of_kill: list[tuple[str, str]] = []
@@ -280,7 +190,7 @@ class _Run:
             rehearsal=request.rehearse,
             directory=str(files.directory.path),
             meter=request.meter,
-            fence=launcher.capabilities.fence,
+            fence=launching.launcher.capabilities.fence,
             removed=removed(plan, history) if history is not None else [],
             answers=self._answers,
             cache=CacheUse(time.monotonic, price_with(accounting.prices, lambda warning: None)),
@@ -310,7 +220,7 @@ class _Run:
         if display is not None:
             bus.attach(display(self._view))
 
-    async def execute(self, guard: Guard | None, report: Callable[[RunResult], int]) -> int:
+    async def execute(self, report: Callable[[RunResult], int]) -> int:
         """Run to the end."""
         view, history = self._view, self._files.history
         self._bus.publish(RunStarted(self._header()))
@@ -320,10 +230,11 @@ class _Run:
             for recounted in self._files.recounted:
                 self._bus.publish(recounted)
         self._interrupts.catch(self._request.switch)
-        if guard is not None:
-            guard_watch.watch(guard, self._bus)
+        if self._launching.guard is not None:
+            guard_watch.watch(self._launching.guard, self._bus)
+        way = way_to_api(self._launching, self._request, view.manager, self._ledger, self._bus)
         async with contextlib.AsyncExitStack() as to_the_end:
-            async with self._instances_api() as (launcher, meter):
+            async with way as (launcher, meter):
                 supervisor = Supervisor(view.instances, self._context(launcher, meter))
                 self._interrupts.pass_to(lambda reason, at_once: supervisor.cancel(reason, at_once=at_once))
                 control = ControlOnDemand(partial(self._control, supervisor))
@@ -422,7 +333,7 @@ class _Run:
             shared=self._ledger,
             answers=self._answers,
             approvals=self._approvals,
-            places=self._nodes,
+            places=self._launching.nodes,
             enter=self._growth.enter,
         )
         return RunContext(self._request.settings, launcher, self._view.manager, self._bus, services)
@@ -437,68 +348,6 @@ class _Run:
     def _worktrees(self) -> Worktrees:
         keep_clean = self._request.settings.keep_worktrees
         return Worktrees(self._files.directory.path, self._bus.warn, keep_clean=keep_clean)
-
-    @contextlib.asynccontextmanager
-    async def _instances_api(self) -> AsyncIterator[tuple[Launcher, ApiMeter | None]]:
-        """The launcher, and the API gateway if the run counts there. A rehearsal's gateway calls a simulated API."""
-        if self._nodes is not None:
-            async with contextlib.AsyncExitStack() as stack:
-                meter = self._meter_of_nodes(self._nodes) if self._request.meter.kind == "api" else None
-                if meter is not None:
-                    stack.callback(asyncio.ensure_future(self._watch_pace(meter)).cancel)
-                try:
-                    await stack.enter_async_context(self._nodes)
-                except OSError as error:
-                    raise UserError(f"--cluster: {error.strerror}: nothing has started") from None
-                yield self._nodes, meter
-            return
-        if self._request.meter.kind != "api":
-            yield self._launcher, None
-            return
-        from claude_orchestrator.gateway.fake_api import FakeApi
-        from claude_orchestrator.gateway.server import Gateway, GatewayOptions
-        from claude_orchestrator.gateway.unanswered import ChargeUnanswered
-
-        async with contextlib.AsyncExitStack() as stack:
-            launcher, upstream = self._launcher, None
-            if self._request.rehearse:
-                api = await stack.enter_async_context(FakeApi())
-                launcher, upstream = _simulated(api.ask), api.url
-            settings = self._request.settings
-            how = settings.charge_unanswered and ChargeUnanswered(settings.charge_unanswered)
-            gateway = Gateway(
-                self._view.manager,
-                settings.token_weights,
-                upstream=upstream,
-                options=GatewayOptions(settings.cache_wait_s, how or None, None if upstream else self._ledger),
-            )
-            await stack.enter_async_context(gateway)
-            watching = asyncio.ensure_future(self._watch_pace(gateway))
-            stack.callback(watching.cancel)
-            yield launcher, gateway
-
-    def _meter_of_nodes(self, nodes: ClusterLauncher) -> ApiMeter:
-        """The meter of the gateways on all nodes."""
-        from claude_orchestrator.engine.on_cluster import meter_begin
-        from claude_orchestrator.gateway.nodes.driver_meter import DriverMeter
-
-        begin = meter_begin(self._request.settings, self._view.plan)
-        meter = DriverMeter(self._view.manager, begin, nodes.gateway_of)
-        nodes.attach(meter)
-        return meter
-
-    async def _watch_pace(self, meter: ApiMeter) -> None:
-        """Publish why requests wait for the API's rate limits, whenever that changes, until cancelled."""
-        before, said = None, False
-        while True:
-            await asyncio.sleep(PACE_EVERY_S)
-            pace = meter.pace()
-            if pace is not None and not said:
-                self._bus.publish(Message(Level.INFO, pace))
-                said = True
-            if pace != before:
-                self._bus.publish(Paced(pace))
-                before = pace
 
     async def _wait_for_start(self) -> None:
         start_at = time.monotonic() + self._request.start_in_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from claude_orchestrator.config.plan import Plan
     from claude_orchestrator.config.settings import Meter, Settings
     from claude_orchestrator.engine.accounts import Charged
-    from claude_orchestrator.engine.controller import Accounting, RunPlace, RunRequest
     from claude_orchestrator.engine.on_cluster import OpenCluster
+    from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequest
     from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
 
@@ -199,9 +199,23 @@ def _limit_warnings(loaded: Loaded, planned: Planned) -> list[str]:
 
 def check(loaded: Loaded, planned: Planned) -> Checked:
     """Refuse what cannot work, with UserError; collect what deserves a warning."""
+    if loaded.options["cluster"] is None:
+        from claude_orchestrator.gateway.choice import choose_meter
+
+        needs_node = any(spec.node for spec in planned.plan.specs)
+        checked = _check_start(loaded, planned, choose_meter)
+        return checked._replace(warnings=[f"node: {NO_CLUSTER}", *checked.warnings]) if needs_node else checked
+    from claude_orchestrator.engine.on_cluster import meter_on_cluster, open_cluster
+
+    checked = _check_start(loaded, planned, meter_on_cluster)
+    cluster = open_cluster(loaded, planned, checked.meter, private=checked.private)
+    return checked._replace(cluster=cluster, warnings=[*cluster.warnings, *checked.warnings])
+
+
+def _check_start(loaded: Loaded, planned: Planned, choose: Callable[..., Meter]) -> Checked:
+    """The checks of every run, wherever its instances work."""
     from claude_orchestrator.claude import versions
     from claude_orchestrator.engine import start_checks
-    from claude_orchestrator.gateway.choice import choose_meter
 
     options, settings = loaded.options, planned.settings
     start_checks.check_plan(planned.plan, loaded.config)
@@ -211,22 +225,10 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     for option in ("report", "junit", "summary", "results", "html"):
         if options[option] not in (None, Path("-")):
             start_checks.check_writable(f"--{option}", options[option])
-    if options["cluster"] is None:
-        meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
-        warnings_of_nodes = [f"node: {NO_CLUSTER}"] if any(spec.node for spec in planned.plan.specs) else []
-    else:
-        from claude_orchestrator.engine.on_cluster import meter_on_cluster
-
-        meter = meter_on_cluster(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
-        warnings_of_nodes = []
+    meter = choose(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
     version = versions.Version() if options["rehearse"] else versions.check_version(planned.claude)
     doubts = () if options["rehearse"] else start_checks.doubts(planned.plan, loaded.config, os.environ)
-    warnings = [
-        *warnings_of_nodes,
-        *planned.plan.warnings,
-        *([version.lacks] if version.lacks else []),
-        *dict.fromkeys(doubts),
-    ]
+    warnings = [*planned.plan.warnings, *([version.lacks] if version.lacks else []), *dict.fromkeys(doubts)]
     if not options["rehearse"]:
         warnings += _folder_warnings(loaded, planned)
         warnings += _limit_warnings(loaded, planned)
@@ -239,13 +241,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
         from token_budget.pricing import EXTRA
 
         warnings.append(f"budgets in money without {EXTRA}: use for which claude states no cost is not counted")
-    checked = Checked(meter, warnings, private=version.lacks is None, names_worktree=version.names_worktree)
-    if options["cluster"] is None:
-        return checked
-    from claude_orchestrator.engine.on_cluster import open_cluster
-
-    cluster = open_cluster(loaded, planned, meter, private=checked.private)
-    return checked._replace(cluster=cluster, warnings=[*cluster.warnings, *warnings])
+    return Checked(meter, warnings, private=version.lacks is None, names_worktree=version.names_worktree)
 
 
 # -- what a run is built from --
@@ -253,10 +249,10 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
 
 def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRequest, RunPlace, Accounting]:
     """What `controller.run` needs."""
-    from claude_orchestrator.engine import controller
+    from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequest
 
     cluster = checked.cluster
-    request = controller.RunRequest(
+    request = RunRequest(
         planned.plan,
         planned.settings if cluster is None else cluster.settings,
         checked.meter,
@@ -267,8 +263,8 @@ def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRe
         names_worktree=checked.names_worktree,
         on_cluster=None if cluster is None else cluster.launcher,
     )
-    place = controller.RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
-    accounting = controller.Accounting(planned.ledger, planned.prices, loaded.alerts, planned.charged)
+    place = RunPlace(loaded.output_dir, loaded.earlier, private=checked.private)
+    accounting = Accounting(planned.ledger, planned.prices, loaded.alerts, planned.charged)
     return request, place, accounting
 
 

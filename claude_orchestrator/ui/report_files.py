@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from claude_orchestrator.engine.controller import RunResult
 from claude_orchestrator.engine.results.report_json import AnswerOf, json_report, no_answers
 from claude_orchestrator.engine.run_events import Level
+from claude_orchestrator.engine.run_request import RunResult
 from claude_orchestrator.engine.run_view import RunView, exit_code
 from claude_orchestrator.ui import status
 from claude_orchestrator.ui.terminal import Terminal

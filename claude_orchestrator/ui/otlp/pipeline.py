@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from claude_orchestrator.engine.control.run_control import RunControl
-    from claude_orchestrator.engine.controller import Door
+    from claude_orchestrator.engine.run_request import Door
     from claude_orchestrator.engine.run_view import RunView
     from token_budget.folders import Folder
 

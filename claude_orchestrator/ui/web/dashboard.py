@@ -14,7 +14,7 @@ from token_budget.serving.listening import BoundPage, OptionNames
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl
-    from claude_orchestrator.engine.controller import Door
+    from claude_orchestrator.engine.run_request import Door
     from claude_orchestrator.ui.web.sources import RunSource
     from claude_orchestrator.ui.web.timeline import Timeline
 

@@ -11,7 +11,7 @@ from typing import Any
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.control.event_json import event_json
 from claude_orchestrator.engine.control.snapshot import Moment, Rows, Steering, snapshot
-from claude_orchestrator.engine.controller import RunResult
+from claude_orchestrator.engine.run_request import RunResult
 from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.ui.web.page_file import MAX_DATA_BYTES, fitting, page_file, short_conversation
 from claude_orchestrator.ui.web.run_files import NoFileError, RunFiles

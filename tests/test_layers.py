@@ -103,6 +103,7 @@ PURE = """
     engine.launch_pace
     engine.ledger_batch
     engine.ledger_book
+    engine.ledger_holds
     engine.rate_limits
     engine.redact
     engine.refused_request

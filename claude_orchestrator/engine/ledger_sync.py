@@ -17,6 +17,7 @@ from claude_orchestrator.engine.accounts import Charged, SharedWindows
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.launches import Launches
 from claude_orchestrator.engine.ledger_book import Batch, LedgerBook, Totals
+from claude_orchestrator.engine.ledger_holds import LedgerHolds
 from claude_orchestrator.engine.ledger_pending import keep, take_in
 from claude_orchestrator.engine.run_events import Crossed, Level, Message, RoomChanged, RunEvent
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
@@ -99,12 +100,8 @@ class LedgerSync:
         self._down = ""  # why the ledger cannot be used
         self._is_ending = self._gave_up = False
         self._may_stray = True  # an earlier start, or a reservation that failed, may have left holds
-        self._held: dict[Hold, Amount] = {}  # as the ledger has it
-        self._hold_keys: dict[Hold, int] = {}
+        self._holds = LedgerHolds()
         self._own_keys: set[int] = set()  # of the ledger's thread alone
-        self._released: set[Hold] = set()
-        self._reserving: set[Hold] = set()
-        self._ended_early: set[Hold] = set()
         self._renewed_ms = 0
         self._launches = Launches()
         self._posting: asyncio.Future[Posted] | None = None  # that takes too long
@@ -221,7 +218,7 @@ class LedgerSync:
             await self.flush()  # what this run has used counts too
         if self._down:
             return self._without_ledger(hold) if is_limited else Decision(Action.ALLOW, hold=hold)
-        self._reserving.add(hold)
+        self._holds.reserve(hold)
         reserving = asyncio.ensure_future(self._reserve(self._ledger, instance, hold, sent))
         if not is_limited:
             await asyncio.wait([reserving], timeout=HOLD_S)
@@ -254,14 +251,9 @@ class LedgerSync:
             answer = await self._in_thread(reserve)
         except LedgerError as error:
             self._failed(error)
-            self._ended_early.discard(hold)
+            self._holds.answered(hold, None, amount)
             return self._without_ledger(hold)
-        finally:
-            self._reserving.discard(hold)
-        if answer.hold is not None:
-            self._hold_keys[hold], self._held[hold] = answer.hold, amount
-            self._released |= {hold} & self._ended_early
-        self._ended_early.discard(hold)
+        self._holds.answered(hold, answer.hold, amount)
         if answer.action is Action.ALLOW:
             return Decision(Action.ALLOW, hold=hold)
         budget = budgets[answer.limit_index]
@@ -271,10 +263,7 @@ class LedgerSync:
 
     def released(self, hold: Hold) -> None:
         """A hold has ended."""
-        if hold in self._held:
-            self._released.add(hold)
-        elif hold in self._reserving:  # the ledger is slow
-            self._ended_early.add(hold)
+        self._holds.released(hold)
 
     async def claim_launch(self, most: int) -> float:
         """Claim one of `most` launches in an hour of all orchestrators; returns 0, or the seconds until one is free.
@@ -362,27 +351,26 @@ class LedgerSync:
 
     async def _write(self, ledger: LedgerStore, whole: bool, check: bool) -> None:
         now_ms = self.now_ms()
-        renew = bool(self._held) and now_ms - self._renewed_ms >= RENEW_EVERY_MS
-        holds = {hold: Amount() if hold in self._released else hold.remaining for hold in self._held}
-        is_new = bool(self._book.has_news or whole or renew or holds != self._held)
+        renew = bool(self._holds) and now_ms - self._renewed_ms >= RENEW_EVERY_MS
+        holds = self._holds.changes()
+        is_new = bool(self._book.has_news or whole or renew or self._holds.differ(holds))
         if not (is_new or self._may_stray or (check and self.windows.budgets)):
             return
-        self._batch, released, may_stray = self._book.take(), frozenset(self._released), self._may_stray
+        self._batch, may_stray = self._book.take(), self._may_stray
         attempts, records, notes = self._batch
         recorded, budgets = self._manager.total, self.windows.budgets
         states = [
             HoldState(
-                self._hold_keys[hold], self._run.run, left, LEASE_MS * (hold not in released), self.windows.account
+                self._holds.key(hold), self._run.run, left, LEASE_MS * (hold not in holds.ended), self.windows.account
             )
-            for hold, left in holds.items()
+            for hold, left in holds.left.items()
         ]
-        gone = {self._hold_keys[hold] for hold in released}
 
         def write() -> _Read:
             if is_new:
                 runs = [self._run] if whole else []
                 ledger.write(runs=runs, attempts=attempts, records=records, notes=notes, holds=states, now_ms=now_ms)
-            self._own_keys.difference_update(gone)
+            self._own_keys.difference_update(holds.ended.values())
             if may_stray:  # what those holds were for is in the records by now
                 ledger.release_run(self._run.run, keep=frozenset(self._own_keys))
             return self._read(ledger)
@@ -391,10 +379,7 @@ class LedgerSync:
         read = await self._in_thread(write)
         self._batch = Batch()
         self._renewed_ms = now_ms if is_new else self._renewed_ms
-        self._held.update(holds)
-        for hold in released:
-            del self._held[hold], self._hold_keys[hold]
-        self._released -= released
+        self._holds.written(holds)
         self._take_shared(budgets, read, recorded)
 
     def _read(self, ledger: LedgerStore) -> _Read:

@@ -43,6 +43,7 @@ PURE = """
     claude.argv
     claude.conversation
     claude.events
+    claude.input_messages
     claude.joined_lines
     claude.line_events
     claude.line_values

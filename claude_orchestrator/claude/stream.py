@@ -13,6 +13,7 @@ from token_budget.api_usage import least_tokens, output_text
 from token_budget.named_tuples import NamedTuple
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
+_ANSWER = b'{"type":"control_response"'
 
 
 class Batch(NamedTuple):
@@ -20,6 +21,11 @@ class Batch(NamedTuple):
 
     raw: bytes
     lines: bytes
+
+
+def only_answers(batch: Batch) -> bool:
+    """Whether each line of a batch answers a control request."""
+    return all(line.startswith(_ANSWER) for line in batch.lines.split(b"\n")[:-1])
 
 
 class LineFramer:

@@ -7,8 +7,8 @@ from typing import Any
 
 from claude_orchestrator.claude.events import COMMANDS_REQUEST
 from claude_orchestrator.claude.failures import command_word, is_command_name
+from claude_orchestrator.claude.input_messages import control_request
 from claude_orchestrator.config.launch_spec import LaunchSpec
-from claude_orchestrator.launch.base import control_request
 
 MAX_FOUND = 10_000
 Knows = Callable[[str, str], bool]  # whether a folder has a slash command

@@ -18,40 +18,35 @@ from claude_orchestrator.claude.events import (
     Task,
     UsageAnswer,
 )
+from claude_orchestrator.claude.input_messages import control_request, not_supported, permission, turn
 from claude_orchestrator.claude.prompt_cache import FOLDER_FREE_REQUEST
-from claude_orchestrator.claude.stream import Batch, parse
+from claude_orchestrator.claude.stream import Batch, only_answers
 from claude_orchestrator.claude.unknown_models import unrecognized_models
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
 from claude_orchestrator.engine.approvals import Reply
+from claude_orchestrator.engine.attempt_recorder import AttemptRecorder
 from claude_orchestrator.engine.check_runner import CheckRunner
 from claude_orchestrator.engine.command_check import ANSWER_S, CommandCheck
 from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
-from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.metering import Metering
 from claude_orchestrator.engine.permissions import Permissions
 from claude_orchestrator.engine.ports import Log, RunContext
 from claude_orchestrator.engine.refused_request import RefusedRequest
 from claude_orchestrator.engine.run_events import (
-    Answered,
     Changed,
-    Crossed,
-    Foreseen,
     RateLimited,
     RateLimitsRead,
-    SessionNamed,
     Stopping,
-    TurnEnded,
-    UsageRecorded,
     WorkEnded,
 )
 from claude_orchestrator.engine.sharing.first_turns import WAITS_FOR_CACHE
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.timers import Timers
 from claude_orchestrator.engine.usage_poller import UsagePoller
-from claude_orchestrator.launch.base import Exit, Running, control_request
-from token_budget.models import Amount, Budget, Hold, Unit
+from claude_orchestrator.launch.base import Exit, Running
+from token_budget.models import Budget, Hold, Unit
 from token_budget.text import NANO
 
 LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed
@@ -59,8 +54,6 @@ EXIT_S = 5.0  # for a process that has closed its output
 BACKGROUND_S = 600.0  # how long a finished turn waits for what works in the background
 FOLLOW_UP_S = 2.0  # the CLI's time to begin its own turn after a background subagent has ended
 LEAST_NANO_USD = 1_000  # a limit below this would round to nothing
-NOTHING = Amount()
-_ANSWER = b'{"type":"control_response"'
 
 
 class InstanceRunner:
@@ -72,13 +65,12 @@ class InstanceRunner:
         self.status = status
         self.hold = hold
         self._context = context
-        self._holds = holds
         self._bus = context.bus
         self._services = context.services
         self._grace_s = context.settings.grace_s
-        self._hidden = hidden
-        self._stopped_by = context.budgets_of(status.spec) if context.enforces else ()
-        self._poller = UsagePoller(status, self._send, hidden, self._stopped_by)
+        stops = context.budgets_of(status.spec) if context.enforces else ()
+        self._recorder = AttemptRecorder(context, status, hold, holds, hidden, stops)
+        self._poller = UsagePoller(status, self._send, hidden, stops)
         self._folder = ""  # where the process works, if that is no folder here
         self._activity = ActivityTracker(lambda: self._folder or status.spec.cwd)
         self._permissions = Permissions(
@@ -158,7 +150,9 @@ class InstanceRunner:
         spec = self._with_cost_limit(status.spec)
         try:
             if meter is not None:
-                self._metering = Metering(self._context, meter, status, self.hold, self.record, self._refusals)
+                self._metering = Metering(
+                    self._context, meter, status, self.hold, self._recorder.record, self._refusals
+                )
                 spec = self._metering.through(spec)
             return await self._context.launcher.launch(spec)
         except (OSError, ValueError) as error:  # ValueError: an argument that no system accepts
@@ -196,8 +190,11 @@ class InstanceRunner:
                 self._close_input()
             self._expect_output(batch)
             self._timers.cancel("startup")
-            for event in parse(batch.lines):
-                self._take(event)
+            for event, charged in self._recorder.take(batch.lines):
+                self._poller.observe(event, charged)
+                self._recorder.foresee()
+                self._does(self._activity.take(event))
+                self._react(event)
             self._bus.publish(Changed())
 
     def _judge(self, exit: Exit) -> None:
@@ -211,37 +208,9 @@ class InstanceRunner:
         if exit.fault:
             status.decide_end(State.FAILED, exit.fault)
         status.finish(self._context.clock.monotonic(), exit.code, exit.stderr, self._services.redact)
-        if self._services.price is not None:
-            status.attempt.costs.price(self._services.price, None)
-        status.attempt.costs.settle_sources(self._services.price)
-        self.record(self.hold)
+        self._recorder.finish()
 
     # -- events --
-
-    def _take(self, event: Event) -> None:
-        status = self.status
-        metered, session = status.tally.metered, (status.session_id, status.attempt.folder)
-        turns = status.attempt.turns_completed if isinstance(event, Result) else 0
-        lost = status.attempt.lost_results
-        status.apply(event)
-        if metered and isinstance(event, Result):
-            status.attempt.costs.settle_sources(self._services.price)
-        charged = self.record(self.hold)
-        if metered and not status.tally.metered:
-            self._bus.warn(
-                f"{status.name} bypasses the API meter, perhaps by an address in its settings.json: its stream is "
-                "counted instead, without a hard cap"
-            )
-        if session != (status.session_id, status.attempt.folder):
-            self._bus.publish(SessionNamed(status.name, status.session_id, status.attempt.folder))
-        if isinstance(event, Result):
-            self._publish_turn(event, turns)
-            self._read_notes(event, status.attempt.lost_results - lost)
-        self._poller.observe(event, charged)
-        if self._hidden.watches:
-            self._foresee()
-        self._does(self._activity.take(event))
-        self._react(event)
 
     def _does(self, change: tuple[Doing, str] | None) -> None:
         """Publish what the instance does, if that has changed."""
@@ -250,24 +219,6 @@ class InstanceRunner:
             activity = Activity(status.name, *change, status.turn, self._context.clock.monotonic())
             status.do(activity)
             self._bus.publish(activity)
-
-    def _publish_turn(self, result: Result, turns_before: int) -> None:
-        """Publish the answer of a turn, and that the turn has ended."""
-        name, attempt = self.status.name, self.status.attempt
-        if attempt.is_answer(result):
-            of = len(self.status.planned.turns)
-            turn = min(attempt.turn_number, of)  # those that answer a check replace the last one
-            self._bus.publish(Answered(name, turn, of, result.answer, result.structured_output))
-        if attempt.turns_completed != turns_before:
-            self._bus.publish(TurnEnded(name, attempt.turns_completed))
-
-    def _read_notes(self, result: Result, lost: int) -> None:
-        """Report what a result says beside its answer."""
-        if lost:
-            which = "a result" if lost == 1 else f"{lost} results"
-            self._bus.warn(f"{self.status.name}: claude has written {which} that did not arrive: an answer is missing")
-        if result.signed_in_until is not None:
-            self._services.signed_in_until(result.signed_in_until)
 
     def _react(self, event: Event) -> None:
         status = self.status
@@ -295,7 +246,7 @@ class InstanceRunner:
             case ControlRequest(subtype="can_use_tool"):
                 self._permissions.decide(event, self._folder or status.spec.cwd)
             case ControlRequest():
-                self._refuse(event)
+                self._send(not_supported(event.request_id))
             case ControlCancelled(request_id):
                 self._permissions.withdraw(request_id)
             case Task() if event.status is not None:
@@ -304,30 +255,6 @@ class InstanceRunner:
                 self._bus.publish(RateLimited(status.name))
             case _:
                 pass
-
-    def record(self, hold: Hold | None, subagent: Budget | None = None, sent: SentRequest | None = None) -> Amount:
-        """Charge the budgets what was counted since the last call, then report the limits that this passed.
-
-        `subagent` is the budget of the subagent that has used it, `sent` the API request, as far as they are known.
-        """
-        status = self.status
-        delta = status.attempt.costs.take_delta(self._context.settings.token_weights)
-        if delta is None:
-            return NOTHING
-        crossed = self._context.manager.record(status.spec.base_command, delta.amount, status.name, hold, subagent)
-        self._bus.publish(UsageRecorded(status, delta, sent))
-        for budget in crossed:
-            self._bus.publish(Crossed(budget))
-        if hold is not None:
-            self._holds.grow(status, hold)
-        return delta.amount
-
-    def _foresee(self) -> None:
-        """Report a limit that the hidden responses in progress will pass, or that is nearer than the margin."""
-        if not self.status.tally.metered:
-            found = self._hidden.foreseen(self._stopped_by)
-            if found is not None:
-                self._bus.publish(Foreseen(*found))
 
     def _ask_for_limits(self) -> None:
         """If a rate limit may stop the run, ask for the limits at the start and the end of each turn."""
@@ -377,8 +304,7 @@ class InstanceRunner:
     def _send_turn(self) -> None:
         attempt = self.status.attempt
         if not self.status.ending and self._running is not None and (attempt.turns_sent or self._may_begin()):
-            turn = self._commands.text_of(attempt.next_turn())
-            self._send({"type": "user", "message": {"role": "user", "content": turn}})
+            self._send(turn(self._commands.text_of(attempt.next_turn())))
 
     def _may_begin(self) -> bool:
         """Whether the first turn may be sent; else it waits for the shared prompt cache, and no time counts."""
@@ -484,16 +410,7 @@ class InstanceRunner:
 
     def _answer(self, request: ControlRequest, reply: Reply) -> None:
         """Answer a request about a tool."""
-        answer: dict[str, Any] = {"behavior": "deny", "message": reply.message}
-        if reply.allowed:
-            answer = {"behavior": "allow", "updatedInput": dict(request.given)}
-        response = {"subtype": "success", "request_id": request.request_id, "response": answer}
-        self._send({"type": "control_response", "response": response})
-
-    def _refuse(self, request: ControlRequest) -> None:
-        """Refuse a request of another kind: nobody can answer it, and the instance would wait for ever."""
-        response = {"subtype": "error", "request_id": request.request_id, "error": "not supported"}
-        self._send({"type": "control_response", "response": response})
+        self._send(permission(request.request_id, request.given if reply.allowed else None, reply.message))
 
     def _asks_or_not(self) -> None:
         """A tool waits for a person, or no longer: meanwhile no time counts."""
@@ -512,7 +429,7 @@ class InstanceRunner:
         """Restart the idle time, unless the batch holds only answers to the runner's own requests."""
         idle_s = self._context.settings.idle_timeout_s
         excused = self._is_checking or self._permissions.waits or self._waits
-        if idle_s is not None and not excused and (batch is None or not _only_answers(batch)):
+        if idle_s is not None and not excused and (batch is None or not only_answers(batch)):
             self._timers.set_punctual("idle", idle_s, partial(self._stalled, idle_s))
 
     def _expect_start(self) -> None:
@@ -565,10 +482,6 @@ class InstanceRunner:
             self._running.stop(self._stop_grace_s)
             self._poller.ask()
         self._bus.publish(Changed())
-
-
-def _only_answers(batch: Batch) -> bool:
-    return all(line.startswith(_ANSWER) for line in batch.lines.split(b"\n")[:-1])
 
 
 def figures(budget: Budget) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from claude_orchestrator.claude.events import Assistant, Event, Retry, SideCall, Task, UsageAnswer, User
+from claude_orchestrator.claude.input_messages import control_request
 from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.launch.base import control_request
 from token_budget.models import Amount, Budget
 
 ASK_EVERY_S = 0.25  # at most this often for one instance, on its events

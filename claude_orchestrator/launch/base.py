@@ -75,8 +75,3 @@ class Launcher(Protocol):
 
         It ends with the run, but not with the instance's process. Raises OSError where that is not possible.
         """
-
-
-def control_request(request_id: str, subtype: str, **more: object) -> dict[str, Any]:
-    """A control request of the CLI's streaming input: `get_usage`, `interrupt`."""
-    return {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **more}}

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+from claude_orchestrator.claude.input_messages import control_request
 from claude_orchestrator.claude.stream import Batch, LineFramer
-from claude_orchestrator.launch.base import Exit, control_request
+from claude_orchestrator.launch.base import Exit
 
 if sys.platform == "linux":
     import fcntl

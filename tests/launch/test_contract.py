@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.claude.input_messages import control_request
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.launch.base import Capabilities, Exit, Launcher, Running, control_request
+from claude_orchestrator.launch.base import Capabilities, Exit, Launcher, Running
 from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
 from claude_orchestrator.launch.cluster.wire import Begin
 from claude_orchestrator.launch.fence.guard import FenceGuard

@@ -70,7 +70,11 @@ class RayNodes:
 
     def raylets(self) -> list[int]:
         """The raylets of the cluster."""
-        return [pid for pid, line in self._processes() if b"/raylet/raylet" in line.split(b"\0")[0]]
+        return self.running("raylet/raylet")
+
+    def running(self, program: str) -> list[int]:
+        """The processes of the cluster that run a program of Ray."""
+        return [pid for pid, line in self._processes() if f"/{program}".encode() in line.split(b"\0")[0]]
 
     def _processes(self) -> list[tuple[int, bytes]]:
         lines = [(pid, line) for pid, line in command_lines() if self.folder.encode() in line]

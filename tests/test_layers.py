@@ -147,6 +147,7 @@ PURE = """
     gateway.usage_reader
     launch.cluster.checks
     launch.cluster.fleet
+    launch.cluster.instance_memory
     launch.cluster.leases
     launch.cluster.placement
     launch.cluster.wire

@@ -18,11 +18,14 @@ from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.choice import choose_meter
 from claude_orchestrator.launch.cluster.agent import NodeAgent
 from claude_orchestrator.launch.cluster.checks import Wanted, by_node
+from claude_orchestrator.launch.cluster.instance_memory import MIB, InstanceMemory, recalled
 from claude_orchestrator.launch.cluster.leases import DriverLease
 from claude_orchestrator.launch.cluster.machines import Accepted, Node
-from claude_orchestrator.launch.cluster.placement import Placement, Site
+from claude_orchestrator.launch.cluster.placement import USABLE, Placement, site_of
 from claude_orchestrator.launch.cluster.probe import Question, output_of
 from claude_orchestrator.launch.cluster.wire import Begin
+from token_budget import places
+from token_budget.files import write_atomically
 from token_budget.named_tuples import NamedTuple
 from token_budget.text import counted
 
@@ -74,7 +77,10 @@ def meter_begin(settings: Settings, plan: Plan) -> MeterBegin:
 
 
 class OpenCluster(NamedTuple):
-    """A cluster whose nodes have been checked. `settings` are the run's, with as many instances at once as it takes."""
+    """A cluster whose nodes have been checked. `settings` are the run's, with as many instances at once as it takes.
+
+    `memory` is what an instance takes.
+    """
 
     cluster: RayCluster
     nodes: tuple[Node, ...]
@@ -82,22 +88,26 @@ class OpenCluster(NamedTuple):
     begin: Begin
     settings: Settings
     warnings: tuple[str, ...]
+    memory: InstanceMemory
 
     def launcher(self, mark: str, warn: Callable[[str], None], changed: Callable[[], None]) -> ClusterLauncher:
         """The launcher of a run whose processes carry this mark."""
         from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
 
-        return ClusterLauncher(self.cluster, self.begin._replace(mark=mark), self.accepted, Told(warn, changed))
+        begin = self.begin._replace(mark=mark)
+        return ClusterLauncher(self.cluster, begin, self.accepted, Told(warn, changed), memory=self.memory)
 
     def describe(self, specs: Sequence[LaunchSpec]) -> list[str]:
         """The nodes, how many instances each takes, and which ones it would get first."""
-        places = placement_of(self.nodes, self.accepted)
+        sites = placement_of(self.nodes, self.accepted, self.memory)
         for spec in specs:
             if spec.grows is None:
-                places.take(spec.name, spec.node)
-        total = counted(places.capacity, "instance")
+                sites.take(spec.name, spec.node)
+        total = counted(sites.capacity, "instance")
         lines = [f"Cluster: {counted(len(self.nodes), 'node')} for {total} at once, lease {self.begin.lease_s:g} s"]
-        for site in places.sites:
+        if any(site.room for site in sites.sites):
+            lines.append(f"   {self.memory.text} for each instance")
+        for site in sites.sites:
             names = [spec.name for spec in specs if spec.name in site.taken]
             more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
             first = f": first {', '.join(names[:MOST_NAMES])}{more}" if names else ""
@@ -107,16 +117,32 @@ class OpenCluster(NamedTuple):
         return lines
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Leave the cluster; one that was started here ends. What was measured is kept for later runs."""
         self.cluster.__exit__(None, None, None)
+        measured = self.memory.remembered()
+        if measured is not None:
+            with contextlib.suppress(OSError):  # a later run measures again
+                memory_file().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                write_atomically(memory_file(), [measured], mode=0o600, durable=False)
 
 
-def placement_of(nodes: Sequence[Node], accepted: Mapping[str, Accepted]) -> Placement:
+def placement_of(nodes: Sequence[Node], accepted: Mapping[str, Accepted], memory: InstanceMemory) -> Placement:
     """The places of these nodes, all of them free."""
-    places = Placement()
+    found = Placement()
     for node in nodes:
-        places.add(node.key, Site(node.name, accepted[node.key].capacity, node.resources))
-    return places
+        found.add(node.key, site_of(node, accepted[node.key], memory.expected_bytes))
+    return found
+
+
+def memory_file() -> Path:
+    """What instances of earlier runs on clusters have taken."""
+    return places.state_dir() / "instance-memory.json"
+
+
+def _memory_of_earlier_runs() -> InstanceMemory:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return InstanceMemory(recalled(memory_file().read_text(encoding="utf-8")))
+    return InstanceMemory()
 
 
 def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: bool) -> OpenCluster:
@@ -156,17 +182,18 @@ def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: boo
             cluster = stack.enter_context(RayCluster(address, question, wanted, settings.instances_per_node, agent))
         except ConnectionError as error:
             raise UserError(f"--cluster: {error.strerror}: nothing has started") from None
-        nodes, accepted, warnings = _checked(cluster, planned.plan.specs)
+        memory = _memory_of_earlier_runs()
+        nodes, accepted, warnings = _checked(cluster, planned.plan.specs, memory)
         if not cluster.is_encrypted and (len(nodes) > 1 or any(node.is_elsewhere for node in nodes)):
             warnings.insert(0, NOT_ENCRYPTED)
         stack.pop_all()
     if settings.origins.get("max_parallel") == "default":
-        settings = settings._replace(max_parallel=placement_of(nodes, accepted).capacity)
+        settings = settings._replace(max_parallel=placement_of(nodes, accepted, memory).capacity)
     begin = Begin("", settings.lease_s, sent, private, simulated, ships=ships)
     if metered:
         begin = begin._replace(meter=meter_begin(settings, planned.plan))
     _wait_for_earlier(loaded, begun_s)
-    return OpenCluster(cluster, nodes, accepted, begin, settings, tuple(warnings))
+    return OpenCluster(cluster, nodes, accepted, begin, settings, tuple(warnings), memory)
 
 
 def _wait_for_earlier(loaded: Loaded, begun_s: float) -> None:
@@ -180,7 +207,7 @@ def _wait_for_earlier(loaded: Loaded, begun_s: float) -> None:
 
 
 def _checked(
-    cluster: RayCluster, specs: Sequence[LaunchSpec]
+    cluster: RayCluster, specs: Sequence[LaunchSpec], memory: InstanceMemory
 ) -> tuple[tuple[Node, ...], dict[str, Accepted], list[str]]:
     """The nodes that may run instances, as far as they have processors, and what was found of each."""
     try:
@@ -195,15 +222,25 @@ def _checked(
     if faults:
         raise UserError(*faults)
     accepted = {key: result for key, (result, _) in examined.items()}
-    places = placement_of(nodes, accepted)
+    sites = placement_of(nodes, accepted, memory)
+    if not sites.capacity:
+        raise UserError(*_without_memory(nodes, accepted, memory))
     homeless = [
         f"--cluster: no node has what {spec.name} needs: {_wants(spec)}"
         for spec in specs
-        if spec.node and not places.suits_any(spec.node)
+        if spec.node and not sites.suits_any(spec.node)
     ]
     if homeless:
         raise UserError(*homeless[:20])
     return nodes, accepted, [f"node {node.name}: {text}" for node in nodes for text in examined[node.key][1]]
+
+
+def _without_memory(nodes: Sequence[Node], accepted: Mapping[str, Accepted], memory: InstanceMemory) -> Iterator[str]:
+    for node in nodes:
+        room = accepted[node.key].room
+        if room is not None:
+            free = f"has {room.memory_bytes // MIB} MiB of free memory, of which {USABLE:.0%} can be used"
+            yield f"--cluster: node {node.name}: {free}, and an instance takes {memory.text}: set --instances-per-node"
 
 
 def _wants(spec: LaunchSpec) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -23,7 +25,7 @@ import pytest
 from claude_orchestrator import __version__
 from claude_orchestrator.launch.processes import MARK_VARIABLE
 from tests.harness import FAKE, ROOT, Workplace
-from tests.ray_nodes import WITH_RAY, ray_nodes
+from tests.ray_nodes import WITH_RAY, command_lines, ray_nodes
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 
 SETUP = {"instances": [{"name": "one", "prompt": "x", "rehearsal": {"tokens": 1000, "seconds": 0.2}}]}
@@ -134,7 +136,17 @@ def test_a_rehearsal_and_a_dry_run_on_a_cluster_of_this_machine(tmp_path: Path, 
     shown = place.run("--config", config, "--rehearse", *cluster, "--dry-run")
     assert "Cluster: 1 node for 6 instances at once, lease 10 s" in shown.stdout
     assert "takes 6 instances: first i0, i1, i2 and 3 more" in shown.stdout
-    assert "max_parallel" in shown.stdout and not list(short_folder.iterdir())
+    assert "max_parallel" in shown.stdout and "for each instance" not in shown.stdout
+    kept = tmp_path / ".local/state/claude-orchestrator/instance-memory.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"largest_instance_bytes": [1024**4]}))
+    refused = place.run("--config", config, "--rehearse", "--cluster", "local")
+    assert refused.returncode == 2 and not list(short_folder.iterdir())
+    assert re.fullmatch(
+        r"ERROR: --cluster: node \S+: has \d+ MiB of free memory, of which 80% can be used, and an instance takes "
+        r"1048576 MiB measured: set --instances-per-node\n",
+        refused.stderr,
+    )
 
 
 @WITH_RAY
@@ -256,11 +268,17 @@ def test_a_cluster_that_vanishes_while_it_is_asked_is_one_line(tmp_path: Path, l
 @pytest.mark.slow
 @pytest.mark.real_cli
 def test_the_real_cli_counts_and_stops_on_a_cluster_as_it_does_here(claude: str, tmp_path: Path) -> None:
-    """A key goes to the node in memory: no file of Ray has it, and no command line."""
+    """A key goes to the node's agent: no file of Ray has it, no command line, and no process that keeps its records.
+
+    What an instance takes is measured, and the next dry run uses it.
+    """
     home, workspace, key = tmp_path / "home", tmp_path / "work", "sk-secret-of-this-test"
     home.mkdir()
     workspace.mkdir()
-    script: Script = {"greet": [Tools((Call.bash("env > seen"),)), Text("All done.")], "again": [Text("Second.")]}
+    script: Script = {
+        "greet": [Tools((Call.bash("env > seen; sleep 6"),)), Text("All done.")],
+        "again": [Text("Second.")],
+    }
     setup = {
         "budget": {"overall_budget": 1_000_000},
         "instances": [
@@ -275,6 +293,12 @@ def test_the_real_cli_counts_and_stops_on_a_cluster_as_it_does_here(claude: str,
         files = ["--config", str(tmp_path / "runs.json"), "--report", str(tmp_path / "report.json"), "--ledger", "off"]
         argv = [sys.executable, "-m", "claude_orchestrator", *own, *files, "--cluster", nodes.address]
         process = subprocess.Popen(argv, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        while not (workspace / "seen").exists() and process.poll() is None:
+            time.sleep(0.02)
+        assert not any(key.encode() in line for _, line in command_lines())
+        keepers = nodes.running("gcs_server") + nodes.raylets()
+        assert len(keepers) == 3 and not any(in_memory(pid, key.encode()) for pid in keepers)
+        assert in_memory(process.pid, key.encode())
         _, stderr = process.communicate(timeout=120)
         report = json.loads((tmp_path / "report.json").read_text())
         assert process.returncode == 0, stderr
@@ -286,6 +310,26 @@ def test_the_real_cli_counts_and_stops_on_a_cluster_as_it_does_here(claude: str,
             path for path in Path(nodes.folder).rglob("*") if path.is_file() and key.encode() in path.read_bytes()
         ]
         assert with_key == []
+        assert not any(key.encode() in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+        (measured,) = json.loads((home / ".local/state/claude-orchestrator/instance-memory.json").read_text()).values()
+        shown = run([*argv, "--dry-run"], env, tmp_path)
+    assert 100 < measured[0] / 1024**2 < 2000
+    assert f"   {math.ceil(measured[0] / 1024**2)} MiB measured for each instance" in shown.stdout, shown.stderr
+
+
+def in_memory(pid: int, text: bytes) -> bool:
+    """Whether the memory of a process has a text."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:  # noqa: PTH123
+        for line in maps:
+            span, mode = line.split()[:2]
+            start, end = (int(side, 16) for side in span.split("-"))
+            if not mode.startswith("rw") or "/dev/" in line:
+                continue
+            memory.seek(start)
+            with contextlib.suppress(OSError):  # pages that nobody has touched
+                if text in memory.read(end - start):
+                    return True
+    return False
 
 
 def certificates(folder: Path) -> dict[str, str]:

@@ -9,9 +9,12 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +23,8 @@ from claude_orchestrator.launch.base import Launcher, Running
 from claude_orchestrator.launch.cluster.copies import Copies
 from claude_orchestrator.launch.cluster.lease_program import boot_s
 from claude_orchestrator.launch.cluster.leases import NodeLease
+from claude_orchestrator.launch.cluster.memory_in_use import taken_by_instances
+from claude_orchestrator.launch.cluster.probe import free_bytes
 from claude_orchestrator.launch.cluster.watchdog import Watchdog
 from claude_orchestrator.launch.cluster.wire import (
     Begin,
@@ -30,6 +35,7 @@ from claude_orchestrator.launch.cluster.wire import (
     Event,
     ForMeter,
     Launch,
+    Memory,
     NotStarted,
     Output,
     OutputEnded,
@@ -41,10 +47,13 @@ from claude_orchestrator.launch.cluster.wire import (
 )
 from claude_orchestrator.launch.guards import fence_of
 from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
+from claude_orchestrator.launch.threads import run_in_thread
 
 MOST_UNTAKEN_BYTES = 8 * 1024 * 1024  # more waits in the pipes of the instances
 MOST_AT_ONCE_BYTES = 512 * 1024
 END_S = 5.0
+MEASURE_EVERY_S = 2.0
+MEASURE_SHARE = 0.02  # of a core: to read all of /proc takes time on a busy node
 # what a worker of Ray has in its environment, and instances should not
 OF_RAY = ("RAY_", "SPT_", "OMP_NUM_THREADS", "PYTHONBREAKPOINT", "CUDA_VISIBLE_DEVICES")
 
@@ -127,6 +136,9 @@ class NodeHost:
         self.copies = Copies(Path(self._folder))
         self._running: dict[int, Running] = {}
         self._early: dict[int, list[Command]] = {}  # for launches in progress
+        self._measures = sys.platform == "linux" and not begin.simulated
+        self._measuring: asyncio.Task[None] | None = None
+        self._mark = begin.mark
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _simulated(self) -> Launcher:
@@ -149,7 +161,9 @@ class NodeHost:
         return str(path)
 
     async def open(self) -> Begun:
-        """Open the gateway, if there is one. Raises OSError."""
+        """Open the gateway, if there is one, and begin to measure. Raises OSError."""
+        if self._measures:
+            self._measuring = asyncio.ensure_future(self._measure())
         if self._meter is None:
             return Begun(boot_s())
         await self._meter.__aenter__()
@@ -205,8 +219,18 @@ class NodeHost:
         brought = await self.copies.bring_back(launch, self.outbox.put)
         self.outbox.post(Ended(launch.id, exit, brought))
 
+    async def _measure(self) -> None:
+        """Report the memory of this node again and again."""
+        while True:
+            begun_s = time.monotonic()
+            taken = await run_in_thread(partial(taken_by_instances, self._mark)) if self._running else {}
+            self.outbox.post(Memory(free_bytes(), taken))
+            await asyncio.sleep(max(MEASURE_EVERY_S, (time.monotonic() - begun_s) / MEASURE_SHARE))
+
     async def close(self) -> None:
         """End what still runs, then the guard and the lease."""
+        if self._measuring is not None:
+            self._measuring.cancel()
         for running in self._running.values():
             running.stop(0.0)
         if self._tasks:

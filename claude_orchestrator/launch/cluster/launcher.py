@@ -7,16 +7,18 @@ import errno
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities, Running
 from claude_orchestrator.launch.cluster.fleet import Act, Fleet
+from claude_orchestrator.launch.cluster.instance_memory import InstanceMemory
 from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink, Trip
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Machines, Node
-from claude_orchestrator.launch.cluster.placement import Placement, Site
+from claude_orchestrator.launch.cluster.placement import Placement, site_of
 from claude_orchestrator.launch.cluster.shipper import Shipper
-from claude_orchestrator.launch.cluster.wire import Begin
+from claude_orchestrator.launch.cluster.wire import Begin, Memory
 from claude_orchestrator.launch.fence_kind import fence_kind
 from token_budget.named_tuples import NamedTuple
 
@@ -56,6 +58,7 @@ class ClusterLauncher:
         accepted: Mapping[str, Accepted],
         told: Told,
         patience_s: float = NO_NODE_S,
+        memory: InstanceMemory | None = None,
     ) -> None:
         self.capabilities = Capabilities(
             simulated=begin.simulated,
@@ -78,7 +81,8 @@ class ClusterLauncher:
         self._agents = 0
         self._patience_s = patience_s
         self._alone_since_s: float | None = None
-        self._is_alone = False
+        self._why_alone = ""  # why nothing waits for a place any more
+        self._memory = memory or InstanceMemory()
         self._meters: list[RunMeter] = []
         self._shipper = Shipper() if begin.ships else None
 
@@ -100,8 +104,8 @@ class ClusterLauncher:
         return None if self._shipper is None or not spec.origin else await self._shipper.send(link, spec)
 
     def _link_of(self, spec: LaunchSpec) -> NodeLink:
-        if self._is_alone:
-            raise OSError(errno.ENODEV, "no node of the cluster is left")
+        if self._why_alone:
+            raise OSError(errno.ENODEV, self._why_alone)
         key = self.placement.place_of(spec.name) or self.placement.take(spec.name, spec.node)
         link = self._links.get(key) if key is not None else None
         if link is None:
@@ -120,7 +124,13 @@ class ClusterLauncher:
             raise NodeGone(name if key is None else self._nodes[key].name)
         return link, link.port, link.tell_meter
 
-    def _heard(self, node: object, message: object) -> None:
+    def _heard(self, key: str, node: object, message: object) -> None:
+        if isinstance(message, Memory):
+            self._memory.saw(message.taken.values())
+            room = message.free + sum(message.taken.values())
+            if self.placement.fit(self._memory.expected_bytes, {key: room}):
+                self._told.changed()
+            return
         for meter in self._meters:
             meter.take(node, message)
 
@@ -129,11 +139,11 @@ class ClusterLauncher:
     @property
     def free(self) -> int:
         """How many more instances may start. Once no node is left, all of them may, and fail."""
-        return sys.maxsize if self._is_alone else self.placement.free
+        return sys.maxsize if self._why_alone else self.placement.free
 
     def has_room(self, spec: LaunchSpec) -> bool:
         """Whether there is a place for this instance."""
-        return self._is_alone or self.placement.has_room(spec.node)
+        return bool(self._why_alone) or self.placement.has_room(spec.node)
 
     def take(self, spec: LaunchSpec) -> None:
         """The instance is about to be launched: it takes a place."""
@@ -206,13 +216,14 @@ class ClusterLauncher:
 
     def _notice_end(self, now_s: float) -> None:
         """Once no node has been left for some time, nothing waits for one any more."""
-        if self.placement.capacity:
-            self._alone_since_s, self._is_alone = None, False
+        if self.placement.capacity or self.placement.is_in_use:
+            self._alone_since_s, self._why_alone = None, ""
         elif self._alone_since_s is None:
             self._alone_since_s = now_s
-        elif not self._is_alone and now_s - self._alone_since_s >= self._patience_s:
-            self._is_alone = True
-            self._told.warn("no node of the cluster is left: what has not started fails")
+        elif not self._why_alone and now_s - self._alone_since_s >= self._patience_s:
+            lacks = f"has memory for an instance ({self._memory.text})" if self.placement.has_nodes else "is left"
+            self._why_alone = f"no node of the cluster {lacks}"
+            self._told.warn(f"{self._why_alone}: what has not started fails")
             self._told.changed()
 
     def _act(self, act: Act, key: str) -> None:
@@ -243,7 +254,13 @@ class ClusterLauncher:
         self._agents += 1
         # each agent has a mark of its own: two nodes can be on one machine
         begin = self._begin._replace(mark=f"{self._begin.mark}@{self._agents}.{key[:8]}")
-        link = NodeLink(node.name, self._machines.start_agent(key), begin, lambda: self._agent_ended(key), self._heard)
+        link = NodeLink(
+            node.name,
+            self._machines.start_agent(key),
+            begin,
+            lambda: self._agent_ended(key),
+            partial(self._heard, key),
+        )
         try:
             async with asyncio.timeout(BEGIN_S):
                 fault = await link.begin()
@@ -255,7 +272,7 @@ class ClusterLauncher:
             await link.end()
             return
         self._links[key] = link
-        self.placement.add(key, Site(node.name, accepted.capacity, node.resources))
+        self.placement.add(key, site_of(node, accepted, self._memory.expected_bytes))
         self._told.changed()
 
     def _agent_ended(self, key: str) -> None:

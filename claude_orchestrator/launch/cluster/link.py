@@ -19,6 +19,7 @@ from claude_orchestrator.launch.cluster.wire import (
     Event,
     ForMeter,
     Launch,
+    Memory,
     NotStarted,
     Output,
     OutputEnded,
@@ -56,7 +57,7 @@ class Trip(NamedTuple):
 class NodeLink:
     """One agent on one node. `on_lost` is called once, when the agent has ended or does not answer in time.
 
-    `on_message` takes what the gateway of the node says. `port` is that gateway's.
+    `on_message` takes what the gateway of the node says, and what its memory is. `port` is that gateway's.
     """
 
     def __init__(
@@ -213,6 +214,8 @@ class NodeLink:
                 self._running[id].end_output()
             case ForMeter(message):
                 self._on_message(self, message)
+            case Memory():
+                self._on_message(self, event)
             case Piece(id, data):
                 self._pieces.setdefault(id, bytearray()).extend(data)
             case Ended(id, exit, brought):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from claude_orchestrator.launch.cluster.instance_memory import Room
 from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event, Part
 from token_budget.named_tuples import NamedTuple
 
@@ -52,10 +53,14 @@ class Node(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """What the checks of a node have found: how many instances it takes, and what speaks against using it."""
+    """What the checks of a node have found: how many instances it takes, and what speaks against using it.
+
+    With a `room`, it takes as many as fit there.
+    """
 
     capacity: int
     faults: tuple[str, ...] = ()
+    room: Room | None = None
 
 
 class Machines(Protocol):

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-MIB = 1024 * 1024
-INSTANCE_BYTES = 400 * MIB  # an idle claude takes about 310 MiB, and its tools take some more
+from claude_orchestrator.launch.cluster.instance_memory import Room
+from claude_orchestrator.launch.cluster.machines import Accepted, Node
+
 INSTANCES_PER_CORE = 4  # claude waits for the API most of the time
-USABLE = 0.8  # of the memory that is free at the start
+USABLE = 0.8  # of the memory that is free
 
 
-def capacity_of(cores: int, free_bytes: int) -> int:
-    """How many instances a node takes by its cores and its free memory: at least one."""
-    return max(1, min(cores * INSTANCES_PER_CORE, int(free_bytes * USABLE) // INSTANCE_BYTES))
+def capacity_of(room: Room, instance_bytes: int) -> int:
+    """How many instances a node takes, if one takes so much memory."""
+    return min(room.cores * INSTANCES_PER_CORE, int(room.memory_bytes * USABLE) // instance_bytes)
 
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """A node as a place for instances. `resources` are those that its Ray declares; `taken` are the instances on it."""
+    """A node as a place for instances. `resources` are those that its Ray declares; `taken` are the instances on it.
+
+    Without a `room`, its capacity is fixed.
+    """
 
     name: str
     capacity: int
     resources: Mapping[str, float]
+    room: Room | None = None
     is_open: bool = True
     taken: set[str] = field(default_factory=set)
 
@@ -31,9 +37,21 @@ class Site:
         """How many more instances it takes."""
         return max(0, self.capacity - len(self.taken)) if self.is_open else 0
 
+    def fit(self, instance_bytes: int) -> None:
+        """An instance takes so much memory: the node takes as many as there is room for."""
+        if self.room is not None:
+            self.capacity = capacity_of(self.room, instance_bytes)
+
     def suits(self, wants: Iterable[tuple[str, float]]) -> bool:
         """Whether it declares at least so much of each resource."""
         return all(self.resources.get(name, 0.0) >= amount for name, amount in wants)
+
+
+def site_of(node: Node, accepted: Accepted, instance_bytes: int) -> Site:
+    """The place that a node is, if an instance takes so much memory."""
+    site = Site(node.name, accepted.capacity, node.resources, accepted.room)
+    site.fit(instance_bytes)
+    return site
 
 
 class Placement:
@@ -54,6 +72,16 @@ class Placement:
         return sum(site.capacity for site in self._sites.values() if site.is_open)
 
     @property
+    def has_nodes(self) -> bool:
+        """Whether a node is open."""
+        return any(site.is_open for site in self._sites.values())
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether an instance has a place on an open node."""
+        return any(site.is_open and site.taken for site in self._sites.values())
+
+    @property
     def free(self) -> int:
         """How many more instances all open nodes take."""
         return sum(site.free for site in self._sites.values())
@@ -61,6 +89,18 @@ class Placement:
     def add(self, key: str, site: Site) -> None:
         """A node has come, or has come back."""
         self._sites[key] = site
+
+    def fit(self, instance_bytes: int, room_of: Mapping[str, int] = MappingProxyType({})) -> bool:
+        """An instance takes so much memory, and instances may have so much together on these nodes.
+
+        Returns whether any node takes more or fewer than before.
+        """
+        before = [site.capacity for site in self._sites.values()]
+        for key, site in self._sites.items():
+            if site.room is not None and key in room_of:
+                site.room = site.room._replace(memory_bytes=room_of[key])
+            site.fit(instance_bytes)
+        return before != [site.capacity for site in self._sites.values()]
 
     def close(self, key: str) -> None:
         """The node gets no further instances."""

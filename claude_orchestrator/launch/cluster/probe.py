@@ -18,6 +18,7 @@ from typing import NamedTuple  # noqa: TID251 - a node may lack this package
 
 GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 GROUP_USED = Path("/sys/fs/cgroup/memory.current")
+GROUP_PARTS = Path("/sys/fs/cgroup/memory.stat")
 VERSION_S = 20.0
 
 
@@ -99,7 +100,9 @@ def free_bytes() -> int:
     except OSError:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        return min(free, int(GROUP_LIMIT.read_text()) - int(GROUP_USED.read_text()))
+        left = int(GROUP_LIMIT.read_text()) - int(GROUP_USED.read_text())
+        parts = dict(line.split() for line in GROUP_PARTS.read_text().splitlines())
+        return max(0, min(free, left + int(parts.get("inactive_file", 0))))  # the kernel takes that back
     except (OSError, ValueError):  # no limit
         return free
 

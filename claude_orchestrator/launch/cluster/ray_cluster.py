@@ -35,8 +35,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from claude_orchestrator.launch.cluster import checks, probe
 from claude_orchestrator.launch.cluster.agent import NodeAgent
 from claude_orchestrator.launch.cluster.checks import Wanted
+from claude_orchestrator.launch.cluster.instance_memory import Room
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Node
-from claude_orchestrator.launch.cluster.placement import capacity_of
 from claude_orchestrator.launch.cluster.probe import Facts, Question
 from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event, Part
 
@@ -95,8 +95,8 @@ async def _answer(reference: Awaitable[_T]) -> _T:
 class RayCluster:
     """A context with a connection to a cluster. With the address `local`, the cluster begins and ends with it.
 
-    Entering it raises ConnectionError. `per_node` is how many instances each node takes; 0 computes that from its
-    cores and its memory.
+    Entering it raises ConnectionError. `per_node` is how many instances each node takes; 0: as many as there is
+    room for.
     """
 
     def __init__(
@@ -202,10 +202,10 @@ class RayCluster:
             return Accepted(0, (f"does not answer within {PROBE_S:g} s",)), []
         except RayError as error:
             return Accepted(0, (_unanswered(error),)), []
-        capacity = self._per_node or capacity_of(facts.cores, facts.free_bytes)
+        room = None if self._per_node else Room(facts.cores, facts.free_bytes)
         found = tuple(checks.faults(self._wanted, facts))
         warnings = list(checks.warnings(self._wanted, facts, asked_at_s, time.time()))
-        return Accepted(capacity, found), warnings
+        return Accepted(self._per_node, found, room), warnings
 
 
 @contextlib.contextmanager

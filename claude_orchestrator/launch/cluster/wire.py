@@ -185,6 +185,13 @@ class Piece(NamedTuple):
         return len(self.data) + 64
 
 
+class Memory(NamedTuple):
+    """The memory of the node in bytes: what is free, and what each instance takes, by its position in the plan."""
+
+    free: int
+    taken: Mapping[int, int]
+
+
 class Ended(NamedTuple):
     """An instance has ended, and everything that it started. It has `brought` something if it had a parcel."""
 
@@ -193,7 +200,7 @@ class Ended(NamedTuple):
     brought: Brought | None = None
 
 
-Event = Started | NotStarted | Output | OutputEnded | Piece | Ended | ForMeter
+Event = Started | NotStarted | Output | OutputEnded | Piece | Ended | ForMeter | Memory
 
 
 def for_wire(spec: LaunchSpec) -> LaunchSpec:

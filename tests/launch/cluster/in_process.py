@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from claude_orchestrator.gateway.nodes.agent import MeteredAgent
+from claude_orchestrator.launch.cluster.instance_memory import Room
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Node
 from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event, Part
 
@@ -19,6 +20,7 @@ class Here:
         self.capacity = capacity
         self.started: list[str] = []
         self.answers = True
+        self.room: Room | None = None
 
     async def nodes(self) -> tuple[Node, ...]:
         if not self.answers:
@@ -26,7 +28,7 @@ class Here:
         return tuple(Node(key, key, {"CPU": 2.0}, key in self.draining) for key, there in self.alive.items() if there)
 
     async def accept(self, node: Node) -> Accepted:
-        return Accepted(self.capacity)
+        return Accepted(self.capacity, room=self.room)
 
     def start_agent(self, key: str) -> HereAgent:
         self.started.append(key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -14,9 +16,11 @@ from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit
+from claude_orchestrator.launch.cluster.instance_memory import MIB, InstanceMemory, Room
 from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
 from claude_orchestrator.launch.cluster.leases import END_S
 from claude_orchestrator.launch.cluster.link import NodeLink
+from claude_orchestrator.launch.cluster.machines import Accepted
 from claude_orchestrator.launch.cluster.wire import Begin
 from tests.launch.cluster.in_process import Here
 
@@ -173,5 +177,48 @@ def test_once_no_node_is_left_instances_fail_instead_of_waiting() -> None:
             with pytest.raises(OSError, match="no node of the cluster is left"):
                 await launcher.launch(spec)
         assert told[-1] == "no node of the cluster is left: what has not started fails"
+
+    within(work)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_what_instances_take_decides_how_many_more_a_node_gets() -> None:
+    async def work() -> None:
+        here, memory = Here("n0"), InstanceMemory([10 * MIB])
+        here.room = Room(cores=1000, memory_bytes=100 * MIB)
+        begin, changes = Begin(f"test-{uuid.uuid4().hex[:8]}", 60.0, dict(os.environ)), list[int]()
+        told = Told(lambda text: None, lambda: changes.append(launcher.placement.capacity))
+        launcher = ClusterLauncher(here, begin, {}, told, memory=memory)
+        spec = specs(1)[0]._replace(argv=(sys.executable, "-c", "block = b'x' * (90 << 20); input()"), private=())
+        async with launcher:
+            assert 8 in changes  # by the check of the node
+            await until(lambda: launcher.placement.capacity > 8)  # by its agent: this machine has more
+            before = launcher.placement.capacity
+            launcher.take(spec)
+            running = await launcher.launch(spec)
+            await until(lambda: memory.expected_bytes > 90 * MIB)
+            assert memory.expected_bytes < 200 * MIB and launcher.placement.capacity * 4 < before
+            running.stop(0.0)
+            await running.wait()
+
+    within(work)
+
+
+@pytest.mark.slow
+def test_where_no_node_has_memory_for_an_instance_they_fail_at_last() -> None:
+    async def work() -> None:
+        here, told = Here("n0", "n1"), list[str]()
+        accepted = {"n1": Accepted(1)}
+        here.room = Room(cores=1, memory_bytes=1)
+        begin = Begin(f"test-{uuid.uuid4().hex[:8]}", 60.0, {}, simulated=True)
+        launcher = ClusterLauncher(here, begin, accepted, Told(told.append, lambda: None), patience_s=0.5)
+        first, second = specs(2)
+        async with launcher:
+            launcher.take(first)
+            assert not launcher.has_room(second)
+            here.draining.add("n1")
+            await until(lambda: launcher.has_room(second))
+            with pytest.raises(OSError, match=r"no node of the cluster has memory for an instance \(400 MiB assumed\)"):
+                await launcher.launch(second)
 
     within(work)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from claude_orchestrator.launch.cluster.placement import MIB, Placement, Site, capacity_of
+from claude_orchestrator.launch.cluster.instance_memory import MIB, Room
+from claude_orchestrator.launch.cluster.machines import Accepted, Node
+from claude_orchestrator.launch.cluster.placement import Placement, Site, capacity_of, site_of
 
 
 @pytest.mark.parametrize(
-    ("cores", "free_mib", "expected"), [(2, 24_000, 8), (64, 8_000, 16), (1, 100, 1), (4, 0, 1), (16, 64_000, 64)]
+    ("cores", "free_mib", "each_mib", "expected"),
+    [(2, 24_000, 400, 8), (64, 8_000, 400, 16), (64, 8_000, 312, 20), (1, 499, 400, 0), (1, 500, 400, 1), (4, 0, 1, 0)],
 )
-def test_a_node_takes_what_its_cores_and_its_memory_allow(cores: int, free_mib: int, expected: int) -> None:
-    assert capacity_of(cores, free_mib * MIB) == expected
+def test_a_node_takes_what_its_cores_and_its_memory_allow(
+    cores: int, free_mib: int, each_mib: int, expected: int
+) -> None:
+    assert capacity_of(Room(cores, free_mib * MIB), each_mib * MIB) == expected
 
 
 def places(**capacities: int) -> Placement:
@@ -73,3 +78,26 @@ def test_what_remains_of_a_removed_node_can_be_given_back() -> None:
     found.add("a", Site("node a", 1, {}))  # it came back before the instance had ended
     found.give_back("one")
     assert found.free == 1
+
+
+def test_places_follow_what_an_instance_takes_and_what_is_free() -> None:
+    found = Placement()
+    found.add("a", site_of(Node("a", "a", {}), Accepted(0, room=Room(2, 1000 * MIB)), 400 * MIB))
+    found.add("b", site_of(Node("b", "b", {}), Accepted(3), 400 * MIB))  # asked for
+    assert [site.capacity for site in found.sites] == [2, 3]
+    assert not found.fit(300 * MIB)
+    assert found.fit(100 * MIB) and [site.capacity for site in found.sites] == [8, 3]
+    for name in ("one", "two", "three"):
+        found.take(name, ())
+    assert found.fit(100 * MIB, {"a": 250 * MIB, "b": 0, "gone": 0})
+    assert [site.free for site in found.sites] == [0, 2] and found.is_in_use  # what runs stays
+    assert [found.take(f"i{n}", ()) for n in range(3)] == ["b", "b", None]
+
+
+def test_a_cluster_may_have_nodes_and_no_place() -> None:
+    found = Placement()
+    assert not found.has_nodes
+    found.add("a", site_of(Node("a", "a", {}), Accepted(0, room=Room(2, 0)), MIB))
+    assert found.has_nodes and not found.capacity and not found.is_in_use and found.take("one", ()) is None
+    found.close("a")
+    assert not found.has_nodes

@@ -21,7 +21,7 @@ from typing import Any
 from claude_orchestrator.engine.journal_records import record_of
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.launch.threads import run_in_thread
+from claude_orchestrator.launch.background import run_in_thread
 from token_budget.folders import Folder
 from token_budget.owned import NEW, NotOursError
 

@@ -52,7 +52,7 @@ from claude_orchestrator.engine.run_events import (
 from claude_orchestrator.engine.sharing.first_turns import FirstTurns
 from claude_orchestrator.engine.slots import Slots
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.launch.threads import run_in_thread
+from claude_orchestrator.launch.background import run_in_thread
 from token_budget.budget_manager import WINDOW_SCOPES
 from token_budget.fields import BadValue
 from token_budget.models import Action, Budget, Decision, Hold, Scope

@@ -8,7 +8,7 @@ import os
 from functools import partial
 
 from claude_orchestrator.launch import processes
-from claude_orchestrator.launch.threads import run_in_thread
+from claude_orchestrator.launch.background import run_in_thread
 
 SCAN_EVERY_S = 0.25
 SCAN_AGAIN_S = 0.02  # after a scan that found some

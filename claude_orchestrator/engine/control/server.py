@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from claude_orchestrator.engine.control.socket_place import listen, peer_uid, remove
+from claude_orchestrator.launch.background import Tasks
 from token_budget.folders import Folder
 from token_budget.owned import is_trusted
 
@@ -49,7 +50,7 @@ class ControlServer:
         self._folder = folder
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = Tasks()
 
     def start(self) -> None:
         """Listen. Raises OSError."""
@@ -82,9 +83,7 @@ class ControlServer:
             if len(self._connections) >= MAX_CONNECTIONS:
                 _refuse(connected)
                 continue
-            task = asyncio.ensure_future(self._serve(connected, _user(uid)))
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            self._connections.start(self._serve(connected, _user(uid)))
 
     async def _serve(self, connected: socket.socket, user: str) -> None:
         from claude_orchestrator.engine.control.connection import Connection

@@ -32,6 +32,7 @@ from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.server import Gateway, GatewayOptions
 from claude_orchestrator.gateway.unanswered import Most
+from claude_orchestrator.launch.background import Tasks
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Amount, Budget, Hold, Scope
 
@@ -175,7 +176,7 @@ class NodeMeter:
         manager = TokenBudgetManager(enforcement_mode=mode)
         self._gateway = Gateway(manager, begin.weights, environ=environ, options=options)
         self._clients: dict[bytes, Client] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Tasks()
 
     async def __aenter__(self) -> NodeMeter:
         await self._gateway.__aenter__()
@@ -200,9 +201,7 @@ class NodeMeter:
                 client = self._clients[digest] = Client("", address, attempt, digest=digest)
                 self._gateway.add(client)
             case Close(digest):
-                task = asyncio.ensure_future(self._close(digest))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+                self._closing.start(self._close(digest))
             case Go() | CountFirst() | Refuse():
                 self._asking.answered(message)
 

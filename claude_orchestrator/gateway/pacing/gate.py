@@ -20,6 +20,7 @@ from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate
 from claude_orchestrator.gateway.pacing.limits import Resource, read_limits, retry_after_s
 from claude_orchestrator.gateway.pacing.pacer import Pacer, Sent
 from claude_orchestrator.gateway.sender import AGENT
+from claude_orchestrator.launch.background import Tasks
 
 MAX_LANES = 256
 MAX_CONVERSATIONS = 4_096
@@ -153,7 +154,7 @@ class Gate:
         self.clock = clock
         self.wall = wall
         self._board = board
-        self._telling: set[asyncio.Future[None]] = set()
+        self._telling = Tasks()
         self._lanes: OrderedDict[bytes, Lane] = OrderedDict()
 
     async def turn(self, client: Client, headers: Mapping[str, str], path: str, body: bytes) -> Turn:
@@ -186,9 +187,7 @@ class Gate:
 
     def tell(self, telling: Coroutine[object, object, None]) -> None:
         """Tell other runs something, without waiting for that."""
-        task = asyncio.ensure_future(telling)
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._telling.start(telling)
 
     def _wait_s(self, lane: Lane, waiter: Waiter) -> float:
         now = self.clock()

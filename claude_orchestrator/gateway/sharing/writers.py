@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 from claude_orchestrator.gateway.board import Board, Posts
 from claude_orchestrator.gateway.sharing.prefixes import Prefix
+from claude_orchestrator.launch.background import Tasks
 
 SHARED_PREFIXES = 2  # tools and system prompt: what follows is a run's own
 ASK_AGAIN_S = 0.1
@@ -19,7 +20,7 @@ class Writers:
     def __init__(self, board: Board, wait_s: float) -> None:
         self._board = board
         self._wait_s = wait_s
-        self._telling: set[asyncio.Future[object]] = set()
+        self._telling = Tasks()
 
     async def may_write(self, prefix: Prefix, left_s: Callable[[], float]) -> float | None:
         """Wait, while `left_s` is positive, until no other run is about to write the prefix.
@@ -58,9 +59,4 @@ class Writers:
         """Tell other runs what has become of prefixes that this run was about to write."""
         for prefix in prefixes:
             lifetime_s = prefix.lifetime_s if text == READABLE else self._wait_s
-            self._start(self._board.post(prefix.digest.hex(), text, lifetime_s, None))
-
-    def _start(self, telling: Coroutine[object, object, object]) -> None:
-        task = asyncio.ensure_future(telling)
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+            self._telling.start(self._board.post(prefix.digest.hex(), text, lifetime_s, None))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.launch.background import Tasks, run_in_thread
 from claude_orchestrator.launch.base import Launcher, Running
 from claude_orchestrator.launch.cluster.copies import Copies
 from claude_orchestrator.launch.cluster.lease_program import boot_s
@@ -47,7 +48,6 @@ from claude_orchestrator.launch.cluster.wire import (
 )
 from claude_orchestrator.launch.guards import fence_of
 from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
-from claude_orchestrator.launch.threads import run_in_thread
 
 MOST_UNTAKEN_BYTES = 8 * 1024 * 1024  # more waits in the pipes of the instances
 MOST_AT_ONCE_BYTES = 512 * 1024
@@ -139,7 +139,7 @@ class NodeHost:
         self._measures = sys.platform == "linux" and not begin.simulated
         self._measuring: asyncio.Task[None] | None = None
         self._mark = begin.mark
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def _simulated(self) -> Launcher:
         from claude_orchestrator.launch.simulated import SimulatedLauncher
@@ -179,9 +179,7 @@ class NodeHost:
         if isinstance(command, Launch):
             command = command._replace(spec=_with_program(command.spec))
             self._early[command.id] = []
-            task = asyncio.ensure_future(self._run(command))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._run(command))
         elif isinstance(command, ForMeter):
             if self._meter is not None:
                 self._meter.obey(command.message)

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+from claude_orchestrator.launch.background import run_in_thread
 from claude_orchestrator.launch.cluster.wire import Brought, Launch, Part, Piece
 from claude_orchestrator.launch.git import GitError
 from claude_orchestrator.launch.shipping import check_out, collect, unpack
-from claude_orchestrator.launch.threads import run_in_thread
 
 PIECE_BYTES = 256 * 1024
 

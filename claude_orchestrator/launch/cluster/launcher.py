@@ -6,11 +6,12 @@ import asyncio
 import errno
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.launch.background import Tasks
 from claude_orchestrator.launch.base import Capabilities, Running
 from claude_orchestrator.launch.cluster.fleet import Act, Fleet
 from claude_orchestrator.launch.cluster.instance_memory import InstanceMemory
@@ -77,7 +78,7 @@ class ClusterLauncher:
         self._links: dict[str, NodeLink] = {}
         self._lost: dict[str, list[NodeLink]] = {}
         self._nodes: dict[str, Node] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._agents = 0
         self._patience_s = patience_s
         self._alone_since_s: float | None = None
@@ -171,7 +172,7 @@ class ClusterLauncher:
         except BaseException:
             await self._close()
             raise
-        self._start(self._keep_looking())
+        self._tasks.start(self._keep_looking())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -181,11 +182,6 @@ class ClusterLauncher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(link.end() for link in self._links.values()))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -230,7 +226,7 @@ class ClusterLauncher:
         name = self._nodes[key].name
         match act:
             case Act.START:
-                self._start(self._begin_on(key))
+                self._tasks.start(self._begin_on(key))
             case Act.DRAIN:
                 self.placement.close(key)
                 self._told.warn(f"the node {name} is drained: it gets no more instances")

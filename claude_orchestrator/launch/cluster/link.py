@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
+from claude_orchestrator.launch.background import Tasks
 from claude_orchestrator.launch.base import Exit
 from claude_orchestrator.launch.cluster.leases import DriverLease
 from claude_orchestrator.launch.cluster.machines import Agent, AgentLost
@@ -80,14 +81,14 @@ class NodeLink:
         self._launching: dict[int, asyncio.Future[None]] = {}
         self._trips: dict[int, Trip] = {}
         self._pieces: dict[int, bytearray] = {}
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving = Tasks()
         self._gone = asyncio.Event()
         self._commands: list[Command] = []
         self._told = asyncio.Event()
         self._unread_bytes = 0
         self._room = asyncio.Event()
         self._room.set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._open_renewals = 0
         self.is_lost = False
 
@@ -153,9 +154,7 @@ class NodeLink:
     # -- the three loops --
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.ensure_future(self._guarded(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._guarded(work))
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -223,9 +222,7 @@ class NodeLink:
                 if trip is None or brought is None:
                     running.ended(exit)
                     return
-                task = asyncio.ensure_future(self._arrive(running, exit, trip.take_in(brought, self._bundle(id))))
-                self._arriving.add(task)
-                task.add_done_callback(self._arriving.discard)
+                self._arriving.start(self._arrive(running, exit, trip.take_in(brought, self._bundle(id))))
 
     def _bundle(self, id: int) -> bytes:
         return bytes(self._pieces.pop(id, b""))

@@ -1,15 +1,25 @@
-"""Runs work that would hold up the event loop in a thread."""
+"""Work beside what the event loop does now: tasks that nobody awaits, and work in a thread."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 # not the loop's own pool: to shut that one down takes another thread
 _pool = ThreadPoolExecutor(2, thread_name_prefix="orchestrator")
+
+
+class Tasks(set[asyncio.Future[Any]]):
+    """Tasks until they are done. The event loop itself would let them be collected."""
+
+    def start(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run this as a task."""
+        task = asyncio.ensure_future(work)
+        self.add(task)
+        task.add_done_callback(self.discard)
 
 
 async def run_in_thread(work: Callable[[], _T]) -> _T:

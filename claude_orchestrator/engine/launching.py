@@ -111,7 +111,8 @@ def _meter_of_nodes(nodes: ClusterLauncher, request: RunRequest, manager: TokenB
     from claude_orchestrator.engine.on_cluster import meter_begin
     from claude_orchestrator.gateway.nodes.driver_meter import DriverMeter
 
-    meter = DriverMeter(manager, meter_begin(request.settings, request.plan), nodes.gateway_of)
+    begin = meter_begin(request.settings, request.plan, rehearse=request.rehearse)
+    meter = DriverMeter(manager, begin, nodes.gateway_of)
     nodes.attach(meter)
     return meter
 

@@ -15,7 +15,6 @@ from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine.loading import Loaded
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.gateway.choice import choose_meter
 from claude_orchestrator.launch.cluster.agent import NodeAgent
 from claude_orchestrator.launch.cluster.checks import Wanted, by_node
 from claude_orchestrator.launch.cluster.instance_memory import MIB, InstanceMemory, recalled
@@ -56,16 +55,7 @@ KEYS = (
 )
 
 
-def meter_on_cluster(asked: str, plan: Plan, environ: Mapping[str, str], *, rehearse: bool) -> Meter:
-    """The meter of a run on a cluster: with `api`, each node has a gateway. Raises UserError where that cannot be."""
-    if not rehearse:
-        return choose_meter(asked, plan, environ, rehearse=False)
-    if asked == "api":
-        raise UserError("--meter api: a rehearsal on a cluster counts in the streams: leave --meter out")
-    return Meter("stream", "a rehearsal on a cluster" if asked == "auto" else "as asked for")
-
-
-def meter_begin(settings: Settings, plan: Plan) -> MeterBegin:
+def meter_begin(settings: Settings, plan: Plan, *, rehearse: bool) -> MeterBegin:
     """How the gateways on nodes treat requests."""
     from claude_orchestrator.gateway.nodes.messages import MeterBegin
     from claude_orchestrator.gateway.unanswered import ChargeUnanswered
@@ -73,7 +63,7 @@ def meter_begin(settings: Settings, plan: Plan) -> MeterBegin:
     how = ChargeUnanswered(settings.charge_unanswered) if settings.charge_unanswered else None
     limits_subagents = any(spec.subagent_limits for spec in plan.specs)
     enforces = settings.budget_enforcement_mode == "block"
-    return MeterBegin(enforces, settings.token_weights, limits_subagents, settings.cache_wait_s, how)
+    return MeterBegin(enforces, settings.token_weights, limits_subagents, settings.cache_wait_s, how, rehearse)
 
 
 class OpenCluster(NamedTuple):
@@ -191,7 +181,7 @@ def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: boo
         settings = settings._replace(max_parallel=placement_of(nodes, accepted, memory).capacity)
     begin = Begin("", settings.lease_s, sent, private, simulated, ships=ships)
     if metered:
-        begin = begin._replace(meter=meter_begin(settings, planned.plan))
+        begin = begin._replace(meter=meter_begin(settings, planned.plan, rehearse=simulated))
     _wait_for_earlier(loaded, begun_s)
     return OpenCluster(cluster, nodes, accepted, begin, settings, tuple(warnings), memory)
 

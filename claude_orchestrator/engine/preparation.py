@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,23 +199,21 @@ def _limit_warnings(loaded: Loaded, planned: Planned) -> list[str]:
 
 def check(loaded: Loaded, planned: Planned) -> Checked:
     """Refuse what cannot work, with UserError; collect what deserves a warning."""
+    checked = _check_start(loaded, planned)
     if loaded.options["cluster"] is None:
-        from claude_orchestrator.gateway.choice import choose_meter
-
         needs_node = any(spec.node for spec in planned.plan.specs)
-        checked = _check_start(loaded, planned, choose_meter)
         return checked._replace(warnings=[f"node: {NO_CLUSTER}", *checked.warnings]) if needs_node else checked
-    from claude_orchestrator.engine.on_cluster import meter_on_cluster, open_cluster
+    from claude_orchestrator.engine.on_cluster import open_cluster
 
-    checked = _check_start(loaded, planned, meter_on_cluster)
     cluster = open_cluster(loaded, planned, checked.meter, private=checked.private)
     return checked._replace(cluster=cluster, warnings=[*cluster.warnings, *checked.warnings])
 
 
-def _check_start(loaded: Loaded, planned: Planned, choose: Callable[..., Meter]) -> Checked:
+def _check_start(loaded: Loaded, planned: Planned) -> Checked:
     """The checks of every run, wherever its instances work."""
     from claude_orchestrator.claude import versions
     from claude_orchestrator.engine import start_checks
+    from claude_orchestrator.gateway.choice import choose_meter
 
     options, settings = loaded.options, planned.settings
     start_checks.check_plan(planned.plan, loaded.config)
@@ -225,7 +223,7 @@ def _check_start(loaded: Loaded, planned: Planned, choose: Callable[..., Meter])
     for option in ("report", "junit", "summary", "results", "html"):
         if options[option] not in (None, Path("-")):
             start_checks.check_writable(f"--{option}", options[option])
-    meter = choose(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
+    meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
     version = versions.Version() if options["rehearse"] else versions.check_version(planned.claude)
     doubts = () if options["rehearse"] else start_checks.doubts(planned.plan, loaded.config, os.environ)
     warnings = [*planned.plan.warnings, *([version.lacks] if version.lacks else []), *dict.fromkeys(doubts)]

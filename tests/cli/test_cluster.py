@@ -68,7 +68,6 @@ def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
     ("args", "says"),
     [
         (("--lease", "1s"), "--lease: expected at least 2 s, got 1 s"),
-        (("--meter", "api"), "--meter api: a rehearsal on a cluster counts in the streams: leave --meter out"),
         (("--instances-per-node", "0"), "--instances-per-node: expected auto, or a whole number from 1 to 10000"),
     ],
 )
@@ -129,10 +128,16 @@ def test_a_rehearsal_and_a_dry_run_on_a_cluster_of_this_machine(tmp_path: Path, 
     place.env["TMPDIR"] = str(short_folder)
     instances = [{"name": f"i{n}", "prompt": "x", "rehearsal": {"tokens": 1000, "seconds": 0.2}} for n in range(20)]
     config = place.config({"instances": instances})
-    cluster = ("--cluster", "local", "--instances-per-node", "6")
-    done = place.run("--config", config, "--rehearse", *cluster, "--report", str(tmp_path / "report.json"))
+    cluster, report = ("--cluster", "local", "--instances-per-node", "6"), ("--report", str(tmp_path / "report.json"))
+    done = place.run("--config", config, "--rehearse", *cluster, *report)
     assert done.returncode == 0, done.stderr
     assert place.report()["totals"]["total_tokens"] == 20_000
+    limit = ("--overall-token-budget", "15000", "--budget-enforcement-mode", "block")
+    done = place.run("--config", config, "--rehearse", *cluster, *report, *limit, "--meter", "api")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert place.report()["meter"] == {"kind": "api", "reason": "a simulated API"}
+    assert 13_000 < place.report()["totals"]["total_tokens"] <= 15_000
+    assert place.report()["budgets"]["overall"]["held"] == 0
     shown = place.run("--config", config, "--rehearse", *cluster, "--dry-run")
     assert "Cluster: 1 node for 6 instances at once, lease 10 s" in shown.stdout
     assert "takes 6 instances: first i0, i1, i2 and 3 more" in shown.stdout

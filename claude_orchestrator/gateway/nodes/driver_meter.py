@@ -42,6 +42,7 @@ from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Amount, Hold
 
 CLOSE_S = 5.0
+ON_NODE = "http://127.0.0.1"  # the simulated API of each node: only the node knows its port
 Tell = Callable[[object], None]
 
 
@@ -98,6 +99,7 @@ class DriverMeter:
         self._where = where
         self._environ = environ
         self._limits_subagents = begin.limits_subagents
+        self._api_url = ON_NODE if begin.rehearses else None
         self._places: dict[bytes, Place] = {}
         self._requests: dict[tuple[object, int], Request] = {}
         self._paces: dict[object, Pace] = {}
@@ -117,7 +119,7 @@ class DriverMeter:
     def open(self, attempt: MeteredAttempt, name: str = "") -> Place:
         """A place for one attempt, at the gateway of the node that it has a place on. Raises OSError without one."""
         node, port, tell = self._where(name)
-        client = Client.with_secret(port, ApiAddress.of({**self._environ, **attempt.environ}), attempt)
+        client = Client.with_secret(port, ApiAddress.of({**self._environ, **attempt.environ}, self._api_url), attempt)
         place = self._places[client.digest] = Place(client, node, tell)
         self._admission.places = max(1, len(self._places))
         tell(Open(client.digest, attempt.environ, bool(attempt.budgets) or self._limits_subagents))

@@ -21,13 +21,17 @@ from token_budget.named_tuples import NamedTuple
 
 
 class MeterBegin(NamedTuple):
-    """How the node's gateway treats requests. `limits_subagents`: some subagents have budgets of their own."""
+    """How the node's gateway treats requests. `limits_subagents`: some subagents have budgets of their own.
+
+    `rehearses`: the node has a simulated API, and no request leaves it.
+    """
 
     enforces: bool
     weights: TokenWeights
     limits_subagents: bool = False
     share_cache_wait_s: float = 0.0
     unanswered: ChargeUnanswered | None = None
+    rehearses: bool = False
 
 
 class Open(NamedTuple):

@@ -12,6 +12,7 @@ from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Ticket
 from claude_orchestrator.gateway.attempt import RequestTiming
 from claude_orchestrator.gateway.client import Client
+from claude_orchestrator.gateway.fake_api import FakeApi
 from claude_orchestrator.gateway.nodes.messages import (
     Ask,
     Close,
@@ -32,6 +33,7 @@ from claude_orchestrator.gateway.refusals import Refusal
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.server import Gateway, GatewayOptions
 from claude_orchestrator.gateway.unanswered import Most
+from claude_orchestrator.launch import simulated
 from claude_orchestrator.launch.background import Tasks
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Amount, Budget, Hold, Scope
@@ -174,18 +176,26 @@ class NodeMeter:
         mode = "block" if begin.enforces else "warn"
         options = GatewayOptions(begin.share_cache_wait_s, begin.unanswered, decider=self._asking)
         manager = TokenBudgetManager(enforcement_mode=mode)
+        self._api = FakeApi() if begin.rehearses else None
+        self._open = contextlib.AsyncExitStack()
         self._gateway = Gateway(manager, begin.weights, environ=environ, options=options)
         self._clients: dict[bytes, Client] = {}
         self._closing = Tasks()
 
     async def __aenter__(self) -> NodeMeter:
-        await self._gateway.__aenter__()
-        self._pacing = asyncio.ensure_future(self._watch_pace())
+        if self._api is not None:
+            await self._open.enter_async_context(self._api)
+        await self._open.enter_async_context(self._gateway)
+        self._open.callback(asyncio.ensure_future(self._watch_pace()).cancel)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._pacing.cancel()
-        await self._gateway.__aexit__(*exc)
+        await self._open.aclose()
+
+    @property
+    def ask(self) -> simulated.Ask | None:
+        """How simulated instances ask for responses; None if instances are not simulated."""
+        return None if self._api is None else self._api.ask
 
     @property
     def port(self) -> int:
@@ -196,7 +206,7 @@ class NodeMeter:
         """Take a message of the driver."""
         match message:
             case Open(digest, environ):
-                address = ApiAddress.of({**self._environ, **environ})
+                address = ApiAddress.of({**self._environ, **environ}, None if self._api is None else self._api.url)
                 attempt = RemoteAttempt(message, self._asking, self._say)
                 client = self._clients[digest] = Client("", address, attempt, digest=digest)
                 self._gateway.add(client)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.background import Tasks, run_in_thread
@@ -48,6 +48,9 @@ from claude_orchestrator.launch.cluster.wire import (
 )
 from claude_orchestrator.launch.guards import fence_of
 from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
+
+if TYPE_CHECKING:
+    from claude_orchestrator.launch.simulated import Ask
 
 MOST_UNTAKEN_BYTES = 8 * 1024 * 1024  # more waits in the pipes of the instances
 MOST_AT_ONCE_BYTES = 512 * 1024
@@ -110,6 +113,10 @@ class Meter(Protocol):
     def port(self) -> int:
         """Where instances of this node reach it."""
 
+    @property
+    def ask(self) -> Ask | None:
+        """How simulated instances ask for responses, if they ask."""
+
     def obey(self, message: object) -> None:
         """Take a message of the driver."""
 
@@ -144,7 +151,7 @@ class NodeHost:
     def _simulated(self) -> Launcher:
         from claude_orchestrator.launch.simulated import SimulatedLauncher
 
-        return SimulatedLauncher()
+        return SimulatedLauncher(None if self._meter is None else self._meter.ask)
 
     def _local(self, begin: Begin) -> Launcher:
         fence = fence_of(begin.mark)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.nodes.messages import MeterBegin
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered
+from claude_orchestrator.launch.simulated import Refused, Response
 from tests.benchmarks.hard_cap import Counted, Outcome, client
 from tests.benchmarks.simulated_api import SimulatedApi
 from tests.gateway.nodes.wires import Sites, sites
@@ -39,6 +41,28 @@ async def ask(session: aiohttp.ClientSession, url: str, **body: object) -> tuple
 
 def keep(used: list[int], usage: ApiUsage, hold: Hold | None) -> None:
     used.append(usage.usage.total_tokens)
+
+
+@pytest.mark.parametrize("own", [{}, {"ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}, {"CLAUDE_CODE_USE_BEDROCK": "1"}])
+def test_a_rehearsal_never_leaves_its_node_and_the_driver_decides(own: Mapping[str, str]) -> None:
+    async def work() -> None:
+        manager, used = TokenBudgetManager(1000, "block"), list[int]()
+        response = Response("msg_1", 10, 20, 30, 40, 0.01)
+        async with sites(2, manager, begin(manager, rehearses=True), own) as found:
+            for number in (0, 1):
+                attempt = Metered(manager.budgets, on_usage=partial(keep, used), environ=own)
+                place = found.driver.open(attempt, f"{number}/one")
+                await asyncio.sleep(0.05)
+                ask = found.nodes[number].meter.ask
+                assert ask is not None
+                events = [event async for event in ask(dict(place.env)["ANTHROPIC_BASE_URL"], response)]
+                assert events[-1]["usage"]["output_tokens"] == 40
+                with pytest.raises(Refused, match="the overall budget"):
+                    _ = [event async for event in ask(place.client.url, replace(response, input_tokens=9999))]
+                await found.driver.close(place)
+            assert max(used) == 100 and not manager.budgets[0].held
+
+    asyncio.run(work())
 
 
 async def api_started() -> tuple[SimulatedApi, Mapping[str, str]]:

@@ -1,8 +1,8 @@
 """Named tuples whose classes are made in a fraction of the time. Pure.
 
 A start of the program makes about 180 of them. `typing.NamedTuple` compiles each annotation and each constructor,
-which was a tenth of the start. Here a constructor is compiled when its class is first called. For all else they are the
-same, and type checkers see `typing.NamedTuple`.
+which was a tenth of the start. Here a constructor is compiled only for a class that is called often. For all else they
+are the same, and type checkers see `typing.NamedTuple`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from typing import NamedTuple
 else:
     from collections import _tuplegetter as _field  # what its own named tuples have, on every Python
+    from collections import defaultdict
+
+    COMPILED_AT = 100  # calls. A start calls half of the classes, most of them once, and each constructor takes 0.2 ms.
+    _calls: defaultdict[type, int] = defaultdict(int)
 
     class _Fields(tuple):
         """What all named tuples have; the methods are documented at `collections.namedtuple`."""
@@ -25,7 +29,13 @@ else:
         _field_defaults: dict[str, Any] = {}  # noqa: RUF012 as in the standard library
 
         def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
-            cls.__new__ = _constructor(cls._fields, cls._field_defaults)
+            _calls[cls] += 1
+            if _calls[cls] < COMPILED_AT and len(args) <= len(cls._fields):
+                others = cls._fields[len(args) :]
+                named = {**cls._field_defaults, **kwargs}
+                if kwargs.keys() <= {*others} <= named.keys():
+                    return tuple.__new__(cls, (*args, *map(named.__getitem__, others)))
+            cls.__new__ = _constructor(cls._fields, cls._field_defaults)  # it also says what is wrong with the values
             return cls(*args, **kwargs)
 
         @classmethod

@@ -24,6 +24,18 @@ class Ours(named_tuples.NamedTuple):
         return self.x > 10
 
 
+class Often(named_tuples.NamedTuple):
+    """A point."""
+
+    x: int
+    y: int | None = None
+    label: str = ""
+
+
+for often in range(1000):  # its constructor is compiled meanwhile
+    assert Often(often).x == often
+
+
 class Theirs(typing.NamedTuple):
     """A point."""
 
@@ -40,7 +52,7 @@ def of(kind: Any) -> Any:
     return kind
 
 
-@pytest.mark.parametrize("kind", [Ours, Theirs])
+@pytest.mark.parametrize("kind", [Ours, Often, Theirs])
 def test_what_a_named_tuple_can_do(kind: type[Ours]) -> None:
     point = kind(1, label="a")
     assert of(point) == (1, None, "a") and hash(point) == hash((1, None, "a")) and sorted([point, kind(0)])[1] is point
@@ -59,15 +71,14 @@ def test_what_a_named_tuple_can_do(kind: type[Ours]) -> None:
             raise AssertionError(point)
 
 
-@pytest.mark.parametrize("kind", [Ours, Theirs])
+@pytest.mark.parametrize("kind", [Ours, Often, Theirs])
 @pytest.mark.parametrize(("values", "named"), [((), {}), ((1, 2, "", 4), {}), ((1,), {"z": 1}), ((1,), {"x": 1})])
 def test_wrong_values(kind: Any, values: tuple[Any, ...], named: dict[str, Any]) -> None:
-    for _ in range(2):  # the constructor is compiled at the first call
-        with pytest.raises(TypeError):
-            kind(*values, **named)
+    with pytest.raises(TypeError):
+        kind(*values, **named)
 
 
-@pytest.mark.parametrize("kind", [Ours, Theirs])
+@pytest.mark.parametrize("kind", [Ours, Often, Theirs])
 def test_a_point_does_not_change(kind: Any) -> None:
     with pytest.raises(AttributeError):
         kind(1).x = 2

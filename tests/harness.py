@@ -27,7 +27,6 @@ from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.ports import NoAnswers, RunContext, Services
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
-from claude_orchestrator.engine.resume import restore
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.engine.run_inputs import knows_command
 from claude_orchestrator.engine.state import InstanceStatus
@@ -73,7 +72,9 @@ def make_supervisor(
 ) -> Supervisor:
     """A supervisor of a plan; `context` are further fields of RunContext."""
     manager = make_manager(plan, settings)
-    return Supervisor(restore(plan, None, ""), RunContext(settings, launcher, manager, bus or Bus(), **context))
+    return Supervisor(
+        [InstanceStatus(spec) for spec in plan.specs], RunContext(settings, launcher, manager, bus or Bus(), **context)
+    )
 
 
 def run_config(
@@ -120,7 +121,7 @@ def run_config(
                 enter = Growth(plan, "", None, manager, answers, []).enter
                 services = services._replace(enter=enter)
             context = RunContext(settings, launcher, manager, bus, services)
-            supervisor = Supervisor(restore(plan, None, ""), context)
+            supervisor = Supervisor([InstanceStatus(spec) for spec in plan.specs], context)
 
             def see(event: RunEvent) -> None:
                 on_event(event)

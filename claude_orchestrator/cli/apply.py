@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from claude_orchestrator.config.given import Options
+from claude_orchestrator.engine.earlier_runs import reopen_run
 from claude_orchestrator.engine.journal_history import EarlierInstance
-from claude_orchestrator.engine.run_dir import reopen_run
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.worktrees.patches import Patch, apply_patches, count_files
 from claude_orchestrator.errors import UserError

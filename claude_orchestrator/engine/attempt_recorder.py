@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.claude.events import Event, Result
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
-from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.run_events import Answered, Crossed, Foreseen, SessionNamed, TurnEnded, UsageRecorded
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.models import Amount, Budget, Hold
+
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.in_flight import SentRequest
 
 NOTHING = Amount()
 

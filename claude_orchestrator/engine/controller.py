@@ -19,23 +19,14 @@ from claude_orchestrator.engine.bus import Bus, Observer
 from claude_orchestrator.engine.command_check import remembering
 from claude_orchestrator.engine.control.server import ControlOnDemand, ControlServer
 from claude_orchestrator.engine.control.socket_place import CAN_LISTEN
-from claude_orchestrator.engine.growth import Growth
 from claude_orchestrator.engine.interrupts import Interrupts
 from claude_orchestrator.engine.journal import Journal
-from claude_orchestrator.engine.journal_history import JournalHistory, turns_digest
+from claude_orchestrator.engine.journal_records import turns_digest
 from claude_orchestrator.engine.launching import Launching, launching_for, way_to_api
 from claude_orchestrator.engine.ledger_sync import LedgerSync, Sharing, this_machine
 from claude_orchestrator.engine.ports import ApiMeter, RunContext, Services
 from claude_orchestrator.engine.redact import redact, secrets_of
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
-from claude_orchestrator.engine.resume import (
-    carry_over,
-    charge_in_flight,
-    earlier_attempts,
-    removed,
-    restore,
-    resume_messages,
-)
 from claude_orchestrator.engine.run_dir import RunDirectory, new_run_id
 from claude_orchestrator.engine.run_events import (
     Level,
@@ -47,9 +38,10 @@ from claude_orchestrator.engine.run_events import (
 )
 from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequest, RunResult
-from claude_orchestrator.engine.run_view import RunView, exit_code
+from claude_orchestrator.engine.run_view import RunChanges, RunView, exit_code
 from claude_orchestrator.engine.sharing.cache_use import CacheUse
 from claude_orchestrator.engine.sign_in import SignIn
+from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.engine.time_left import time_left_s
 from claude_orchestrator.engine.unknown_models import UnknownModels
@@ -58,13 +50,16 @@ from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.local import allow_files, use_pidfd_watcher
 from claude_orchestrator.launch.processes import end_run
-from token_budget.ledger.records import RunRecord
+from token_budget.budget_manager import TokenBudgetManager
+from token_budget.ledger.records import AttemptRecord, RunRecord
 from token_budget.ledger.run_budgets import budgets_data, write_budgets
 from token_budget.named_tuples import NamedTuple
 from token_budget.windows import to_ms
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl
+    from claude_orchestrator.engine.growth import Growth
+    from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory
 
 KEEP_EVERY_S = 1.0  # ledger and alerts
 
@@ -142,6 +137,35 @@ def _open_files(request: RunRequest, place: RunPlace, accounting: Accounting, bu
     return _Files(earlier.directory, earlier.journal, earlier.history, number, recounted, said)
 
 
+class _TakenOver(NamedTuple):
+    """What this start of a run takes over from earlier ones: at the first start, only new instances.
+
+    `removed` has the instances that are no longer in the plan.
+    """
+
+    instances: list[InstanceStatus]
+    removed: list[EarlierInstance]
+    messages: Sequence[tuple[str, str]] = ()
+    attempts: Sequence[AttemptRecord] = ()
+
+
+def _take_over(request: RunRequest, files: _Files, manager: TokenBudgetManager) -> _TakenOver:
+    """Charge the budgets what earlier starts have used, and continue their instances."""
+    plan, settings, history = request.plan, request.settings, files.history
+    if history is None:
+        return _TakenOver([InstanceStatus(spec) for spec in plan.specs], [])
+    from claude_orchestrator.engine import resume
+
+    said = [*files.said_of_kill, *resume.charge_in_flight(history, settings.charge_unanswered)]
+    resume.carry_over(manager, history, settings.token_weights)
+    return _TakenOver(
+        resume.restore(plan, history, files.run_id),
+        resume.removed(plan, history),
+        [*resume.resume_messages(plan, history, files.run_id), *said],
+        resume.earlier_attempts(history, files.run_id),
+    )
+
+
 def _mark(run_id: str, number: int) -> str:
     """The mark that the processes of a run's first, second … start carry."""
     return run_id if number == 1 else f"{run_id}.{number}"
@@ -174,16 +198,13 @@ class _Run:
         self._launching = launching
         plan, settings, history = request.plan, request.settings, files.history
         manager = make_manager(plan, settings)
-        self._said_of_kill: list[tuple[str, str]] = []
-        if history is not None:
-            self._said_of_kill = [*files.said_of_kill, *charge_in_flight(history, settings.charge_unanswered)]
-            carry_over(manager, history, settings.token_weights)
+        self._taken_over = taken_over = _take_over(request, files, manager)
         turns = {spec.name: len(spec.turns) for spec in plan.specs}
         self._answers = AnswerFiles(files.directory.path, turns, bus.warn)
         self._view = RunView(
             run_id=files.run_id,
             plan=plan,
-            instances=restore(plan, history, files.run_id),
+            instances=taken_over.instances,
             manager=manager,
             started_at=datetime.now(UTC).astimezone(),
             clock_at_start=time.monotonic(),
@@ -191,7 +212,8 @@ class _Run:
             directory=str(files.directory.path),
             meter=request.meter,
             fence=launching.launcher.capabilities.fence,
-            removed=removed(plan, history) if history is not None else [],
+            removed=taken_over.removed,
+            changes=RunChanges(),
             answers=self._answers,
             cache=CacheUse(time.monotonic, price_with(accounting.prices, lambda warning: None)),
         )
@@ -215,20 +237,18 @@ class _Run:
         bus.attach(self._view.changes)
         bus.attach(self._view.cache)
         bus.attach(self._answers)
-        self._growth = Growth(plan, files.run_id, history, manager, self._answers, self._view.removed)
-        bus.attach(self._growth)
+        self._growth = self._make_growth() if any(spec.grows for spec in plan.specs) else None
         if display is not None:
             bus.attach(display(self._view))
 
     async def execute(self, report: Callable[[RunResult], int]) -> int:
         """Run to the end."""
-        view, history = self._view, self._files.history
+        view = self._view
         self._bus.publish(RunStarted(self._header()))
-        if history is not None:
-            for level, text in resume_messages(view.plan, history, view.run_id) + self._said_of_kill:
-                self._bus.publish(Message(Level(level), text))
-            for recounted in self._files.recounted:
-                self._bus.publish(recounted)
+        for level, text in self._taken_over.messages:
+            self._bus.publish(Message(Level(level), text))
+        for recounted in self._files.recounted:
+            self._bus.publish(recounted)
         self._interrupts.catch(self._request.switch)
         if self._launching.guard is not None:
             guard_watch.watch(self._launching.guard, self._bus)
@@ -245,6 +265,14 @@ class _Run:
                 await self._run_all(supervisor)
             control.end()
             return await self._end(report)
+
+    def _make_growth(self) -> Growth:
+        from claude_orchestrator.engine.growth import Growth
+
+        view = self._view
+        growth = Growth(view.plan, view.run_id, self._files.history, view.manager, self._answers, view.removed)
+        self._bus.attach(growth)
+        return growth
 
     def _control(self, supervisor: Supervisor) -> RunControl:
         from claude_orchestrator.engine.control.event_log import EventLog
@@ -269,9 +297,7 @@ class _Run:
 
     async def _run_all(self, supervisor: Supervisor) -> None:
         """Run every instance to its end, and keep the ledger in step."""
-        history, directory = self._files.history, self._files.directory.path
-        earlier = earlier_attempts(history, self._view.run_id) if history is not None else ()
-        await self._ledger.begin(earlier, output_dir=directory.parent)
+        await self._ledger.begin(self._taken_over.attempts, output_dir=self._files.directory.path.parent)
         keeping = asyncio.ensure_future(self._keep())
         try:
             await supervisor.run()
@@ -334,8 +360,9 @@ class _Run:
             answers=self._answers,
             approvals=self._approvals,
             places=self._launching.nodes,
-            enter=self._growth.enter,
         )
+        if self._growth is not None:
+            services = services._replace(enter=self._growth.enter)
         return RunContext(self._request.settings, launcher, self._view.manager, self._bus, services)
 
     def _left_s(self) -> float | None:

@@ -8,7 +8,8 @@ from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.engine.bus import Bus
-from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory, turns_digest
+from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory
+from claude_orchestrator.engine.journal_records import turns_digest
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.resume import restore_one
 from claude_orchestrator.engine.run_events import Expanded, InstanceEnded, Member, RunEvent

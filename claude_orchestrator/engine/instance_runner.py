@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.claude.events import (
     CommandsAnswer,
@@ -26,11 +26,9 @@ from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
 from claude_orchestrator.engine.approvals import Reply
 from claude_orchestrator.engine.attempt_recorder import AttemptRecorder
-from claude_orchestrator.engine.check_runner import CheckRunner
 from claude_orchestrator.engine.command_check import ANSWER_S, CommandCheck
 from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
-from claude_orchestrator.engine.metering import Metering
 from claude_orchestrator.engine.permissions import Permissions
 from claude_orchestrator.engine.ports import Log, RunContext
 from claude_orchestrator.engine.refused_request import RefusedRequest
@@ -48,6 +46,11 @@ from claude_orchestrator.engine.usage_poller import UsagePoller
 from claude_orchestrator.launch.base import Exit, Running
 from token_budget.models import Budget, Hold, Unit
 from token_budget.text import NANO
+
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.check_runner import CheckRunner
+    from claude_orchestrator.engine.metering import Metering
+    from claude_orchestrator.engine.verification import Verification
 
 LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed
 EXIT_S = 5.0  # for a process that has closed its output
@@ -83,9 +86,14 @@ class InstanceRunner:
         self._stop_grace_s: float | None = None
         self._timers = Timers()
         verification = status.verification
-        self._checks = CheckRunner(context, status, verification) if verification is not None else None
+        self._checks = self._make_checks(verification) if verification is not None else None
         self._checking: asyncio.Future[None] | None = None
         self._waits = self._waited = False  # for the shared prompt cache
+
+    def _make_checks(self, verification: Verification) -> CheckRunner:
+        from claude_orchestrator.engine.check_runner import CheckRunner
+
+        return CheckRunner(self._context, self.status, verification)
 
     async def run(self) -> None:
         """Launch, read to the end, judge. A check that was interrupted comes before the launch."""
@@ -150,6 +158,8 @@ class InstanceRunner:
         spec = self._with_cost_limit(status.spec)
         try:
             if meter is not None:
+                from claude_orchestrator.engine.metering import Metering
+
                 self._metering = Metering(
                     self._context, meter, status, self.hold, self._recorder.record, self._refusals
                 )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from claude_orchestrator.claude.permission_rules import Rule
-from claude_orchestrator.config.items import as_text
-from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.attempt import AttemptTotals, cost_of
 from claude_orchestrator.engine.in_flight import InFlight
 from claude_orchestrator.engine.state import State
@@ -117,12 +114,6 @@ class JournalHistory:
         """The least that the first response of an instance had as input; nothing where none had begun."""
         found = [one.first_input for one in self.instances.values() if one.first_input.total_tokens]
         return min(found, key=lambda usage: usage.total_tokens, default=NO_USAGE)
-
-
-def turns_digest(spec: LaunchSpec, run_id: str) -> str:
-    """A digest by which a later start knows whether an instance's turns have changed; it does not reveal them."""
-    late = (as_text(spec.item),) if spec.late is not None and spec.item is not None else ()  # not in the turns yet
-    return hashlib.sha256("\0".join((run_id, *spec.turns, *late)).encode()).hexdigest()[:16]
 
 
 def read_history(records: Iterable[Mapping[str, Any] | None]) -> JournalHistory:

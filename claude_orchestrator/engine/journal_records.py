@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
+from claude_orchestrator.config.items import as_text
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.file_names import log_name
 from claude_orchestrator.engine.run_events import (
@@ -38,6 +41,12 @@ from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.verification import Verdict
 from token_budget.ledger.run_budgets import limit_row
 from token_budget.models import Action
+
+
+def turns_digest(spec: LaunchSpec, run_id: str) -> str:
+    """A digest by which a later start knows whether an instance's turns have changed; it does not reveal them."""
+    late = (as_text(spec.item),) if spec.late is not None and spec.item is not None else ()  # not in the turns yet
+    return hashlib.sha256("\0".join((run_id, *spec.turns, *late)).encode()).hexdigest()[:16]
 
 
 def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from claude_orchestrator.engine.usage_delta import PortionDelta, UsageDelta
 from token_budget.ledger.records import AttemptRecord, NoteRecord
 from token_budget.portions import Portion, Spent
@@ -11,13 +9,13 @@ from token_budget.portions import Portion, Spent
 Key = tuple[str, int]  # an instance's name and the number of its attempt
 
 
-@dataclass(slots=True)
 class Unwritten:
     """What the ledger lacks."""
 
-    attempts: dict[Key, AttemptRecord] = field(default_factory=dict)
-    use: dict[Key, dict[Portion, Use]] = field(default_factory=dict)
-    notes: list[NoteRecord] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.attempts: dict[Key, AttemptRecord] = {}
+        self.use: dict[Key, dict[Portion, Use]] = {}
+        self.notes: list[NoteRecord] = []
 
     def __bool__(self) -> bool:
         return bool(self.attempts or self.use or self.notes)
@@ -29,13 +27,13 @@ class Unwritten:
             portions.setdefault(portion, Use()).add(part, delta.cost_source)
 
 
-@dataclass(slots=True)
 class Use:
     """What is to become one record of the ledger."""
 
-    spent: Spent = field(default_factory=Spent)
-    nano_usd: int = 0
-    cost_source: str | None = None
+    def __init__(self) -> None:
+        self.spent = Spent()
+        self.nano_usd = 0
+        self.cost_source: str | None = None
 
     def add(self, delta: PortionDelta, cost_source: str | None) -> None:
         """Add a delta; the latest source of the cost counts."""

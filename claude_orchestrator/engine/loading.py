@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from claude_orchestrator.config.config import Config
     from claude_orchestrator.config.item_sources import ForEach
     from claude_orchestrator.config.settings import Settings
+    from claude_orchestrator.engine.earlier_runs import EarlierRun
     from claude_orchestrator.engine.journal_history import JournalHistory
-    from claude_orchestrator.engine.run_dir import EarlierRun
     from token_budget.alerts import AlertTargets
 
 Warn = Callable[[str], None]
@@ -82,7 +82,7 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
 def _earlier(options: Options, output_dir: Path, warn: Warn) -> EarlierRun | None:
     if options["resume"] is None:
         return None
-    from claude_orchestrator.engine.run_dir import reopen_run
+    from claude_orchestrator.engine.earlier_runs import reopen_run
 
     return reopen_run(output_dir, options["resume"], warn, rehearsal=options["rehearse"])
 

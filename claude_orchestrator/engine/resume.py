@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from claude_orchestrator.config.launch_spec import InterruptedSession, LaunchSpec
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.engine.in_flight import in_flight_message
-from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory, turns_digest
+from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory
+from claude_orchestrator.engine.journal_records import turns_digest
 from claude_orchestrator.engine.state import NOT_ENDED, InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord
@@ -18,9 +19,9 @@ from token_budget.text import counted
 NAMES_SHOWN = 10
 
 
-def restore(plan: Plan, history: JournalHistory | None, run_id: str) -> list[InstanceStatus]:
+def restore(plan: Plan, history: JournalHistory, run_id: str) -> list[InstanceStatus]:
     """The plan's instances as the run's journal left them: completed ones stay completed, the others continue."""
-    return [restore_one(spec, history.instances.get(spec.name) if history else None, run_id) for spec in plan.specs]
+    return [restore_one(spec, history.instances.get(spec.name), run_id) for spec in plan.specs]
 
 
 def restore_one(spec: LaunchSpec, instance: EarlierInstance | None, run_id: str) -> InstanceStatus:

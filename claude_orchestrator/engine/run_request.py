@@ -12,7 +12,6 @@ from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine.accounts import Charged
 from claude_orchestrator.engine.interrupts import StopSwitch
-from claude_orchestrator.engine.run_dir import EarlierRun
 from claude_orchestrator.engine.run_view import RunView
 from token_budget.alerts import AlertTargets
 from token_budget.folders import Folder
@@ -21,6 +20,7 @@ from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl
+    from claude_orchestrator.engine.earlier_runs import EarlierRun
     from claude_orchestrator.launch.cluster.launcher import ClusterLauncher
     from token_budget.pricing import Prices
 

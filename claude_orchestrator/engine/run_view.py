@@ -6,7 +6,6 @@ import shlex
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.plan import Plan
 from claude_orchestrator.config.settings import STREAM, Meter
 from claude_orchestrator.engine.attempt import cost_of
-from claude_orchestrator.engine.journal_history import EarlierInstance
 from claude_orchestrator.engine.latencies import Latencies
 from claude_orchestrator.engine.run_events import (
     AlertRaised,
@@ -35,8 +33,10 @@ from claude_orchestrator.engine.sharing.cache_use import CacheUse
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Usage
+from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from claude_orchestrator.engine.journal_history import EarlierInstance
     from claude_orchestrator.engine.results.answer_files import AnswerFiles
 
 MAX_HOLD_CHANGES = 1_000
@@ -93,8 +93,7 @@ class RunChanges:
                 pass
 
 
-@dataclass(frozen=True, slots=True)
-class RunView:
+class RunView(NamedTuple):
     """A run as displays and reports read it at any time.
 
     `clock_at_start` is the monotonic clock at `started_at`. `removed` has the instances of earlier starts that are no
@@ -107,14 +106,14 @@ class RunView:
     manager: TokenBudgetManager
     started_at: datetime
     clock_at_start: float
+    removed: list[EarlierInstance]
+    changes: RunChanges
+    cache: CacheUse
     rehearsal: bool = False
     directory: str | None = None
     meter: Meter = STREAM
     fence: str = "none"
-    removed: list[EarlierInstance] = field(default_factory=list)
-    changes: RunChanges = field(default_factory=RunChanges)
     answers: AnswerFiles | None = None
-    cache: CacheUse = field(default_factory=lambda: CacheUse(time.monotonic))
 
     @property
     def parts(self) -> tuple[InstanceStatus | EarlierInstance, ...]:

@@ -24,7 +24,7 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import journal
-from claude_orchestrator.engine.journal_history import turns_digest
+from claude_orchestrator.engine.journal_records import turns_digest
 from token_budget.folders import Folder
 
 # an instance with a tool in a session of its own

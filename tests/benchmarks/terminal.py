@@ -30,12 +30,12 @@ from claude_orchestrator.config.fields import DEFAULT_COLUMNS
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.activity import Activity, Doing
-from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.ui.redraw import update
 from claude_orchestrator.ui.screen import ScreenStyle, screen
 from tests.ui.test_report import NOW
+from tests.views import a_view
 from token_budget.text import RenderOptions
 
 WIDTH, HEIGHT = 120, 40
@@ -89,7 +89,7 @@ def cpu_ms(count: int) -> float:
     """The CPU of one redraw in milliseconds, in a run in which eight instances work and half have ended."""
     plan = make_plan(parse_config(a_config(count, 60.0), "x"), Settings(), workspace="/", claude_bin="claude")
     instances = [InstanceStatus(spec) for spec in plan.specs]
-    view = RunView("r", plan, instances, make_manager(plan, Settings()), NOW, clock_at_start=0.0)
+    view = a_view(plan, instances, make_manager(plan, Settings()), NOW, 0.0)
     for status in instances[: count // 2]:
         status.begin(0.0)
         status.finish(5.0, 0, "")

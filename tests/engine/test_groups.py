@@ -20,6 +20,7 @@ from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.ui.screen import ScreenStyle, screen
 from claude_orchestrator.ui.status import final_report
 from tests.ui.test_report import NOW
+from tests.views import a_view
 from token_budget.text import RenderOptions, fit
 
 PLAIN = RenderOptions(140, visuals=False)
@@ -39,7 +40,7 @@ def a_run(size: int, **other: int) -> RunView:
     config = parse_config({"instances": [{"name": "plan", "prompt": "x"}, *groups]}, "x")
     plan = make_plan(expand_config(config, items_of, Selection()), Settings(), workspace="/", claude_bin="claude")
     instances = [InstanceStatus(spec) for spec in plan.specs]
-    return RunView("r", plan, instances, make_manager(plan, Settings()), NOW, clock_at_start=100.0)
+    return a_view(plan, instances, make_manager(plan, Settings()), NOW, 100.0)
 
 
 def end(view: RunView, states: dict[State, int]) -> None:

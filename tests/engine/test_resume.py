@@ -13,8 +13,8 @@ from claude_orchestrator.config.plan import Plan, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import run_events as happened
 from claude_orchestrator.engine.attempt import AttemptTotals
-from claude_orchestrator.engine.journal_history import JournalHistory, read_history, turns_digest
-from claude_orchestrator.engine.journal_records import record_of
+from claude_orchestrator.engine.journal_history import JournalHistory, read_history
+from claude_orchestrator.engine.journal_records import record_of, turns_digest
 from claude_orchestrator.engine.resume import (
     carry_over,
     charge_in_flight,
@@ -138,7 +138,7 @@ def test_an_instance_that_has_not_begun_to_work_starts_from_the_beginning() -> N
 
 def test_without_a_history_the_plan_begins() -> None:
     plan = a_plan(one="/a", two="/b")
-    assert [status.state for status in restore(plan, None, "")] == [State.PENDING] * 2
+    assert [status.state for status in restore(plan, JournalHistory(), "")] == [State.PENDING] * 2
 
 
 def test_work_that_was_done_before_the_process_left_is_complete() -> None:

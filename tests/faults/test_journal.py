@@ -23,8 +23,8 @@ from claude_orchestrator.config.plan import Plan, make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.bus import Bus
-from claude_orchestrator.engine.journal_history import JournalHistory, read_history, turns_digest
-from claude_orchestrator.engine.journal_records import record_of
+from claude_orchestrator.engine.journal_history import JournalHistory, read_history
+from claude_orchestrator.engine.journal_records import record_of, turns_digest
 from claude_orchestrator.engine.resume import carry_over, restore
 from claude_orchestrator.engine.run_events import SessionNamed
 from claude_orchestrator.engine.state import State

@@ -24,13 +24,13 @@ import pytest
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.journal_history import read_history
 from claude_orchestrator.engine.results.report_json import json_report
-from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from claude_orchestrator.ui.junit import junit_report
 from tests.faults.test_journal import small_plan
 from tests.harness import ROOT, Workplace, content_of, run_config, sleeping
 from tests.scripted import Script
+from tests.views import a_view
 
 TWO = {"instances": [{"name": "one", "command": "/test a"}, {"name": "two", "command": "/test b"}]}
 
@@ -258,7 +258,7 @@ def test_a_clock_that_jumps_back_changes_no_duration(tmp_path: Path) -> None:
     outcome = run_config(
         {"instances": [{"prompt": "x", "rehearsal": {"seconds": 0.05}}]}, SimulatedLauncher(), workspace=Path("/")
     )
-    run = RunView("r", small_plan(), list(outcome.instances), outcome.manager, datetime(2030, 1, 1, tzinfo=UTC), 0.0)
+    run = a_view(small_plan(), list(outcome.instances), outcome.manager, datetime(2030, 1, 1, tzinfo=UTC), 0.0)
     suite = ElementTree.fromstring(junit_report(run, 0.5))[0]
     assert suite.get("time") == "0.500" and 0 <= float(suite[0].get("time", "-1")) < 60
     data = json_report(run, datetime(2020, 1, 1, tzinfo=UTC), 0)

@@ -20,6 +20,7 @@ from claude_orchestrator.ui.remote import budget_of, snapshot_of
 from claude_orchestrator.ui.screen import ScreenStyle, screen
 from tests.engine.test_resume import Journal, a_plan
 from tests.ui.test_report import NOW, a_run
+from tests.views import a_view
 from token_budget import Usage
 from token_budget.models import Budget, Scope, Unit
 from token_budget.text import NANO, RenderOptions
@@ -61,7 +62,7 @@ def test_a_group_is_one_line() -> None:
     plan = plan._replace(specs=tuple(spec._replace(group="g") for spec in plan.specs))
     instances = [InstanceStatus(spec) for spec in plan.specs]
     instances[0].take_over(State.COMPLETED, "")
-    view = RunView("r", plan, instances, make_manager(plan, Settings()), NOW, clock_at_start=100.0)
+    view = a_view(plan, instances, make_manager(plan, Settings()), NOW, 100.0)
     ours, theirs = there_and_back(view)
     assert theirs.groups == ours.groups and theirs.groups[0].figures() == "1/3 done"
 

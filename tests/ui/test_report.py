@@ -29,6 +29,7 @@ from claude_orchestrator.ui import status
 from claude_orchestrator.ui.junit import junit_report
 from claude_orchestrator.ui.terminal import Terminal
 from tests.claude.test_tally import INIT, final, result, start
+from tests.views import a_view
 from token_budget.text import RenderOptions
 
 ESCAPE = re.compile(r"\033\[[0-9;]*m")
@@ -51,7 +52,7 @@ def a_run(*names: str, budget: int | None = 5000) -> RunView:
     assert delta is not None
     manager.record("/test", delta.amount, first.name)
     first.finish(165.0, 0, "")
-    return RunView("run-1", plan, instances, manager, NOW, clock_at_start=100.0)
+    return a_view(plan, instances, manager, NOW, 100.0, "run-1")
 
 
 def test_final_report_says_how_to_go_on() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from claude_orchestrator.config.fields import DEFAULT_COLUMNS
@@ -32,7 +30,7 @@ def test_the_final_report_has_what_went_wrong_and_what_was_limited() -> None:
     second.finish(120.0, 0, "")
     gone = EarlierInstance("gone", attempts=[AttemptTotals(Usage(1_000, 234), exact=False)])
     limits = {"week": {"utilization": 12.5, "resets_at": "Monday"}, "five_hour": {"utilization": 3}}
-    view = replace(view, removed=[gone], changes=RunChanges((), limits), directory="runs/run-1")
+    view = view._replace(removed=[gone], changes=RunChanges((), limits), directory="runs/run-1")
     lines = final_report(view, 165.0, PLAIN, DEFAULT_COLUMNS)
     for expected in (
         "two: permission denied for Write x2",
@@ -54,7 +52,7 @@ def test_the_total_has_the_cost_by_prices_where_claude_leaves_a_part_out() -> No
         ([stated], ", $3.2500 by claude's own count"),
         ([stated, priced], ", $3.7500 by prices, $3.2500 by claude's own count"),
     ):
-        view = replace(a_run("one"), removed=[EarlierInstance("gone", attempts=removed)])
+        view = a_run("one")._replace(removed=[EarlierInstance("gone", attempts=removed)])
         (total,) = [text for text in final_report(view, 165.0, PLAIN, DEFAULT_COLUMNS) if text.startswith("Total: ")]
         assert total.endswith(said), total
 
@@ -62,14 +60,14 @@ def test_the_total_has_the_cost_by_prices_where_claude_leaves_a_part_out() -> No
 def test_holds_that_grew_several_times_take_one_line_and_a_long_list_is_cut() -> None:
     grown = [HoldChanged("one", "", more) for more in (500, 700)] + [HoldChanged("two", "", 1_000)]
     shrunk = [HoldChanged("one", f"hold of one down to {number}") for number in range(9)]
-    lines = final_report(replace(a_run("one"), changes=RunChanges([*grown, *shrunk])), 165.0, PLAIN, DEFAULT_COLUMNS)
+    lines = final_report(a_run("one")._replace(changes=RunChanges([*grown, *shrunk])), 165.0, PLAIN, DEFAULT_COLUMNS)
     adjusted = [text for text in lines if text.startswith(("Adjusted: ", "... and "))]
     assert adjusted[0] == "Adjusted: hold of one down to 0" and len(adjusted) == 11
     assert adjusted[9] == "Adjusted: hold of one up 2 times, by 1,200 tokens in all"
     assert adjusted[10].startswith("... and 1 more")
     (once,) = [
         text
-        for text in final_report(replace(a_run("one"), changes=RunChanges(grown[2:])), 165.0, PLAIN, DEFAULT_COLUMNS)
+        for text in final_report(a_run("one")._replace(changes=RunChanges(grown[2:])), 165.0, PLAIN, DEFAULT_COLUMNS)
         if text.startswith("Adjusted")
     ]
     assert once == "Adjusted: hold of two up once, by 1,000 tokens in all"
@@ -83,7 +81,7 @@ def test_a_rehearsal_has_no_session_to_resume() -> None:
     assert resume_hint(second) == "claude --resume s"
     for rehearsal in (True, False):
         text = "\n".join(
-            final_report(replace(view, instances=[second], rehearsal=rehearsal), 165.0, PLAIN, DEFAULT_COLUMNS)
+            final_report(view._replace(instances=[second], rehearsal=rehearsal), 165.0, PLAIN, DEFAULT_COLUMNS)
         )
         assert ("claude --resume" in text) is not rehearsal
 

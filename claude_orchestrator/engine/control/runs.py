@@ -14,9 +14,9 @@ from claude_orchestrator.engine.control.client import AnsweredError, ControlClie
 from claude_orchestrator.engine.control.commands import output_dir_option, runs_command
 from claude_orchestrator.engine.control.past import past_status
 from claude_orchestrator.engine.control.socket_place import NotListening
+from claude_orchestrator.engine.earlier_runs import LAST
 from claude_orchestrator.engine.file_names import file_stems
 from claude_orchestrator.engine.results.answer_files import FOLDER as RESULTS
-from claude_orchestrator.engine.run_dir import LAST
 from claude_orchestrator.errors import UserError
 from token_budget.folders import Folder
 from token_budget.named_tuples import NamedTuple

@@ -20,11 +20,11 @@ from claude_orchestrator.engine.control.rpc import Code, Request, RpcError
 from claude_orchestrator.engine.control.run_control import RunControl
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.run_events import By, RunEvent, Steered
-from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.ui.test_report import NOW
+from tests.views import a_view
 
 
 class Desk:
@@ -35,7 +35,7 @@ class Desk:
         settings = Settings(overall_token_budget=5_000, command_budgets=(("/test", 4_000),))
         plan = make_plan(parse_config({"instances": entries}, "x"), settings, workspace="/", claude_bin="claude")
         manager, bus = make_manager(plan, settings), Bus()
-        view = RunView("r", plan, [InstanceStatus(spec) for spec in plan.specs], manager, NOW, clock_at_start=0.0)
+        view = a_view(plan, [InstanceStatus(spec) for spec in plan.specs], manager, NOW, 0.0)
         self.steered: list[Steered] = []
         self.stops: list[tuple[str, bool]] = []
         self.replies: list[Reply] = []

@@ -29,6 +29,7 @@ from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from tests.ui.test_report import NOW, a_run
+from tests.views import a_view
 from token_budget import Usage
 from token_budget.models import Budget, Scope, Unit
 from token_budget.text import NANO
@@ -47,7 +48,7 @@ def linked(*entries: dict[str, Any]) -> RunView:
     """A run of these entries, in which nothing has begun."""
     plan = make_plan(parse_config({"instances": list(entries)}, "x"), Settings(), workspace="/", claude_bin="claude")
     instances = [InstanceStatus(spec) for spec in plan.specs]
-    return RunView("run-1", plan, instances, make_manager(plan, Settings()), NOW, clock_at_start=100.0)
+    return a_view(plan, instances, make_manager(plan, Settings()), NOW, 100.0, "run-1")
 
 
 def test_a_run_says_what_it_is_and_what_it_has_used() -> None:

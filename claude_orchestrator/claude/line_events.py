@@ -212,21 +212,16 @@ def _result(data: Json) -> Event | None:
         structured_output=data.get("structured_output"),
         number=number if type(number) is int and 0 <= number < MAX_RESULTS else None,
         startup_failure=name_in(data.get("startup_failure_reason")),
-        signed_in_until=_instant(data.get("credential_expires_at")),
+        signed_in_until=_signed_in_until(data.get("credential_expires_at")),
     )
 
 
-def _instant(value: object) -> float | None:
-    """An ISO 8601 instant with its offset, in Unix time."""
-    if not isinstance(value, str) or len(value) > MAX_ID_CHARS:
+def _signed_in_until(value: object) -> float | None:
+    if value is None:
         return None
-    from datetime import datetime  # only subscriptions have it
+    from token_budget.timestamps import unix_s  # only subscriptions have it
 
-    try:
-        found = datetime.fromisoformat(value)
-        return found.timestamp() if found.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
+    return unix_s(value, needs_offset=True)
 
 
 def _control_response(data: Json) -> Event | None:

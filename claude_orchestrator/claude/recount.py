@@ -7,14 +7,13 @@ subagents have transcripts too. Neither has side calls, nor requests that had no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
 
 from claude_orchestrator.claude.events import ApiUsage, Assistant, Init, MessageStart
 from claude_orchestrator.claude.line_events import event_of
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.claude.tally import UsageTally
 from token_budget.models import NO_USAGE, Usage
+from token_budget.timestamps import unix_s
 
 MAX_SESSIONS = 100
 
@@ -52,7 +51,7 @@ class Recount:
         A session's transcript has the lines of other attempts too. The latest one before tells how large a request is.
         `agent` is the subagent whose transcript it is.
         """
-        at_s = _at_s(line.get("timestamp"))
+        at_s = unix_s(line.get("timestamp")) or 0.0  # before all others where it is none
         if agent and line.get("type") == "user" and since_s <= at_s <= until_s:
             self._asking[agent] = self._asked.get(agent, NO_USAGE)  # a request follows at once
         if line.get("type") != "assistant" or at_s > until_s:
@@ -118,12 +117,3 @@ class Recount:
         """What claude has stated no cost for, beside the responses that were cut off and the unanswered request."""
         usage = self.tally.uncosted + (self.usage - self.tally.usage)
         return ApiUsage("interrupted", usage, whole=False, model=self._main_model)
-
-
-def _at_s(value: Any) -> float:
-    """A time; before all others where it is none."""
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return 0.0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from token_budget.api_usage import read_usage
@@ -18,6 +17,7 @@ from token_budget.ledger.responses import RUN_PREFIX, Part, Price, Responses, So
 from token_budget.ledger.store import LedgerStore
 from token_budget.ledger.transcript_files import find_files, open_if_there, read_objects
 from token_budget.named_tuples import NamedTuple
+from token_budget.timestamps import unix_s
 
 MAX_COUNT = 2**40  # tokens of one response: a larger number is no count
 MAX_MS = 253_370_764_800_000  # the year 9999 begins: a date in every zone
@@ -224,8 +224,7 @@ def _text(value: object) -> str:
 def _at_ms(value: object) -> int | None:
     if not isinstance(value, str):
         return None
-    moment = datetime.fromisoformat(value)
-    at_ms = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    if not 0 <= at_ms <= MAX_MS:
+    at_s = unix_s(value)
+    if at_s is None or not 0 <= (at_ms := round(at_s * 1000)) <= MAX_MS:
         raise ValueError("not a time that a ledger can hold")
     return at_ms

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
 from enum import StrEnum
 
 from token_budget.named_tuples import NamedTuple
+from token_budget.timestamps import unix_s
 
 PREFIX = "anthropic-ratelimit-"
 RETRY_AFTER = "retry-after"
@@ -43,7 +43,7 @@ def read_limits(headers: Mapping[str, str], wall: float) -> list[Reading]:
         limit = _count(headers.get(f"{PREFIX}{resource}-limit"))
         remaining = _count(headers.get(f"{PREFIX}{resource}-remaining"))
         if limit and remaining is not None:
-            reset_at = _moment(headers.get(f"{PREFIX}{resource}-reset"))
+            reset_at = unix_s(headers.get(f"{PREFIX}{resource}-reset"), needs_offset=True)
             reset_in_s = None if reset_at is None else max(0.0, reset_at - wall)
             readings.append(Reading(resource, limit, min(remaining, limit), reset_in_s))
     return readings
@@ -62,11 +62,3 @@ def _count(text: str | None) -> int | None:
     if text is None or not (text.isascii() and text.isdigit()) or len(text) > 12:
         return None
     return int(text)
-
-
-def _moment(text: str | None) -> float | None:
-    try:
-        moment = datetime.fromisoformat(text or "")
-        return moment.timestamp() if moment.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None

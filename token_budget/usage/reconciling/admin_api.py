@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 from token_budget.api_usage import read_count
 from token_budget.models import Usage
 from token_budget.named_tuples import NamedTuple
+from token_budget.timestamps import unix_s
 from token_budget.usage.alert_sinks import opener, reason_of
 
 KEYS = ("ANTHROPIC_ADMIN_API_KEY", "ANTHROPIC_ADMIN_KEY")
@@ -159,12 +160,11 @@ def _odd(report: str, lacks: str) -> str:
 
 
 def _start(bucket: object, report: str) -> int:
-    try:
-        assert isinstance(bucket, dict) and isinstance(bucket["results"], list)
-        moment = datetime.fromisoformat(bucket["starting_at"])
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (AssertionError, KeyError, TypeError, ValueError, OverflowError):
-        raise ValueError(_odd(report, "starting_at and results of a bucket")) from None
+    known = bucket if isinstance(bucket, dict) and isinstance(bucket.get("results"), list) else {}
+    at_s = unix_s(known.get("starting_at"))
+    if at_s is None:
+        raise ValueError(_odd(report, "starting_at and results of a bucket"))
+    return round(at_s * 1000)
 
 
 def _count(value: object) -> int:

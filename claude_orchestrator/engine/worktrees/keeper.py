@@ -55,9 +55,15 @@ class Worktrees:
             doubt = f"its changes cannot be saved: {error.strerror or error}"
             changes = Changes(worktree.branch, worktree.base, worktree.base, worktree.path, 0, 0, 0, None)
         if doubt:
-            again = "" if changes is None or changes.kept else f", and --resume {self._directory.name} tries again"
+            again = "" if changes is None or changes.kept else f", and {self._resume} tries again"
             self._warn(f"{spec.name}: {doubt}: its work stays in {worktree.path}{again}")
         return changes
+
+    @property
+    def _resume(self) -> str:
+        from claude_orchestrator.engine.control.commands import output_dir_option  # seldom needed
+
+        return f"--resume {self._directory.name}{output_dir_option(self._directory.parent)}"
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

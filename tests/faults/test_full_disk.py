@@ -72,7 +72,9 @@ def test_an_instance_fills_the_disk_of_its_worktree(place: Workplace, small_disk
     assert done.returncode == 1 and "Traceback" not in done.stderr
     run = run_of(place)
     said = the_line(done.stderr, "one: its changes cannot be saved", "No space left on device", "stays in")
-    assert said.endswith(f"its work stays in {run / 'worktrees' / 'one'}, and --resume {run.name} --output-dir {out} tries again")
+    assert said.endswith(
+        f"its work stays in {run / 'worktrees' / 'one'}, and --resume {run.name} --output-dir {out} tries again"
+    )
     the_line(done.stderr, "the journal cannot be written (No space left on device)")
     assert {one["status"] for one in place.report()["instances"]} == {"completed"}
     assert (run / "worktrees" / "one" / "work").read_text() == "precious\n"

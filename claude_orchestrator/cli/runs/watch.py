@@ -17,7 +17,7 @@ import click
 from claude_orchestrator.claude.conversation import conversation
 from claude_orchestrator.cli.runs.logs import described, instance_of, log_files
 from claude_orchestrator.cli.runs.show import COLUMNS, decision_line, show_run, state_of
-from claude_orchestrator.engine.control.client import ControlClient, Told
+from claude_orchestrator.engine.control.client import ControlClient, Notification
 from claude_orchestrator.engine.control.runs import FoundRun, answering, connect, status_of
 from claude_orchestrator.ui.remote import snapshot_of
 from claude_orchestrator.ui.screen import ScreenStyle, screen
@@ -53,16 +53,16 @@ def watch(run: FoundRun, instance: str | None) -> int:
 
 def _print_events(client: ControlClient) -> int:
     """Where there is no terminal: a line for each event that matters."""
-    for told in client.follow():
-        if told is not None and told.kind == "event" and told.data["kind"] in LINES:
-            click.echo(_event_line(told))
-            if told.data["kind"] == "run_ended":
+    for notification in client.follow():
+        if notification is not None and notification.kind == "event" and notification.data["kind"] in LINES:
+            click.echo(_event_line(notification))
+            if notification.data["kind"] == "run_ended":
                 return 0
     return 0
 
 
-def _event_line(told: Told) -> str:
-    event = told.data
+def _event_line(notification: Notification) -> str:
+    event = notification.data
     match event["kind"]:
         case "instance_ended":
             row = event["row"]

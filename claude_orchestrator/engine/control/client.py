@@ -26,7 +26,7 @@ class AnsweredError(Exception):
         self.refused = code == Code.REFUSED
 
 
-class Told(NamedTuple):
+class Notification(NamedTuple):
     """A notification: `event` or `snapshot`, and its data."""
 
     kind: str
@@ -53,7 +53,7 @@ class ControlClient:
                 raise AnsweredError(data["error"]["code"], data["error"]["message"])
             return data["result"]
 
-    def follow(self, since: int = -1, source: str = "") -> Iterator[Told | None]:
+    def follow(self, since: int = -1, source: str = "") -> Iterator[Notification | None]:
         """Ask for a snapshot or events, from an event's number on; they come until the orchestrator leaves.
 
         None: nothing has come within the time limit of `quiet_after`. Raises AnsweredError, or OSError if the
@@ -63,9 +63,9 @@ class ControlClient:
             self.call("events", since=since, source=source)
         except ConnectionError:
             return iter(())
-        return self._told()
+        return self._notifications()
 
-    def _told(self) -> Iterator[Told | None]:
+    def _notifications(self) -> Iterator[Notification | None]:
         while True:
             try:
                 data = self._next()
@@ -75,7 +75,7 @@ class ControlClient:
             except ConnectionError:
                 return
             if "method" in data:
-                yield Told(data["method"], data["params"])
+                yield Notification(data["method"], data["params"])
 
     def quiet_after(self, seconds: float | None) -> None:
         """How long `follow` waits before it yields None; None: for ever."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from claude_orchestrator.engine.control.client import AnsweredError, ControlClient, Told
+from claude_orchestrator.engine.control.client import AnsweredError, ControlClient, Notification
 from claude_orchestrator.engine.control.event_log import Gap
 from claude_orchestrator.engine.control.rpc import Code, RpcError
 from claude_orchestrator.engine.control.runs import FoundRun, connect, status_of
@@ -87,39 +87,39 @@ class FoundRunSource:
                     await asyncio.sleep(AGAIN_S)
                     client = await asyncio.to_thread(connect, self._run, None)
             with client:
-                async with contextlib.aclosing(_told(client)) as messages:
+                async with contextlib.aclosing(_numbered_events(client)) as messages:
                     async for found in messages:
                         if isinstance(found, Gap):
                             self._past = None
                         yield found
 
 
-async def _told(client: ControlClient) -> AsyncGenerator[Sequence[Numbered] | Gap, None]:
+async def _numbered_events(client: ControlClient) -> AsyncGenerator[Sequence[Numbered] | Gap, None]:
     """What an orchestrator tells, until it leaves. A thread reads, because the client blocks."""
-    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Told | None]()
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Notification | None]()
     room = threading.Semaphore(MAX_WAITING)
 
     def read() -> None:
         with contextlib.suppress(OSError, ValueError, RuntimeError, AnsweredError):
-            for told in client.follow():
+            for notification in client.follow():
                 room.acquire()
-                loop.call_soon_threadsafe(queue.put_nowait, told)
+                loop.call_soon_threadsafe(queue.put_nowait, notification)
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(queue.put_nowait, None)
 
     threading.Thread(target=read, daemon=True).start()
     try:
-        while (told := await queue.get()) is not None:
+        while (notification := await queue.get()) is not None:
             room.release()
-            yield _numbered(told)
+            yield _numbered(notification)
     finally:
         client.shut()
         room.release(MAX_WAITING)
 
 
-def _numbered(told: Told) -> Sequence[Numbered] | Gap:
-    data = told.data
-    if told.kind == "snapshot":
+def _numbered(notification: Notification) -> Sequence[Numbered] | Gap:
+    data = notification.data
+    if notification.kind == "snapshot":
         return Gap(data["number"])
     kind, number = data["kind"], data["number"]
     key: Key = (kind, data["instance"]) if kind in LATEST else number

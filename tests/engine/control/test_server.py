@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_orchestrator.engine.control.client import AnsweredError, ControlClient, Told
+from claude_orchestrator.engine.control.client import AnsweredError, ControlClient, Notification
 from claude_orchestrator.engine.control.rpc import MAX_LINE_BYTES
 from claude_orchestrator.engine.control.server import MAX_CONNECTIONS
 from claude_orchestrator.engine.control.socket_place import NAME, NotListening, listen
@@ -115,7 +115,7 @@ def test_five_hundred_connections_leave_the_run_reachable(run: Rehearsal) -> Non
     assert until(reached) == "running"
 
 
-def all_of(client: ControlClient) -> list[Told]:
+def all_of(client: ControlClient) -> list[Notification]:
     return [told for told in client.follow() if told is not None]
 
 
@@ -142,7 +142,7 @@ def test_two_readers_get_the_same_events_and_one_that_never_reads_holds_up_nobod
 def test_a_reader_that_returns_misses_nothing(run: Rehearsal) -> None:
     with run.connect() as client:
         first = next(client.follow())
-        assert isinstance(first, Told)
+        assert isinstance(first, Notification)
     with run.connect() as client:
         client.quiet_after(0.2)
         again = next(client.follow(first.data["number"], first.data["source"]))

@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from claude_orchestrator.gateway.server import SILENT
 from claude_orchestrator.launch.simulated import MODEL, Refused, Response
+from token_budget.serving.door import SILENT
 
 MAX_TOKENS = 64_000
 CLOSE_S = 1.0

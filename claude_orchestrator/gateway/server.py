@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-import logging
 import os
 import socket
 import time
@@ -41,8 +40,6 @@ from token_budget.serving.door import Door
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024  # the API itself takes 32
 CLOSE_S = 1.0
-SILENT = logging.Logger("gateway")  # nothing of a request may get into a log
-SILENT.addHandler(logging.NullHandler())
 
 
 class GatewayOptions(NamedTuple):
@@ -98,14 +95,7 @@ class Gateway:
     async def __aenter__(self) -> Gateway:
         await self._closing.enter_async_context(self._upstream)
         self._door = Door(
-            self._handle,
-            owner_of=owner_of_peer,
-            handler_cancellation=True,
-            access_log=None,
-            logger=SILENT,
-            auto_decompress=False,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
+            self._handle, owner_of=owner_of_peer, max_header_bytes=MAX_HEADER_BYTES, auto_decompress=False
         )
         self._runner = web.ServerRunner(self._door, shutdown_timeout=CLOSE_S)
         await self._runner.setup()

@@ -98,7 +98,7 @@ def test_connections_of_other_users_are_dropped() -> None:
                 served.set()
                 return aiohttp.web.Response()
 
-            server = Door(handle, owner_of=partial(said, owner))
+            server = Door(handle, owner_of=partial(said, owner), max_header_bytes=8_190)
             listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
             reader, writer = await connect(listening.sockets[0].getsockname()[1], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             if admitted:

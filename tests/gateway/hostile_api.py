@@ -14,11 +14,11 @@ from typing import Any
 
 from aiohttp import web
 
-from claude_orchestrator.gateway.server import SILENT
 from token_budget.api_usage import PriceTerms
 from token_budget.model_weights import TokenWeights, draw
 from token_budget.models import Usage
 from token_budget.pricing import of_tools, with_terms
+from token_budget.serving.door import SILENT
 
 SEARCH_TOKENS, SEARCHES = 20_000, 8
 UNBOUNDED_TOKENS = 5_000_000  # what a compaction, an advisor or a fallback costs here

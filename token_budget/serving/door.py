@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ MAX_STRANGERS = 128  # connections that have not shown a secret, beside those th
 STRANGERS_EACH = 16  # that one of the expected may open before a busy server has read their first header
 SHOW_SECRET_S = 10.0  # programs and browsers send their first header within milliseconds
 SERVER = "gateway"
+SILENT = logging.Logger("door")
+SILENT.addHandler(logging.NullHandler())
 OwnerOf = Callable[[tuple[str, int], tuple[str, int]], int | None]
 
 
@@ -54,8 +57,10 @@ class Door(web.Server):
     grows with those that the server expects, which may all connect at once.
     """
 
-    def __init__(self, handler: Any, *, owner_of: OwnerOf, **options: Any) -> None:
-        super().__init__(handler, **options)
+    def __init__(self, handler: Any, *, owner_of: OwnerOf, max_header_bytes: int, **options: Any) -> None:
+        options |= {"max_line_size": max_header_bytes, "max_field_size": max_header_bytes}
+        # nothing of a request may get into a log
+        super().__init__(handler, handler_cancellation=True, access_log=None, logger=SILENT, **options)
         self._owner_of = owner_of
         self._strangers: dict[RequestHandler, asyncio.TimerHandle] = {}
         self._most = MAX_STRANGERS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections.abc import Mapping
 
@@ -30,8 +29,6 @@ STUCK_S = 10.0  # a page that takes nothing for so long is dropped
 CLOSE_S = 0.5
 LAST_WORDS_S = 1.0  # for pages to take what was said last
 BACKLOG = 64
-SILENT = logging.Logger("page")  # nothing of a request may get into a log
-SILENT.addHandler(logging.NullHandler())
 
 
 class PageServer:
@@ -48,15 +45,7 @@ class PageServer:
         self._closing = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> PageServer:
-        self._door = Door(
-            self._handle,
-            owner_of=any_user,
-            handler_cancellation=True,
-            access_log=None,
-            logger=SILENT,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-        )
+        self._door = Door(self._handle, owner_of=any_user, max_header_bytes=MAX_HEADER_BYTES)
         runner = web.ServerRunner(self._door, shutdown_timeout=CLOSE_S)
         await runner.setup()
         self._closing.push_async_callback(runner.cleanup)

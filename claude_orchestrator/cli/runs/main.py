@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import click
 
@@ -11,6 +13,10 @@ from claude_orchestrator.cli.console import run_script
 from claude_orchestrator.cli.runs import completion
 from token_budget.usage.console import port_option
 
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.control.runs import FoundRun
+
+_P = ParamSpec("_P")
 PROGRAM = "claude-runs"
 OUTPUT_DIR_VARIABLE = "CLAUDE_ORCHESTRATOR_OUTPUT_DIR"
 _EPILOG = (
@@ -19,7 +25,6 @@ _EPILOG = (
 )
 
 run_argument = click.argument("run", metavar="RUN", shell_complete=completion.runs)
-instance_argument = click.argument("instance", metavar="INSTANCE", shell_complete=completion.instances)
 why_option = click.option("--why", default="", metavar="TEXT", help="The reason, which the run records.")
 
 
@@ -47,10 +52,16 @@ def _output_dir(ctx: click.Context) -> Path:
     return completion.output_dir_of(ctx)
 
 
-def _find(ctx: click.Context, run: str) -> Any:
-    from claude_orchestrator.engine.control.runs import find_run
+def of_run(command: Callable[Concatenate[FoundRun, _P], int]) -> Callable[..., int]:
+    """Adds the argument RUN to a command, and passes the run that it names."""
 
-    return find_run(_output_dir(ctx), run)
+    def with_run(ctx: click.Context, /, run: str, *args: _P.args, **options: _P.kwargs) -> int:
+        from claude_orchestrator.engine.control.runs import find_run
+
+        return command(find_run(_output_dir(ctx), run), *args, **options)
+
+    functools.update_wrapper(with_run, command)
+    return run_argument(click.pass_context(with_run))
 
 
 # -- see --
@@ -68,194 +79,178 @@ def list_command(ctx: click.Context, every: bool, as_json: bool) -> int:
 
 
 @group.command("show")
-@run_argument
+@of_run
 @click.option("--json", "as_json", is_flag=True, help="Print the whole run as JSON.")
-@click.pass_context
-def show_command(ctx: click.Context, run: str, as_json: bool) -> int:
+def show_command(run: FoundRun, as_json: bool) -> int:
     """Show a run: its instances, budgets, approvals and latest decisions."""
     from claude_orchestrator.cli.runs import show
 
-    return show.show_run(_find(ctx, run), as_json=as_json)
+    return show.show_run(run, as_json=as_json)
 
 
 @group.command("watch")
-@run_argument
+@of_run
 @click.argument("instance", required=False, shell_complete=completion.instances)
-@click.pass_context
-def watch_command(ctx: click.Context, run: str, instance: str | None) -> int:
+def watch_command(run: FoundRun, instance: str | None) -> int:
     """Watch a run, or one instance of it, until it ends. q leaves, and the run continues."""
     from claude_orchestrator.cli.runs import watch
 
-    return watch.watch(_find(ctx, run), instance)
+    return watch.watch(run, instance)
 
 
 @group.command("logs")
-@run_argument
-@instance_argument
+@of_run
+@click.argument("instance", metavar="INSTANCE", shell_complete=completion.instances)
 @click.option("-f", "--follow", is_flag=True, help="Print what is added, until the instance ends.")
 @click.option("--raw", is_flag=True, help="Print the lines of the log as claude wrote them.")
-@click.pass_context
-def logs_command(ctx: click.Context, run: str, instance: str, follow: bool, raw: bool) -> int:
+def logs_command(run: FoundRun, instance: str, follow: bool, raw: bool) -> int:
     """Print what an instance said, which tools it called, and what they returned."""
     from claude_orchestrator.cli.runs import logs
 
-    return logs.print_log(_find(ctx, run), instance, follow=follow, raw=raw)
+    return logs.print_log(run, instance, follow=follow, raw=raw)
 
 
 @group.command("results")
-@run_argument
+@of_run
 @click.argument("instance", required=False, shell_complete=completion.instances)
 @click.option("--json", "as_json", is_flag=True, help="Print each result as a line of JSON.")
-@click.pass_context
-def results_command(ctx: click.Context, run: str, instance: str | None, as_json: bool) -> int:
+def results_command(run: FoundRun, instance: str | None, as_json: bool) -> int:
     """Print the answers of a run, or of one instance."""
     from claude_orchestrator.cli.runs import results
 
-    return results.print_results(_find(ctx, run), instance, as_json=as_json)
+    return results.print_results(run, instance, as_json=as_json)
 
 
 @group.command("open")
-@run_argument
+@of_run
 @port_option
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option("--read-only", is_flag=True, help="Let the page show the run, and not change it.")
-@click.pass_context
-def open_command(ctx: click.Context, run: str, port: int, no_browser: bool, read_only: bool) -> int:
+def open_command(run: FoundRun, port: int, no_browser: bool, read_only: bool) -> int:
     """Open the page of a run in your browser. It needs the extra web."""
     from claude_orchestrator.cli.runs import open_page
 
-    return open_page.open_page(_find(ctx, run), port, browser=not no_browser, read_only=read_only)
+    return open_page.open_page(run, port, browser=not no_browser, read_only=read_only)
 
 
 @group.command("wait")
-@run_argument
+@of_run
 @click.option("--success", is_flag=True, help="Exit with 1 unless every instance completed.")
 @click.option("--timeout", metavar="TIME", help="Wait no longer than this, for example 90s or 2h. Then exit with 1.")
-@click.pass_context
-def wait_command(ctx: click.Context, run: str, success: bool, timeout: str | None) -> int:
+def wait_command(run: FoundRun, success: bool, timeout: str | None) -> int:
     """Wait until a run has ended."""
     from claude_orchestrator.cli.runs import waiting
 
-    return waiting.wait(_find(ctx, run), success=success, timeout=timeout)
+    return waiting.wait(run, success=success, timeout=timeout)
 
 
 # -- change --
 
 
 @group.command("stop")
-@run_argument
+@of_run
 @click.argument("instances", nargs=-1, shell_complete=completion.instances)
 @click.option("--at-once", is_flag=True, help="Stop the whole run without grace time.")
 @why_option
-@click.pass_context
-def stop_command(ctx: click.Context, run: str, instances: tuple[str, ...], at_once: bool, why: str) -> int:
+def stop_command(run: FoundRun, instances: tuple[str, ...], at_once: bool, why: str) -> int:
     """Stop instances or groups of a run. Without INSTANCES, stop the run."""
     from claude_orchestrator.cli.runs import steer
 
-    return steer.stop(_find(ctx, run), list(instances), at_once=at_once, why=why)
+    return steer.stop(run, list(instances), at_once=at_once, why=why)
 
 
 @group.command("pause")
-@run_argument
+@of_run
 @why_option
-@click.pass_context
-def pause_command(ctx: click.Context, run: str, why: str) -> int:
+def pause_command(run: FoundRun, why: str) -> int:
     """Launch nothing more. Instances that run continue."""
     from claude_orchestrator.cli.runs import steer
 
-    return steer.pause(_find(ctx, run), why)
+    return steer.pause(run, why)
 
 
 @group.command("resume")
-@run_argument
+@of_run
 @why_option
-@click.pass_context
-def resume_command(ctx: click.Context, run: str, why: str) -> int:
+def resume_command(run: FoundRun, why: str) -> int:
     """Launch again after a pause."""
     from claude_orchestrator.cli.runs import steer
 
-    return steer.resume(_find(ctx, run), why)
+    return steer.resume(run, why)
 
 
 @group.command("limit")
-@run_argument
+@of_run
 @click.argument("limits", nargs=-1, required=True, metavar="BUDGET=LIMIT…", shell_complete=completion.budgets)
 @why_option
-@click.pass_context
-def limit_command(ctx: click.Context, run: str, limits: tuple[str, ...], why: str) -> int:
+def limit_command(run: FoundRun, limits: tuple[str, ...], why: str) -> int:
     """Change limits, for example overall=200k or /test=50k. Budgets in money take dollars."""
     from claude_orchestrator.cli.runs import steer
 
-    return steer.limit(_find(ctx, run), list(limits), why)
+    return steer.limit(run, list(limits), why)
 
 
 @group.command("parallel")
-@run_argument
+@of_run
 @click.argument("number", metavar="N")
 @why_option
-@click.pass_context
-def parallel_command(ctx: click.Context, run: str, number: str, why: str) -> int:
+def parallel_command(run: FoundRun, number: str, why: str) -> int:
     """Set how many instances run at once."""
     from claude_orchestrator.cli.runs import steer
 
-    return steer.parallel(_find(ctx, run), number, why)
+    return steer.parallel(run, number, why)
 
 
 # -- approvals --
 
 
 @group.command("approvals")
-@run_argument
+@of_run
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
-@click.pass_context
-def approvals_command(ctx: click.Context, run: str, as_json: bool) -> int:
+def approvals_command(run: FoundRun, as_json: bool) -> int:
     """List the tools that wait until you approve them."""
     from claude_orchestrator.cli.runs import steer
 
-    return steer.approvals(_find(ctx, run), as_json=as_json)
+    return steer.approvals(run, as_json=as_json)
 
 
 @group.command("approve")
-@run_argument
+@of_run
 @click.argument("ids", nargs=-1, required=True, metavar="ID…|all", shell_complete=completion.approvals)
 @click.option("--always", is_flag=True, help="Also allow such calls for the rest of the run.")
 @why_option
-@click.pass_context
-def approve_command(ctx: click.Context, run: str, ids: tuple[str, ...], always: bool, why: str) -> int:
+def approve_command(run: FoundRun, ids: tuple[str, ...], always: bool, why: str) -> int:
     """Approve tools, so that they run."""
     from claude_orchestrator.cli.runs import steer
 
-    return steer.approve(_find(ctx, run), list(ids), always=always, why=why)
+    return steer.approve(run, list(ids), always=always, why=why)
 
 
 @group.command("deny")
-@run_argument
+@of_run
 @click.argument("ids", nargs=-1, required=True, metavar="ID…|all", shell_complete=completion.approvals)
 @click.option("--message", default="", metavar="TEXT", help="What Claude reads as the answer.")
 @why_option
-@click.pass_context
-def deny_command(ctx: click.Context, run: str, ids: tuple[str, ...], message: str, why: str) -> int:
+def deny_command(run: FoundRun, ids: tuple[str, ...], message: str, why: str) -> int:
     """Deny tools. Claude continues without them."""
     from claude_orchestrator.cli.runs import steer
 
-    return steer.deny(_find(ctx, run), list(ids), message=message, why=why)
+    return steer.deny(run, list(ids), message=message, why=why)
 
 
 # -- what is left of a run --
 
 
 @group.command("apply")
-@run_argument
+@of_run
 @click.argument("names", nargs=-1, metavar="[NAME]…", shell_complete=completion.instances)
 @click.option("--workspace", type=click.Path(path_type=Path), metavar="DIR", help="Apply them here instead.")
-@click.pass_context
-def apply_command(ctx: click.Context, run: str, names: tuple[str, ...], workspace: Path | None) -> int:
+def apply_command(run: FoundRun, names: tuple[str, ...], workspace: Path | None) -> int:
     """Apply the changes from the worktrees of a run to the workspace, either all of them or none."""
     from claude_orchestrator.cli.apply import apply_changes
     from claude_orchestrator.ui.terminal import Terminal
 
-    found = _find(ctx, run)
-    return apply_changes(found.path.parent, found.id, ",".join(names) or None, workspace, Terminal())
+    return apply_changes(run.path.parent, run.id, ",".join(names) or None, workspace, Terminal())
 
 
 @group.command("prune")

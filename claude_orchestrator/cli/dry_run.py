@@ -42,6 +42,7 @@ class DryRun(NamedTuple):
     `groups` has the number of items of each group, also where fewer were selected; `trials` has their latest runs.
     `in_full`: every instance of a group is shown, not only the first ones.
     `fence` is how the run would find what instances leave. `cluster` describes the nodes and what they would run.
+    `head` is what a worktree begins with that has no base.
     """
 
     instances: Sequence[tuple[LaunchSpec, str | None]]
@@ -55,6 +56,7 @@ class DryRun(NamedTuple):
     in_full: bool = False
     fence: str = "mark"
     cluster: Sequence[str] = ()
+    head: str = "HEAD"
 
 
 def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
@@ -69,7 +71,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
     holds: list[Hold] = []
     for group, members in groupby(instances, lambda instance: instance[0].group):
         if group is None:
-            lines += [line for spec, ended in members for line in _instance(spec, ended, manager, holds)]
+            lines += [line for spec, ended in members for line in _instance(spec, ended, dry_run, holds)]
         else:
             lines += _group(group, list(members), dry_run, holds)
     for hold in holds:
@@ -146,7 +148,7 @@ def _group(group: str, members: list[tuple[LaunchSpec, str | None]], dry_run: Dr
         lines = ["", f"Group {group}: one instance for each item of {what}, each like this one"]
     shown = len(members) if dry_run.in_full or len(members) <= MEMBERS_IN_FULL else MEMBERS_SHOWN
     for spec, ended in members[:shown]:
-        lines += _instance(spec, ended, manager, holds)
+        lines += _instance(spec, ended, dry_run, holds)
     others: Counter[str] = Counter()
     for spec, ended in members[shown:]:
         others[f"{ended} in an earlier run" if ended else _ADMISSION[_decide(spec, manager, holds).action]] += 1
@@ -166,7 +168,8 @@ def _decide(spec: LaunchSpec, manager: TokenBudgetManager, holds: list[Hold]) ->
     return decision
 
 
-def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, holds: list[Hold]) -> list[str]:
+def _instance(spec: LaunchSpec, ended: str | None, dry_run: DryRun, holds: list[Hold]) -> list[str]:
+    manager = dry_run.manager
     if ended is not None:
         return ["", f"{spec.position + 1}. {spec.name}: {ended} in an earlier run, does not run again"]
     budgets = manager.budgets_for(spec.base_command, spec.name)
@@ -181,7 +184,7 @@ def _instance(spec: LaunchSpec, ended: str | None, manager: TokenBudgetManager, 
     lines.append(f"   folder:    {spec.cwd}")
     if spec.worktree:
         own = spec.worktree if isinstance(spec.worktree, str) else spec.name
-        lines.append(f"   worktree:  {own}, which begins with {spec.base or 'HEAD'}")
+        lines.append(f"   worktree:  {own}, which begins with {spec.base or dry_run.head}")
     if spec.folder_free:
         lines.append("   cache:     its system prompt leaves the folder out, so that the worktrees share it")
     if spec.check is not None:

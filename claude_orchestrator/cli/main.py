@@ -158,6 +158,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
         in_full=loaded.options["log_level"] == "debug",
         fence=start_checks.fence(),
         cluster=checked.cluster.describe(specs) if checked.cluster is not None else (),
+        head="HEAD and all that is not committed" if None in planned.complete else "HEAD",
     )
     terminal.print(describe(dry_run, _shown(loaded, terminal)))
     return 0

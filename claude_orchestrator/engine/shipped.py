@@ -9,7 +9,7 @@ from claude_orchestrator.config.fields import SHIP
 from claude_orchestrator.config.placeholders import Template
 from claude_orchestrator.engine.loading import Loaded
 from claude_orchestrator.errors import UserError
-from claude_orchestrator.launch.shipping import snapshot
+from claude_orchestrator.launch.shipping import check_size, snapshot
 from token_budget.named_tuples import NamedTuple
 
 OPTION = f"--cluster-workspace {SHIP}"
@@ -38,6 +38,7 @@ def as_shipped(loaded: Loaded) -> Shipped:
         if entry.base is None and folder not in commits:
             try:
                 commits[folder] = snapshot(folder) if loaded.options.may_write else None
+                check_size(folder, commits[folder] or "HEAD")
             except OSError as error:
                 faults[f"{OPTION}: {folder}: {error.strerror or error}"] = None
     if faults:

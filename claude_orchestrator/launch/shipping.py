@@ -59,11 +59,32 @@ def pack(folder: str | Path, commit: str, known: Sequence[str] = (), max_bytes: 
             git(folder, "bundle", "create", "--quiet", "-", ref, *(f"^{other}" for other in known), stdout=file)
             size_bytes = file.tell()
             if size_bytes > max_bytes:
-                raise GitError(f"the repository takes {size_bytes:,} bytes, and at most {max_bytes:,} travel")
+                raise _too_large(size_bytes, max_bytes)
             file.seek(0)
             return file.read()
     finally:
         git(folder, "update-ref", "-d", ref)
+
+
+def check_size(folder: str | Path, commit: str = "HEAD", max_bytes: int = MAX_BUNDLE_BYTES) -> None:
+    """Raise GitError if a commit with its history is too large to travel. Nothing is written to the repository."""
+    # what objects take on the disk is at least about as much as they take on their way
+    if int(line(folder, "rev-list", "--objects", "--disk-usage", commit)) <= max_bytes:
+        return
+    with tempfile.TemporaryFile() as file:
+        revisions = f"{commit}\n".encode()
+        git(
+            folder, "pack-objects", "--revs", "--delta-base-offset", "--quiet", "--stdout", stdin=revisions, stdout=file
+        )
+        size_bytes = file.tell()
+    if size_bytes > max_bytes:
+        raise _too_large(size_bytes, max_bytes)
+
+
+def _too_large(size_bytes: int, max_bytes: int) -> GitError:
+    size, most = (f"{number / 1024**2:,.1f} MiB" for number in (size_bytes, max_bytes))
+    instead = "clone it at the same path on every node, and leave --cluster-workspace ship out"
+    return GitError(f"with its history, the repository takes {size}, and at most {most} travel: {instead}")
 
 
 def take_in(worktree: str | Path, work: Work) -> None:

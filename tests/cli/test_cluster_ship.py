@@ -59,6 +59,7 @@ def test_a_dry_run_writes_nothing_and_warns_of_no_change_that_travels(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "The repository travels to each node" in done.stdout
     assert "uncommitted" not in done.stdout + done.stderr
+    assert "worktree:  one, which begins with HEAD and all that is not committed" in done.stdout
     assert sh(place.workspace, "git count-objects") == before
 
 

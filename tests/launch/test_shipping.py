@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.launch.git import GitError, line
-from claude_orchestrator.launch.shipping import check_out, collect, pack, snapshot, take_in, unpack
+from claude_orchestrator.launch.shipping import check_out, check_size, collect, pack, snapshot, take_in, unpack
 from tests.repositories import sh
 
 pytestmark = pytest.mark.processes
@@ -123,9 +123,23 @@ def test_what_goes_wrong_is_one_line(repo: Path, store: Path, tmp_path: Path) ->
     later = snapshot(repo)
     with pytest.raises(GitError):  # it needs a commit that the store lacks
         unpack(pack(repo, later, [commit]), store, later)
-    with pytest.raises(GitError, match="at most 10 travel"):
+    with pytest.raises(GitError, match=r"takes 0\.0 MiB, and at most 0\.0 MiB travel: clone it"):
         pack(repo, commit, max_bytes=10)
     assert refs(repo) == "refs/heads/main"
+
+
+def test_a_repository_that_is_too_large_is_found_before_it_is_packed(repo: Path) -> None:
+    (repo / "large").write_bytes(os.urandom(3 * 1024**2))
+    commit = snapshot(repo)
+    check_size(repo)  # what is committed
+    sh(repo, "git add .; git commit -qm large; printf x >> large; git commit -qam more")  # two large ones in the disk
+    objects = sh(repo, "git count-objects")
+    with pytest.raises(
+        GitError, match=r"takes 3\.0 MiB, and at most 2\.0 MiB travel: clone it at the same path on every"
+    ):
+        check_size(repo, commit, 2 * 1024**2)
+    check_size(repo, max_bytes=4 * 1024**2)  # on its way, the second one takes little
+    assert sh(repo, "git count-objects") == objects and refs(repo) == "refs/heads/main"
 
 
 def test_a_repository_inside_of_a_worktree_is_found(repo: Path) -> None:

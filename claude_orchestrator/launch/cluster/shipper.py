@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import PurePath
@@ -92,10 +92,7 @@ def _prepare(cwd: str, known: dict[str, list[str]]) -> _Ready:
     return _Ready(Parcel(store, commit, branch, folder), home, pack(home, commit, known.get(store, ())))
 
 
-def _parts(parcel: Parcel, bundle: bytes) -> list[Part]:
-    offsets = range(0, len(bundle), PART_BYTES)
-    pieces = [(offset, bundle[offset : offset + PART_BYTES]) for offset in offsets]
-    last = len(pieces) - 1
-    return [
-        Part(parcel.store, parcel.commit, offset, data, number == last) for number, (offset, data) in enumerate(pieces)
-    ]
+def _parts(parcel: Parcel, bundle: bytes) -> Iterator[Part]:
+    for start in range(0, len(bundle), PART_BYTES):
+        end = start + PART_BYTES
+        yield Part(parcel.store, parcel.commit, start, bundle[start:end], end >= len(bundle))

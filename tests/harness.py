@@ -29,6 +29,7 @@ from claude_orchestrator.engine.ports import NoAnswers, RunContext, Services
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.engine.run_inputs import knows_command
+from claude_orchestrator.engine.starts import Starts
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.gateway.server import Gateway, GatewayOptions
@@ -88,12 +89,13 @@ def run_config(
     at_start: Callable[[Supervisor], None] = lambda supervisor: None,
     price: Price | None = None,
     answers: AnswerFiles | None = None,
+    starts: Starts | None = None,
     time_limit_s: float = 60.0,
     **options: Any,
 ) -> Outcome:
     """Run a config to its end; `options` are Settings as options. With `meter="api"` through a gateway.
 
-    `answers` keeps what the instances answer.
+    `answers` keeps what the instances answer. `starts` holds launches back while others start.
     """
     parsed = expand_config(parse_config(config, "test"), ItemReader(workspace).read, Selection())
     settings = merge({name: Given(value, "option") for name, value in options.items()}, parsed.budget, "test")
@@ -114,7 +116,8 @@ def run_config(
                 )
                 meter = await stack.enter_async_context(gateway)
             approvals = Approvals(bus, settings.approval_timeout_s)
-            services = Services(price=price, meter=meter, answers=answers or NoAnswers(), approvals=approvals)
+            kept = answers or NoAnswers()
+            services = Services(price=price, meter=meter, answers=kept, approvals=approvals, starts=starts)
             if isinstance(launcher, LocalLauncher):
                 services = services._replace(knows_command=knows_command, found_command=knows_command)
             if answers is not None:

@@ -123,6 +123,7 @@ PURE = """
     engine.sharing.cache_use
     engine.sharing.idle_groups
     engine.sharing.start_order
+    engine.starts
     engine.state
     engine.unknown_models
     engine.usage_delta

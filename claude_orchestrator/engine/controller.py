@@ -22,7 +22,7 @@ from claude_orchestrator.engine.control.socket_place import CAN_LISTEN
 from claude_orchestrator.engine.interrupts import Interrupts
 from claude_orchestrator.engine.journal import Journal
 from claude_orchestrator.engine.journal_records import turns_digest
-from claude_orchestrator.engine.launching import Launching, launching_for, way_to_api
+from claude_orchestrator.engine.launching import Launching, launching_for, starts_of, way_to_api
 from claude_orchestrator.engine.ledger_sync import LedgerSync, Sharing, this_machine
 from claude_orchestrator.engine.ports import ApiMeter, RunContext, Services
 from claude_orchestrator.engine.redact import redact, secrets_of
@@ -354,6 +354,7 @@ class _Run:
             guessed=unknown.guessed,
             signed_in_until=sign_in.ends_at,
             meter=meter,
+            starts=starts_of(self._launching, meter),
             names_worktree=self._request.names_worktree,
             worktrees=None if self._request.rehearse else self._worktrees(),
             shared=self._ledger,

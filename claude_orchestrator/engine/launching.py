@@ -13,6 +13,7 @@ from claude_orchestrator.engine.ledger_sync import LedgerSync
 from claude_orchestrator.engine.ports import ApiMeter
 from claude_orchestrator.engine.run_events import Level, Message, Paced, RoomChanged
 from claude_orchestrator.engine.run_request import RunRequest
+from claude_orchestrator.engine.starts import Starts
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.guards import Guard, fence_of
@@ -55,6 +56,16 @@ def _simulated(ask: Ask | None = None) -> Launcher:
     from claude_orchestrator.launch.simulated import SimulatedLauncher  # not needed by other runs
 
     return SimulatedLauncher(ask)
+
+
+def starts_of(launching: Launching, meter: ApiMeter | None) -> Starts | None:
+    """What holds launches back while others start. Only at a gateway it is seen when a start has ended."""
+    if meter is None or launching.guard is None:
+        return None
+    from claude_orchestrator.launch.cluster.probe import cores
+    from claude_orchestrator.launch.processors import IdleShare
+
+    return Starts(cores(), IdleShare())
 
 
 @contextlib.asynccontextmanager

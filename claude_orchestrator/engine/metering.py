@@ -102,6 +102,8 @@ class Metering:
 
     def requested(self) -> None:
         """Release the hold of the launch: from the first request on, each request has its own hold."""
+        if self._context.services.starts is not None:
+            self._context.services.starts.ended(self._status.name)
         if self._launch_hold.remaining:
             self._context.manager.release(self._launch_hold)
             self._meter.recheck()

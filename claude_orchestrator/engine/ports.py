@@ -15,6 +15,7 @@ from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.results.answers import Answer
 from claude_orchestrator.engine.sharing.first_turns import FirstTurns
+from claude_orchestrator.engine.starts import Starts
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from claude_orchestrator.gateway.attempt import MeteredAttempt
@@ -187,6 +188,7 @@ class Services(NamedTuple):
     - `answers` has what earlier instances answered.
     - `approvals`, if there are some, are where tools wait for a person.
     - `places`, if instances run on a cluster, are its places for them.
+    - `starts`, if they are held back at all, wait for this machine's processors.
     - `first_turns`, if they are held back at all, wait for the shared prompt cache.
     - `enter` makes the instances of a group that has grown a part of the run.
     """
@@ -206,6 +208,7 @@ class Services(NamedTuple):
     approvals: Approvals | None = None
     places: Places | None = None
     enter: Enter = lambda group, instances, bus: []
+    starts: Starts | None = None
     first_turns: FirstTurns | None = None
 
 

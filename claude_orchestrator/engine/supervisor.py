@@ -59,7 +59,7 @@ from token_budget.models import Action, Budget, Decision, Hold, Scope
 from token_budget.text import counted
 
 WAITS_FOR_NODE = "waits for a place on a node that has what it needs"
-RECHECK_PACE_S = 1.0  # while requests wait for the API's rate limits
+RECHECK_PACE_S = 0.25  # while more instances would only wait, for the API's rate limits or for the machine
 SHARED_BY_ALL = frozenset({Scope.OVERALL, *WINDOW_SCOPES})  # budgets that every instance draws on
 
 
@@ -215,7 +215,8 @@ class Supervisor:
         clock, meter = self._context.clock, self._context.services.meter
         now = clock.monotonic()
         next_launch_at = max(self._next_launch_at, self._pace.next_at(now))
-        if meter is not None and meter.is_slow:
+        starts = self._context.services.starts
+        if (meter is not None and meter.is_slow) or (starts is not None and starts.is_crowded(now)):
             next_launch_at = max(next_launch_at, now + RECHECK_PACE_S)
         slots, places = self.slots.free(len(self._runners)), self._context.services.places
         slots = slots if places is None else min(slots, places.free)
@@ -334,6 +335,8 @@ class Supervisor:
         self._next_launch_at = now + self._settings.startup_delay_s
         self._pace.launched(now)
         status.begin(now)
+        if self._context.services.starts is not None:
+            self._context.services.starts.began(status.name, now)
         if self._is_spread:
             self._publish_pace()
         self._graph.undecided.discard(status.name)
@@ -351,6 +354,8 @@ class Supervisor:
             await runner.run()
         finally:
             del self._runners[status.name]
+            if self._context.services.starts is not None:
+                self._context.services.starts.ended(status.name)
             if self._context.services.places is not None:
                 self._context.services.places.give_back(status.name)
             if self._first_turns is not None:

@@ -38,6 +38,7 @@ from token_budget.models import Action, Unit, Usage
 from token_budget.windows import Window
 
 PAGE = 10_000  # records in one query
+FORGET_EVERY = 64  # posts
 _COLUMNS: dict[GroupBy, str] = {
     "command": "a.base_command",
     "model": "r.model",
@@ -156,13 +157,15 @@ class SqlLedger:
         """Tell other runs something about a topic; with `seen`, only if none of them has posted since."""
         with self._db.transaction([f"posts on {post.topic}"], alone=True, durable=False):
             now_ms = self._db.now_ms(post.at_ms)
-            self._db.execute("DELETE FROM posts WHERE topic = ? AND expires_ms <= ?", (post.topic, now_ms))
             if seen is not None:
                 found = [*self._db.rows(rows.HEARD, (post.topic, seen, post.run, now_ms))]
                 if found:
                     return Posted(found[-1][0], tuple(Heard(max(0, now_ms - at_ms), text) for _, at_ms, text in found))
             values = (post.topic, post.run, now_ms, now_ms + post.lifetime_ms, post.text)
-            return Posted(self._db.insert_keyed(rows.NEW_POST, values))
+            key = self._db.insert_keyed(rows.NEW_POST, values)
+            if key % FORGET_EVERY == 0:  # it looks at all posts on the topic
+                self._db.execute("DELETE FROM posts WHERE topic = ? AND expires_ms <= ?", (post.topic, now_ms))
+            return Posted(key)
 
     def forget_posts(self, now_ms: int) -> None:
         """Delete the posts that have expired."""

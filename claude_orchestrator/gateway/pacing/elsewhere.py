@@ -14,6 +14,8 @@ from claude_orchestrator.gateway.pacing.pacer import PERIOD_S, Bucket, Pacer
 from token_budget.named_tuples import NamedTuple
 
 LIFETIME_S = 2 * PERIOD_S
+ASK_EVERY_S = 0.5  # while no other run is known
+KNOWN_AFTER_S = 1.0  # so long after its first post, every other run has seen it
 
 
 class Told(NamedTuple):
@@ -51,46 +53,90 @@ class Told(NamedTuple):
 
 @dataclass(slots=True)
 class Elsewhere:
-    """What other runs draw on one key and model, by a topic that names neither. Without a board, nobody shares it."""
+    """What other runs draw on one key and model, by a topic that names neither. Without a board, nobody shares it.
+
+    A run that has met no other asks the board only now and then, and tells what it has drawn since. Whoever begins
+    beside it makes itself known first, and waits until the others must have seen that. From then on each request is
+    told before it is sent.
+    """
 
     board: Board | None
     topic: str
     clock: Callable[[], float]
     seen: int = 0
-    owed: dict[Resource, float] = field(default_factory=dict)  # corrections that the others do not know yet
+    owed: dict[Resource, float] = field(default_factory=dict)  # drawn, and not told yet
+    asked_at: float = float("-inf")
+    told_at: float = float("-inf")
+    met_at: float = float("-inf")  # when another run's post was found last
 
     async def claim(self, pacer: Pacer, draw: Draw) -> bool:
         """Tell other runs of a request that is about to be sent; False: they have drawn meanwhile, so decide again."""
         if self.board is None:
             return True
-        total = {resource: amount + self.owed.get(resource, 0.0) for resource, amount in draw.items()}
         now = self.clock()
-        left = {
-            resource: (bucket.limit, round(bucket.level_at(now, pacer.speed) - draw.get(resource, 0.0), 1), bucket.rate)
-            for resource, bucket in pacer.buckets.items()
-        }
-        answer = await self.board.post(self.topic, Told(total, left=left).text, LIFETIME_S, self.seen)
-        if answer is None:
+        if now - self.met_at > LIFETIME_S and now < self.asked_at + ASK_EVERY_S:
+            self._owe(draw)
             return True
-        self.seen, others = answer
-        if not others:
-            self.owed.clear()
-        now = self.clock()
-        told = [(now - age_s, found) for age_s, text in others if (found := Told.read(text)) is not None]
-        self._take(pacer, told)
-        return not others
+        return await self._ask(self.board, pacer, draw)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the others do not know yet of all that was drawn."""
+        return any(self.owed.values())
+
+    async def catch_up(self, pacer: Pacer) -> None:
+        """Tell what was drawn without that."""
+        if self.board is not None and self.is_behind and not await self._ask(self.board, pacer, {}):
+            await self._tell(self.board, 0.0)
 
     async def refused(self, for_s: float) -> None:
         """Tell other runs that the API sends requests of this key back for so long."""
         if self.board is not None:
-            await self.board.post(self.topic, Told({}, for_s).text, LIFETIME_S, None)
+            await self._tell(self.board, for_s)
 
     def correct(self, before: Draw, after: Draw) -> None:
         """A request has drawn something else than was told."""
-        if self.board is None:
-            return
-        for resource, amount in after.items():
-            self.owed[resource] = self.owed.get(resource, 0.0) + amount - before.get(resource, 0.0)
+        if self.board is not None:
+            self._owe({resource: amount - before.get(resource, 0.0) for resource, amount in after.items()})
+
+    def _owe(self, draw: Draw) -> None:
+        for resource, amount in draw.items():
+            self.owed[resource] = self.owed.get(resource, 0.0) + amount
+
+    async def _ask(self, board: Board, pacer: Pacer, draw: Draw) -> bool:
+        """Post a draw with all that is owed, unless others have posted meanwhile."""
+        now = self.asked_at = self.clock()
+        left = {
+            resource: (bucket.limit, round(bucket.level_at(now, pacer.speed) - draw.get(resource, 0.0), 1), bucket.rate)
+            for resource, bucket in pacer.buckets.items()
+        }
+        owed, self.owed = self.owed, {}
+        total = {resource: draw.get(resource, 0.0) + owed.get(resource, 0.0) for resource in Resource}
+        answer = await board.post(self.topic, Told(total, left=left).text, LIFETIME_S, self.seen)
+        if answer is None:
+            self._owe(owed)
+            return True
+        self.seen, others = answer
+        now = self.clock()
+        if not others:
+            self.told_at = now
+            return True
+        self._owe(owed)
+        self.met_at = now
+        told = [(now - age_s, found) for age_s, text in others if (found := Told.read(text)) is not None]
+        self._take(pacer, told)
+        if now - self.told_at > LIFETIME_S:
+            await self._tell(board, 0.0)
+            pacer.drawn_elsewhere({}, now, now + KNOWN_AFTER_S, now)
+        return False
+
+    async def _tell(self, board: Board, blocked_s: float) -> None:
+        """Post what is owed, whatever others have posted."""
+        owed, self.owed = self.owed, {}
+        if await board.post(self.topic, Told(owed, blocked_s).text, LIFETIME_S, None) is None:
+            self._owe(owed)
+        else:
+            self.told_at = self.clock()
 
     def _take(self, pacer: Pacer, told: list[tuple[float, Told]]) -> None:
         """Draw what others have drawn. A run that knows no limits yet takes them over.

@@ -15,7 +15,7 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.accounts import account_of
 from claude_orchestrator.gateway.board import Board
 from claude_orchestrator.gateway.client import Client
-from claude_orchestrator.gateway.pacing.elsewhere import Elsewhere
+from claude_orchestrator.gateway.pacing.elsewhere import ASK_EVERY_S, Elsewhere
 from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate
 from claude_orchestrator.gateway.pacing.limits import Resource, read_limits, retry_after_s
 from claude_orchestrator.gateway.pacing.pacer import Pacer, Sent
@@ -59,6 +59,7 @@ class Lane:
     begun: dict[Waiter, None] = field(default_factory=dict)  # those that wait, the first one first
     new: dict[Waiter, None] = field(default_factory=dict)  # the same for conversations that have not begun
     deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    catches_up: bool = False
 
     def is_first(self, conversation: tuple[bytes, str]) -> bool:
         """Whether the conversation is new, and known from now on."""
@@ -183,7 +184,17 @@ class Gate:
                     continue
                 draw = lane.draw(waiter)
                 if await lane.elsewhere.claim(lane.pacer, draw):
+                    if lane.elsewhere.is_behind and not lane.catches_up:
+                        lane.catches_up = True
+                        self.tell(self._catch_up(lane))
                     return lane.pacer.send(draw, self.clock())
+
+    async def _catch_up(self, lane: Lane) -> None:
+        """Tell other runs in a moment what was drawn without telling them."""
+        await asyncio.sleep(ASK_EVERY_S)
+        lane.catches_up = False
+        async with lane.deciding:
+            await lane.elsewhere.catch_up(lane.pacer)
 
     def tell(self, telling: Coroutine[object, object, None]) -> None:
         """Tell other runs something, without waiting for that."""

@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
-from claude_orchestrator.gateway.pacing.elsewhere import Elsewhere
+from claude_orchestrator.gateway.pacing.elsewhere import ASK_EVERY_S, KNOWN_AFTER_S, Elsewhere, Told
 from claude_orchestrator.gateway.pacing.estimate import Draw
 from claude_orchestrator.gateway.pacing.limits import Reading, Resource
 from claude_orchestrator.gateway.pacing.pacer import LONGEST_BLOCK_S, Pacer
 from tests.gateway.pacing.test_pacer import ONE, known, requests
 from tests.posts import Clock, Wall
+
+NONE: Draw = dict.fromkeys(Resource, 0.0)
 
 
 class Run:
@@ -24,6 +26,20 @@ class Run:
 
     def claims(self, draw: Draw = ONE) -> bool:
         return asyncio.run(self.elsewhere.claim(self.pacer, draw))
+
+    def sends(self) -> bool:
+        done = self.claims()
+        if done:
+            self.pacer.send(ONE, self.clock())
+        return done
+
+    def told_left(self, drawn: float) -> dict[Resource, tuple[int, float, float]]:
+        """What it tells that its limits have left."""
+        now, speed = self.clock(), self.pacer.speed
+        return {
+            resource: (bucket.limit, bucket.level_at(now, speed) + drawn, bucket.rate)
+            for resource, bucket in self.pacer.buckets.items()
+        }
 
     def left(self, resource: Resource = Resource.REQUESTS) -> float:
         return self.pacer.buckets[resource].level_at(self.clock.now, self.pacer.speed)
@@ -42,7 +58,51 @@ def test_a_draw_elsewhere_is_known_before_the_next_one_here(wall: Wall) -> None:
     assert not two.claims()  # it has to decide again
     assert two.left() == pytest.approx(5 + 0.6 - 1)
     assert two.claims()
+    wall.clock.now = 0.5 + ASK_EVERY_S
     assert not one.claims() and one.claims()
+    assert not two.claims() and two.claims()  # from now on each request is told before it is sent
+
+
+def test_a_run_that_has_met_no_other_asks_only_now_and_then(wall: Wall) -> None:
+    one = Run(wall, "one", known(5))
+    assert [one.claims() for _ in range(3)] == [True] * 3 and len(wall.posts) == 1
+    wall.clock.now = ASK_EVERY_S
+    assert one.claims() and len(wall.posts) == 2 and not one.elsewhere.is_behind
+    assert Told.read(wall.posts[-1][3]) == Told({**NONE, Resource.REQUESTS: 3.0}, left=one.told_left(-1))
+
+
+def test_whoever_begins_beside_it_waits_until_it_is_known_and_has_heard_all(wall: Wall) -> None:
+    one, two = Run(wall, "one", known(5)), Run(wall, "two", Pacer())
+    assert one.sends() and one.sends()  # of the second, nothing is told yet
+    assert not two.claims()
+    assert two.left() == 4 and two.pacer.wait_s(ONE, 0.0) == KNOWN_AFTER_S > ASK_EVERY_S
+    wall.clock.now = ASK_EVERY_S
+    asyncio.run(one.elsewhere.catch_up(one.pacer))
+    assert one.pacer.wait_s(ONE, ASK_EVERY_S) == 0  # the others have known it for long
+    wall.clock.now = KNOWN_AFTER_S
+    assert not two.claims() and two.left() == pytest.approx(3 + KNOWN_AFTER_S)
+    assert two.claims() and not one.claims()
+
+
+def test_what_a_run_has_drawn_alone_is_told_soon_and_once(wall: Wall) -> None:
+    one = Run(wall, "one", known(5))
+    assert one.sends() and one.sends() and one.elsewhere.is_behind
+    asyncio.run(one.elsewhere.catch_up(one.pacer))
+    assert len(wall.posts) == 2 and not one.elsewhere.is_behind
+    asyncio.run(one.elsewhere.catch_up(one.pacer))
+    assert len(wall.posts) == 2
+
+
+def test_what_cannot_be_told_stays_owed() -> None:
+    class Locked:
+        async def post(self, topic: str, text: str, lifetime_s: float, seen: int | None) -> None:
+            return None
+
+    elsewhere = Elsewhere(Locked(), "topic", Clock())
+    elsewhere.correct({}, ONE)
+    assert asyncio.run(elsewhere.claim(known(5), ONE))
+    asyncio.run(elsewhere.refused(5.0))
+    assert elsewhere.owed == ONE
 
 
 def test_what_a_request_has_drawn_more_is_told_with_the_next(wall: Wall) -> None:
@@ -53,10 +113,11 @@ def test_what_a_request_has_drawn_more_is_told_with_the_next(wall: Wall) -> None
     wall.clock.now = 1.0
     assert one.claims({tokens: 1_000.0})
     one.elsewhere.correct({tokens: 1_000.0}, {tokens: 5_000.0})
+    wall.clock.now = 2.0
     assert one.claims({tokens: 10.0})
     two.claims({tokens: 10.0})
-    assert two.left(tokens) == pytest.approx(50_000 + 1_000 - 5_010)
-    assert not one.elsewhere.owed
+    assert two.left(tokens) == pytest.approx(50_000 + 2_000 - 5_010)
+    assert not one.elsewhere.is_behind
 
 
 def test_a_refusal_elsewhere_blocks_here_but_not_for_a_quota(wall: Wall) -> None:

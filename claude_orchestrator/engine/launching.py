@@ -81,7 +81,7 @@ async def way_to_api(
         meter: ApiMeter | None = None
         if launching.nodes is not None:
             if request.meter.kind == "api":
-                meter = _meter_of_nodes(launching.nodes, request, manager)
+                meter = _meter_of_nodes(launching.nodes, request, manager, None if request.rehearse else ledger)
             try:
                 await stack.enter_async_context(launching.nodes)
             except OSError as error:
@@ -117,13 +117,15 @@ async def _gateway(
     return launcher, await stack.enter_async_context(gateway)
 
 
-def _meter_of_nodes(nodes: ClusterLauncher, request: RunRequest, manager: TokenBudgetManager) -> ApiMeter:
+def _meter_of_nodes(
+    nodes: ClusterLauncher, request: RunRequest, manager: TokenBudgetManager, board: LedgerSync | None
+) -> ApiMeter:
     """The meter of the gateways on all nodes."""
     from claude_orchestrator.engine.on_cluster import meter_begin
     from claude_orchestrator.gateway.nodes.driver_meter import DriverMeter
 
     begin = meter_begin(request.settings, request.plan, rehearse=request.rehearse)
-    meter = DriverMeter(manager, begin, nodes.gateway_of)
+    meter = DriverMeter(manager, begin, nodes.gateway_of, board=board)
     nodes.attach(meter)
     return meter
 

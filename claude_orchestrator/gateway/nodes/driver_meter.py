@@ -12,8 +12,10 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Admission, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
+from claude_orchestrator.gateway.board import Board
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.deciding import LocalDecider
+from claude_orchestrator.gateway.nodes.boards import DriverBoard
 from claude_orchestrator.gateway.nodes.messages import (
     Ask,
     Close,
@@ -23,6 +25,7 @@ from claude_orchestrator.gateway.nodes.messages import (
     MeterBegin,
     Open,
     Pace,
+    Post,
     Refuse,
     Requested,
     Reserve,
@@ -38,6 +41,7 @@ from claude_orchestrator.gateway.unanswered import (
     how_charged,
     most_of,
 )
+from claude_orchestrator.launch.background import Tasks
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Amount, Hold
 
@@ -83,7 +87,7 @@ class DriverMeter:
     """Decides on the requests of all nodes, and charges what their responses used.
 
     `where` finds the node that an instance is about to run on: what identifies it, the port of its gateway there, and
-    how to send that a message.
+    how to send that a message. By `board` the nodes share their pace and the prompt cache with other runs, too.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class DriverMeter:
         begin: MeterBegin,
         where: Callable[[str], tuple[object, int, Tell]],
         environ: Mapping[str, str] = os.environ,
+        board: Board | None = None,
     ) -> None:
         self._admission = Admission(manager, begin.weights)
         self._decider = LocalDecider(self._admission)
@@ -103,6 +108,9 @@ class DriverMeter:
         self._places: dict[bytes, Place] = {}
         self._requests: dict[tuple[object, int], Request] = {}
         self._paces: dict[object, Pace] = {}
+        self._board = DriverBoard(board)
+        self._tells: dict[object, Tell] = {}
+        self._posting = Tasks()
         self._numbers = 0
 
     # -- ApiMeter --
@@ -119,6 +127,7 @@ class DriverMeter:
     def open(self, attempt: MeteredAttempt, name: str = "") -> Place:
         """A place for one attempt, at the gateway of the node that it has a place on. Raises OSError without one."""
         node, port, tell = self._where(name)
+        self._tells[node] = tell
         client = Client.with_secret(port, ApiAddress.of({**self._environ, **attempt.environ}, self._api_url), attempt)
         place = self._places[client.digest] = Place(client, node, tell)
         self._admission.places = max(1, len(self._places))
@@ -143,6 +152,7 @@ class DriverMeter:
     def lost(self, node: object) -> None:
         """Nothing of a node can run any more: what it had sent counts with all that it can cost."""
         self._paces.pop(node, None)
+        self._tells.pop(node, None)
         for place in [place for place in self._places.values() if place.node is node]:
             self._forget(place)
 
@@ -187,8 +197,13 @@ class DriverMeter:
                 self._places[digest].closed.set()
             case Pace():
                 self._paces[node] = message
+            case Post() if node in self._tells:
+                self._posting.start(self._enter(node, self._tells[node], message))
             case _:
                 return
+
+    async def _enter(self, node: object, tell: Tell, post: Post) -> None:
+        tell(await self._board.enter(node, post))
 
     def _decide(self, place: Place, number: int, ask: Ask) -> None:
         ticket = Ticket((), ask.input_tokens, ask.max_tokens, model=ask.model, terms=ask.terms)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.admission import Cost
 from claude_orchestrator.gateway.attempt import RequestTiming
+from claude_orchestrator.gateway.board import Posts
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most
 from token_budget.api_usage import PriceTerms
@@ -68,6 +69,14 @@ class Refuse(NamedTuple):
 
     request: int
     why: str
+
+
+class Posted(NamedTuple):
+    """A post has been entered as number `seen`; or it has not, and these are `others`, up to that number."""
+
+    request: int
+    seen: int
+    others: Posts
 
 
 # -- from the node --
@@ -129,6 +138,16 @@ class Closed(NamedTuple):
     """The requests of an attempt have ended."""
 
     digest: bytes
+
+
+class Post(NamedTuple):
+    """What the node tells the others of the run on a topic, unless they have posted on it since number `seen`."""
+
+    request: int
+    topic: str
+    text: str
+    lifetime_s: float
+    seen: int | None
 
 
 class Pace(NamedTuple):

@@ -13,6 +13,7 @@ from claude_orchestrator.gateway.admission import Ticket
 from claude_orchestrator.gateway.attempt import RequestTiming
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.fake_api import FakeApi
+from claude_orchestrator.gateway.nodes.boards import NodeBoard
 from claude_orchestrator.gateway.nodes.messages import (
     Ask,
     Close,
@@ -22,6 +23,7 @@ from claude_orchestrator.gateway.nodes.messages import (
     MeterBegin,
     Open,
     Pace,
+    Posted,
     Refuse,
     Requested,
     Reserve,
@@ -174,7 +176,8 @@ class NodeMeter:
         self._environ = environ
         self._asking = Asking(say)
         mode = "block" if begin.enforces else "warn"
-        options = GatewayOptions(begin.share_cache_wait_s, begin.unanswered, decider=self._asking)
+        self._board = NodeBoard(say)
+        options = GatewayOptions(begin.share_cache_wait_s, begin.unanswered, self._board, self._asking)
         manager = TokenBudgetManager(enforcement_mode=mode)
         self._api = FakeApi() if begin.rehearses else None
         self._open = contextlib.AsyncExitStack()
@@ -214,6 +217,8 @@ class NodeMeter:
                 self._closing.start(self._close(digest))
             case Go() | CountFirst() | Refuse():
                 self._asking.answered(message)
+            case Posted():
+                self._board.answered(message)
 
     async def _close(self, digest: bytes) -> None:
         client = self._clients.pop(digest, None)

@@ -44,6 +44,11 @@ class Site:
     down: Wire
     up: Wire
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait at its gateway."""
+        return sum(client.waiting for client in self.meter._clients.values())
+
     def cut(self) -> None:
         self.down.is_cut = self.up.is_cut = True
 

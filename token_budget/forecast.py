@@ -70,11 +70,6 @@ class Forecast(NamedTuple):
         """The tokens that nine of ten runs stay under, or None."""
         return self.quantile(0.9)
 
-    @property
-    def p95(self) -> int | None:
-        """The tokens that 19 of 20 runs stay under, or None."""
-        return self.quantile(0.95)
-
     def quantile(self, p: float) -> int | None:
         """The tokens that a run stays at or under with chance `p` (above 0, below 1); None when unknown."""
         if not 0 < p < 1:

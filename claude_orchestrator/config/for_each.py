@@ -223,7 +223,7 @@ def _fill_value(name: str, value: Any, value_of: ValueOf, at_launch: bool) -> An
 def _fill_text(name: str, text: str, value_of: ValueOf, at_launch: bool) -> str:
     if "{{" not in text or isinstance(text, Template) is not at_launch:
         return text
-    if not at_launch and name not in EARLY and _is_late(text):
+    if not at_launch and name not in EARLY and is_late(text):
         return Template(text)
     filled: str = TEXTS[name].kind.read(_filled(text, value_of))
     return filled
@@ -250,10 +250,6 @@ def _pieces(text: str) -> tuple[str | Placeholder, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _is_late(text: str) -> bool:
-    return is_late(text)
-
-
 def _has_placeholder(text: str) -> bool:
     return "{{" in text and any(isinstance(piece, Placeholder) for piece in _pieces(text))
 

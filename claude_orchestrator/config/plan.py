@@ -58,11 +58,6 @@ class Plan(NamedTuple):
     grow: Grow | None = None
 
 
-def base_command(command: str) -> str | None:
-    """The command's first word when it is a slash command: the key of its budget."""
-    return command_word(command)
-
-
 def make_plan(
     config: Config,
     settings: Settings,
@@ -188,7 +183,7 @@ class _Planner(NamedTuple):
 
     def spec(self, index: int, instance: InstanceConfig) -> LaunchSpec:
         """The launch of one instance."""
-        settings, command = self.settings, base_command(instance.command)
+        settings, command = self.settings, command_word(instance.command)
         approvals = settings.approvals if instance.approvals is None else instance.approvals
         later = instance.for_each if isinstance(instance.for_each, ResultOf) else None
         forecasts = self._forecasts(command, instance)

@@ -7,10 +7,7 @@ import struct
 import sys
 from pathlib import Path
 
-from token_budget.serving.door import MAX_STRANGERS
-
 BATCH = 64  # so many connections are accepted before the first of them is judged
-FILES = MAX_STRANGERS + 2 * BATCH  # that the door may have open at once
 
 _DIAG, _BY_FAMILY, _REQUEST = 4, 20, 1  # sock_diag(7)
 _HEADER, _UID_AT = 16, 16 + 4 + 48 + 12  # nlmsghdr; then inet_diag_msg up to idiag_uid

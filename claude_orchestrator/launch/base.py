@@ -16,18 +16,13 @@ from token_budget.named_tuples import NamedTuple
 class Capabilities(NamedTuple):
     """What a launcher can do.
 
-    `simulated`: nothing runs and nothing is billed. `metering`: its instances reach an API gateway of this process at
-    a loopback address. `isolation`: what separates an instance from the rest: `none` or `process`. `fence`: how
-    it finds what an instance left: `none`, `mark` (by the environment), `subreaper` (the kernel returns it) or
-    `namespace` (the kernel ends it).
-    `nodes`: how many machines it uses. `elsewhere`: instances work in copies of their folders.
+    `simulated`: nothing runs and nothing is billed. `fence`: how it finds what an instance left: `none`, `mark` (by the
+    environment), `subreaper` (the kernel returns it) or `namespace` (the kernel ends it). `elsewhere`: instances work
+    in copies of their folders.
     """
 
     simulated: bool = False
-    metering: bool = False
-    isolation: str = "none"
     fence: str = "none"
-    nodes: int = 1
     elsewhere: bool = False
 
 

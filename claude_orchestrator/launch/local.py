@@ -70,7 +70,7 @@ class LocalLauncher:
         fence: FenceGuard | None = None,
     ) -> None:
         self.run_id = run_id
-        self.capabilities = Capabilities(metering=True, isolation="process", fence=fence.kind if fence else "mark")
+        self.capabilities = Capabilities(fence=fence.kind if fence else "mark")
         self._keep = keep
         self._fence = fence
         self._environ = dict(os.environ if environ is None else environ)

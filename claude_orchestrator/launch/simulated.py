@@ -76,7 +76,7 @@ Ask = Callable[[str, Response], AsyncIterator[dict[str, Any]]]
 class SimulatedLauncher:
     """Starts simulated instances. With `ask` they request their responses from the API address in their environment."""
 
-    capabilities = Capabilities(simulated=True, metering=True)
+    capabilities = Capabilities(simulated=True)
 
     def __init__(self, ask: Ask | None = None) -> None:
         self.ask = ask

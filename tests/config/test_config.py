@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from claude_orchestrator import RunOptions
+from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config import reference
 from claude_orchestrator.config.config import InstanceConfig, Rehearsal, load_config, parse_config
 from claude_orchestrator.config.expansion import Selection, expand_config
@@ -18,7 +19,7 @@ from claude_orchestrator.config.fields import INSTANCE, REHEARSAL, RUN, SETTINGS
 from claude_orchestrator.config.given import OPTIONS, Given, parse_limit
 from claude_orchestrator.config.item_reading import ItemReader
 from claude_orchestrator.config.kinds import DURATION, PERCENT
-from claude_orchestrator.config.plan import base_command, make_manager, make_plan
+from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings, merge
 from claude_orchestrator.errors import UserError
 from tests.cli.test_cli import BAD_CONFIGS
@@ -218,8 +219,8 @@ def test_command_budget_texts() -> None:
 
 
 def test_the_base_command_is_the_first_word() -> None:
-    assert base_command("/test --real-services --category unit") == "/test"
-    assert base_command("/git:sync\nnow") == "/git:sync" and base_command("please /test") is None
+    assert command_word("/test --real-services --category unit") == "/test"
+    assert command_word("/git:sync\nnow") == "/git:sync" and command_word("please /test") is None
 
 
 def plan_of(settings: Settings, *instances: dict[str, Any]) -> Any:

@@ -66,31 +66,6 @@ def test_an_error_in_a_required_observer_is_an_error_of_the_run() -> None:
         bus.publish(message("b"))  # and the bus is usable afterwards
 
 
-def test_a_slow_reader_delays_nobody_and_learns_what_it_missed() -> None:
-    async def main() -> None:
-        bus = Bus()
-        bus.publish(message("before"))
-        slow = bus.subscribe(max_events=3)
-        for number in range(10):
-            bus.publish(message(str(number)))  # returns although nobody reads
-        assert slow.missed == 7
-        found = [await slow.get() for _ in range(3)]
-        assert [(number, event.text) for number, event in found if isinstance(event, Message)] == [
-            (9, "7"),
-            (10, "8"),
-            (11, "9"),
-        ]
-        waiting = asyncio.ensure_future(slow.get())
-        await asyncio.sleep(0)
-        bus.publish(message("later"))
-        assert (await waiting)[0] == 12
-        slow.close()
-        bus.publish(message("unread"))
-        assert slow.last_number == 12
-
-    asyncio.run(main())
-
-
 def test_sync_waits_for_all_who_promise_to_keep_events() -> None:
     kept: list[str] = []
 

@@ -34,11 +34,11 @@ from tests.scripted import Script
 LEASE_S = 120.0  # its end would end this process
 TURN = {"type": "user", "message": {"role": "user", "content": "work"}}
 CAPABILITIES = {
-    "kept": Capabilities(metering=True, isolation="process", fence="subreaper"),
-    "in a namespace": Capabilities(metering=True, isolation="process", fence="namespace"),
-    "local": Capabilities(metering=True, isolation="process", fence="mark"),
-    "on a cluster": Capabilities(isolation="process", fence=fence_kind()),
-    "simulated": Capabilities(simulated=True, metering=True),
+    "kept": Capabilities(fence="subreaper"),
+    "in a namespace": Capabilities(fence="namespace"),
+    "local": Capabilities(fence="mark"),
+    "on a cluster": Capabilities(fence=fence_kind()),
+    "simulated": Capabilities(simulated=True),
     "scripted": Capabilities(simulated=True),
 }
 

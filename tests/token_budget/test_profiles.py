@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.errors import UserError
+from token_budget import places
 from token_budget.budget_manager import MODES, TokenBudgetManager
 from token_budget.pricing import billing_weights
 from token_budget.text import NANO
@@ -55,7 +56,7 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self.project = folder / "work" / profiles.PROJECT_FILE
-        self.user = folder / "home" / profiles.USER_FILE
+        self.user = folder / "home" / places.PROFILES
         self.both = (self.project, self.user)
 
     def put(self, project: object = None, user: object = None) -> None:

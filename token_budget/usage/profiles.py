@@ -29,7 +29,6 @@ from token_budget.usage.profile_files import (
 )
 
 PROJECT_FILE = "claude-orchestrator-profiles.json"
-USER_FILE = "profiles.json"
 MAX_MARGIN = 100
 
 

@@ -52,7 +52,6 @@ class EventLog:
     def __init__(self, bus: Bus, source: str, wall: Callable[[], float] = time.time) -> None:
         self.source = source
         self.last_number = 0
-        self.readers = 0
         self._bus = bus
         self._wall = wall
         self._entries: deque[Entry] = deque(maxlen=MAX_EVENTS)
@@ -88,7 +87,6 @@ class EventLog:
         self.attach()
         arrived = asyncio.Event()
         self._waiting.add(arrived)
-        self.readers += 1
         try:
             if source != self.source:
                 number = -1
@@ -101,5 +99,4 @@ class EventLog:
                 else:
                     await arrived.wait()
         finally:
-            self.readers -= 1
             self._waiting.discard(arrived)

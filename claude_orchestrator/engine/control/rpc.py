@@ -19,7 +19,6 @@ class Code(IntEnum):
     INVALID = -32600
     METHOD = -32601
     PARAMS = -32602
-    INTERNAL = -32603
     REFUSED = -32000
 
 

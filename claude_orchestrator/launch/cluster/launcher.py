@@ -63,10 +63,7 @@ class ClusterLauncher:
     ) -> None:
         self.capabilities = Capabilities(
             simulated=begin.simulated,
-            metering=begin.meter is not None,
-            isolation="none" if begin.simulated else "process",
             fence="none" if begin.simulated else fence_kind(),
-            nodes=max(1, len(accepted)),
             elsewhere=begin.ships,
         )
         self.placement = Placement()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from claude_orchestrator.gateway.board import Board
-from claude_orchestrator.gateway.sharing.prefixes import Prefix
+from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, Lifetimes, Prefix
 from claude_orchestrator.gateway.sharing.writers import GIVEN_UP, READABLE, SHARED_PREFIXES, Writers
 
 MAX_PREFIXES = 10_000
@@ -25,10 +25,11 @@ class Waits(Protocol):
 class Flight:
     """A request on its way to the API, and the prefixes that it writes."""
 
-    def __init__(self, flights: Flights, prefixes: tuple[Prefix, ...], until: float) -> None:
+    def __init__(self, flights: Flights, prefixes: tuple[Prefix, ...], sent_at: float) -> None:
         self._flights = flights
         self.prefixes = prefixes
-        self.until = until
+        self.sent_at = sent_at
+        self.until = sent_at + flights.wait_s
         self.told: tuple[Prefix, ...] = ()  # that other runs may wait for
         self.over = asyncio.Event()  # nobody needs to wait for it any more
 
@@ -55,8 +56,10 @@ class Flights:
         clock: Callable[[], float],
         *,
         board: Board | None = None,
+        lifetimes: Lifetimes = LIFETIMES,
     ) -> None:
         self.wait_s = wait_s
+        self.lifetimes = lifetimes
         self._clock = clock
         self._others = None if board is None else Writers(board, wait_s)
         self._writers: dict[bytes, Flight] = {}
@@ -76,8 +79,8 @@ class Flights:
                 except TimeoutError:
                     break
             now = self._clock()
-            flight = Flight(self, prefixes, now + self.wait_s)
-            for digest, _ in prefixes:
+            flight = Flight(self, prefixes, now)
+            for digest, *_ in prefixes:
                 if digest not in self._writers and self._readable_until.get(digest, now) <= now:
                     self._writers[digest] = flight
             if self._others is not None:
@@ -105,15 +108,18 @@ class Flights:
     def _pass_on(self, flight: Flight, prefix: Prefix) -> None:
         """The prefix can be read: nobody needs to wait for this request, unless it writes more."""
         del self._writers[prefix.digest]
-        if not any(self._writers.get(digest) is flight for digest, _ in flight.prefixes):
+        if not any(self._writers.get(digest) is flight for digest, *_ in flight.prefixes):
             flight.over.set()
 
+    def readable_s(self, prefix: Prefix) -> float:
+        """For how long a prefix can still be read; not positive if it cannot."""
+        return self._readable_until.get(prefix.digest, 0.0) - self._clock()
+
     def begun(self, flight: Flight) -> None:
-        """A response has begun: what its request had can be read from now on."""
-        now = self._clock()
-        for digest, lifetime_s in flight.prefixes:
-            self._readable_until.pop(digest, None)
-            self._readable_until[digest] = now + lifetime_s
+        """A response has begun: what its request had can be read from now on. The lifetime counts from the request."""
+        for digest, lifetime_s, *_ in flight.prefixes:
+            until = max(flight.sent_at + lifetime_s, self._readable_until.pop(digest, 0.0))
+            self._readable_until[digest] = until
         while len(self._readable_until) > MAX_PREFIXES:
             del self._readable_until[next(iter(self._readable_until))]
         self._tell(flight, READABLE)
@@ -121,7 +127,7 @@ class Flights:
 
     def leave(self, flight: Flight) -> None:
         """A request writes nothing any more: let those go who wait for it."""
-        for digest, _ in flight.prefixes:
+        for digest, *_ in flight.prefixes:
             if self._writers.get(digest) is flight:
                 del self._writers[digest]
         self._tell(flight, GIVEN_UP)
@@ -135,7 +141,7 @@ class Flights:
     def _writer(self, prefixes: tuple[Prefix, ...]) -> Flight | None:
         """Who writes a prefix that cannot be read yet, and is waited for."""
         now = self._clock()
-        for digest, _ in prefixes:
+        for digest, *_ in prefixes:
             writer = self._writers.get(digest)
             if writer is not None and writer.until > now and self._readable_until.get(digest, now) <= now:
                 return writer

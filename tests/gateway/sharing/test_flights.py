@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from claude_orchestrator.gateway.sharing.flights import Flight, Flights
-from claude_orchestrator.gateway.sharing.prefixes import LIFETIME_S, Prefix
+from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, Prefix
 
 TOOLS, PROMPT, OTHER = Prefix(b"tools"), Prefix(b"prompt"), Prefix(b"other")
 
@@ -101,12 +101,12 @@ def test_the_wait_has_a_bound() -> None:
 def test_what_was_read_within_its_lifetime_is_not_waited_for() -> None:
     async def test(traffic: Traffic) -> None:
         (await traffic.enter(TOOLS)).begun()
-        traffic.now = LIFETIME_S - 1
+        traffic.now = LIFETIMES.short_s - 1
         (await traffic.enter(TOOLS)).begun()
-        traffic.now += LIFETIME_S - 1
+        traffic.now += LIFETIMES.short_s - 1
         await traffic.enter(TOOLS)
         assert (await traffic.asks(TOOLS)).done()
-        traffic.now += LIFETIME_S
+        traffic.now += LIFETIMES.short_s
         await traffic.enter(TOOLS)
         assert not (await traffic.asks(TOOLS)).done()
 

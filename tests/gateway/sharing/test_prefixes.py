@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.gateway.sharing.prefixes import LIFETIME_S, LONG_LIFETIME_S, MAX_BODY_BYTES, prefixes_of
+from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, MAX_BODY_BYTES, prefixes_of
 
 LONG = "x" * 4096
 BREAK = {"cache_control": {"type": "ephemeral"}}
@@ -25,7 +25,7 @@ def body(prompt: str = "hi", *, system: Any = None, account: str = "key", **more
 
 def test_requests_with_the_same_beginning_have_the_same_prefix() -> None:
     (one,), (two,) = prefixes_of(*body("one")), prefixes_of(*body("two"))
-    assert one == two and one.lifetime_s == LIFETIME_S
+    assert one == two and one.lifetime_s == LIFETIMES.short_s
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_comes_after_the_prefix_changes_nothing(more: dict[str, Any]) -> No
 def test_each_breakpoint_ends_a_prefix() -> None:
     twice = [text(LONG, **BREAK), text("more", cache_control={"type": "ephemeral", "ttl": "1h"})]
     first, second = prefixes_of(*body(system=twice))
-    assert (first,) == prefixes_of(*body()) and second.lifetime_s == LONG_LIFETIME_S
+    assert (first,) == prefixes_of(*body()) and second.lifetime_s == LIFETIMES.long_s
     talk = [{"role": "user", "content": [text("a", **BREAK)]}]
     (in_system, in_talk) = prefixes_of(*body(messages=talk))
     assert in_system == first and in_talk != second

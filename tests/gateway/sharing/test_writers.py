@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from claude_orchestrator.gateway.sharing.flights import Flight, Flights
-from claude_orchestrator.gateway.sharing.prefixes import LIFETIME_S, Prefix
+from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, Prefix
 from tests.gateway.sharing.test_flights import OTHER, PROMPT, TOOLS, Who
 from tests.posts import Clock, Wall
 
@@ -92,9 +92,9 @@ def test_after_its_lifetime_it_has_to_be_written_again() -> None:
     async def test(runs: Runs) -> None:
         (await (await runs.asks("one", TOOLS))).begun()
         await asyncio.sleep(0.01)
-        runs.clock.now = LIFETIME_S - 1
+        runs.clock.now = LIFETIMES.short_s - 1
         (await (await runs.asks("two", TOOLS))).end()
-        runs.clock.now = LIFETIME_S + 1
+        runs.clock.now = LIFETIMES.short_s + 1
         writer = await (await runs.asks("two", TOOLS))
         other = await runs.asks("one", TOOLS)
         assert not other.done()

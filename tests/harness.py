@@ -33,6 +33,7 @@ from claude_orchestrator.engine.starts import Starts
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.gateway.server import Gateway, GatewayOptions
+from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, Lifetimes
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.ui.messages import message_of
@@ -91,11 +92,13 @@ def run_config(
     answers: AnswerFiles | None = None,
     starts: Starts | None = None,
     time_limit_s: float = 60.0,
+    lifetimes: Lifetimes = LIFETIMES,
     **options: Any,
 ) -> Outcome:
     """Run a config to its end; `options` are Settings as options. With `meter="api"` through a gateway.
 
-    `answers` keeps what the instances answer. `starts` holds launches back while others start.
+    `answers` keeps what the instances answer. `starts` holds launches back while others start. `lifetimes` are those of
+    the API's prompt cache.
     """
     parsed = expand_config(parse_config(config, "test"), ItemReader(workspace).read, Selection())
     settings = merge({name: Given(value, "option") for name, value in options.items()}, parsed.budget, "test")
@@ -112,7 +115,9 @@ def run_config(
                     manager,
                     settings.token_weights,
                     environ=launcher._environ,
-                    options=GatewayOptions(settings.cache_wait_s),
+                    options=GatewayOptions(
+                        settings.cache_wait_s, keeps_cache=settings.keep_cache_warm, lifetimes=lifetimes
+                    ),
                 )
                 meter = await stack.enter_async_context(gateway)
             approvals = Approvals(bus, settings.approval_timeout_s)

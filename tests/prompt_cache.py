@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from tests.stand_in import Entry, Script, StandIn
@@ -92,8 +93,11 @@ def _listed(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
 class PromptCache:
     """The cache of one workspace. Times are seconds."""
 
-    def __init__(self, least_tokens: int = LEAST_TOKENS) -> None:
+    def __init__(
+        self, least_tokens: int = LEAST_TOKENS, lifetimes_s: Mapping[str, float] = MappingProxyType(LIFETIMES_S)
+    ) -> None:
         self.least_tokens = least_tokens
+        self.lifetimes_s = lifetimes_s
         self.writes: Counter[bytes] = Counter()
         self.reads: Counter[bytes] = Counter()
         self.tokens: dict[bytes, int] = {}
@@ -122,7 +126,7 @@ class PromptCache:
         """The response begins: what it writes can be read from now on."""
         for block in asked.written:
             assert block.lifetime is not None
-            lifetime_s = LIFETIMES_S[block.lifetime]
+            lifetime_s = self.lifetimes_s[block.lifetime]
             self._entries[block.digest] = Cached(block.tokens, lifetime_s, now + lifetime_s)
             self.writes[block.digest] += 1
             self.tokens[block.digest] = block.tokens

@@ -122,6 +122,7 @@ PURE = """
     engine.slots
     engine.sharing.cache_use
     engine.sharing.idle_groups
+    engine.sharing.keeping_worth
     engine.sharing.start_order
     engine.starts
     engine.state
@@ -142,6 +143,7 @@ PURE = """
     gateway.pacing.pacer
     gateway.refusals
     gateway.requests
+    gateway.sharing.kept
     gateway.sharing.prefixes
     gateway.sender
     gateway.unanswered

@@ -6,10 +6,16 @@ from collections.abc import Iterable, Mapping
 
 from token_budget.models import NO_USAGE, Usage
 from token_budget.named_tuples import NamedTuple
-from token_budget.portions import MAIN, NOT_AGENTS, SIDE_CALLS, TOOLS, UNKNOWN, Subagent
+from token_budget.portions import CACHE_KEEPING, MAIN, NOT_AGENTS, SIDE_CALLS, TOOLS, UNKNOWN, Subagent
 from token_budget.text import format_tokens, format_usd
 
-NAMES = {MAIN: "main thread", SIDE_CALLS: "side calls", TOOLS: "claude in tools", UNKNOWN: "not divided"}
+NAMES = {
+    MAIN: "main thread",
+    SIDE_CALLS: "side calls",
+    TOOLS: "claude in tools",
+    CACHE_KEEPING: "cache keeping",
+    UNKNOWN: "not divided",
+}
 
 
 class SourceUse(NamedTuple):
@@ -48,7 +54,7 @@ def cost_tree(
         if nano_usd is not None:
             costs[source] = costs.get(source, 0) + nano_usd
     agents = [subagents.get(source, Subagent(source)) for source in usages if source not in NOT_AGENTS]
-    order = [MAIN, *(agent.id for agent in _below("", agents)), SIDE_CALLS, TOOLS, UNKNOWN]
+    order = [MAIN, *(agent.id for agent in _below("", agents)), SIDE_CALLS, TOOLS, CACHE_KEEPING, UNKNOWN]
     known = {agent.id: agent for agent in agents}
     found = (SourceUse(name, usages[name], costs.get(name), known.get(name)) for name in order if name in usages)
     return tuple(use for use in found if any(use.usage) or use.nano_usd)

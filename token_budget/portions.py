@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 MAIN = "main"  # the instance's own conversation
 SIDE_CALLS = "side calls"  # that the stream does not show: summaries of web pages, compaction, titles
 TOOLS = "tools"  # another claude that a tool has started
+CACHE_KEEPING = "cache keeping"  # calls that keep the shared prompt cache for instances that wait
 UNKNOWN = ""  # nobody knows who asked
-NOT_AGENTS = frozenset({MAIN, SIDE_CALLS, TOOLS, UNKNOWN})
+NOT_AGENTS = frozenset({MAIN, SIDE_CALLS, TOOLS, CACHE_KEEPING, UNKNOWN})
 WEB_SEARCHES = "web_search_requests"
 _USUAL = frozenset({"standard", "default", "global", "not_available", "not_applied"})  # terms at the list price
 

@@ -57,6 +57,7 @@ class RunOptions(TypedDict, total=False):
     startup_delay: float | str
     share_cache: str
     share_cache_wait: float | str
+    keep_cache_warm: bool
     timeout: float | str
     idle_timeout: float | str
     startup_timeout: float | str

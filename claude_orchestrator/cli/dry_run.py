@@ -43,6 +43,7 @@ class DryRun(NamedTuple):
     `in_full`: every instance of a group is shown, not only the first ones.
     `fence` is how the run would find what instances leave. `cluster` describes the nodes and what they would run.
     `head` is what a worktree begins with that has no base.
+    `keeping` is what it costs to keep the prompt cache warm, if that is asked for.
     """
 
     instances: Sequence[tuple[LaunchSpec, str | None]]
@@ -57,6 +58,7 @@ class DryRun(NamedTuple):
     fence: str = "mark"
     cluster: Sequence[str] = ()
     head: str = "HEAD"
+    keeping: Sequence[str] = ()
 
 
 def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
@@ -83,6 +85,7 @@ def describe(dry_run: DryRun, options: RenderOptions) -> list[str]:
     lines += [
         "",
         f"Meter: {_meter(meter, manager)}",
+        *dry_run.keeping,
         f"Fence: {dry_run.fence}: {FENCES[dry_run.fence]}",
         *_chances([spec for spec, ended in instances if ended is None], manager),
     ]

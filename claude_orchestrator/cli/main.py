@@ -121,7 +121,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
     from claude_orchestrator.cli.commands_view import warn_of_unknown
     from claude_orchestrator.cli.dry_run import DryRun, describe
     from claude_orchestrator.config.plan import make_manager
-    from claude_orchestrator.engine import run_inputs, start_checks
+    from claude_orchestrator.engine import preparation, run_inputs, start_checks
 
     settings, specs = planned.settings, planned.plan.specs
     warnings = [*checked.warnings, *start_checks.without_permissions(loaded.config), *warn_of_unknown(specs)]
@@ -159,6 +159,7 @@ def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Term
         fence=start_checks.fence(),
         cluster=checked.cluster.describe(specs) if checked.cluster is not None else (),
         head="HEAD and all that is not committed" if None in planned.complete else "HEAD",
+        keeping=preparation.keeping_lines(planned),
     )
     terminal.print(describe(dry_run, _shown(loaded, terminal)))
     return 0

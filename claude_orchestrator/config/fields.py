@@ -354,6 +354,16 @@ SETTINGS: tuple[Setting, ...] = (
         budget="share_cache_wait",
     ),
     Setting(
+        "keep_cache_warm",
+        FLAG,
+        "Make small API requests that keep the shared prompt cache warm while instances wait to start, as long as they "
+        "cost less than writing it again. Needs --meter api.",
+        False,
+        option="keep-cache-warm",
+        group=HOW,
+        budget="keep_cache_warm",
+    ),
+    Setting(
         "max_launches_per_hour",
         whole_number(1, 10**6),
         "How many launches an hour may have, in all runs together that share the ledger. Retries count too.",

@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     max_launches_per_hour: int | None = _D["max_launches_per_hour"]
     share_cache: str = _D["share_cache"]
     share_cache_wait_s: float = _D["share_cache_wait_s"]
+    keep_cache_warm: bool = _D["keep_cache_warm"]
     timeout_s: float | None = _D["timeout_s"]
     idle_timeout_s: float | None = _D["idle_timeout_s"]
     startup_timeout_s: float = _D["startup_timeout_s"]

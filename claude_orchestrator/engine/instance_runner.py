@@ -163,6 +163,8 @@ class InstanceRunner:
                 self._metering = Metering(
                     self._context, meter, status, self.hold, self._recorder.record, self._refusals
                 )
+                if self._services.keeping is not None:
+                    self._services.keeping.began(self._metering, status)
                 spec = self._metering.through(spec)
             return await self._context.launcher.launch(spec)
         except (OSError, ValueError) as error:  # ValueError: an argument that no system accepts

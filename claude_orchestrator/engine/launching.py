@@ -112,7 +112,7 @@ async def _gateway(
     else:
         board = ledger
     charge = ChargeUnanswered(settings.charge_unanswered) if settings.charge_unanswered else None
-    options = GatewayOptions(settings.cache_wait_s, charge, board)
+    options = GatewayOptions(settings.cache_wait_s, charge, board, keeps_cache=settings.keep_cache_warm)
     gateway = Gateway(manager, settings.token_weights, upstream=upstream, options=options)
     return launcher, await stack.enter_async_context(gateway)
 

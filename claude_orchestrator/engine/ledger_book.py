@@ -51,6 +51,7 @@ class LedgerBook:
         self._running: dict[Key, InstanceStatus] = {}  # with news that the ledger lacks
         self._unwritten = Unwritten()
         self._started_ms: dict[Key, int] = {}
+        self._ended_ms: dict[Key, int] = {}
         self._records: dict[Key, int] = {}  # how many there are of an attempt
         self._first = 0
         self._priced: set[Key] = set()
@@ -72,6 +73,7 @@ class LedgerBook:
             case AttemptEnded(status):
                 key = status.name, status.attempts
                 self._running.pop(key, None)
+                self._ended_ms[key] = self._now_ms()
                 self._unwritten.attempts[key] = self._attempt(status)
             case HoldChanged(instance, text, _):
                 self._add_note("adjust", text, instance)
@@ -174,7 +176,7 @@ class LedgerBook:
             command=status.spec.command[:MAX_COMMAND_CHARS],
             base_command=status.spec.base_command,
             model=status.models[0] if status.models else None,
-            ended_ms=now_ms if has_ended else None,
+            ended_ms=self._ended_ms.get((status.name, status.attempts), now_ms) if has_ended else None,
             outcome=str(status.state) if has_ended else None,
             exact=status.tally.exact,
             usage=status.tally.usage,

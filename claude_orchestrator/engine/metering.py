@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -12,10 +14,12 @@ from claude_orchestrator.config.subagent_limits import SubagentLimits, limit_for
 from claude_orchestrator.engine.in_flight import SentRequest
 from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext
 from claude_orchestrator.engine.refused_request import RefusedRequest
-from claude_orchestrator.engine.run_events import Changed, RequestSent, RequestSettled, RequestTimed
+from claude_orchestrator.engine.run_events import Changed, Recounted, RequestSent, RequestSettled, RequestTimed
 from claude_orchestrator.engine.state import InstanceStatus
-from token_budget.models import Action, Budget, Hold, Scope
+from token_budget.models import NO_USAGE, Action, Budget, Hold, Scope
+from token_budget.portions import CACHE_KEEPING
 
+END_S = 5.0  # for a call that keeps the prompt cache
 ASK_TYPE_S = 0.02
 ASK_TYPE_TIMES = 50  # that is a second; the stream names a subagent's type when it sends its first request
 
@@ -50,24 +54,39 @@ class Metering:
         self._refusals = refusals
         self._subagent_budgets: dict[str, Budget] = {}
         self._refused_subagents: set[str] = set()
-        self._place: MeterPlace = meter.open(self, status.name)
+        self.place: MeterPlace = meter.open(self, status.name)
         self._sent: dict[Hold, tuple[SentRequest, Most]] = {}
-        self._sent_count = 0
+        self._numbers = itertools.count(1)
+        self._attempt = status.attempt
+        self._calls: set[KeepingCall] = set()
         status.attempt.meter()
+
+    @property
+    def counts(self) -> bool:
+        """Whether more use can be counted for the attempt: it is the instance's last one, and metered."""
+        attempt = self._status.attempt
+        return attempt is self._attempt and attempt.tally.metered
+
+    @property
+    def model(self) -> str:
+        """The model that has answered; empty before it has."""
+        return next(iter(self._attempt.tally.models), "")
 
     @property
     def waits(self) -> bool:
         """Whether a request of the instance waits for a budget."""
-        return self._place.waiting > 0
+        return self.place.waiting > 0
 
     def through(self, spec: LaunchSpec) -> LaunchSpec:
         """The same instance, with the meter as its API address."""
-        return spec._replace(env=(*spec.env, *self._place.env))
+        return spec._replace(env=(*spec.env, *self.place.env))
 
     async def close(self) -> None:
-        """The attempt has ended."""
+        """The attempt has ended. A call that repeats a request of its ends before."""
+        for call in tuple(self._calls):
+            await call.end()
         self._context.manager.release(self._launch_hold)
-        await self._meter.close(self._place)
+        await self._meter.close(self.place)
 
     # -- MeteredAttempt --
 
@@ -110,8 +129,7 @@ class Metering:
 
     def used(self, usage: ApiUsage, hold: Hold | None) -> None:
         """Count and charge what a response has used."""
-        source = usage.agent or self._status.attempt.source_of(usage.session_id)
-        usage = usage._replace(source=source)
+        usage = usage._replace(source=self._source_of(usage))
         self._status.apply(usage)
         if self.price is not None:
             self._status.attempt.costs.price(self.price, usage)
@@ -120,6 +138,9 @@ class Metering:
             sent.rest = most.rest(usage)
         self._record(hold, self._subagent_budgets.get(usage.agent), sent)
         self._context.bus.publish(Changed())
+
+    def _source_of(self, usage: ApiUsage) -> str:
+        return usage.agent or self._status.attempt.source_of(usage.session_id)
 
     def refused(self, refusal: Refusal, sender: Sender) -> None:
         """Stop the instance; if a subagent's own budget is spent, only that subagent."""
@@ -142,8 +163,7 @@ class Metering:
         decision = await self._context.services.shared.admit(self._status.name, hold, sent=True)
         if decision.action not in (Action.ALLOW, Action.WARN):
             return False
-        self._sent_count += 1
-        sent = SentRequest(self._sent_count, hold, most.usage.usage, most.usage.model)
+        sent = SentRequest(next(self._numbers), hold, most.usage.usage, most.usage.model)
         self._sent[hold] = sent, most
         self._context.bus.publish(RequestSent(self._status, sent))
         return True
@@ -158,3 +178,57 @@ class Metering:
     def timed(self, model: str, timing: RequestTiming) -> None:
         """Publish how long a request took."""
         self._context.bus.publish(RequestTimed(self._status.name, model, *timing))
+
+
+class KeepingCall(Metering):
+    """A call that keeps the prompt cache, charged to the attempt whose request it repeats, which may have ended."""
+
+    def __init__(self, of: Metering) -> None:
+        super().__init__(of._context, of._meter, of._status, of._launch_hold, of._record, of._refusals)
+        self._numbers = of._numbers
+        self._of = of
+        self._over = asyncio.Event()
+        of._calls.add(self)
+        self.usage = NO_USAGE
+        self.refusal: Refusal | None = None
+
+    async def end(self) -> None:
+        """The attempt ends: so does the call, within a moment if it was sent, and else at once."""
+        if not self.waits:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), END_S)
+        await self._meter.close(self.place)
+
+    async def close(self) -> None:
+        """The call has ended, and so has its place at the meter."""
+        await self._meter.close(self.place)
+        self._of._calls.discard(self)
+        self._over.set()
+        if self._status.ended and self.counts:  # its end is in the journal, with less
+            totals = self._attempt.totals
+            self._context.bus.publish(Recounted(self._status.name, self._status.attempts, totals))
+
+    async def budgets_of(self, sender: Sender) -> tuple[Budget, ...]:
+        """The instance's budgets."""
+        return self.budgets
+
+    def requested(self) -> None:
+        """The attempt keeps what it holds."""
+
+    def used(self, usage: ApiUsage, hold: Hold | None) -> None:
+        """Count and charge what the call has used."""
+        self.usage = usage.usage
+        super().used(usage._replace(agent="", parent_agent="", session_id=None), hold)
+
+    def _source_of(self, usage: ApiUsage) -> str:
+        return CACHE_KEEPING
+
+    def refused(self, refusal: Refusal, sender: Sender) -> None:
+        """Remember it: no instance needs the call."""
+        self.refusal = refusal
+
+    def admitted(self, sender: Sender) -> None:
+        """It says nothing of the attempt's own requests."""
+
+    def timed(self, model: str, timing: RequestTiming) -> None:
+        """Only the requests of instances are timed."""

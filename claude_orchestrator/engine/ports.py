@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from claude_orchestrator.claude.events import Price
 from claude_orchestrator.config.config import InstanceConfig
@@ -23,6 +23,10 @@ from claude_orchestrator.launch.base import Launcher
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Decision, Hold
 from token_budget.named_tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.metering import Metering
+    from claude_orchestrator.gateway.sharing.kept import KeptRequest
 
 
 class Log(Protocol):
@@ -82,6 +86,19 @@ class MeterPlace(Protocol):
         """The variables that lead the instance through the meter."""
 
 
+class CacheKeeper(Protocol):
+    """What can repeat the beginning of a request, so that the API keeps it in its prompt cache."""
+
+    def kept_of(self, place: Any) -> KeptRequest | None:
+        """What repeats the first request of an attempt; None before its response, or where it cannot be repeated."""
+
+    def readable_s(self, kept: KeptRequest) -> float:
+        """For how long the API can still read what the request would read."""
+
+    async def keep(self, place: Any, kept: KeptRequest) -> int:
+        """Send the request; returns the status of the answer, and 0 without one."""
+
+
 class ApiMeter(Protocol):
     """Counts an instance's API calls as they pass, and refuses what its budgets cannot pay for.
 
@@ -91,6 +108,10 @@ class ApiMeter(Protocol):
     @property
     def is_slow(self) -> bool:
         """Whether launches should wait."""
+
+    @property
+    def keeper(self) -> CacheKeeper | None:
+        """What keeps the prompt cache warm, if the meter does that."""
 
     def pace(self) -> str | None:
         """Why requests wait for the API's rate limits; None if they do not, or not for long."""
@@ -103,6 +124,13 @@ class ApiMeter(Protocol):
 
     def recheck(self) -> None:
         """Budgets have more room: let waiting requests proceed."""
+
+
+class Keeping(Protocol):
+    """Decides when the prompt cache is kept warm."""
+
+    def began(self, metering: Metering, status: InstanceStatus) -> None:
+        """An attempt is about to send requests."""
 
 
 class Answers(Protocol):
@@ -185,6 +213,7 @@ class Services(NamedTuple):
     - `names_worktree` is whether claude's system prompt names its worktree, unless it is asked to leave that out.
     - `signed_in_until` gets the time (Unix) at which claude's login ends.
     - `meter`, if there is one, is the way to the API.
+    - `keeping`, if the prompt cache is to be kept warm, decides when.
     - `answers` has what earlier instances answered.
     - `approvals`, if there are some, are where tools wait for a person.
     - `places`, if instances run on a cluster, are its places for them.
@@ -201,6 +230,7 @@ class Services(NamedTuple):
     guessed: Callable[[Iterable[str]], None] = lambda models: None
     signed_in_until: Callable[[float], None] = lambda at: None
     meter: ApiMeter | None = None
+    keeping: Keeping | None = None
     names_worktree: bool = True
     worktrees: InstanceWorktrees | None = None
     shared: SharedLimits = NoSharedLimits()

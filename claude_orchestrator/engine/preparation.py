@@ -17,6 +17,7 @@ from token_budget.ledger.address import is_address, whole_name
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from claude_orchestrator.claude.events import Price
     from claude_orchestrator.config.plan import Plan
     from claude_orchestrator.config.settings import Meter, Settings
     from claude_orchestrator.engine.accounts import Charged
@@ -178,11 +179,24 @@ def _idle_warnings(loaded: Loaded, planned: Planned) -> list[str]:
     settings = loaded.settings
     if not settings.startup_delay_s and settings.max_launches_per_hour is None:
         return []
-    from claude_orchestrator.engine import run_inputs
     from claude_orchestrator.engine.sharing.idle_groups import idle_groups
 
-    prices = planned.prices or run_inputs.find_prices()
-    return idle_groups(planned.plan.specs, settings, run_inputs.price_with(prices, lambda warning: None))
+    return idle_groups(planned.plan.specs, settings, _price(planned))
+
+
+def _price(planned: Planned) -> Price | None:
+    from claude_orchestrator.engine import run_inputs
+
+    return run_inputs.price_with(planned.prices or run_inputs.find_prices(), lambda warning: None)
+
+
+def keeping_lines(planned: Planned) -> list[str]:
+    """What it costs to keep the prompt cache warm, if that is asked for."""
+    if not planned.settings.keep_cache_warm:
+        return []
+    from claude_orchestrator.engine.sharing import idle_groups
+
+    return idle_groups.keeping_lines(planned.plan.specs, planned.settings, _price(planned))
 
 
 def _limit_warnings(loaded: Loaded, planned: Planned) -> list[str]:
@@ -224,6 +238,8 @@ def _check_start(loaded: Loaded, planned: Planned) -> Checked:
         if options[option] not in (None, Path("-")):
             start_checks.check_writable(f"--{option}", options[option])
     meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
+    if settings.keep_cache_warm and not options["rehearse"]:
+        start_checks.check_keeping(settings, meter, is_here=options["cluster"] is None)
     version = versions.Version() if options["rehearse"] else versions.check_version(planned.claude)
     doubts = () if options["rehearse"] else start_checks.doubts(planned.plan, loaded.config, os.environ)
     warnings = [*planned.plan.warnings, *([version.lacks] if version.lacks else []), *dict.fromkeys(doubts)]

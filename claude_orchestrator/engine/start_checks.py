@@ -15,6 +15,7 @@ from claude_orchestrator.claude.argv import is_json
 from claude_orchestrator.config.approvals import ASK
 from claude_orchestrator.config.config import Config
 from claude_orchestrator.config.plan import Plan
+from claude_orchestrator.config.settings import Meter, Settings
 from claude_orchestrator.engine.shared_folders import some_of
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.clouds import half_configured
@@ -33,6 +34,19 @@ def check_workspace(workspace: Path) -> None:
         raise UserError(f"--workspace: {workspace}: no such folder")
     if not os.path.isdir(workspace):
         raise UserError(f"--workspace: {workspace}: not a folder")
+
+
+def check_keeping(settings: Settings, meter: Meter, *, is_here: bool) -> None:
+    """Refuse to keep the prompt cache warm where nothing can do that."""
+    why = None
+    if settings.share_cache == "off":
+        why = "has no effect with --share-cache off"
+    elif not is_here:
+        why = "does not work on a cluster, whose nodes have gateways of their own"
+    elif meter.kind != "api":
+        why = f"needs --meter api, which can repeat requests; this run takes the stream ({meter.reason})"
+    if why is not None:
+        raise UserError(f"--keep-cache-warm: {why}")
 
 
 def check_plan(plan: Plan, config: Config) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.claude.argv import model_of
 from claude_orchestrator.config.launch_spec import LaunchSpec
@@ -58,6 +60,9 @@ from token_budget.fields import BadValue
 from token_budget.models import Action, Budget, Decision, Hold, Scope
 from token_budget.text import counted
 
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.sharing.cache_keeping import CacheKeeping
+
 WAITS_FOR_NODE = "waits for a place on a node that has what it needs"
 RECHECK_PACE_S = 0.25  # while more instances would only wait, for the API's rate limits or for the machine
 SHARED_BY_ALL = frozenset({Scope.OVERALL, *WINDOW_SCOPES})  # budgets that every instance draws on
@@ -76,7 +81,9 @@ class Supervisor:
         self.slots = Slots(context.settings.max_parallel)
         wait_s = context.settings.cache_wait_s
         self._first_turns = FirstTurns(wait_s, context.clock.monotonic) if wait_s else None
-        context = context._replace(services=context.services._replace(first_turns=self._first_turns))
+        self._keeping = self._keeping_in(context)
+        services = context.services._replace(first_turns=self._first_turns, keeping=self._keeping)
+        context = context._replace(services=services)
         self._context = context
         self._settings = context.settings
         self._bus = context.bus
@@ -96,6 +103,11 @@ class Supervisor:
         """Run every instance to its end."""
         self.begun = True
         await self._take_up(self.instances)
+        async with self._keeping or contextlib.nullcontext():
+            await self._run()
+
+    async def _run(self) -> None:
+        """Launch what may start, until nothing is active."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
@@ -221,6 +233,21 @@ class Supervisor:
         slots, places = self.slots.free(len(self._runners)), self._context.services.places
         slots = slots if places is None else min(slots, places.free)
         return Moment(now, clock.wall(), next_launch_at, slots, frozenset(reserved))
+
+    def _keeping_in(self, context: RunContext) -> CacheKeeping | None:
+        """What keeps the prompt cache warm, if that is asked for."""
+        meter = context.services.meter
+        if meter is None or meter.keeper is None:
+            return None
+        from claude_orchestrator.engine.sharing.cache_keeping import CacheKeeping  # seldom needed
+
+        return CacheKeeping(context, meter.keeper, self.instances, self._starts_in_s)
+
+    def _starts_in_s(self, status: InstanceStatus) -> float:
+        """How long an instance has to wait at least."""
+        clock = self._context.clock
+        by_time = max(self._next_launch_at, status.not_before) - clock.monotonic()
+        return max(0.0, by_time, status.not_before_wall - clock.wall())
 
     def _has_place(self, status: InstanceStatus) -> bool:
         """Whether the cluster, if there is one, has a place for an instance."""
@@ -482,6 +509,8 @@ class Supervisor:
     def _stop_all(self, running: State, waiting: State, reason: str, grace_s: float | None = None) -> None:
         """Start nothing more and stop what runs. `running` and `waiting` are the final states of such instances."""
         self.cancelled = True
+        if self._keeping is not None:
+            self._keeping.stop()
         for status in self.instances:
             if status.state in (State.PENDING, State.WAITING):
                 self._skip(status, waiting, reason)

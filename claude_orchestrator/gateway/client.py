@@ -14,6 +14,7 @@ from claude_orchestrator.gateway.admission import Cost, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.requests import TEXT_KEYS, Asked
+from claude_orchestrator.gateway.sharing.kept import KeptRequest
 from token_budget.models import Unit, Usage
 from token_budget.pricing import of_tools, with_terms
 
@@ -36,6 +37,7 @@ class Client:
     waiting: int = 0
     handlers: set[asyncio.Task[object]] = field(default_factory=set)
     digest: bytes = b""
+    kept: KeptRequest | None = None  # what keeps its first prefix in the prompt cache, if that is asked for
 
     @classmethod
     def with_secret(cls, port: int, address: ApiAddress, attempt: MeteredAttempt) -> Client:

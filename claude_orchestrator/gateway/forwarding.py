@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.accounts import account_of
-from claude_orchestrator.gateway.admission import MORE_AFTER_A_CUT, Admission, Ticket
+from claude_orchestrator.gateway.admission import LEAST_OUTPUT_TOKENS, MORE_AFTER_A_CUT, Admission, Ticket
 from claude_orchestrator.gateway.attempt import RequestTiming
 from claude_orchestrator.gateway.bounds import InputBound
 from claude_orchestrator.gateway.client import Client
@@ -24,6 +24,7 @@ from claude_orchestrator.gateway.pacing.gate import Turn
 from claude_orchestrator.gateway.requests import model_named
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flight, Flights
+from claude_orchestrator.gateway.sharing.kept import kept_request
 from claude_orchestrator.gateway.sharing.prefixes import prefixes_of
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most, charged_unanswered, most_of
 from claude_orchestrator.gateway.upstream import NotSent, Upstream
@@ -99,11 +100,13 @@ class Forwarder:
     """Sends exchanges to the API.
 
     A request whose prefix another one writes to the prompt cache waits with its hold, which is as large as before.
+    `keeps`: each client remembers what keeps its first prefix in the prompt cache.
     """
 
     def __init__(
-        self, upstream: Upstream, admission: Admission, flights: Flights, unanswered: ChargeUnanswered
+        self, upstream: Upstream, admission: Admission, flights: Flights, unanswered: ChargeUnanswered, *, keeps: bool
     ) -> None:
+        self._keeps = keeps
         self._upstream = upstream
         self._admission = admission
         self._flights = flights
@@ -116,7 +119,8 @@ class Forwarder:
             return await self._forward(exchange)
         client, sent = exchange.client, exchange.request.headers
         account = f"{client.address.url} {model_in(exchange.path)} {account_of(sent)}"
-        flight = await self._flights.enter(prefixes_of(exchange.body, account), client)
+        prefixes = prefixes_of(exchange.body, account, self._flights.lifetimes)
+        flight = await self._flights.enter(prefixes, client)
         try:
             return await self._forward(exchange, flight)
         finally:
@@ -177,7 +181,7 @@ class Forwarder:
             async for chunk in answer.content.iter_any():
                 watch.came()
                 if flight is not None and answer.ok:
-                    flight.begun()
+                    self._begun(exchange, flight)
                 if counting is not None:
                     counting.feed(chunk)  # before the instance sees it: it never knows of more than was counted
                     last, chunk = (chunk, last) if counting.is_document else (b"", chunk)  # noqa: PLW2901
@@ -199,6 +203,13 @@ class Forwarder:
             await response.write_eof()
         return response
 
+    def _begun(self, exchange: Exchange, flight: Flight) -> None:
+        """The first byte of the answer has come."""
+        flight.begun()
+        client, headers = exchange.client, exchange.request.headers
+        if self._keeps and client.kept is None and not Sender.of(headers).agent:
+            client.kept = kept_request(exchange.path, forwarded_headers(headers), exchange.body, flight.prefixes)
+
     def _counting(self, exchange: Exchange, answer: aiohttp.ClientResponse) -> AnswerCount | None:
         if exchange.ticket is None or not answer.ok:
             return None
@@ -217,7 +228,7 @@ class Forwarder:
         agent = Sender.of(exchange.request.headers).agent
         if usage.stop_reason == "max_tokens" and ticket.output_tokens < ticket.max_tokens:
             client.wanted_tokens[agent] = MORE_AFTER_A_CUT * ticket.output_tokens
-        elif usage.whole:
+        elif usage.whole and ticket.max_tokens >= LEAST_OUTPUT_TOKENS:
             client.wanted_tokens.pop(agent, None)
             self._admission.learn(usage.usage.output_tokens)
         if exchange.known is not None and usage.whole and usage.exact:

@@ -15,7 +15,9 @@ import socket
 import time
 from collections.abc import Mapping
 
+import aiohttp
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Admission, Ticket
@@ -30,8 +32,10 @@ from claude_orchestrator.gateway.pacing.gate import Gate
 from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flights
+from claude_orchestrator.gateway.sharing.kept import KeptRequest
+from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, Lifetimes
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered, how_charged
-from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, Upstream
+from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, NotSent, Upstream
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.model_weights import TokenWeights
 from token_budget.named_tuples import NamedTuple
@@ -48,13 +52,15 @@ class GatewayOptions(NamedTuple):
     A request waits for `share_cache_wait_s` at most while another one writes its prefix to the prompt cache.
     `unanswered` is what a request without a complete answer is charged: by default its bound in block mode, and nothing
     in warn mode. By `board`, runs share their pace and the prompt cache. `decider` decides on requests in place of the
-    manager's budgets.
+    manager's budgets. `keeps_cache`: prefixes can be kept in the prompt cache, whose entries have these `lifetimes`.
     """
 
     share_cache_wait_s: float = 0.0
     unanswered: ChargeUnanswered | None = None
     board: Board | None = None
     decider: Decider | None = None
+    keeps_cache: bool = False
+    lifetimes: Lifetimes = LIFETIMES
 
 
 NO_OPTIONS = GatewayOptions()
@@ -85,9 +91,12 @@ class Gateway:
         self._clients: dict[bytes, Client] = {}
         self._upstream = Upstream()
         self._unanswered = options.unanswered
+        self._keeps_cache = options.keeps_cache
         how = how_charged(options.unanswered, enforces=self._enforces)
-        flights = Flights(options.share_cache_wait_s, time.monotonic, board=options.board)
-        self._forwarder = Forwarder(self._upstream, self.admission, flights, how)
+        self._flights = Flights(
+            options.share_cache_wait_s, time.monotonic, board=options.board, lifetimes=options.lifetimes
+        )
+        self._forwarder = Forwarder(self._upstream, self.admission, self._flights, how, keeps=options.keeps_cache)
         decider = options.decider or LocalDecider(self.admission)
         self._gatekeeper = Gatekeeper(self._upstream, self._forwarder, decider, weights)
         self._closing = contextlib.AsyncExitStack()
@@ -137,6 +146,33 @@ class Gateway:
     def recheck(self) -> None:
         """Budgets have more room: let waiting requests proceed."""
         self.admission.recheck()
+
+    @property
+    def keeper(self) -> Gateway | None:
+        """What keeps the prompt cache warm, if that is asked for."""
+        return self if self._keeps_cache else None
+
+    def readable_s(self, kept: KeptRequest) -> float:
+        """For how long the API can still read the prefix of this request from its cache."""
+        return self._flights.readable_s(kept.prefix)
+
+    def kept_of(self, place: Client) -> KeptRequest | None:
+        """What repeats the beginning of the client's first request; None if there is nothing to repeat."""
+        return place.kept
+
+    async def keep(self, place: Client, kept: KeptRequest) -> int:
+        """Send the request through this gateway itself, so that it is treated as any other one.
+
+        Returns the status of the answer, and 0 without one.
+        """
+        url, headers = ApiAddress(place.url), CIMultiDict(kept.headers)
+        try:
+            async with self._upstream.send(url, "POST", kept.path, headers, kept.body) as answer:
+                async for _ in answer.content.iter_any():
+                    pass
+                return answer.status
+        except (NotSent, aiohttp.ClientError, OSError):
+            return 0
 
     @property
     def is_slow(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from functools import reduce
 from typing import Any
 
 from claude_orchestrator.claude.events import Price
@@ -16,8 +17,9 @@ from claude_orchestrator.engine.run_events import Launched, RunEvent, UsageRecor
 from claude_orchestrator.engine.sharing.start_order import prefix_of
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.usage_delta import UsageDelta
-from token_budget.models import Usage
+from token_budget.models import NO_USAGE, Usage
 from token_budget.named_tuples import NamedTuple
+from token_budget.portions import CACHE_KEEPING
 from token_budget.text import counted, format_usd
 
 MAX_INSTANCES = 100_000
@@ -42,12 +44,25 @@ class First(NamedTuple):
     began_at: float
 
 
+class Kept(NamedTuple):
+    """What calls have used that kept the prompt cache warm. `nano_usd` is 0 without prices."""
+
+    calls: int = 0
+    usage: Usage = NO_USAGE
+    nano_usd: int = 0
+
+    def plus(self, other: Kept) -> Kept:
+        """Both together."""
+        return Kept(self.calls + other.calls, self.usage + other.usage, self.nano_usd + other.nano_usd)
+
+
 class CacheUse:
     """An observer that keeps the first response of each new session. `price` computes what reading saved."""
 
     def __init__(self, clock: Callable[[], float], price: Price | None = None) -> None:
         self.firsts: list[First] = []
         self.price = price
+        self.kept: dict[str, Kept] = {}  # by the instance that is charged
         self._clock = clock
         self._awaited: dict[str, tuple[CachePrefix, float]] = {}
 
@@ -59,10 +74,19 @@ class CacheUse:
                     self._awaited[status.name] = prefix_of(status.spec), self._clock()
             case Activity(name, Doing.STARTING, "") if name in self._awaited:  # its first turn had waited
                 self._awaited[name] = self._awaited[name][0], self._clock()
-            case UsageRecorded(status, delta) if self._awaited and delta.reads_input:
-                self._take(status, delta)
+            case UsageRecorded(status, delta):
+                self._note_keeping(status.name, delta)
+                if self._awaited and delta.reads_input:
+                    self._take(status, delta)
             case _:
                 pass
+
+    def _note_keeping(self, name: str, delta: UsageDelta) -> None:
+        for portion, part in delta.portions.items():
+            usage = part.spent.usage
+            if portion.source == CACHE_KEEPING and (any(usage) or part.nano_usd):
+                call = Kept(usage.total_tokens > usage.output_tokens, usage, part.nano_usd)
+                self.kept[name] = self.kept.get(name, Kept()).plus(call)
 
     def _take(self, status: InstanceStatus, delta: UsageDelta) -> None:
         found = self._awaited.pop(status.name, None)
@@ -112,6 +136,7 @@ class CacheReport(NamedTuple):
     unread_tokens: int
     again: tuple[Again, ...] = ()
     separate: tuple[Separate, ...] = ()
+    kept: Kept = Kept()
 
     def fields(self) -> dict[str, Any]:
         """The JSON report's form."""
@@ -122,6 +147,11 @@ class CacheReport(NamedTuple):
             "unread_tokens": self.unread_tokens,
             "written_again": [{**one._asdict(), "why": str(one.why)} for one in self.again],
             "separate": [{**one._asdict(), "differs_in": list(one.differs_in)} for one in self.separate],
+            "kept_warm": {
+                "calls": self.kept.calls,
+                "tokens": self.kept.usage.total_tokens,
+                "nano_usd": self.kept.nano_usd or None,
+            },
         }
 
     def lines(self) -> list[str]:
@@ -131,6 +161,12 @@ class CacheReport(NamedTuple):
             f"Prompt cache: {self.read_share:.0%} of the input was read from it. Instances read "
             f"{counted(self.shared_tokens, 'token')} that others had written{saved}."
         ]
+        if self.kept.calls:
+            cost = f", for {format_usd(self.kept.nano_usd)}" if self.kept.nano_usd else ""
+            lines.append(
+                f"Prompt cache: {counted(self.kept.calls, 'call')} of {counted(self.kept.usage.total_tokens, 'token')} "
+                f"kept it warm while instances waited{cost}."
+            )
         if self.unread_tokens:
             lines.append(f"Prompt cache: {counted(self.unread_tokens, 'token')} were written and never read.")
         lines += [
@@ -155,7 +191,7 @@ def cache_report(use: CacheUse, instances: Iterable[InstanceStatus]) -> CacheRep
     groups: dict[CachePrefix, list[First]] = {}
     for first in firsts:
         groups.setdefault(first.prefix, []).append(first)
-    usages = {status.name: status.usage for status in instances}
+    usages = {status.name: status.usage - use.kept.get(status.name, Kept()).usage for status in instances}
     total = sum(usages.values(), Usage())
     inputs = total.total_tokens - total.output_tokens
     return CacheReport(
@@ -165,6 +201,7 @@ def cache_report(use: CacheUse, instances: Iterable[InstanceStatus]) -> CacheRep
         unread_tokens=sum(_unread(group, usages) for group in groups.values()),
         again=_written_again(groups.values(), use.price),
         separate=tuple(_separate(groups)),
+        kept=reduce(Kept.plus, use.kept.values(), Kept()),
     )
 
 

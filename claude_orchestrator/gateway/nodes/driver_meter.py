@@ -115,6 +115,8 @@ class DriverMeter:
 
     # -- ApiMeter --
 
+    keeper = None  # the gateways of nodes repeat no requests
+
     @property
     def is_slow(self) -> bool:
         """Whether launches should wait: requests of a node wait for the API's rate limits."""

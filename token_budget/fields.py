@@ -31,6 +31,11 @@ class BadValue(ValueError):
         super().__init__("; ".join(f"{place.lstrip('.')}: {why}" if place else why for place, why in faults))
         self.faults = faults
 
+    @property
+    def brief(self) -> str:
+        """The first three of them, in one line."""
+        return str(BadValue(*self.faults[:3]))
+
 
 class Kind(NamedTuple):
     """What a value may be: `read` returns the checked value or raises BadValue; `schema` is its JSON Schema.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from claude_orchestrator.errors import UserError
@@ -20,7 +20,7 @@ VERSION_TIMEOUT_S = 15.0
 def find_claude(given: str | None) -> str:
     """The path of the claude to run: `given` (a path, or a name on PATH), else `claude` on PATH. Raises UserError."""
     name = given or "claude"
-    found = shutil.which(name)
+    found = _program(name)
     if found is not None:
         return str(Path(found).absolute())
     path = Path(name).expanduser()
@@ -34,6 +34,17 @@ def find_claude(given: str | None) -> str:
         "claude is not on PATH: install it with npm install -g @anthropic-ai/claude-code, name it with --claude-bin, "
         "or try --rehearse, which needs no claude"
     )
+
+
+def _program(name: str) -> str | None:
+    """The path of a program, as a shell finds it."""
+    if sys.platform == "win32":
+        import shutil  # it knows which extensions make a program there
+
+        return shutil.which(name)
+    folders = [""] if os.sep in name else os.get_exec_path()
+    paths = (str(Path(folder, name)) for folder in folders)
+    return next((path for path in paths if os.access(path, os.X_OK) and not os.path.isdir(path)), None)
 
 
 class Version(NamedTuple):

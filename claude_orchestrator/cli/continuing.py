@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from claude_orchestrator.config.fields import PROGRAM
@@ -18,6 +17,8 @@ MAX_REPEATED_CHARS = 200  # of a PROMPT
 
 def continue_command(options: Options, view: RunView) -> str:
     """What the run itself does not keep is given again, and limits that ended instances are raised."""
+    import shlex
+
     words = [PROGRAM, "--resume", view.run_id, *_repeated(options, "output_dir", "claude_bin", "cluster")]
     words += raised_limits(view)
     end = ["--"] if options.prompt is not None and options.prompt.startswith("-") else []  # it would be an option
@@ -39,6 +40,8 @@ def apply_line(options: Options, view: RunView) -> str | None:
     ]
     if not changed:
         return None
+    import shlex
+
     words = [PROGRAM, "--apply", view.run_id, *_repeated(options, "output_dir")]
     files = counted(sum(one.files for one in changed), "file")
     return f"Changes: {files} in {counted(len(changed), 'worktree')}. Apply them: {shlex.join(words)}"

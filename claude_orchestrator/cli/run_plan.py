@@ -9,8 +9,7 @@ from pathlib import Path
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine import controller
 from claude_orchestrator.engine.bus import Bus
-from claude_orchestrator.engine.results.answers import printed, report_fields
-from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
+from claude_orchestrator.engine.results.answers import AnswerOf, no_answers, printed, report_fields
 from claude_orchestrator.engine.run_events import Level, Message
 from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequest, RunResult
 from claude_orchestrator.engine.run_view import RunView

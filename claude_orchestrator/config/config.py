@@ -15,7 +15,6 @@ from claude_orchestrator.config.item_sources import ForEach
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.kinds import PORT
 from claude_orchestrator.config.placeholders import placeholders
-from claude_orchestrator.config.reader import duplicate_keys, read_config_file
 from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, expected, show_json
@@ -104,6 +103,8 @@ def load_config(path: Path, override: Mapping[str, Any] | None = None) -> Config
 
     Raises UserError with every fault found.
     """
+    from claude_orchestrator.config.reader import read_config_file
+
     return parse_config(read_config_file(path), str(path), override)
 
 
@@ -112,6 +113,8 @@ def parse_config(data: object, source: str, override: Mapping[str, Any] | None =
 
     Raises UserError with every fault found, one line each.
     """
+    from claude_orchestrator.config.reader import duplicate_keys
+
     faults = list(duplicate_keys(data))
     try:
         values = read_object(data, TOP)

@@ -12,8 +12,6 @@ from claude_orchestrator.claude.argv import launch_argv, private_options
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.claude.prompt_cache import cache_prefix, can_leave_folder_out
 from claude_orchestrator.config.config import Config, InstanceConfig, Rehearsal
-from claude_orchestrator.config.for_each import group_name, has_templates
-from claude_orchestrator.config.graph import needs_of
 from claude_orchestrator.config.item_sources import ResultOf
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.settings import Settings
@@ -186,12 +184,15 @@ class _Planner(NamedTuple):
         settings, command = self.settings, command_word(instance.command)
         approvals = settings.approvals if instance.approvals is None else instance.approvals
         later = instance.for_each if isinstance(instance.for_each, ResultOf) else None
+        name, group, needs = instance.name, instance.group, instance.depends_on
+        if later is not None:
+            name, group, needs = _group(instance)
         forecasts = self._forecasts(command, instance)
         expected = {unit: found.p50 or 0 for unit, found in forecasts.items()}
         tokens = instance.max_tokens_per_command or expected.get(Unit.TOKENS) or DEFAULT_ESTIMATE_TOKENS
         return LaunchSpec(
             position=index,
-            name=instance.name if later is None else group_name(instance),
+            name=name,
             description=instance.description,
             command=instance.command,
             base_command=command,
@@ -209,17 +210,17 @@ class _Planner(NamedTuple):
             rehearsal=instance.rehearsal or self.rehearsal,
             json_schema=instance.json_schema,
             unknown_command=instance.unknown_command,
-            group=instance.group if later is None else group_name(instance),
+            group=group,
             item=instance.item,
             item_index=instance.item_index,
-            depends_on=instance.depends_on if later is None else needs_of(instance),
+            depends_on=needs,
             run_if=instance.run_if,
             check=instance.check,
             worktree=instance.worktree,
             base=instance.base,
             race_of=instance.race_of,
             node=instance.node,
-            late=instance if later or (instance.depends_on and has_templates(instance)) else None,
+            late=instance if later or (instance.depends_on and _has_templates(instance)) else None,
             grows=later,
             fail_on_denied=bool(_first(instance.fail_on_denied, settings.fail_on_denied)),
             subagent_limits=_first(instance.subagent_token_budget, settings.subagent_token_budget) or (),
@@ -265,6 +266,21 @@ def _with_shared_prompts(specs: tuple[LaunchSpec, ...], settings: Settings) -> t
 
 
 @lru_cache(maxsize=1024)
+def _group(instance: InstanceConfig) -> tuple[str, str | None, tuple[str, ...]]:
+    """The name, the group and the needs of what stands for a group until its instances are known."""
+    from claude_orchestrator.config.for_each import group_name
+    from claude_orchestrator.config.graph import needs_of
+
+    name = group_name(instance)
+    return name, name, needs_of(instance)
+
+
+def _has_templates(instance: InstanceConfig) -> bool:
+    from claude_orchestrator.config.for_each import has_templates
+
+    return has_templates(instance)
+
+
 def _folder(workspace: str, cwd: str) -> str:
     return str(PurePath(workspace, cwd))
 

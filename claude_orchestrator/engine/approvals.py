@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from claude_orchestrator.claude.permission_rules import Call, Rule, allowing, exactly
-from claude_orchestrator.claude.tool_text import call_text
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.run_events import ApprovalAsked, ApprovalEnded, By, RuleMade
 from token_budget.named_tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from claude_orchestrator.claude.permission_rules import Call, Rule
 
 MAX_PENDING = MAX_RULES = 1_000
 UNATTENDED = "Permission denied: this instance runs unattended."
@@ -73,6 +74,8 @@ class Approvals:
 
     def ask(self, instance: str, call: Call, description: str, reply: Callable[[Reply], None]) -> str:
         """Ask a person; returns the id. `reply` is called once, perhaps at once, unless the question is withdrawn."""
+        from claude_orchestrator.claude.tool_text import call_text
+
         self._count += 1
         now, text = self._wall(), call_text(call.tool, call.given)
         until = now + self.timeout_s
@@ -93,11 +96,15 @@ class Approvals:
         pending.reply(reply)
         self._ended(pending.ask, "allowed" if reply.allowed else "denied", by)
         if reply.allowed and always:
+            from claude_orchestrator.claude.permission_rules import exactly
+
             self._allow(exactly(pending.call), by)
         return True
 
     def _allow(self, rule: Rule, by: By) -> None:
         """A rule for the rest of the run, which answers what waits already, too."""
+        from claude_orchestrator.claude.permission_rules import allowing
+
         if len(self._rules) < MAX_RULES and rule not in self._rules:
             self._rules.append(rule)
             self._bus.publish(RuleMade(rule, by))

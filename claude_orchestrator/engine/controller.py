@@ -45,11 +45,9 @@ from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.engine.time_left import time_left_s
 from claude_orchestrator.engine.unknown_models import UnknownModels
-from claude_orchestrator.engine.worktrees.keeper import Worktrees
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.local import allow_files, use_pidfd_watcher
-from claude_orchestrator.launch.processes import end_run
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.records import AttemptRecord, RunRecord
 from token_budget.ledger.run_budgets import budgets_data, write_budgets
@@ -60,6 +58,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl
     from claude_orchestrator.engine.growth import Growth
     from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory
+    from claude_orchestrator.engine.worktrees.keeper import Worktrees
 
 KEEP_EVERY_S = 1.0  # ledger and alerts
 
@@ -173,6 +172,8 @@ def _mark(run_id: str, number: int) -> str:
 
 def _end_leftovers(run_id: str, number: int, bus: Bus) -> None:
     """End the processes of an orchestrator that was killed with its guard: no two processes may use one session."""
+    from claude_orchestrator.launch.processes import end_run
+
     ended = sum(end_run(_mark(run_id, earlier)) for earlier in range(1, number + 1))  # a damaged line may hide a start
     if ended:
         processes = "1 process" if ended == 1 else f"{ended} processes"
@@ -356,7 +357,7 @@ class _Run:
             meter=meter,
             starts=starts_of(self._launching, meter),
             names_worktree=self._request.names_worktree,
-            worktrees=None if self._request.rehearse else self._worktrees(),
+            worktrees=self._worktrees(),
             shared=self._ledger,
             answers=self._answers,
             approvals=self._approvals,
@@ -373,7 +374,11 @@ class _Run:
         pace = tokens / elapsed_s * 60 if elapsed_s > 0 else None
         return time_left_s(used, pace, self._view.manager.total.tokens / tokens if tokens else 1.0)
 
-    def _worktrees(self) -> Worktrees:
+    def _worktrees(self) -> Worktrees | None:
+        if self._request.rehearse or not any(spec.worktree for spec in self._view.plan.specs):
+            return None
+        from claude_orchestrator.engine.worktrees.keeper import Worktrees
+
         keep_clean = self._request.settings.keep_worktrees
         return Worktrees(self._files.directory.path, self._bus.warn, keep_clean=keep_clean)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.ports import Answers
-from claude_orchestrator.engine.results.upstream import Group, Upstream, fill
-from claude_orchestrator.engine.results.upstream_list import grown
 from claude_orchestrator.engine.scheduler import Node, Scheduler
 from claude_orchestrator.engine.state import InstanceStatus, State
+
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.results.upstream import Group, Upstream
 
 FAILURES = {
     State.FAILED: "failed",
@@ -86,11 +88,15 @@ class Instances:
 
     def filled(self, spec: LaunchSpec, answers: Answers) -> LaunchSpec:
         """What is launched of an instance whose upstream has ended. Raises BadValue where a text cannot be filled."""
+        from claude_orchestrator.engine.results.upstream import fill
+
         return fill(spec, partial(self._upstream, answers))
 
     def members(self, group: LaunchSpec, answers: Answers) -> tuple[tuple[InstanceConfig, ...], int]:
         """The instances that a group has, now that its upstream has ended, and the number of items that were twice
         there. Raises BadValue where the result is no list of items."""
+        from claude_orchestrator.engine.results.upstream_list import grown
+
         assert group.grows is not None
         return grown(group, self._upstream(answers, group.grows.name))
 
@@ -106,6 +112,8 @@ class Instances:
         self._scheduler.grow(group.name, [_node(status)._replace(needs=()) for status in members])
 
     def _upstream(self, answers: Answers, name: str) -> Upstream | Group:
+        from claude_orchestrator.engine.results.upstream import Group, Upstream
+
         def of(status: InstanceStatus) -> Upstream:
             answer = answers.answer(status.name)
             return Upstream(status.name, str(status.state), status.reason, answer, status.planned.item, status.branch)

@@ -18,7 +18,6 @@ from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.guards import Guard, fence_of
 from claude_orchestrator.launch.local import LocalLauncher
-from claude_orchestrator.launch.processes import MarkGuard
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.named_tuples import NamedTuple
 
@@ -49,7 +48,13 @@ def launching_for(request: RunRequest, mark: str, keep: Keep | None, bus: Bus) -
     if request.rehearse:
         return Launching(_simulated())
     fence = fence_of(mark)
-    return Launching(LocalLauncher(mark, keep=keep, fence=fence), fence or MarkGuard(mark))
+    return Launching(LocalLauncher(mark, keep=keep, fence=fence), fence or _mark_guard(mark))
+
+
+def _mark_guard(mark: str) -> Guard:
+    from claude_orchestrator.launch.processes import MarkGuard  # of systems without a fence
+
+    return MarkGuard(mark)
 
 
 def _simulated(ask: Ask | None = None) -> Launcher:

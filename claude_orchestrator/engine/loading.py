@@ -226,15 +226,15 @@ def _for_each(text: str) -> ForEach:
 
 def _expanded(config: Config, options: Options, workspace: Path) -> Config:
     """The config with an instance for each item, and its placeholders filled. Raises UserError."""
-    from claude_orchestrator.config.expansion import Selection, expand_config
-    from claude_orchestrator.config.item_reading import ItemReader
-    from claude_orchestrator.config.racing import expand_races
-
     if config.source in (FROM_PROMPT, FROM_NOWHERE) and options["for_each"] is None:
         selection = [f"--{param}" for param in ("limit", "shuffle") if options[param] is not None]
         if selection:
             raise UserError(f"{' and '.join(selection)}: only with --for-each, or with for_each in a config")
         return config  # braces in a PROMPT are text
+    from claude_orchestrator.config.expansion import Selection, expand_config
+    from claude_orchestrator.config.item_reading import ItemReader
+    from claude_orchestrator.config.racing import expand_races
+
     selected = Selection(options["limit"], options["shuffle"])
     return expand_races(expand_config(config, ItemReader(workspace).read, selected))
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from claude_orchestrator.claude.events import ControlRequest
-from claude_orchestrator.claude.permission_rules import Call, allowing, denying, read_rule
-from claude_orchestrator.claude.tool_text import call_text
 from claude_orchestrator.config.approvals import ASK
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.approvals import UNATTENDED, Approvals, Reply
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.run_events import ApprovalEnded, By
+
+if TYPE_CHECKING:
+    from claude_orchestrator.claude.permission_rules import Call, Rule
 
 Send = Callable[[ControlRequest, Reply], None]
 
@@ -30,8 +32,8 @@ class Permissions:
         self._send = send
         self._changed = changed
         self._asks = rules.default == ASK and approvals is not None
-        self._allow = tuple(map(read_rule, rules.allow))
-        self._deny = tuple(map(read_rule, rules.deny))
+        self._allow = _read(rules.allow)
+        self._deny = _read(rules.deny)
         self._open: dict[str, str] = {}  # ids of claude's requests, and those of the questions
 
     @property
@@ -41,6 +43,8 @@ class Permissions:
 
     def decide(self, request: ControlRequest, folder: str) -> None:
         """Answer a request about a tool, now or when a person has."""
+        from claude_orchestrator.claude.permission_rules import Call, allowing, denying
+
         call = Call(request.tool, request.given, folder)
         rule = denying(self._deny, call)
         if rule is not None:
@@ -87,6 +91,16 @@ class Permissions:
 
     def _by_rule(self, request: ControlRequest, reply: Reply, why: str) -> None:
         self._send(request, reply)
+        from claude_orchestrator.claude.tool_text import call_text
+
         text = call_text(request.tool, request.given)
         outcome = "allowed" if reply.allowed else "denied"
         self._bus.publish(ApprovalEnded("", self._name, text, outcome, By("rules", why=why)))
+
+
+def _read(rules: Iterable[str]) -> tuple[Rule, ...]:
+    if not rules:
+        return ()
+    from claude_orchestrator.claude.permission_rules import read_rule
+
+    return tuple(map(read_rule, rules))

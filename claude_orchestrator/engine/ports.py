@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,8 +16,6 @@ from claude_orchestrator.engine.results.answers import Answer
 from claude_orchestrator.engine.sharing.first_turns import FirstTurns
 from claude_orchestrator.engine.starts import Starts
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
-from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.launch.base import Launcher
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Decision, Hold
@@ -26,6 +23,8 @@ from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.metering import Metering
+    from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
+    from claude_orchestrator.gateway.attempt import MeteredAttempt
     from claude_orchestrator.gateway.sharing.kept import KeptRequest
 
 
@@ -192,12 +191,18 @@ class Places(Protocol):
         """The instance has ended."""
 
 
+def _any_fraction() -> float:
+    from random import random  # only for a retry
+
+    return random()
+
+
 class Clock(NamedTuple):
     """A run's clocks: monotonic and wall-clock seconds, and a random number from 0 to 1 for jitter."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
-    jitter: Callable[[], float] = random.random
+    jitter: Callable[[], float] = _any_fraction
 
 
 class Services(NamedTuple):

@@ -14,13 +14,13 @@ from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_delta import UsageDelta
 from claude_orchestrator.engine.verification import Verdict
-from claude_orchestrator.engine.worktrees.changes import Changes
 from token_budget.models import Action, Budget, Hold
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from claude_orchestrator.claude.permission_rules import Rule
     from claude_orchestrator.engine.in_flight import SentRequest
+    from claude_orchestrator.engine.worktrees.changes import Changes
 
 
 class Level(StrEnum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -160,6 +159,8 @@ def resume_hint(status: InstanceStatus) -> str | None:
     session = status.attempt.known_session
     if status.unneeded or not ended_early or session is None or not status.launched:
         return None
+    import shlex
+
     return f"claude --resume {shlex.quote(session)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.claude.argv import with_model
 from claude_orchestrator.claude.events import Assistant, BadLine, Event, Result
@@ -14,10 +14,12 @@ from claude_orchestrator.config.launch_spec import InterruptedSession, LaunchSpe
 from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
 from claude_orchestrator.engine.verification import Verification
-from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 from token_budget.model_weights import TokenWeights, draw
 from token_budget.models import Usage
 from token_budget.named_tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 
 MAX_TOOL_IDS = 100_000
 

@@ -26,7 +26,6 @@ from claude_orchestrator.engine.launch_pace import LaunchPace
 from claude_orchestrator.engine.low_budget import low_budget
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
-from claude_orchestrator.engine.results.upstream import reasons
 from claude_orchestrator.engine.retries import plan_retry
 from claude_orchestrator.engine.run_events import (
     AttemptEnded,
@@ -299,7 +298,7 @@ class Supervisor:
             members = self._context.services.enter(group.planned, instances, self._bus)
         except BadValue as error:
             if not (group.ended or self.cancelled):
-                self._fail(group, f"cannot be expanded: {reasons(error)}")
+                self._fail(group, f"cannot be expanded: {error.brief}")
             return
         if repeated:
             self._bus.warn(f"{group.name}: {counted(repeated, 'repeated item')} left out: each item is one instance")
@@ -316,7 +315,7 @@ class Supervisor:
             work = partial(self._graph.filled, status.spec, self._context.services.answers)
             return await run_in_thread(work)
         except BadValue as error:
-            why = reasons(error)
+            why = error.brief
         except OSError as error:
             why = f"the results cannot be kept in a file: {error.strerror or error}"
         if not (status.ended or self.cancelled):

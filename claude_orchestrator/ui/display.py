@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from claude_orchestrator.engine.control.commands import runs_command
 from claude_orchestrator.engine.run_events import (
     ApprovalAsked,
     Launched,
@@ -55,6 +54,8 @@ class MessagePrinter:
         if isinstance(event, RunStarted):
             self._run = event.header["run"]
         elif isinstance(event, ApprovalAsked):
+            from claude_orchestrator.engine.control.commands import runs_command
+
             approve = f"{runs_command(self._output_dir)} approve {self._run}"
         message = message_of(event, approve)
         if message is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from xml.etree import ElementTree
 
-from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
+from claude_orchestrator.engine.results.answers import AnswerOf, no_answers
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.snapshot import state_text
 from claude_orchestrator.engine.state import InstanceStatus, State

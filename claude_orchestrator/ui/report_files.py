@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from claude_orchestrator.engine.results.report_json import AnswerOf, json_report, no_answers
+from claude_orchestrator.engine.results.answers import AnswerOf, no_answers
 from claude_orchestrator.engine.run_events import Level
 from claude_orchestrator.engine.run_request import RunResult
 from claude_orchestrator.engine.run_view import RunView, exit_code
@@ -82,6 +82,8 @@ class Reports(NamedTuple):
 
 def json_bytes(result: RunResult, answer_of: AnswerOf) -> bytes:
     """The JSON report as a file's content."""
+    from claude_orchestrator.engine.results.report_json import json_report
+
     data = json_report(result.view, result.ended_at, result.exit_code, answer_of)
     return json.dumps(data, indent=2).encode() + b"\n"
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TextIO
 
-from claude_orchestrator.ui.ci.workflow_commands import annotation, group, plain
 from claude_orchestrator.ui.redraw import ESCAPE, erase, update
 from token_budget.text import RenderOptions, printable
 from token_budget.visualization import RED, RESET, YELLOW
@@ -67,14 +65,14 @@ class Terminal:
 
     def render_options(self, *, visuals: bool = True) -> RenderOptions:
         """How to render reports on this terminal."""
-        width = shutil.get_terminal_size((100, 24)).columns if self.live else _columns()
+        width = _size().columns if self.live else _columns()
         # a line of the full width would hide that its end was reached: terminals differ in what they clear then
         width = max(20, width) - self.live
         return RenderOptions(width, self._color[self._out], not _can_encode("█═…·", self._out), visuals)
 
     def height(self) -> int:
         """How many lines the terminal shows."""
-        return shutil.get_terminal_size((100, 24)).lines
+        return _size().lines
 
     def message(self, level: str, text: str, at: datetime | None = None) -> None:
         """Write one message, e.g. `WARNING: …`, if its level is shown. Control characters are escaped.
@@ -84,6 +82,8 @@ class Terminal:
         if LEVELS.index(level.lower()) < self._least:
             return
         if self.is_workflow:
+            from claude_orchestrator.ui.ci.workflow_commands import annotation
+
             self._put(self._err, annotation(level, text) + "\n")
             return
         time = "" if at is None or self._watched else f"{at.isoformat(timespec='seconds')} "
@@ -97,6 +97,8 @@ class Terminal:
     def print(self, lines: list[str], *, folded: bool = False) -> None:
         """Write lines of a report above the status report. `folded`: the log of a workflow shows the first one only."""
         if self.is_workflow:
+            from claude_orchestrator.ui.ci.workflow_commands import group, plain
+
             lines = [*(group(lines) if folded and lines else map(plain, lines))]
         self._put(self._out, "".join(f"{line}\n" for line in lines))
 
@@ -116,7 +118,7 @@ class Terminal:
         if self._writer is not None and self._writer.waiting > SLOW_CHARS:
             self._flush()
             return
-        size = shutil.get_terminal_size((100, 24))
+        size = _size()
         lines = self._draw()[: max(1, size.lines - 1)]
         if self._above or size != self._size:
             self._flush()
@@ -137,8 +139,7 @@ class Terminal:
     def _flush(self) -> None:
         """Remove the bottom lines, and write what has to stand above them."""
         if self._drawn:
-            columns = shutil.get_terminal_size((100, 24)).columns
-            self._write(self._out, erase(self._drawn, columns))
+            self._write(self._out, erase(self._drawn, _size().columns))
             self._drawn = []
         above, self._above = self._above, []
         for stream, text in above:
@@ -225,6 +226,12 @@ def _may_color(stream: TextIO) -> bool:
     if os.environ.get("FORCE_COLOR"):
         return True
     return _is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def _size() -> os.terminal_size:
+    import shutil  # only for a terminal
+
+    return shutil.get_terminal_size((100, 24))
 
 
 def _columns() -> int:

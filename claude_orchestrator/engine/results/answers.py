@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from claude_orchestrator.engine.run_view import place_fields, usage_fields
@@ -10,6 +10,7 @@ from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.named_tuples import NamedTuple
 
 MAX_REPORTED_BYTES = 64 * 1024
+AnswerOf = Callable[[str], Mapping[str, Any]]  # what an instance's entry says of its answer, by the instance's name
 
 
 class Answer(NamedTuple):
@@ -24,6 +25,11 @@ class Answer(NamedTuple):
     earlier: tuple[str, ...] = ()
     file: str | None = None
     structured_file: str | None = None
+
+
+def no_answers(name: str) -> Mapping[str, Any]:
+    """Nothing is kept of any instance."""
+    return {}
 
 
 def clipped(text: str, limit_bytes: int = MAX_REPORTED_BYTES) -> tuple[str, bool]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
+from claude_orchestrator.engine.results.answers import AnswerOf, no_answers
 from claude_orchestrator.engine.run_view import RunView, place_fields, resume_hint, usage_fields
 from claude_orchestrator.engine.sharing.cache_use import cache_report
 from claude_orchestrator.engine.source_uses import source_fields
@@ -16,12 +16,6 @@ from token_budget.models import Budget, Scope, Unit
 from token_budget.text import decimal_usd
 
 SCHEMA_VERSION = 1
-AnswerOf = Callable[[str], Mapping[str, Any]]  # what an instance's entry says of its answer, by the instance's name
-
-
-def no_answers(name: str) -> Mapping[str, Any]:
-    """Nothing is kept of any instance."""
-    return {}
 
 
 def json_report(view: RunView, ended_at: datetime, code: int, answer_of: AnswerOf = no_answers) -> dict[str, Any]:

@@ -174,8 +174,3 @@ def list_of(group: Group) -> list[dict[str, Any]]:
         for member in group.members
         for answer in (member.answer,)
     ]
-
-
-def reasons(error: BadValue) -> str:
-    """Why a text cannot be filled, or a group cannot grow, in one line."""
-    return str(BadValue(*error.faults[:3]))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from claude_orchestrator.engine.results.report_json import AnswerOf, no_answers
+from claude_orchestrator.engine.results.answers import AnswerOf, no_answers
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.snapshot import Row, Snapshot, Snapshots
 from claude_orchestrator.engine.state import State

@@ -77,9 +77,10 @@ class LineFramer:
 def parse(lines: bytes) -> list[Event]:
     """The events in whole lines, each with its end; lines of streamed text that follow each other are one event."""
     events: list[Event] = []
+    has_pieces = b"content_block_delta" in lines  # without any, the pattern for them need not be compiled
     position = first = 0  # `first` is where the present run of streamed text begins
     while position < len(lines):
-        end = end_of_pieces(lines, position)
+        end = end_of_pieces(lines, position) if has_pieces else position
         if end == position:
             end = lines.index(b"\n", position) + 1
             event = parse_line(lines[position : end - 1])

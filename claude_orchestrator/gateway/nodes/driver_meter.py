@@ -43,7 +43,7 @@ from claude_orchestrator.gateway.unanswered import (
 )
 from claude_orchestrator.launch.background import Tasks
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Amount, Hold
+from token_budget.models import NO_USAGE, Amount, Hold
 
 CLOSE_S = 5.0
 ON_NODE = "http://127.0.0.1"  # the simulated API of each node: only the node knows its port
@@ -152,10 +152,15 @@ class DriverMeter:
     # -- what nodes say --
 
     def lost(self, node: object) -> None:
-        """Nothing of a node can run any more: what it had sent counts with all that it can cost."""
+        """Nothing of a node can run any more: what it had sent counts with all that it can cost.
+
+        Where no budget limits its requests, it has sent more than it could report.
+        """
         self._paces.pop(node, None)
         self._tells.pop(node, None)
         for place in [place for place in self._places.values() if place.node is node]:
+            unseen = ApiUsage(self._lost_id(), NO_USAGE, whole=False, cut=True, exact=False)
+            place.client.attempt.used(unseen, None)
             self._forget(place)
 
     def _forget(self, place: Place) -> None:
@@ -174,9 +179,12 @@ class DriverMeter:
             usage = request.seen if self._unanswered is not ChargeUnanswered.BOUND else completed(request.seen, most)
             usage = usage._replace(exact=False)
         elif not usage.id:
-            self._numbers += 1
-            usage = usage._replace(id=f"lost-{self._numbers}")
+            usage = usage._replace(id=self._lost_id())
         request.place.client.attempt.used(usage, request.ticket.hold)
+
+    def _lost_id(self) -> str:
+        self._numbers += 1
+        return f"lost-{self._numbers}"
 
     def take(self, node: object, message: object) -> None:
         """A message of a node's gateway."""

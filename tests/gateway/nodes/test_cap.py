@@ -174,6 +174,20 @@ def test_without_budgets_the_use_is_counted_and_a_watched_request_is_recorded() 
     asyncio.run(asyncio.wait_for(work(), 30))
 
 
+def test_a_lost_node_makes_the_count_inexact_even_if_nothing_is_known_to_be_on_its_way() -> None:
+    async def work() -> None:
+        manager = TokenBudgetManager(enforcement_mode="warn")
+        used: list[ApiUsage] = []
+        attempt = Metered(manager.budgets, on_usage=lambda usage, hold: used.append(usage))
+        async with sites(1, manager, begin(manager), {}) as found:
+            place = found.driver.open(attempt, "0/one")
+            found.driver.lost(found.nodes[0].number)
+            await found.driver.close(place)
+        assert [(usage.usage.total_tokens, usage.exact) for usage in used] == [(0, False)]
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
 def test_a_request_that_is_given_up_while_it_waits_leaves_no_hold() -> None:
     async def work() -> None:
         api, environ = await api_started()

@@ -245,15 +245,18 @@ class NodeLink:
         self._pieces.clear()
         self._cancel()
         self._agent.kill()
-        for id, started in self._launching.items():
-            self._running.pop(id, None)
-            started.set_exception(NodeGone(self.name))
-        self._launching.clear()
         for running in self._running.values():
             running.end_output()
 
     def fenced(self) -> None:
-        """Nothing can run there any more: its instances have ended. What they used last is not known."""
+        """Nothing can run there any more: its instances have ended. What they used last is not known.
+
+        What was about to start may have started there, so it fails no earlier than now.
+        """
+        for id, started in self._launching.items():
+            self._running.pop(id, None)
+            started.set_exception(NodeGone(self.name))
+        self._launching.clear()
         for running in self._running.values():
             running.ended(Exit(KILLED, f"the node {self.name} was lost", dropped_lines=1))
         self._running.clear()

@@ -19,7 +19,7 @@ from claude_orchestrator.launch.base import Exit
 from claude_orchestrator.launch.cluster.instance_memory import MIB, InstanceMemory, Room
 from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
 from claude_orchestrator.launch.cluster.leases import END_S
-from claude_orchestrator.launch.cluster.link import NodeLink
+from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink
 from claude_orchestrator.launch.cluster.machines import Accepted
 from claude_orchestrator.launch.cluster.wire import Begin
 from tests.launch.cluster.in_process import Here
@@ -112,6 +112,28 @@ def test_instances_of_a_lost_node_end_after_its_lease_and_the_node_is_used_again
             here.alive["n0"] = True
             await until(lambda: launcher.free > 0)
         assert here.started == ["n0", "n0"] and "the node n0 is lost" in run.warnings[0]
+
+    within(work)
+
+
+def test_what_was_about_to_start_on_a_lost_node_fails_once_its_lease_must_have_ended() -> None:
+    """The node may have started it, and only its answer is missing."""
+
+    async def work() -> None:
+        begin = Begin(f"test-{uuid.uuid4().hex[:8]}", 60.0, {}, simulated=True)
+        here = Here("n0")
+        link = NodeLink("n0", here.start_agent("n0"), begin, lambda: None)
+        assert await link.begin() == ""
+        (spec,) = specs(1)
+        launching = asyncio.ensure_future(link.launch(spec))
+        await asyncio.sleep(0)
+        here.alive["n0"] = False
+        link.lose()
+        await asyncio.sleep(0.05)
+        assert not launching.done()
+        link.fenced()
+        with pytest.raises(NodeGone):
+            await launching
 
     within(work)
 

@@ -29,7 +29,7 @@ import ray
 from ray import cloudpickle
 from ray._private import worker
 from ray._private.state import state
-from ray.exceptions import RayError
+from ray.exceptions import RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from claude_orchestrator.launch.cluster import checks, probe
@@ -264,6 +264,8 @@ def _in_thread(call: Callable[[], _T]) -> Future[_T]:
 
 
 def _unanswered(error: RayError) -> str:
+    if isinstance(error, TaskUnschedulableError):
+        return "cannot be asked: it has left the cluster"
     return f"cannot be asked: {_first_line(error).partition('. ')[0]}"  # advice about Ray's own tools follows
 
 

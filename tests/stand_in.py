@@ -149,6 +149,7 @@ class Entry:
     billed: Usage = field(default_factory=Usage)
     finished: bool = False
     billing: Billing | None = None
+    caller: str = ""  # the address of the machine that it comes from
 
     @property
     def written_for_1h(self) -> int:
@@ -183,7 +184,7 @@ class _Server(ThreadingHTTPServer):
 class StandIn:
     """The server; a context manager."""
 
-    def __init__(self, script: Script | None = None, billing: Billing | None = None) -> None:
+    def __init__(self, script: Script | None = None, billing: Billing | None = None, host: str = "127.0.0.1") -> None:
         self.billing = billing
         self.script: dict[str, Sequence[Reply]] = dict(script or {})
         self.entries: list[Entry] = []
@@ -191,17 +192,19 @@ class StandIn:
         self.closing = threading.Event()
         self.limited_until = 0  # Unix time: a subscription's limit refuses all requests until then
         self.refused_at: list[float] = []
+        self.visits: list[tuple[str, float]] = []  # who has fetched a page, and when
         self.before_text: Callable[[Entry], None] = lambda entry: None
         self.on_headers: Callable[[str, dict[str, str], bytes], None] = lambda path, headers, body: None
         self.on_request: Callable[[dict[str, Any]], None] = lambda body: None
         self._attempts: dict[tuple[str, int, str], int] = {}
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server((host, 0), _Handler)
         self._server.stand_in = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -270,6 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, b"")
 
     def do_GET(self) -> None:
+        self.api.visits.append((self.client_address[0], time.monotonic()))
         self._send(200, b"<html><body>A small page.</body></html>", kind="text/html")
 
     def do_POST(self) -> None:
@@ -318,6 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
             number = len(api.entries)
             agent = self.headers.get("x-claude-code-agent-id") is not None
             entry = Entry(number, body.get("model", ""), marker, status, f"msg_{number:04}", agent, billing=api.billing)
+            entry.caller = self.client_address[0]
             api.entries.append(entry)
         if status != 200 or isinstance(reply, Fail):
             self._error(status, reply)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_cluster_network import Machines, can_have_namespaces
 from tests.harness import FAKE, ROOT
+from tests.hosts import Hosts, can_have_hosts, ip
 from tests.ray_nodes import WITH_RAY
 
 pytestmark = [
@@ -25,7 +24,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.processes,
     pytest.mark.xdist_group("ray"),
-    pytest.mark.skipif(not can_have_namespaces(), reason="network namespaces need root, and ip of iproute2"),
+    pytest.mark.skipif(not can_have_hosts(), reason="network namespaces need root, and ip of iproute2"),
 ]
 
 
@@ -38,8 +37,8 @@ def commands() -> list[tuple[str, str]]:
 class Shells:
     """A shell for each machine, with a home and a folder of Ray of its own. What it exports stays."""
 
-    def __init__(self, machines: Machines, folder: Path, own: dict[str, str]) -> None:
-        self._machines = machines
+    def __init__(self, hosts: Hosts, folder: Path, own: dict[str, str]) -> None:
+        self._hosts = hosts
         self._own = own
         self._exported: dict[str, list[str]] = {"first": [], "second": []}
         self.homes = {name: folder / name for name in self._exported}
@@ -50,7 +49,7 @@ class Shells:
         home, exported = str(self.homes[machine]), self._exported[machine]
         if command.startswith("export "):
             exported.append(command)
-        inside = self._machines.inside(self._machines.names[machine == "second"])
+        inside = self._hosts.inside(1 + (machine == "second"))
         return subprocess.run(
             [*inside, "sh", "-c", "\n".join([*exported, command])],
             env={**self._own, "HOME": home, "RAY_TMPDIR": home},
@@ -63,21 +62,16 @@ class Shells:
 
 
 @contextlib.contextmanager
-def two_machines() -> Iterator[Machines]:
-    """Two machines that reach each other, and nothing else. Ray finds its own address by the default route."""
-    machines = Machines(5_000 + os.getpid() % 5_000)
+def two_machines() -> Iterator[Hosts]:
+    """Two machines that reach each other. Ray finds its own address by the default route."""
+    hosts = Hosts(1)
     try:
-        machines.make()
-        for name, other in zip(machines.names, (2, 1), strict=True):
-            machines.run("-n", name, "route", "add", "default", "via", machines.host(other))
-        yield machines
+        hosts.make()
+        for host, other in ((1, 2), (2, 1)):
+            ip("-n", hosts.name(host), "route", "add", "default", "via", hosts.address(other))
+        yield hosts
     finally:
-        for name in machines.names:
-            found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
-            for pid in found.stdout.split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-        machines.remove()
+        hosts.remove()
 
 
 def test_the_guide_for_two_machines_word_for_word() -> None:
@@ -91,10 +85,10 @@ def test_the_guide_for_two_machines_word_for_word() -> None:
     path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     own = {"PATH": path, "ANTHROPIC_API_KEY": "dummy", "RAY_USAGE_STATS_ENABLED": "0"}
     try:
-        with two_machines() as machines:
-            shells = Shells(machines, folder, own)
+        with two_machines() as hosts:
+            shells = Shells(hosts, folder, own)
             for machine, command in commands():
-                done = shells.run(machine, command.replace("FIRST", machines.host(1)), work)
+                done = shells.run(machine, command.replace("FIRST", hosts.address(1)), work)
                 assert done.returncode == 0, (machine, command, done.stdout, done.stderr)
                 if "get-auth-token" in command:
                     shutil.copy(shells.homes["first"] / ".ray" / "auth_token", shells.homes["second"] / ".ray")
@@ -102,7 +96,7 @@ def test_the_guide_for_two_machines_word_for_word() -> None:
             shown = shells.run("first", f"{command} --dry-run", work)
             assert "Cluster: 1 node for " in shown.stdout, shown.stderr
             (shells.homes["second"] / ".ray" / "auth_token").write_text("not the token of this cluster, but a long one")
-            refused = shells.run("second", f"ray start --address={machines.host(1)}:6379", work)
+            refused = shells.run("second", f"ray start --address={hosts.address(1)}:6379", work)
             assert refused.returncode != 0 and "InvalidAuthToken" in refused.stderr
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -53,13 +53,14 @@ def charge(settings: Settings, account: AccountRecord) -> tuple[Settings, Charge
 
 
 def own_limits(settings: Settings) -> dict[tuple[Scope, Unit], int]:
-    """The limits of windows that settings have, by scope and unit."""
+    """The window limits in the settings, by scope and unit."""
     found = {(scope, unit): getattr(settings, f"{scope}_{unit.word}_budget") for scope in WINDOWS for unit in Unit}
     return {key: limit for key, limit in found.items() if limit is not None}
 
 
 class SharedWindows:
-    """The budgets of days, weeks and months, which all runs share that use the ledger, or that charge one account."""
+    """The budgets of days, weeks and months. All runs that use the ledger share them, or all that charge one
+    account."""
 
     def __init__(self, manager: TokenBudgetManager, charged: Charged) -> None:
         self._manager = manager

@@ -39,7 +39,7 @@ class Activity(NamedTuple):
 
 
 class ActivityTracker:
-    """Follows one attempt, which works in `folder`. An event that changes nothing costs a look at its type."""
+    """Follows one attempt, which works in `folder`. An event that changes nothing costs only a check of its type."""
 
     def __init__(self, folder: Callable[[], str]) -> None:
         self._folder = folder
@@ -60,7 +60,7 @@ class ActivityTracker:
         return self._now
 
     def resume(self) -> tuple[Doing, str]:
-        """What the instance does once something else has ended that it waited for."""
+        """What the instance does once its wait is over."""
         self._now = self._call() or (Doing.THINKING, "")
         return self._now
 

@@ -27,7 +27,7 @@ class Reply(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A tool of an instance that waits. `text` says what it does; times are Unix times."""
+    """A tool call that waits for a person. `text` says what it does. Times are Unix times."""
 
     id: str
     instance: str
@@ -102,7 +102,7 @@ class Approvals:
         return True
 
     def _allow(self, rule: Rule, by: By) -> None:
-        """A rule for the rest of the run, which answers what waits already, too."""
+        """Add a rule for the rest of the run. It also answers the questions that are open."""
         from claude_orchestrator.claude.permission_rules import allowing
 
         if len(self._rules) < MAX_RULES and rule not in self._rules:

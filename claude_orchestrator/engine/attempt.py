@@ -43,8 +43,8 @@ MAX_LAST_CHARS, LAST_LINES = 4_096, 6
 class AttemptTotals(NamedTuple):
     """What an attempt has used: tokens, the cost in USD that the CLI states, and seconds.
 
-    `by_model` divides `usage` as far as models are known.
-    `cost_nano_usd` is what budgets in money are charged: the CLI's figure, and prices for what it has no figure for.
+    `by_model` divides `usage` as far as models are known. `cost_nano_usd` is what budgets in money are charged: the
+    CLI's figure, and a computed price where the CLI has none.
     """
 
     usage: Usage = NO_USAGE
@@ -56,7 +56,7 @@ class AttemptTotals(NamedTuple):
 
 
 class Costed(Protocol):
-    """An attempt, or what has several of them: with the cost in USD that the CLI states, or None."""
+    """Anything with a cost in USD that the CLI states, or None: an attempt, or several of them."""
 
     @property
     def cost_usd(self) -> float | None: ...
@@ -105,14 +105,14 @@ class AttemptStatus:
         self._has_output = False  # of the last turn that ended
 
     def fill(self, spec: LaunchSpec) -> None:
-        """The spec with the results of others in its texts, for as long as the attempt runs."""
+        """Use this spec while the attempt runs. Its texts contain the results of other instances."""
         self._unfilled, self.spec = self.spec, spec
         if self.verification is not None and spec.check is not None:
             self.verification.fill(spec.check)
         self.turns[: len(spec.turns)] = spec.turns
 
     def unfill(self) -> None:
-        """The texts are not needed any more: they may be long."""
+        """Drop the filled texts, which may be long."""
         self.spec = self._unfilled
         self.turns[: len(self.spec.turns)] = self.spec.turns
 
@@ -201,7 +201,7 @@ class AttemptStatus:
 
     @property
     def known_session(self) -> str | None:
-        """The session, once claude has begun it and so has it on disk; else None."""
+        """The session, if claude has begun it and therefore saved it; else None."""
         exists = self.began or self.spec.resumed
         lost = self.last_result is not None and session_not_found(self.last_result)
         return self.session_id if exists and not lost else None
@@ -288,7 +288,7 @@ class AttemptStatus:
             self.verification.turn_ended()
 
     def _lost_before(self, result: Result) -> int:
-        """How many results the process has written that did not come."""
+        """How many results the process has written that never arrived."""
         if result.number is None:
             return 0
         lost = max(0, result.number - self._results)

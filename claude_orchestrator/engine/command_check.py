@@ -16,7 +16,7 @@ ANSWER_S = 10.0  # for a claude that has to start first: seen 1 to 2 s in 2.1.19
 
 
 def remembering(knows: Knows) -> Knows:
-    """The same, but without another search for a command that was found once in this folder."""
+    """The same function, which remembers the commands that it has found in a folder."""
     found: set[tuple[str, str]] = set()
 
     def remembered(folder: str, command: str) -> bool:
@@ -43,7 +43,7 @@ class CommandCheck:
         self._unknown: frozenset[str] = frozenset()
 
     def request(self, **more: object) -> dict[str, Any] | None:
-        """The request for the list, if a command is in doubt. `more` is what else claude is asked for."""
+        """The request for the list, if a command is in doubt. `more` are further fields of the request."""
         return control_request(COMMANDS_REQUEST, "initialize", **more) if self._doubtful else None
 
     def failure(self, listed: Iterable[str]) -> str | None:

@@ -17,8 +17,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names of devi
 def file_stems(names: Iterable[str]) -> Mapping[str, str]:
     """A file name without extension for each instance, the same for the same name in every start of a run.
 
-    A name that is no safe file name, or that a file system without capital letters takes for another one, gets a
-    hash of it at the end.
+    A name gets a hash at its end if it is no safe file name, or if it differs from another one only in capital letters.
     """
     names = tuple(names)
     folded = Counter(name.casefold() for name in names)

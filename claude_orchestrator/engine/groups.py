@@ -83,7 +83,7 @@ def _left_s(group: list[InstanceStatus], now: float) -> float | None:
 
 
 def about_time(seconds: float) -> str:
-    """Seconds in words, as exactly as a forecast can promise: `40 s`, `6 min`, `1.5 h`."""
+    """Seconds in words, as precisely as a forecast can be: `40 s`, `6 min`, `1.5 h`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

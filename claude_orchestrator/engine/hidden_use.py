@@ -2,7 +2,7 @@
 
 The stream shows the input of such a response at its end, and its output is in Claude's count once somebody asks. A
 subagent sends the whole conversation again with each request. So a request that has begun takes at least as much input
-as the one before it. With weights, all of it may come from the cache.
+as the one before it. If tokens have weights, the least is what it draws if all of it comes from the cache.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class HiddenResponses:
         return True
 
     def _least(self, response: Assistant) -> int:
-        """What the same input takes of a token budget at least."""
+        """The least that the same input draws from a token budget."""
         tokens = response.usage.total_tokens - response.usage.output_tokens
         draw = weights_for(self._weights, response.model).draw
         return min(map(draw, (Usage(tokens), Usage(0, 0, tokens), Usage(0, 0, 0, tokens))))
@@ -116,7 +116,7 @@ class HiddenUse:
         self._running.discard(own)
 
     def ask_near_limits(self, own: HiddenResponses) -> None:
-        """Where hidden responses may have used up a budget of this attempt, ask every instance that has such ones."""
+        """If hidden responses may have used up a budget of this attempt, ask every instance with hidden responses."""
         for budget in own.budgets:
             drawing = [other for other in self._running if budget in other.budgets]
             expected = sum(other.expected(budget.unit) for other in drawing)
@@ -126,9 +126,10 @@ class HiddenUse:
                         other.ask()
 
     def foreseen(self, budgets: tuple[Budget, ...]) -> tuple[Budget, int] | None:
-        """The first budget that its use and the responses in progress have passed, less the margin, if there is one.
+        """The first budget that its use and the responses in progress pass together, less the margin; None if there is
+        none.
 
-        With it come the tokens that those responses use at least. Money is known too late to foresee it.
+        It comes with the least tokens that those responses use. Costs are known too late for this.
         """
         for budget in budgets:
             tokens = 0

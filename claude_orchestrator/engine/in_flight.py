@@ -1,7 +1,7 @@
-"""API requests that were sent and whose answers have not ended: what they can still cost outlives a crash. Pure.
+"""API requests whose answers have not ended. A crash does not lose what they can still cost. Pure.
 
-The journal has a line before a request is sent, one for each count, and one when it has ended. What an orchestrator
-that was killed had sent counts as used when the run is resumed, since the API bills it.
+The journal has a line before a request is sent, one for each count, and one at its end. The requests that a killed
+orchestrator had sent count as used when the run is resumed, because the API bills them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LeftOver(NamedTuple):
 
 @dataclass(slots=True)
 class InFlight:
-    """The requests of an instance that a journal has no end of."""
+    """The requests of an instance whose end is not in the journal."""
 
     _requests: dict[tuple[int, int], LeftOver] = field(default_factory=dict, init=False)
 

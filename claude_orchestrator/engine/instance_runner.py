@@ -319,7 +319,8 @@ class InstanceRunner:
             self._send(turn(self._commands.text_of(attempt.next_turn())))
 
     def _may_begin(self) -> bool:
-        """Whether the first turn may be sent; else it waits for the shared prompt cache, and no time counts."""
+        """Whether the first turn may be sent. Otherwise it waits for the shared prompt cache, and the time limits
+        pause."""
         first = self._services.first_turns
         if first is None or self._waited or first.may_begin(self.status.spec, self._begin_late):
             return True
@@ -329,7 +330,7 @@ class InstanceRunner:
         return False
 
     def _begin_late(self) -> None:
-        """The shared prompt cache can be read, or was waited for long enough."""
+        """The wait for the shared prompt cache is over: send the first turn."""
         self._waits, self._waited = False, True
         self._does(self._activity.set(Doing.STARTING))
         self._timers.resume("timeout")
@@ -338,7 +339,7 @@ class InstanceRunner:
         self._expect_start()
 
     def _begin_turns(self, listed: frozenset[str]) -> None:
-        """Send the first turn, unless the session lacks a command. `listed` is empty if it did not say."""
+        """Send the first turn, unless the session lacks a command. `listed` is empty if claude gave no list."""
         if not self.status.attempt.turns_sent:
             self._timers.cancel("commands")
             failure = self._commands.failure(listed)
@@ -396,7 +397,7 @@ class InstanceRunner:
         self._close_input()
 
     def _check_ended(self, checking: asyncio.Future[None]) -> None:
-        """After an error of the orchestrator itself nobody would close the input."""
+        """Stop the process if the check itself raised an error, because nothing else would close its input."""
         if self._running is not None and (checking.cancelled() or checking.exception() is not None):
             self._running.stop(0.0)
 
@@ -425,7 +426,7 @@ class InstanceRunner:
         self._send(permission(request.request_id, request.given if reply.allowed else None, reply.message))
 
     def _asks_or_not(self) -> None:
-        """A tool waits for a person, or no longer: meanwhile no time counts."""
+        """A tool begins or ceases to wait for a person. The time limits pause meanwhile."""
         if self._permissions.waits:
             self._does(self._activity.set(Doing.ASKING, "waits for approval"))
             self._timers.cancel("idle")
@@ -461,7 +462,7 @@ class InstanceRunner:
         self.stop(State.TIMED_OUT, f"stalled: nothing printed for {idle_s:g} s")
 
     def _end_process(self) -> None:
-        """End a process that should have exited; what it has done is judged as ever."""
+        """End a process that should have exited. Its results are judged as usual."""
         if self._running is not None:
             self.status.attempt.note_stop()
             self._running.stop(self._grace_s)

@@ -25,7 +25,7 @@ FAILURES = {
 
 
 class Instances:
-    """What is ready, what each instance's end makes of the others, and what they get of each other's results.
+    """Knows which instances are ready, what the end of one means for the others, and whose results they use.
 
     `all` has every instance, in the order of the plan. It is shared with whatever shows the run.
     """
@@ -82,26 +82,26 @@ class Instances:
         return "" if hopes else FAILURES.get(status.state, "")
 
     def race_of(self, name: str) -> list[InstanceStatus]:
-        """The attempts of the race that an instance takes part in; empty if that is none."""
+        """The attempts of the race that an instance takes part in; empty if it is in no race."""
         race = self._by_name[name].planned.race_of
         return [] if race is None else [status for status in self.all if status.planned.race_of == race]
 
     def filled(self, spec: LaunchSpec, answers: Answers) -> LaunchSpec:
-        """What is launched of an instance whose upstream has ended. Raises BadValue where a text cannot be filled."""
+        """The launch of an instance whose upstream has ended. Raises BadValue where a text cannot be filled."""
         from claude_orchestrator.engine.results.upstream import fill
 
         return fill(spec, partial(self._upstream, answers))
 
     def members(self, group: LaunchSpec, answers: Answers) -> tuple[tuple[InstanceConfig, ...], int]:
-        """The instances that a group has, now that its upstream has ended, and the number of items that were twice
-        there. Raises BadValue where the result is no list of items."""
+        """The instances that a group has, now that its upstream has ended, and the number of repeated items. Raises
+        BadValue where the result is no list of items."""
         from claude_orchestrator.engine.results.upstream_list import grown
 
         assert group.grows is not None
         return grown(group, self._upstream(answers, group.grows.name))
 
     def grow(self, group: InstanceStatus, members: list[InstanceStatus]) -> None:
-        """These take the place of their group."""
+        """Replace a group by its instances."""
         place = self.all.index(group)
         self.all[place : place + 1] = members
         del self._by_name[group.name]

@@ -23,7 +23,7 @@ _FOUR = [int] * 4
 
 @dataclass(slots=True)
 class OpenAttempt:
-    """An attempt that the journal has no end of: it was ended because its orchestrator was killed.
+    """An attempt whose end is not in the journal, because its orchestrator was killed.
 
     `launched_at`, `last_at`, its last record, and `next_at`, the next attempt, are times of the clock on the wall.
     """
@@ -111,7 +111,7 @@ class JournalHistory:
 
     @property
     def first_input(self) -> Usage:
-        """The least that the first response of an instance had as input; nothing where none had begun."""
+        """The smallest input of any instance's first response; zero if no response had begun."""
         found = [one.first_input for one in self.instances.values() if one.first_input.total_tokens]
         return min(found, key=lambda usage: usage.total_tokens, default=NO_USAGE)
 

@@ -28,7 +28,7 @@ class LaunchDecisions:
         return budget in self._foreseen
 
     def forget(self, budgets: Collection[Budget]) -> None:
-        """These budgets have more room: decide by what is counted again."""
+        """These budgets have more room: forget what was foreseen for them."""
         for budget in budgets:
             self._foreseen.pop(budget, None)
 
@@ -57,7 +57,7 @@ class LaunchDecisions:
         return shared if shared.action is Action.WARN else decision
 
     async def within_launch_rate(self, decision: Decision) -> tuple[Decision, float]:
-        """The decision; if all launches of the hour are taken, to wait, and the seconds until one is free."""
+        """The decision, and the seconds to wait. It becomes to wait if all launches of the hour are taken."""
         most = self._context.settings.max_launches_per_hour
         if most is None or decision.hold is None:
             return decision, 0.0

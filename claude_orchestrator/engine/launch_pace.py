@@ -1,6 +1,7 @@
 """How launches are spread once the API refuses requests by a rate limit. Pure.
 
-More instances would only be refused too. Each new refusal doubles the time between two launches, and quiet halves it.
+More instances would only be refused too. Each new refusal doubles the time between two launches, and each minute
+without one halves it.
 """
 
 from __future__ import annotations

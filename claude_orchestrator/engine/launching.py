@@ -64,7 +64,7 @@ def _simulated(ask: Ask | None = None) -> Launcher:
 
 
 def starts_of(launching: Launching, meter: ApiMeter | None) -> Starts | None:
-    """What holds launches back while others start. Only at a gateway it is seen when a start has ended."""
+    """What holds launches back while others start. Only a gateway sees when a start has ended."""
     if meter is None or launching.guard is None:
         return None
     from claude_orchestrator.launch.cluster.probe import cores

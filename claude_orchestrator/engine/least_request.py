@@ -1,4 +1,5 @@
-"""Warns of limits in tokens that are below what one request of Claude needs. Nothing can work within those."""
+"""Warns of limits in tokens that are below what one request of Claude needs. No instance can work within such a
+limit."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Totals = Mapping[tuple[str, int, str], tuple[Usage, int | None, int]]
 
 
 class Batch(NamedTuple):
-    """Rows for the ledger. It is written as it is until that has succeeded: its records have their ids already."""
+    """Rows for the ledger. Its records have their ids already, so it is written unchanged until that succeeds."""
 
     attempts: tuple[AttemptRecord, ...] = ()
     records: tuple[UsageRecord, ...] = ()
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
         return bool(self.attempts or self.records or self.notes)
 
     def then(self, later: Batch) -> Batch:
-        """Both; what is later counts."""
+        """Both batches as one. Of two rows for an attempt, the later one counts."""
         attempts = {attempt.key: attempt for attempt in (*self.attempts, *later.attempts)}
         return Batch(tuple(attempts.values()), self.records + later.records, self.notes + later.notes)
 
@@ -100,7 +100,7 @@ class LedgerBook:
     def start_from(
         self, totals: Totals, known: Mapping[tuple[str, str, int], AttemptRecord], earlier: tuple[AttemptRecord, ...]
     ) -> None:
-        """Go on from what the ledger has of this run, and note what the journal (`earlier`) has beyond that."""
+        """Continue from what the ledger has of this run, and add what only the journal (`earlier`) has."""
         written: dict[Key, tuple[Usage, int]] = {}
         for (instance, number, _), (usage, cost_nano_usd, records) in totals.items():
             key = instance, number
@@ -112,7 +112,7 @@ class LedgerBook:
             self._complete(attempt, known.get(attempt.key), *written.get(attempt.key[1:], (Usage(), 0)))
 
     def start_unknown(self) -> None:
-        """The ledger could not say what it has of this run: give records numbers that none of them can have."""
+        """Number the records so that they clash with none in the ledger, which could not be read."""
         self._first = self._now_ms()
 
     def _complete(self, attempt: AttemptRecord, known: AttemptRecord | None, usage: Usage, cost_nano_usd: int) -> None:
@@ -127,7 +127,7 @@ class LedgerBook:
         self._unwritten.add(key, UsageDelta(Amount(), {Portion(): missing}, source))
 
     def take(self) -> Batch:
-        """All that is new, as rows; from now on it is the batch's."""
+        """Take out everything that is new, as rows."""
         unwritten, self._unwritten = self._unwritten, Unwritten()
         running, self._running = self._running, {}
         for key, status in running.items():

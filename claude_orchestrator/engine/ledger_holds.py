@@ -7,7 +7,7 @@ from token_budget.named_tuples import NamedTuple
 
 
 class HoldChanges(NamedTuple):
-    """What each hold of the ledger amounts to now, and those that have ended, each with its key there."""
+    """The present amount of each hold in the ledger, and the keys of those that have ended."""
 
     left: dict[Hold, Amount]
     ended: dict[Hold, int]
@@ -50,7 +50,7 @@ class LedgerHolds:
         return self._keys[hold]
 
     def changes(self) -> HoldChanges:
-        """What the ledger has to be told now."""
+        """What the ledger has to record now."""
         left = {hold: Amount() if hold in self._ended else hold.remaining for hold in self._amounts}
         return HoldChanges(left, {hold: self._keys[hold] for hold in self._ended})
 

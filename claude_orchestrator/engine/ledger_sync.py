@@ -71,8 +71,8 @@ class _Read(NamedTuple):
 class LedgerSync:
     """Keeps the ledger in step with one run.
 
-    While the ledger cannot be used, a run in block mode admits nothing new that its limits are for, unless it
-    `continues`. What is counted meanwhile is written later, once.
+    While the ledger cannot be used, a run in block mode starts nothing that its shared limits apply to, unless it
+    `continues`. Its use in the meantime is written later, once.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class LedgerSync:
     # -- from start to end --
 
     async def begin(self, earlier: Iterable[AttemptRecord] = (), *, output_dir: Path | None = None) -> None:
-        """Enter the run; of a resumed one also what its journal has (`earlier`) and the ledger lacks.
+        """Record the run. For a resumed run, add what only its journal (`earlier`) has.
 
-        Takes in what earlier runs in `output_dir` could not write at their ends. If the ledger cannot be used now,
-        all of that happens as soon as it can.
+        Also takes in what earlier runs in `output_dir` could not write at their ends. If the ledger cannot be used now,
+        all of this happens as soon as it can.
         """
         if self._ledger is None:
             return
@@ -189,7 +189,7 @@ class LedgerSync:
         self._book.observe(event)
 
     async def sync(self) -> None:
-        """Wait until what was observed outlives the machine, but not long: the journal has it too."""
+        """Wait briefly until what was observed survives a crash of the machine. The journal has it too."""
         if self._down:
             return
         with contextlib.suppress(TimeoutError):
@@ -200,7 +200,7 @@ class LedgerSync:
 
     @property
     def unusable(self) -> str:
-        """Why nothing new may start that needs the ledger; empty if it may."""
+        """Why nothing that needs the ledger may start; empty if it may."""
         if not self._down or self._sharing.continues or self._manager.enforcement_mode != "block":
             return ""
         return f"the ledger cannot be used: {self._down}"
@@ -208,8 +208,8 @@ class LedgerSync:
     async def admit(self, instance: str, hold: Hold, *, sent: bool = False) -> Decision:
         """Reserve a hold on the windows' budgets, for all orchestrators at once.
 
-        A request that is `sent` is held even if this run has no such budgets: the limits of other runs count it, also
-        when this run is killed. It does not wait long for that, since nothing here depends on the answer.
+        A request that is `sent` is held even if this run has no such budgets, because the limits of other runs count
+        it, even if this run is killed. Nothing here depends on the answer, so the request does not wait long.
         """
         is_limited = bool(self.windows.budgets)
         if self._ledger is None or self._gave_up or not (is_limited or sent):
@@ -283,7 +283,7 @@ class LedgerSync:
     ) -> tuple[int, list[tuple[float, str]]] | None:
         """Tell other runs something about a topic, unless they have done so since `seen`; see `Board`.
 
-        Whoever waits for it waits for a request: if the ledger is slow or cannot be used, nothing is shared.
+        A request waits for this. So nothing is shared if the ledger is slow or cannot be used.
         """
         if self._ledger is None or self._gave_up or self._down or self._posting is not None:
             return None
@@ -307,7 +307,7 @@ class LedgerSync:
             self._failed(error)
 
     async def claim_alerts(self, keys: list[str]) -> set[str]:
-        """Those of the alerts that no other process has sent: of many orchestrators one sends an alert."""
+        """The alerts that no other process has sent. So only one of many orchestrators sends an alert."""
         if self._ledger is None or self._gave_up or self._down:
             return set(keys)
         try:
@@ -433,7 +433,7 @@ def read_shared(
     weights: TokenWeights,
     charged: Charged = Charged(),  # noqa: B008
 ) -> None:
-    """Read what all runs use and hold now of the shared budgets, without being a run."""
+    """Read what all runs use and hold of the shared budgets now, outside of a run."""
     windows, now_ms = SharedWindows(manager, charged), ledger.now_ms(to_ms(datetime.now()))
     all_used, held = ledger.shared(windows.limits(now_ms), weights, now_ms, windows.account)
     for budget, used in zip(windows.budgets, all_used, strict=True):

@@ -240,7 +240,7 @@ def _expanded(config: Config, options: Options, workspace: Path) -> Config:
 
 
 def _named_by_option(error: UserError, config: Config) -> UserError:
-    """The same faults, but of a PROMPT, which has no config: its option is named, not a place in a config."""
+    """The same faults, which name the option, because a PROMPT has no place in a config."""
     if config.source != FROM_PROMPT:
         return error
     place = re.compile(r"^PROMPT: (?:instances\[0\]|instance .*?)\.(?:(for_each|json_schema)[^:]*|\w+): ")

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 class Metering:
-    """A MeteredAttempt. `record` charges what was counted; `refusals` hears of the requests that the
-    instance's budgets refuse."""
+    """A MeteredAttempt. `record` charges what was counted; `refusals` is notified of requests that the instance's
+    budgets refuse."""
 
     def __init__(
         self,
@@ -91,7 +91,8 @@ class Metering:
     # -- MeteredAttempt --
 
     async def budgets_of(self, sender: Sender) -> tuple[Budget, ...]:
-        """The instance's budgets, and the subagent's own. That needs its type, which the stream names in a moment."""
+        """The instance's budgets, and the subagent's own. That needs the subagent's type, which the stream names a
+        moment later."""
         limits = self._status.spec.subagent_limits
         if not limits or not sender.agent:
             return self.budgets

@@ -52,7 +52,7 @@ class SharedLimits(Protocol):
 
     @property
     def unusable(self) -> str:
-        """Why nothing new may start that needs what counts for all runs; empty if it may."""
+        """Why nothing that needs the shared limits may start; empty if it may."""
 
     def released(self, hold: Hold) -> None:
         """A hold has ended."""

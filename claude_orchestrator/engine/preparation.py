@@ -33,8 +33,8 @@ NO_CLUSTER = "has no effect without --cluster"
 class Planned(NamedTuple):
     """What a run would do, and what it uses: the claude, the prices, the ledger.
 
-    `settings` have the limits of the account that the run charges, if it charges one. Worktrees that begin with one
-    of the bases in `complete` lack nothing of the workspace.
+    `settings` have the limits of the account that the run charges, if it charges one. Worktrees that begin with a base
+    in `complete` contain everything of the workspace.
     """
 
     plan: Plan
@@ -108,7 +108,7 @@ def _charged(settings: Settings, ledger: LedgerStore | None, *, only_shows: bool
 
 
 def _compare_claude(options: Options, before: object, claude: str, warn: Warn) -> None:
-    """Warn where a resumed run has another claude. What a journal says is never run: options and PATH say what is."""
+    """Warn where a resumed run has another claude. A path in a journal is never run. Options and PATH decide."""
     if before != claude and "claude_bin" not in options.given:
         warn(f"--resume: that run used {before}, this one uses {claude}: --claude-bin names another one")
 

@@ -1,4 +1,4 @@
-"""The request of an attempt that a budget has refused, until it is clear what claude makes of that. Pure.
+"""The request of an attempt that a budget has refused, until it is clear how claude reacts. Pure.
 
 Claude 2.1.332 asks again after a refusal if its request had the field `safeguards`: the next one has no such field, is
 smaller, and may fit. So a refusal ends an instance only when claude gives up, or does nothing for the grace time.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a run without a gateway needs none of these
 class RefusedRequest:
     """The last request that was refused, unless its sender has sent another one since.
 
-    `on_change` hears when there is such a request, and when there is none any more.
+    `on_change` is called when there is such a request, and when there no longer is.
     """
 
     def __init__(self, on_change: Callable[[bool], None]) -> None:
@@ -31,7 +31,7 @@ class RefusedRequest:
             self._on_change(True)
 
     def admitted(self, sender: Sender) -> None:
-        """A request is sent. If its sender was refused before, it does with less."""
+        """A request is sent. If its sender was refused before, it now asks for less."""
         if self._pending is not None and self._pending[1] == sender:
             self._pending = None
             self._on_change(False)

@@ -115,7 +115,7 @@ class ChangesKept(NamedTuple):
 
 
 class WorkEnded(NamedTuple):
-    """The work of an instance is complete; its process still has to leave."""
+    """The work of an instance is complete; its process still has to exit."""
 
     instance: str
 
@@ -224,10 +224,10 @@ class Paced(NamedTuple):
 
 
 class Stopping(NamedTuple):
-    """An instance is being ended; `budget` if one of its budgets is why.
+    """An instance is being stopped. `budget` is the reason, if that is one of its budgets.
 
-    `enough` is a limit that has room for its next request, and `next_request` the most that this one may draw; 0
-    if that is not known.
+    `enough` is a limit with room for its next request, and `next_request` the most that this request may draw. Both are
+    0 if unknown.
     """
 
     instance: str

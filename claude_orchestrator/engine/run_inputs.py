@@ -158,7 +158,7 @@ def _desktop_program() -> str:
 
 
 def price_with(prices: Prices | None, no_price: Callable[[str], None]) -> Price | None:
-    """The price of a response in nano-dollars; `no_price` gets the names of models without one, again and again."""
+    """The price of a response in nano-dollars; `no_price` gets the name of a model without one, each time."""
     if prices is None:
         return None
 

@@ -46,10 +46,9 @@ NOTABLE = frozenset({AlertRaised, ApprovalEnded, Crossed, Decided, RetryPlanned,
 class RunChanges:
     """An observer that collects what reports and pages show besides the instances.
 
-    That is hold changes, the latest rate limits, the pace, the latest decisions with their Unix times, in `decisions`
-    how many there were of each action, in `latencies` how long API
-    requests took, and in `limits` the budgets that stopped or blocked instances, with a limit
-    that has room for their next request, or 0.
+    These are hold changes, the latest rate limits, the pace, and the latest decisions with their Unix times.
+    `decisions` counts them by action. `latencies` has how long API requests took. `limits` has the budgets that stopped
+    or blocked instances, each with a limit that has room for the next request, or 0.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Which instance may start, by what has ended and by what depends on it: a value that keeps counts. Pure.
+"""Which instance may start, given what has ended: a value that keeps counts. Pure.
 
-An ending costs as much as the edges that it resolves; nothing is ever searched. Nodes may be added while others run.
+The work at an ending grows with the edges that it resolves. Nothing is searched. Nodes may be added while others run.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Skip(NamedTuple):
 class _Entry:
     """A node and its counts.
 
-    `chain` is the weight of the longest way from here to an end. `failed` names the root of a failure among what it
-    needs, and `said` is that with the way from there; `unneeded` names what was skipped without a failure.
+    `chain` is the weight of the longest way from here to an end. `failed` names the first failure among its needs, and
+    `said` adds the path from there. `unneeded` names a need that was skipped without a failure.
     """
 
     __slots__ = ("chain", "dependants", "ended", "failed", "missing", "node", "queued", "said", "skipped", "unneeded")
@@ -61,7 +61,7 @@ class _Entry:
         self.unneeded = self.unneeded or need.unneeded
 
     def skip(self) -> Skip | None:
-        """All that the node needs has ended: whether it is skipped."""
+        """Whether the node is skipped, now that everything it needs has ended."""
         name, run_if = self.node.name, self.node.run_if
         if (
             run_if == ALWAYS
@@ -81,7 +81,7 @@ class _Entry:
 class Scheduler:
     """Knows what is ready, what waits and what has ended. The nodes have no cycle and no unknown needs.
 
-    What is ready comes out by the longest chain first where there are dependencies, and by rank among equals.
+    Ready instances come out with the longest chain first, and by rank among equals.
     """
 
     def __init__(self, nodes: Iterable[Node]) -> None:

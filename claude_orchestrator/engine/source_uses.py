@@ -13,7 +13,7 @@ from token_budget.text import decimal_usd
 
 
 def tree_of(status: InstanceStatus) -> tuple[SourceUse, ...]:
-    """Who used what of an instance. What an earlier orchestrator had counted is not divided."""
+    """The use of an instance, divided by who caused it. What an earlier orchestrator had counted is not divided."""
     agents = {}
     parts: list[tuple[str, Usage, int | None]] = []
     divided = Usage()

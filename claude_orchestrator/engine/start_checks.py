@@ -50,7 +50,8 @@ def check_keeping(settings: Settings, meter: Meter, *, is_here: bool) -> None:
 
 
 def check_plan(plan: Plan, config: Config) -> None:
-    """Refuse what claude would refuse at its start: folders and MCP configs that are missing. All of them at once."""
+    """Refuse what claude would refuse at its start: folders and MCP configs that are missing. All faults are reported
+    at once."""
     faults: list[str] = []
     known: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # a fan-out has many instances in one folder
     for spec, instance in zip(plan.specs, config.instances, strict=True):

@@ -165,7 +165,7 @@ class InstanceStatus:
 
     @property
     def changes_unkept(self) -> bool:
-        """Whether its changes could not be kept as they should be, so that they are in its worktree alone."""
+        """Whether its changes could not be saved, so that only its worktree has them."""
         return self.changes is not None and not self.changes.kept
 
     @property

@@ -222,7 +222,7 @@ class Supervisor:
         return min(pauses_s, default=None)
 
     def _moment(self, reserved: set[Budget]) -> Moment:
-        """What decides now."""
+        """What eligibility depends on now."""
         clock, meter = self._context.clock, self._context.services.meter
         now = clock.monotonic()
         next_launch_at = max(self._next_launch_at, self._pace.next_at(now))
@@ -254,7 +254,7 @@ class Supervisor:
         return places is None or places.has_room(status.spec)
 
     def _choose_model(self, status: InstanceStatus) -> None:
-        """Give an instance that never started another model if little of its budgets is left."""
+        """Give an instance another model before its first start, if little of its budgets is left."""
         low = self._settings.model_when_low
         if low is None or status.launched or status.chosen_model or status.spec.session_id is not None:
             return
@@ -264,7 +264,7 @@ class Supervisor:
             self._bus.publish(ModelChosen(status.name, low.model, budget))
 
     async def _decide(self, status: InstanceStatus) -> tuple[Decision, float]:
-        """Whether an instance may be launched; and for how long the launch rate lets everything wait."""
+        """Whether an instance may be launched, and how long the launch rate delays every launch."""
         holders = ((name, runner.hold) for name, runner in self._runners.items())
         decision = await self._decisions.decide(status, holders)
         decision, pause_s = await self._decisions.within_launch_rate(decision)
@@ -289,7 +289,7 @@ class Supervisor:
             self._launch(tasks, status, decision.hold)
 
     async def _grow(self, group: InstanceStatus) -> None:
-        """Its upstream has ended: a group becomes its instances. If that is not possible, it fails."""
+        """Replace a group, whose upstream has ended, by its instances. If that is not possible, the group fails."""
         try:
             work = partial(self._graph.members, group.planned, self._context.services.answers)
             instances, repeated = await run_in_thread(work)
@@ -308,7 +308,7 @@ class Supervisor:
         await self._take_up(members)
 
     async def _filled(self, status: InstanceStatus) -> LaunchSpec | None:
-        """What to launch, with the results of others in its texts. If they do not fit in, the instance fails."""
+        """The spec with the results of others in its texts. If they cannot be filled in, the instance fails."""
         if status.spec.late is None:
             return status.spec
         try:
@@ -323,7 +323,7 @@ class Supervisor:
         return None
 
     def _fail(self, status: InstanceStatus, reason: str) -> None:
-        """It fails without a launch."""
+        """Fail an instance without a launch."""
         self._skip(status, State.FAILED, reason)
         self._bus.publish(Message(Level.ERROR, f"{status.name}: failed: {reason}"))
         self._fail_fast(status)
@@ -410,7 +410,7 @@ class Supervisor:
             self._bus.publish(ChangesKept(status.name, status.changes))
 
     async def _take_up(self, statuses: Iterable[InstanceStatus]) -> None:
-        """Some of these have ended in an earlier start: keep their changes, and settle their races."""
+        """Keep the changes of instances that ended in an earlier start, and settle their races."""
         ended = [status for status in statuses if status.ended]
         await self._keep_earlier_changes(ended)
         for status in ended:
@@ -447,7 +447,7 @@ class Supervisor:
     # -- stops --
 
     def _settle_race(self, winner: str) -> None:
-        """An attempt is verified: stop the others at the same work."""
+        """Stop the other attempts of a race, because one is verified."""
         race = self._graph.race_of(winner)
         reason = f"{winner} was verified first"
         for status in race:

@@ -1,4 +1,4 @@
-"""The timers of one attempt at an instance: named, replaceable, and able to stand still."""
+"""The timers of one attempt at an instance: named, replaceable, and able to pause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LATE_S = 1.0
 
 
 class _Paused(NamedTuple):
-    """What is left of a timer that stands still."""
+    """What is left of a paused timer."""
 
     left_s: float
     call: Callable[[], None]
@@ -30,7 +30,8 @@ class Timers:
         self._running[name] = (asyncio.get_running_loop().call_later(delay_s, call), call)
 
     def set_punctual(self, name: str, delay_s: float, call: Callable[[], None]) -> None:
-        """Call in `delay_s`; if the orchestrator was paused meanwhile, output may wait to be read: begin again."""
+        """Call in `delay_s`. If the orchestrator itself was suspended meanwhile, begin again: unread output may
+        wait."""
         due = asyncio.get_running_loop().time() + delay_s
 
         def call_unless_late() -> None:
@@ -52,7 +53,7 @@ class Timers:
         return name in self._running
 
     def pause(self, name: str) -> None:
-        """Let its time stand still."""
+        """Pause the timer."""
         if name in self._running:
             timer, call = self._running[name]
             left_s = timer.when() - asyncio.get_running_loop().time()
@@ -61,7 +62,7 @@ class Timers:
                 self._paused[name] = _Paused(left_s, call)
 
     def resume(self, name: str) -> None:
-        """Let its time pass again, if it stands still."""
+        """Continue the timer, if it is paused."""
         if name in self._paused:
             paused = self._paused.pop(name)
             self.set(name, paused.left_s, paused.call)

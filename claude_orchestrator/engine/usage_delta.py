@@ -78,7 +78,8 @@ class AttemptCosts:
         return dict(Counter(stated) + self._priced_portions)
 
     def _stated(self) -> dict[Portion, int]:
-        """The CLI's own costs. It states them by model, so a model that several have asked is not divided."""
+        """The CLI's own costs. It states them by model, so the cost of a model that several sources used is not
+        divided."""
         costs = self._tally.cost_by_model
         if not costs:
             return {}

@@ -82,7 +82,7 @@ class Verification:
         self.fix_due = False
 
     def restore(self, rounds: int, verdict: Verdict, *, fix_due: bool) -> None:
-        """Take over what an earlier orchestrator saw. Rounds that are used up, or had no hope, are allowed again."""
+        """Take over what an earlier orchestrator saw. Rounds that were used up, or hopeless, are allowed again."""
         self.rounds, self.verified = rounds, verdict.passed
         self.fault, self.output, self.fix_due = verdict.fault, verdict.output, fix_due and not verdict.hopeless
         if not self.pending and not self.verified:

@@ -13,7 +13,7 @@ _pool = ThreadPoolExecutor(2, thread_name_prefix="orchestrator")
 
 
 class Tasks(set[asyncio.Future[Any]]):
-    """Tasks until they are done. The event loop itself would let them be collected."""
+    """The tasks that are not done yet. Without such a reference, a task can be garbage-collected while it runs."""
 
     def start(self, work: Coroutine[Any, Any, object]) -> None:
         """Run this as a task."""

@@ -27,8 +27,8 @@ class Capabilities(NamedTuple):
 
 
 class Exit(NamedTuple):
-    """How a process ended: its exit code (negative: the signal), the end of its standard error, and how many lines
-    were too long to read. `fault` says why what it changed cannot be had; empty if it can."""
+    """How a process ended: its exit code (negative: the signal), the end of its standard error, and how many lines were
+    too long to read. `fault` says why its changes cannot be retrieved; empty if they can."""
 
     code: int | None
     stderr: str = ""
@@ -66,7 +66,7 @@ class Launcher(Protocol):
         """Start one instance. Raises OSError where that is not possible."""
 
     async def check(self, spec: LaunchSpec, command: str, folder: str) -> Running:
-        """Start a shell command that checks an instance's work; its output has what it prints anywhere.
+        """Start a shell command that checks an instance's work; its output has both of its streams.
 
         It ends with the run, but not with the instance's process. Raises OSError where that is not possible.
         """

@@ -1,4 +1,4 @@
-"""How a run on this system finds what instances leave. The dry run needs no other module of `launch`."""
+"""How a run on this system finds what instances leave behind. The dry run needs no other module of `launch`."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _UNWRITTEN = ("unable to write file", "unknown write failure on standard output"
 
 
 class GitError(OSError):
-    """Git could not do it. The text is one line, in git's own words; `detail` has all of them."""
+    """A git command failed. The text is one line in git's own words. `detail` has its whole output."""
 
     detail = ""
 
@@ -55,7 +55,7 @@ def git(
     stdout: IO[bytes] | None = None,
     keep: tuple[str, ...] = (),
 ) -> bytes:
-    """What git prints in that folder. Raises GitError.
+    """The output of a git command in that folder. Raises GitError.
 
     `index` replaces the index of the folder. `keep` names those of `_CONFIG` that stay as the user has them.
     """
@@ -86,7 +86,7 @@ def git(
 
 
 def line(folder: str | Path, *args: str | Path, index: Path | None = None) -> str:
-    """What git prints, as one line of text. Raises GitError."""
+    """The output of a git command, as one line of text. Raises GitError."""
     return os.fsdecode(git(folder, *args, index=index)).rstrip("\n")
 
 

@@ -25,8 +25,8 @@ _PREFIX = f"{MARK_VARIABLE}=".encode()
 
 
 def marked(run_mark: str) -> dict[str, list[int]]:
-    """The ids of all other processes that carry a mark of this run (`RUN/INSTANCE`), by mark; those that such a
-    process started without it are its own."""
+    """The ids of all other processes that carry a mark of this run (`RUN/INSTANCE`), by mark. Unmarked processes that
+    such a process started count as marked."""
     if sys.platform == "linux":
         return _marked_in_proc(run_mark.encode())
     if sys.platform == "win32":
@@ -35,14 +35,15 @@ def marked(run_mark: str) -> dict[str, list[int]]:
 
 
 def kill(pids: Iterable[int]) -> None:
-    """SIGKILL to each; those that are gone already are passed over."""
+    """Send SIGKILL to each. Processes that are gone are skipped."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
 
 
 def freeze(pids: Iterable[int]) -> None:
-    """SIGSTOP to each: what is frozen starts nothing more, and what it started can still be told by its parent."""
+    """Send SIGSTOP to each. A frozen process starts nothing more, and its children can still be found by their
+    parent."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if sys.platform != "win32":
@@ -100,7 +101,7 @@ def _parent_in_proc(pid: int) -> int:
 
 
 def _add_descendants(marks: dict[int, str], parents: dict[int, int]) -> None:
-    """Give what a marked process started its mark, as far as it does not show one itself."""
+    """Give the descendants of a marked process its mark, unless they show one of their own."""
     for begin in parents:
         pid, line = begin, dict[int, str]()
         while pid in parents and pid not in marks and pid not in line:
@@ -150,8 +151,8 @@ def _mark_in(environ: bytes, run_mark: bytes, end: bytes) -> str | None:
 class MarkGuard:
     """A context in which a second process watches over this one: however this dies, a run's processes are ended.
 
-    The guard sleeps on a pipe that only this process holds open. At an orderly end it is told to go; where the pipe
-    just closes (SIGKILL, out of memory), it ends everything that carries the run's mark.
+    The guard sleeps on a pipe that only this process holds open. At an orderly end, this process dismisses it. If the
+    pipe just closes (SIGKILL, out of memory), the guard ends everything that carries the run's mark.
     """
 
     def __init__(self, run_id: str) -> None:

@@ -44,10 +44,10 @@ class Database(Protocol):
     def transaction(
         self, accounts: Iterable[str] = (), *, alone: bool = False, durable: bool = True
     ) -> AbstractContextManager[None]:
-        """All of it or nothing. Unless `durable`, a crash of the machine may undo it.
+        """A transaction: all of it happens, or nothing. Unless `durable`, a crash of the machine may undo it.
 
-        While one is `alone` with an account, no other transaction of that account is open; alone with the account ""
-        it is so for all accounts.
+        While a transaction is `alone` with an account, no other transaction of that account is open. With the account
+        "", no other transaction at all is open.
         """
 
     def execute(self, sql: str, values: Sequence[Value] = ()) -> int:
@@ -69,4 +69,4 @@ class Database(Protocol):
         """The row of a query that has just one."""
 
     def close(self) -> None:
-        """Give it back."""
+        """Close the connection."""

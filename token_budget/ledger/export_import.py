@@ -1,4 +1,4 @@
-"""A ledger as text: JSON lines out and in, with the profiles, and a table (CSV) out.
+"""A ledger as text: JSON lines for export and import, with the profiles, and a CSV table for export.
 
 The first line has the version. Each other line is a run, an attempt, a record, a note or the profiles; a key that is
 missing is None. What an attempt has used is the sum of its records.
@@ -51,7 +51,7 @@ class Diff:
 def export(
     ledger: LedgerStore, *, prompts: bool = False, profiles: Mapping[str, object] | None = None
 ) -> Generator[str, None, None]:
-    """The ledger as JSON lines (without line ends), in an order that depends on what is in it alone.
+    """The ledger as JSON lines (without line ends), in an order that depends only on its content.
 
     Without `prompts`, commands are cut to the names of their slash commands, and workspaces are left out. Memory grows
     with runs and attempts, not with records. What is written meanwhile may be missing, but no record is without its
@@ -181,7 +181,7 @@ def _figures(record: UsageRecord) -> tuple[Usage, int | None]:
 
 
 def apply(ledger: LedgerStore, parcel: Parcel) -> Diff:
-    """Add to the ledger what it does not have, in one transaction; profiles are the caller's to save.
+    """Add to the ledger what it does not have, in one transaction; the caller saves the profiles.
 
     A run or attempt that is there stays as it is, unless the parcel knows a later end of it.
     """

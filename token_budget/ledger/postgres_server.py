@@ -1,4 +1,4 @@
-"""The connection of a ledger to its PostgreSQL server: opened again after a fault, never waited for without end."""
+"""The connection of a ledger to its PostgreSQL server: it reconnects after a fault, and every wait has a limit."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class PostgresServer:
         self.busy_s = seconds
 
     def close(self) -> None:
-        """Leave the server."""
+        """Disconnect from the server."""
         live, self._live = self._live, None
         if live is not None:
             with contextlib.suppress(psycopg.Error):
@@ -158,7 +158,7 @@ class PostgresServer:
 
     @contextlib.contextmanager
     def _faults(self, done: str) -> Iterator[None]:
-        """Turn faults into messages for the user. A connection of which nothing is known is given up."""
+        """Turn faults into messages for the user. A connection in an unknown state is given up."""
         try:
             yield
         except psycopg.Error as error:
@@ -189,7 +189,7 @@ class PostgresServer:
             self.close()
 
     def _again(self, step: Callable[[], _T]) -> _T:
-        """Take a step that changes nothing yet; once more if the connection turns out to have ended meanwhile."""
+        """Take a step that changes nothing yet. Repeat it once if the connection has ended meanwhile."""
         had = self._live
         if self._in_transaction:
             return step()

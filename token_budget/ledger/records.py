@@ -62,7 +62,7 @@ class AttemptRecord(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells it from all others."""
+        """What identifies it in the ledger."""
         return self.run, self.instance, self.attempt
 
 
@@ -81,7 +81,7 @@ class InstanceRecord(NamedTuple):
 
 
 class UsageRecord(NamedTuple):
-    """What a model has used for an attempt since its record before. `cost_source` is `claude` or `prices`.
+    """What a model has used for an attempt since the previous record. `cost_source` is `claude` or `prices`.
 
     A count can be negative where an earlier record had named another model or source; the sums are right. `source` is
     who asked, as `token_budget.portions` has it. `terms` are those of the price, and `written_for_1h_tokens` the cache
@@ -151,7 +151,7 @@ class Post(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What another run has posted so long ago."""
+    """What another run has posted, and how long ago."""
 
     age_ms: int
     text: str
@@ -160,7 +160,7 @@ class Heard(NamedTuple):
 class Posted(NamedTuple):
     """The answer to a post: the number of the latest post on the topic, and what others have posted before it.
 
-    The post itself was entered only if there are no such `others`, or if it did not ask for that.
+    The post itself was entered only if there are no such `others`, or if it was unconditional.
     """
 
     seen: int
@@ -180,7 +180,7 @@ class HoldState(NamedTuple):
 class Reservation(NamedTuple):
     """The answer to a hold request: the hold's key, or the index of the limit that has no room, with its figures.
 
-    `held` is what all runs that it counts hold of it, `held_elsewhere` what the others of them do.
+    `held` is what all runs hold that the limit counts, and `held_elsewhere` the part of the other runs.
     """
 
     action: Action

@@ -29,7 +29,7 @@ def family_of(instance: str) -> str:
 
 
 class SampleReader:
-    """Reads samples from a ledger. It reads the latest attempts of all subjects once, on which every forecast leans.
+    """Reads samples from a ledger. It reads the latest attempts of all subjects once, because every forecast uses them.
 
     Tokens count as `weights` draw them.
     """

@@ -68,7 +68,7 @@ class SqlLedger:
         self._db.wait_at_most(seconds)
 
     def close(self) -> None:
-        """Close the file, or leave the server."""
+        """Close the file, or disconnect from the server."""
         self._db.close()
 
     # -- writing --
@@ -106,7 +106,7 @@ class SqlLedger:
         return new
 
     def reserve(self, request: HoldRequest, limits: Sequence[Limit], now_ms: int) -> Reservation:
-        """Check every limit and hold the amount, in one step for all that use this ledger."""
+        """Check every limit and hold the amount, in one atomic step."""
         with self._db.transaction([request.account], alone=bool(limits)):
             now_ms = self._db.now_ms(now_ms)
             answer = self._judge(request, limits, now_ms)
@@ -134,7 +134,7 @@ class SqlLedger:
         return answer
 
     def claim_alerts(self, keys: Iterable[str], run: str, at_ms: int) -> set[str]:
-        """Claim alerts, each of which one run can have; returns the keys that nobody had claimed."""
+        """Claim alerts. Only one run can claim each. Returns the keys that nobody had claimed."""
         put = "INSERT INTO alerts (key, run, at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
         with self._db.transaction():
             return {key for key in sorted(keys) if self._db.execute(put, (key, run, at_ms))}
@@ -242,8 +242,8 @@ class SqlLedger:
     def shared(
         self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int, account: str = "", *, run: str = ""
     ) -> Shared:
-        """What all runs, or those of an account, have used since each limit's beginning, in its unit, with what
-        crashed runs had sent; and what they hold now, but for one `run`."""
+        """What all runs, or those of an account, have used of each limit since its beginning, and what they hold now.
+        The use includes what crashed runs had sent. The holds leave out one `run`."""
         holds = self._holds(limits, self._db.now_ms(now_ms), account)
         return Shared([self._used(limit, weights, holds, account) for limit in limits], holds.held(but=run))
 

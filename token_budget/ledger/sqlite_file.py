@@ -87,7 +87,8 @@ class SqliteFile:
             check_file(file)
 
     def _prepare_with_others(self) -> None:
-        """Several programs may make it at once, and SQLite does not wait for one that turns WAL on."""
+        """Prepare the file although several programs may create it at once: SQLite does not wait for one that turns WAL
+        on."""
         until = time.monotonic() + BUSY_S
         while True:
             try:
@@ -134,7 +135,8 @@ class SqliteFile:
 
     @contextlib.contextmanager
     def transaction(self, accounts: Iterable[str] = (), *, alone: bool = False, durable: bool = True) -> Iterator[None]:
-        """All of it or nothing; the only one of the file. Unless `durable`, a crash of the machine may undo it.
+        """A transaction, the only one of the file: all of it happens, or nothing. Unless `durable`, a crash of the
+        machine may undo it.
 
         Raises LedgerError where it cannot be written.
         """

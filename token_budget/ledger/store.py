@@ -1,4 +1,4 @@
-"""What a ledger store does, whatever it keeps its records in: a file or a server. `opening.py` opens one."""
+"""What a ledger store does, in a file or on a server. `opening.py` opens one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class LedgerError(Exception):
 
 
 class LedgerUnwritableError(LedgerError):
-    """The ledger is sound but cannot be written where it is: full, read-only, no permission, locked, not reachable."""
+    """The ledger is sound, but it cannot be written: the disk is full or read-only, or the ledger is locked or cannot
+    be reached."""
 
 
 class NoLedgerError(LedgerError):
@@ -48,7 +49,7 @@ class LedgerStore(Protocol):
     """An append-only record of what was used, which many orchestrators share, with the holds of those that run.
 
     Records are known by their ids: writing one again adds nothing. Every method raises LedgerError, and a later call
-    may succeed. With a server, its clock judges leases, and each `now_ms` that is passed is of no account.
+    may succeed. With a server, its clock judges leases, and the `now_ms` that callers pass has no effect.
     """
 
     @property
@@ -62,7 +63,7 @@ class LedgerStore(Protocol):
         """Wait no longer than that for other writers or a server, also in a wait that has begun in another thread."""
 
     def close(self) -> None:
-        """Give it back; nothing else is called after this."""
+        """Close the ledger. Nothing else is called after this."""
 
     # -- writing --
 
@@ -83,26 +84,26 @@ class LedgerStore(Protocol):
         """
 
     def reserve(self, request: HoldRequest, limits: Sequence[Limit], now_ms: int) -> Reservation:
-        """Check every limit and hold the amount, in one step for all that use this ledger.
+        """Check every limit and hold the amount, in one atomic step.
 
         Where the request enforces limits: BLOCK if it can never fit, WAIT if only holds of others keep it out.
         Otherwise everything is held, and WARN names the first limit that does not fit.
         """
 
     def release_run(self, run: str, *, keep: Collection[int] = ()) -> None:
-        """Release whatever a run holds, except the holds to keep, when its records have what those were for."""
+        """Release whatever a run holds, except the holds to keep, once its records have what those were for."""
 
     def claim_alerts(self, keys: Iterable[str], run: str, at_ms: int) -> set[str]:
-        """Claim alerts, each of which one run can have; returns the keys that nobody had claimed."""
+        """Claim alerts. Only one run can claim each. Returns the keys that nobody had claimed."""
 
     def claim_launch(self, most: int, run: str, now_ms: int) -> int:
-        """Claim one of `most` launches in an hour, in one step for all that use this ledger.
+        """Claim one of `most` launches in an hour, in one atomic step.
 
         Returns 0, or if all are taken the milliseconds until one is free again.
         """
 
     def post(self, post: Post, seen: int | None) -> Posted:
-        """Tell other runs something about a topic, in one step for all that use this ledger.
+        """Tell other runs something about a topic, in one atomic step.
 
         With `seen`, it is entered only if no other run has posted there after that number; without, always. Posts
         need not outlive a crash of the machine.
@@ -136,8 +137,8 @@ class LedgerStore(Protocol):
     def shared(
         self, limits: Sequence[Limit], weights: TokenWeights, now_ms: int, account: str = "", *, run: str = ""
     ) -> Shared:
-        """What all runs, or those of an account, have used since each limit's beginning, in its unit, with what
-        crashed runs had sent; and what they hold now, but for one `run`."""
+        """What all runs, or those of an account, have used of each limit since its beginning, and what they hold now.
+        The use includes what crashed runs had sent. The holds leave out one `run`."""
 
     def totals(self, run: str) -> dict[tuple[str, int, str], tuple[Usage, int | None, int]]:
         """What is recorded of a run, by instance, attempt and model: usage, cost, number of records."""

@@ -72,8 +72,8 @@ def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
 def read_objects(file: BinaryIO) -> Iterator[dict[str, object] | None]:
     """Each JSON object in a file of JSON Lines, and None for each damaged or foreign piece of text.
 
-    A whole object counts also where a cut one stands before it on the line, where several share a line, or where NUL
-    bytes precede it. Bytes that are not UTF-8 become replacement characters.
+    A whole object counts even if a cut one or NUL bytes precede it on the line, or if several share a line. Bytes that
+    are not UTF-8 become replacement characters.
     """
     for line in _lines(file):
         if line is None:
@@ -102,7 +102,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes | None]:
 
 
 def _salvage(text: str) -> Iterator[dict[str, object] | None]:
-    """The whole objects of a damaged line, in order; None in front where anything else was on it.
+    """The whole objects of a damaged line, in order, after None if anything else was on it.
 
     A part of a cut object is no object: what is whole ends where the line ends or another object begins.
     """

@@ -54,10 +54,10 @@ class ControlClient:
             return data["result"]
 
     def follow(self, since: int = -1, source: str = "") -> Iterator[Notification | None]:
-        """Ask for a snapshot or events, from an event's number on; they come until the orchestrator leaves.
+        """Ask for a snapshot, or for the events after a number. They come until the orchestrator leaves.
 
-        None: nothing has come within the time limit of `quiet_after`. Raises AnsweredError, or OSError if the
-        orchestrator does not answer the request; nothing comes if it has just left.
+        Yields None if nothing has come within the time limit of `quiet_after`. Raises AnsweredError, or OSError if the
+        orchestrator does not answer. Yields nothing if it has just left.
         """
         try:
             self.call("events", since=since, source=source)
@@ -78,7 +78,7 @@ class ControlClient:
                 yield Notification(data["method"], data["params"])
 
     def quiet_after(self, seconds: float | None) -> None:
-        """How long `follow` waits before it yields None; None: for ever."""
+        """Set how long `follow` waits before it yields None. None sets no limit."""
         self._socket.settimeout(seconds)
 
     def fileno(self) -> int:
@@ -86,12 +86,12 @@ class ControlClient:
         return self._socket.fileno()
 
     def shut(self) -> None:
-        """End what another thread waits for here."""
+        """End the wait of another thread for this connection."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._socket.close()
 
     def __enter__(self) -> Self:

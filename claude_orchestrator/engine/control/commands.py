@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def runs_command(output_dir: Path) -> str:
-    """`claude-runs`, with the folder of the runs if it would look in another one."""
+    """`claude-runs`, with the option for the folder of the runs if it is not the default one."""
     return f"claude-runs{output_dir_option(output_dir)}"
 
 
 def output_dir_option(output_dir: Path) -> str:
-    """The option that names the folder of the runs, after a space; empty for the one that programs look in anyway."""
+    """The option for the folder of the runs, with a space before it; empty for the default folder."""
     from token_budget import places
 
     given = output_dir.absolute()

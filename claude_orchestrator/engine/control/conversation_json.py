@@ -1,7 +1,7 @@
 """What an instance and Claude said to each other, as the items of a page, from the raw lines of a log. Pure.
 
-Each line stands for itself, so that a reader can begin at any one. An item is a JSON object: `kind` says what it is,
-and `parent` names the tool call of the subagent that it belongs to.
+Each line is independent, so a reader can begin at any line. An item is a JSON object: `kind` says what it is, and
+`parent` names the tool call of the subagent that it belongs to.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Item = dict[str, Any]
 
 
 def items_of(lines: Iterable[bytes], max_chars: int = MAX_TEXT_CHARS) -> list[Item]:
-    """The items in whole lines. A piece of a text that is being written joins the piece before it."""
+    """The items in whole lines. Pieces of a text that is being written are joined."""
     found: list[Item] = []
     for said in everything(lines):
         item = {"kind": KINDS.get(said.piece, str(said.piece)), "parent": said.parent, **_fields(said, max_chars)}

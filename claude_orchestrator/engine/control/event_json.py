@@ -1,6 +1,6 @@
 """The events of a run as JSON data. Pure.
 
-Figures of an instance are those at the moment at which the event is written down, which may be a little later.
+An instance's figures are those at the time of writing, which may be a little after the event.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def kind_of(event: RunEvent) -> str:
 def event_json(event: RunEvent, view: RunView, now: float, *, budgets: bool = True) -> dict[str, Any]:
     """An event. `instance` is the name of the instance that it is about, and `row` its row if its state changed.
 
-    Use has the budgets of its instance, unless they are not wanted.
+    An event about usage includes the budgets of its instance if they are wanted.
     """
     if isinstance(event, UsageRecorded) and not budgets:
         return {"kind": kind_of(event), **_use(event.status)}

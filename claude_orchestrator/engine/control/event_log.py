@@ -68,7 +68,7 @@ class EventLog:
             waiting.set()
 
     def attach(self) -> None:
-        """From now on events are kept."""
+        """Start to keep events."""
         if not self._attached:
             self._attached = True
             self._bus.attach(self, optional=True)

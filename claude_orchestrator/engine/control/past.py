@@ -1,4 +1,4 @@
-"""A run that nobody runs any more, as the same JSON data as a live one, from its journal. Pure."""
+"""A run that has ended, read from its journal, in the JSON form of a live run. Pure."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def past_status(
 
 
 def _manager(history: JournalHistory, finish: Record | None) -> TokenBudgetManager:
-    """The budgets of the latest start. If it was interrupted, they have what the run itself has used.
+    """The budgets of the latest start. If it was interrupted, they contain only what the run itself has used.
 
-    What other runs had used of the budgets of all runs is then not known: these are left out.
+    Shared budgets are then left out, because the use by other runs is unknown.
     """
     limits, manager = budgets_in(history.header), TokenBudgetManager()
     final = () if finish is None else budgets_in(finish).budgets
@@ -104,7 +104,7 @@ def _manager(history: JournalHistory, finish: Record | None) -> TokenBudgetManag
 
 
 def _edges(history: JournalHistory) -> Iterator[tuple[str, str]]:
-    """What waited for what. The members of a group that grew wait as the group does."""
+    """The dependencies. Members of a group that grew have those of the group."""
     for one in history.instances.values():
         group = history.instances.get(one.group or "")
         for need in one.depends_on or (group.depends_on if group is not None else ()):

@@ -77,15 +77,15 @@ class RunControl:
         return self._approvals.pending
 
     def watch(self, observer: Observer) -> None:
-        """Deliver every later event to an observer that the run can do without."""
+        """Attach an optional observer."""
         self._bus.attach(observer, optional=True)
 
     def complain(self, text: str) -> None:
-        """Report something that went wrong in showing the run."""
+        """Warn that something went wrong while the run was shown."""
         self._bus.warn(text)
 
     def end(self) -> None:
-        """The run has ended: it can still be seen, and not changed any more."""
+        """The run has ended. It can still be seen, but no longer changed."""
         self._ended = True
 
     def _moment(self) -> Moment:
@@ -109,7 +109,8 @@ class RunControl:
     # -- changing --
 
     def stop(self, names: Sequence[str], by: By) -> list[str]:
-        """Stop instances, or all of a group; returns the names of those that it stops. One bad name stops none."""
+        """Stop instances, or all instances of a group; returns their names. If one name is unknown, nothing is
+        stopped."""
         self._check_running()
         if not names:
             raise RefusedError("stop: name an instance or a group")
@@ -152,7 +153,7 @@ class RunControl:
         return most
 
     def set_limits(self, limits: Mapping[str, object], by: By) -> list[dict[str, Any]]:
-        """Set limits of budgets that the run has, in tokens or US dollars, all or none; returns these budgets.
+        """Set limits of the run's budgets, in tokens or US dollars, either all or none; returns these budgets.
 
         More room lets instances start. A limit below what is used acts as a crossing.
         """
@@ -244,7 +245,7 @@ class RunControl:
 
 
 def _resume_with(run_id: str, output_dir: Path, label: str) -> str:
-    """How a run gets a budget that it began without."""
+    """The command that continues a run with a budget that it lacks."""
     limit = f"--{label}-token-budget N" if label in (Scope.OVERALL, *WINDOW_SCOPES) else f"--command-budget '{label}=N'"
     return f"stop the run and continue it: claude-orchestrator --resume {run_id}{output_dir_option(output_dir)} {limit}"
 

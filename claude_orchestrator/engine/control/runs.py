@@ -32,12 +32,12 @@ class FoundRun(NamedTuple):
     path: Path
 
     def command(self, verb: str, *more: str) -> str:
-        """How the user calls claude-runs for this run."""
+        """The claude-runs command for this run."""
         return " ".join((runs_command(self.path.parent), verb, self.id, *more))
 
     @property
     def resume_command(self) -> str:
-        """How the user continues the run."""
+        """The command that continues the run."""
         return f"{PROGRAM} --resume {self.id}{output_dir_option(self.path.parent)}"
 
 
@@ -53,7 +53,7 @@ def run_names(output_dir: Path) -> list[str]:
 
 
 def _is_ours(runs: Folder, name: str) -> bool:
-    """Whether this is a run of this user; a folder that all can write to may have those of others."""
+    """Whether this run belongs to this user. A folder that everybody can write to may contain runs of others."""
     try:
         with runs.folder(name) as folder:
             os.close(folder.file(journal.NAME, os.O_RDONLY))
@@ -107,7 +107,7 @@ def connect(run: FoundRun, timeout_s: float | None = 10.0) -> ControlClient | No
 
 @contextlib.contextmanager
 def answering(run: FoundRun) -> Iterator[None]:
-    """What an orchestrator refuses, and that it hangs or has left, is an error of the user."""
+    """Raise UserError if the orchestrator refuses, hangs or has left."""
     try:
         yield
     except AnsweredError as error:
@@ -119,7 +119,7 @@ def answering(run: FoundRun) -> Iterator[None]:
 
 
 def status_of(run: FoundRun, *, brief: bool = False) -> dict[str, Any]:
-    """The run as JSON data, whoever has it. Raises UserError."""
+    """The run as JSON data, from its orchestrator or from its directory. Raises UserError."""
     client = connect(run)
     if client is not None:
         with client, contextlib.suppress(OSError):

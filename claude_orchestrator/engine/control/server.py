@@ -36,14 +36,14 @@ class ControlOnDemand:
         return self._made
 
     def end(self) -> None:
-        """The run has ended: it can still be seen, and not changed any more."""
+        """The run has ended. It can still be seen, but no longer changed."""
         self._ended = True
         if self._made is not None:
             self._made.end()
 
 
 class ControlServer:
-    """Listens until it is closed. A connection of another user is closed without a word."""
+    """Listens until it is closed. A connection of another user is closed without an answer."""
 
     def __init__(self, control: ControlOnDemand, folder: Folder) -> None:
         self._control = control

@@ -39,7 +39,8 @@ class Moment(NamedTuple):
 
 
 class Rows:
-    """The rows of a run's instances. Those that are not at work are made once, and again if something changes."""
+    """The rows of a run's instances. The row of an instance that does not run is made again only if something
+    changes."""
 
     def __init__(self, view: RunView) -> None:
         self._view = view

@@ -89,7 +89,8 @@ def _connect(connected: socket.socket, path: str, timeout_s: float | None) -> No
 
 
 def peer_uid(connected: socket.socket) -> int | None:
-    """The user at the other end of a connection; None where the system does not tell, so the mode has to protect."""
+    """The user at the other end of a connection; None if the system does not report it. Then the file mode alone
+    protects the socket."""
     if sys.platform != "linux":
         return None
     _, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))

@@ -33,7 +33,7 @@ class AnswerFiles:
         self._unwritten: dict[str, dict[int, Answered]] = {}
 
     def add(self, turns: Mapping[str, int]) -> None:
-        """There are more instances now. Their names have characters that no file name has, so they clash with none."""
+        """Add instances. Their names contain characters that no file name has, so they clash with no other."""
         self._stems.update(file_stems(turns))
         self._turns.update(turns)
 

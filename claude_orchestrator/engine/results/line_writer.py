@@ -84,7 +84,7 @@ class LineWriter:
 
 
 def _write_whole(fd: int, line: bytes) -> None:
-    """Write a line; what a full disk takes of it is removed again. Raises OSError."""
+    """Write a whole line. If the disk is full, remove the part that was written. Raises OSError."""
     left = line
     try:
         while left:

@@ -42,13 +42,13 @@ class FirstTurns:
             self._recheck()
 
     def ended(self, name: str) -> None:
-        """The instance runs no more: nobody waits for it."""
+        """The instance has ended: nobody waits for it."""
         self._waiting.pop(name, None)
         self._order.ended(name)
         self._recheck()
 
     def _recheck(self) -> None:
-        """Let those go that have nobody to wait for, in their order."""
+        """Start those that need not wait any longer, in order."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -64,7 +64,7 @@ class FirstTurns:
             self._recheck_in(min(left_s))
 
     def _recheck_in(self, seconds: float) -> None:
-        """Check again then, unless that is due earlier anyway."""
+        """Check again after this time, unless a check is due earlier."""
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if self._timer.when() <= loop.time() + seconds:

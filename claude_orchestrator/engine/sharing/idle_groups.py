@@ -1,5 +1,4 @@
-"""What it costs that instances of one cache group start so far apart that the API drops its prompt cache, and what it
-costs to keep it warm. Pure."""
+"""What it costs if the prompt cache of a group expires between its starts, and what keeping it warm costs. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which instances wait for another one to write their shared prompt cache. Pure.
 
 The API can read a prefix as soon as the response begins whose request writes it. So the first instance with a prefix
-goes, and the others follow when its first response begins.
+starts, and the others follow when its first response begins.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class StartOrder:
         self._waits_since: dict[str, float] = {}
 
     def wait_s(self, spec: LaunchSpec, now: float) -> float:
-        """How long the instance still waits at most for what another one writes; 0 if it can go."""
+        """How long the instance still waits at most for what another one writes; 0 if it can start."""
         if not self._writers:
             return 0.0
         until = max((self._written_until(prefix, spec.name, now) for prefix in _parts(spec)), default=now)
@@ -70,7 +70,7 @@ class StartOrder:
         return opened
 
     def ended(self, name: str) -> None:
-        """The instance runs no more: what it has not begun to write, nobody waits for."""
+        """The instance has ended: nobody waits for what it has not begun to write."""
         for prefix in self._prefixes.pop(name, ()):
             writer = self._writers.get(prefix)
             if writer is not None and writer.name == name:

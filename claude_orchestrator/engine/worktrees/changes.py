@@ -39,7 +39,7 @@ class Changes(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether they are where they belong; else a later start of the run tries again."""
+        """Whether the changes are saved. If not, a later start of the run tries again."""
         return self.patch is not None
 
     @property
@@ -72,9 +72,9 @@ def figures_of(numstat: bytes) -> tuple[int, int, int]:
 
 
 def stem_of(name: str, taken: Iterable[str] = ()) -> str:
-    """The last part of a worktree's branch and folder; with a hash of the name where it would be ambiguous.
+    """The last part of a worktree's branch and folder. It gets a hash of the name if it would be ambiguous.
 
-    `taken` are the stems of others. Some file systems take capital letters for small ones.
+    `taken` are the stems of others. Some file systems do not distinguish capital letters.
     """
     stem = file_stems([name])[name]
     if ".." in stem or stem.casefold().endswith(".lock"):

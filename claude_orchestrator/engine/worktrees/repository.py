@@ -158,8 +158,8 @@ def _is_worktree(path: str) -> bool:
 def save(place: Place, known: Worktree, patch: Path, *, keep_clean: bool) -> tuple[Changes | None, str]:
     """Keep what was changed: as a commit with a ref, and as a patch. A clean worktree is removed.
 
-    Returns the changes, None if there are none; and what could not be kept as it should be, empty if all was.
-    Raises OSError if nothing could be saved; the worktree then stays as it is.
+    Returns the changes, or None, and a text about what could not be kept, which is empty if everything was. Raises
+    OSError if nothing could be saved; the worktree then stays as it is.
     """
     if not _is_worktree(known.path):
         return _of_removed(place, known, patch)
@@ -209,7 +209,7 @@ def _large_files(known: Worktree, index: Path) -> list[str]:
 
 
 def _own_repositories(known: Worktree, tree: str) -> str:
-    """The folders that the instance has made repositories of: the tree has their commits, and none of their files."""
+    """The folders in which the instance created repositories. The tree has their commits, but none of their files."""
     changed = os.fsdecode(git(known.path, *_DIFF, "-z", known.base, tree)).split("\0")
     found = [path for modes, path in zip(changed[::2], changed[1::2], strict=False) if modes.startswith(_NEW_LINK)]
     return f"the patch has no files of a repository of its own, {', '.join(found[:3])}" if found else ""

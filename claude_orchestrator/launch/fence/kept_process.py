@@ -131,7 +131,7 @@ class KeptProcess(asyncio.SubprocessTransport):
                 self._ended.set()
 
     def _keeper_gone(self) -> None:
-        """It leaves when everything has ended. If something killed it, the kernel killed its process."""
+        """The keeper exits when everything has ended. If something killed it, the kernel killed its process too."""
         self._loop.remove_reader(self._control)
         if not self._ended.is_set():
             self.fenced = False

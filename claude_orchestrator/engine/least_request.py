@@ -57,7 +57,7 @@ def _warning(spec: LaunchSpec, budget: Budget, first: FirstRequest) -> str:
     if not first.measured:
         needs = f"Claude's first request alone draws about {first.tokens:,} tokens"
     what = f"the {budget.label} budget of {budget.limit:,} tokens is too small"
-    return f"{what}: {needs}, and block mode stops the instance there"
+    return f"{what}: {needs}, so block mode stops the instance"
 
 
 def _first_request(spec: LaunchSpec, ledger: LedgerStore | None, weights: TokenWeights) -> FirstRequest:

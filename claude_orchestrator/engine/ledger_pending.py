@@ -50,7 +50,7 @@ def take_in(output_dir: Path, ledger: LedgerStore, warn: Callable[[str], None]) 
         try:
             parcel = read(rest.splitlines(), path.name)
         except ValueError as error:
-            warn(f"the ledger: {path}: {error}: its records are not taken in")
+            warn(f"the ledger: {path}: {error}: its records are not added")
             continue
         ledger.write(runs=parcel.runs, attempts=parcel.attempts, records=parcel.records, notes=parcel.notes)
         for run in parcel.runs:

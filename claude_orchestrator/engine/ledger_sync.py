@@ -180,9 +180,11 @@ class LedgerSync:
         try:
             path = keep(directory, ledger, parcel)
         except OSError as error:
-            self._bus.warn(f"the ledger: what it lacks of this run cannot be kept: {error.strerror or error}")
+            self._bus.warn(
+                f"the ledger: the records that it lacks of this run cannot be kept: {error.strerror or error}"
+            )
         else:
-            self._bus.warn(f"the ledger: the next run takes in what it lacks of this one: {path}")
+            self._bus.warn(f"the ledger: the next run adds the records that it lacks of this one: {path}")
 
     def observe(self, event: RunEvent) -> None:
         """Note what the ledger will have to hold."""

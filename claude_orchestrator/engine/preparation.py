@@ -110,7 +110,7 @@ def _charged(settings: Settings, ledger: LedgerStore | None, *, only_shows: bool
 def _compare_claude(options: Options, before: object, claude: str, warn: Warn) -> None:
     """Warn where a resumed run has another claude. A path in a journal is never run. Options and PATH decide."""
     if before != claude and "claude_bin" not in options.given:
-        warn(f"--resume: that run used {before}, this one uses {claude}: --claude-bin names another one")
+        warn(f"--resume: that run used {before}, and this one uses {claude}: name another one with --claude-bin")
 
 
 def _ledger(options: Options, settings: Settings, warn: Warn) -> LedgerStore | None:

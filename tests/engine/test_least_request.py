@@ -38,7 +38,7 @@ def test_without_a_measurement_the_known_size_is_named() -> None:
     (warning,) = warnings(None, UNIT, command_budgets=(("/test", 10_000),))
     assert warning == (
         "the /test command budget of 10,000 tokens is too small: Claude's first request alone draws about 12,000 "
-        "tokens, and block mode stops the instance there"
+        "tokens, so block mode stops the instance"
     )
     assert not warnings(None, UNIT, command_budgets=(("/test", 10_000),), mode="warn")
     assert not warnings(None, UNIT, command_budgets=(("/test", 15_000),))

@@ -54,7 +54,7 @@ def test_a_locked_ledger_does_not_hold_up_the_end(place: Workplace) -> None:
     _, said = process.communicate(timeout=30)  # it was four minutes
     assert process.returncode == 143 and place.report()["exit_code"] == 143
     (pending,) = place.root.glob(f"out/*/{NAME}")
-    assert f"the next run takes in what it lacks of this one: {pending}" in said
+    assert f"the next run adds the records that it lacks of this one: {pending}" in said
     other.close()
     assert place.run("/test", "--ledger", str(ledger)).returncode == 0
     after = SqliteLedger(ledger)

@@ -185,7 +185,7 @@ def test_a_server_that_stands_still_stops_nothing_for_ever(place: Workplace, own
         assert time.monotonic() - began < 20
     finally:
         own_server.pause(on=False)
-    assert any("the next run takes in what it lacks" in line for line in run.lines)
+    assert any("the next run adds the records that it lacks" in line for line in run.lines)
     assert place.run("--config", place.config(setup(1, 0.1)), "--rehearse", "--ledger", address).returncode == 0
     assert in_ledger(address) == report["totals"]["total_tokens"] + 4000
 

@@ -198,7 +198,7 @@ def test_what_a_journal_says_is_never_run(place: Workplace) -> None:
     path = f"{place.root / 'bin'}:{os.environ['PATH']}"
     done = place.run("/test", "--resume", "last", claude=None, PATH=path)
     assert done.returncode == 0 and not proof.exists(), done.stderr
-    assert f"that run used {evil}, this one uses {place.root / 'bin' / 'claude'}: --claude-bin names" in done.stderr
+    assert f"that run used {evil}, and this one uses {place.root / 'bin' / 'claude'}: name another" in done.stderr
 
 
 @as_root

@@ -212,7 +212,7 @@ def _own_repositories(known: Worktree, tree: str) -> str:
     """The folders in which the instance created repositories. The tree has their commits, but none of their files."""
     changed = os.fsdecode(git(known.path, *_DIFF, "-z", known.base, tree)).split("\0")
     found = [path for modes, path in zip(changed[::2], changed[1::2], strict=False) if modes.startswith(_NEW_LINK)]
-    return f"the patch has no files of a repository of its own, {', '.join(found[:3])}" if found else ""
+    return f"the patch lacks the files of a repository that was created there, {', '.join(found[:3])}" if found else ""
 
 
 def _of_removed(place: Place, known: Worktree, patch: Path) -> tuple[Changes | None, str]:

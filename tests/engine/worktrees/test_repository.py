@@ -164,7 +164,11 @@ def test_a_repository_inside_the_worktree_is_reported(repo: Path) -> None:
     worktree = make(place, None)
     sh(worktree.cwd, "git clone -q . inner; echo y > y")
     changes, doubt = close(place, worktree)
-    assert changes is not None and "no files of a repository of its own, inner" in doubt and place.path.exists()
+    assert (
+        changes is not None
+        and "lacks the files of a repository that was created there, inner" in doubt
+        and place.path.exists()
+    )
 
 
 def test_a_killed_start_leaves_nothing_that_harms_the_next(repo: Path) -> None:

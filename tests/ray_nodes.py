@@ -62,7 +62,7 @@ class RayNodes:
         program = [*inside, sys.executable, "-m", "ray.scripts.scripts", "start"]
         subprocess.run(
             [*program, f"--object-store-memory={STORE_BYTES}", "--num-gpus=0", *options],
-            env={**os.environ, **self.env, **env},
+            env={**os.environ, "XDG_STATE_HOME": f"{self.folder}/state", **self.env, **env},
             stdout=subprocess.DEVNULL,
             timeout=60,
             check=True,

@@ -30,7 +30,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     f"{CO}.errors": (),
     f"{CO}.claude": (TB, *BASE),
     f"{CO}.config": (*BUDGETS, *BASE, f"{CO}.claude"),
-    f"{CO}.launch": (TB, *BASE, f"{CO}.claude", f"{CO}.config"),
+    f"{CO}.launch": (TB, f"{TB}.files", f"{TB}.places", *BASE, f"{CO}.claude", f"{CO}.config"),
     f"{CO}.gateway": (TB, *SERVING, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch"),
     f"{CO}.engine": (*BUDGETS, *BASE, f"{CO}.claude", f"{CO}.config", f"{CO}.launch", f"{CO}.gateway"),
 }

@@ -18,6 +18,7 @@ from claude_orchestrator.launch.git import GitError, copy_index, git, head_of, l
 from token_budget.named_tuples import NamedTuple
 
 REF = "refs/claude-orchestrator/shipped"  # in bundles, and in the store of a machine
+REPOSITORY = "repository.git"  # in a store
 LEFT_OPEN = "What was not committed"  # the message of a commit
 MAX_BUNDLE_BYTES = 512 * 1024 * 1024  # it travels in one piece
 
@@ -87,6 +88,13 @@ def _too_large(size_bytes: int, max_bytes: int) -> GitError:
     return GitError(f"with its history, the repository takes {size}, and at most {most} travel: {instead}")
 
 
+def those_of(repository: str | Path, commits: Sequence[str]) -> list[str]:
+    """The ones of some commits that a repository has. Raises GitError."""
+    asked = "".join(f"{commit}\n" for commit in commits).encode()
+    found = git(repository, "cat-file", "--batch-check", stdin=asked).decode().splitlines()
+    return [commit for commit, answer in zip(commits, found, strict=True) if answer.split()[1:2] == ["commit"]]
+
+
 def take_in(worktree: str | Path, work: Work) -> None:
     """Make a worktree, which must be as the instance found it, what the instance has made of its copy.
 
@@ -108,7 +116,7 @@ def unpack(bundle: bytes, store: Path, commit: str) -> Path:
 
     `bundle` may be empty if the store has the commit.
     """
-    place = store / "repository.git"
+    place = store / REPOSITORY
     store.mkdir(parents=True, exist_ok=True, mode=0o700)
     git(store, "init", "--quiet", "--bare", place)
     if bundle and not has(place, commit):

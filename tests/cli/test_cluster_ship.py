@@ -78,6 +78,8 @@ def test_the_real_cli_edits_files_on_two_nodes_and_its_changes_are_applied(claud
         files = ["--config", str(tmp_path / "runs.json"), "--report", str(tmp_path / "report.json")]
         argv = [*program, *own, *files, *SHIP, "--cluster", nodes.address]
         done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
+        (kept,) = Path(nodes.folder, "state", "claude-orchestrator", "shipped").iterdir()  # of both nodes
+        assert sh(kept, "git for-each-ref")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     # 2.1.197 finds a session in the folder of another node no more, so it begins a new one

@@ -22,6 +22,7 @@ from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.background import Tasks, run_in_thread
 from claude_orchestrator.launch.base import Launcher, Running
 from claude_orchestrator.launch.cluster.copies import Copies
+from claude_orchestrator.launch.cluster.kept_repositories import KeptRepositories
 from claude_orchestrator.launch.cluster.lease_program import boot_s
 from claude_orchestrator.launch.cluster.leases import NodeLease
 from claude_orchestrator.launch.cluster.memory_in_use import taken_by_instances
@@ -48,6 +49,7 @@ from claude_orchestrator.launch.cluster.wire import (
 )
 from claude_orchestrator.launch.guards import fence_of
 from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
+from token_budget import places
 
 if TYPE_CHECKING:
     from claude_orchestrator.launch.simulated import Ask
@@ -140,7 +142,7 @@ class NodeHost:
         self._watchdog.start(self._lease.ends_at_s)
         self._closing.callback(self._watchdog.end)
         self._launcher = self._simulated() if begin.simulated else self._local(begin)
-        self.copies = Copies(Path(self._folder))
+        self.copies = Copies(Path(self._folder), KeptRepositories(places.state_dir() / "shipped"))
         self._running: dict[int, Running] = {}
         self._early: dict[int, list[Command]] = {}  # for launches in progress
         self._measures = sys.platform == "linux" and not begin.simulated
@@ -291,6 +293,10 @@ class NodeAgent:
         """Do these things, in order. The driver waits for the answer before it sends more."""
         for command in commands:
             self._work.obey(command)
+
+    async def stock(self, store: str) -> list[str]:
+        """The commits that this node has of a repository from earlier runs."""
+        return await self._work.copies.stock(store)
 
     async def receive(self, part: Part) -> str:
         """Take a part of a bundle; returns what went wrong, which is empty if nothing did."""

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from claude_orchestrator.launch.background import run_in_thread
+from claude_orchestrator.launch.cluster.kept_repositories import KeptRepositories
 from claude_orchestrator.launch.cluster.wire import Brought, Launch, Part, Piece
 from claude_orchestrator.launch.git import GitError
-from claude_orchestrator.launch.shipping import check_out, collect, unpack
+from claude_orchestrator.launch.shipping import REPOSITORY, check_out, collect, unpack
 
 PIECE_BYTES = 256 * 1024
 
@@ -27,17 +28,26 @@ class _Copy:
 class Copies:
     """The stores of a node's agent and their worktrees, in a folder that goes with the agent.
 
+    What a run sends first is kept for later ones.
+
     One command of git at a time works there: git fails where another one holds its locks.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kept: KeptRepositories) -> None:
         self._folder = folder
+        self._kept = kept
+        self._stores_kept: set[str] = set()  # by this run
         self._git = asyncio.Lock()
         self._arriving = bytearray()
         self._copies: dict[int, _Copy] = {}  # by the position of the instance
 
     def _store(self, name: str) -> Path:
         return self._folder / "stores" / name
+
+    async def stock(self, name: str) -> list[str]:
+        """The commits that a store has from earlier runs, latest first. To be called before anything else of it."""
+        async with self._git:
+            return await run_in_thread(partial(self._kept.lend, name, self._store(name) / REPOSITORY))
 
     async def receive(self, part: Part) -> str:
         """Take a part of a bundle; returns what went wrong, which is empty if nothing did."""
@@ -48,8 +58,12 @@ class Copies:
         bundle, self._arriving = bytes(self._arriving), bytearray()
         try:
             async with self._git:
-                await run_in_thread(partial(unpack, bundle, self._store(part.store), part.commit))
+                place = await run_in_thread(partial(unpack, bundle, self._store(part.store), part.commit))
+                if part.store not in self._stores_kept:
+                    self._stores_kept.add(part.store)
+                    await run_in_thread(partial(self._kept.keep, part.store, place))
         except OSError as error:
+            self._kept.drop(part.store)
             return error.strerror or str(error)
         return ""
 
@@ -64,12 +78,13 @@ class Copies:
             return launch._replace(folder=copy.cwd)
         path = self._folder / "copies" / f"{position + 1:03}"
         cwd = path / parcel.folder
-        store = self._store(parcel.store) / "repository.git"
+        store = self._store(parcel.store) / REPOSITORY
         try:
             async with self._git:
                 await run_in_thread(partial(check_out, store, path, parcel.commit, parcel.branch))
             cwd.mkdir(parents=True, exist_ok=True)  # git keeps no empty folders
         except OSError as error:
+            self._kept.drop(parcel.store)
             raise GitError(f"its copy cannot be made on the node: {error.strerror or error}") from None
         copy = self._copies[position] = _Copy(path, cwd, parcel.commit)
         return launch._replace(spec=launch.spec._replace(cwd=copy.cwd), folder=copy.cwd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.background import Tasks
@@ -32,6 +33,7 @@ from claude_orchestrator.launch.cluster.wire import (
 )
 from token_budget.named_tuples import NamedTuple
 
+_T = TypeVar("_T")
 MOST_UNREAD_BYTES = 16 * 1024 * 1024
 MOST_RENEWALS_OPEN = 3
 END_S = 8.0
@@ -119,9 +121,16 @@ class NodeLink:
         await asyncio.shield(started)
         return running
 
+    async def stock(self, store: str) -> list[str]:
+        """The commits that the node has of a repository from earlier runs. Raises NodeGone."""
+        return await self._answer(self._agent.stock(store))
+
     async def receive(self, part: Part) -> str:
         """Send a part of a bundle; returns what went wrong there. Raises NodeGone."""
-        call, gone = asyncio.ensure_future(self._agent.receive(part)), asyncio.ensure_future(self._gone.wait())
+        return await self._answer(self._agent.receive(part))
+
+    async def _answer(self, asked: Awaitable[_T]) -> _T:
+        call, gone = asyncio.ensure_future(asked), asyncio.ensure_future(self._gone.wait())
         try:
             await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
             if self.is_lost:

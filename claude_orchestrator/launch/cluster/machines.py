@@ -26,6 +26,9 @@ class Agent(Protocol):
     async def tell(self, commands: Sequence[Command]) -> None:
         """Have these things done, in order."""
 
+    async def stock(self, store: str) -> list[str]:
+        """The commits that the node has of a repository from earlier runs."""
+
     async def receive(self, part: Part) -> str:
         """Take a part of a bundle; returns what went wrong, which is empty if nothing did."""
 

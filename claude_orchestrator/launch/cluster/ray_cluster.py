@@ -67,6 +67,10 @@ class RayAgent:
         """Have these things done, in order."""
         await _answer(self._actor.tell.remote(commands))
 
+    async def stock(self, store: str) -> list[str]:
+        """The commits that the node has of a repository from earlier runs."""
+        return await _answer(self._actor.stock.remote(store))
+
     async def receive(self, part: Part) -> str:
         """Take a part of a bundle."""
         return await _answer(self._actor.receive.remote(part))

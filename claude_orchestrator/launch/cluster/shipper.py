@@ -18,8 +18,7 @@ from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.cluster.link import NodeLink, Trip
 from claude_orchestrator.launch.cluster.wire import Brought, Parcel, Part
 from claude_orchestrator.launch.git import GitError, line
-from claude_orchestrator.launch.shipping import Work, pack, snapshot, take_in
-from token_budget.named_tuples import NamedTuple
+from claude_orchestrator.launch.shipping import Work, pack, snapshot, take_in, those_of
 
 PART_BYTES = 4 * 1024 * 1024
 MOST_KNOWN = 50  # commits that a bundle for a node leaves out
@@ -34,14 +33,6 @@ class _Sent:
         self.commits: dict[str, list[str]] = {}
 
 
-class _Ready(NamedTuple):
-    """A parcel that is ready to travel, and the worktree that it comes from. No bundle: the node has the commit."""
-
-    parcel: Parcel
-    home: str
-    bundle: bytes
-
-
 class Shipper:
     """One command of git at a time works here, in a thread: git fails where another one holds its locks."""
 
@@ -53,17 +44,20 @@ class Shipper:
         """Bring the worktree of an instance to a node. Raises OSError where that is not possible."""
         sent = self._nodes.setdefault(link, _Sent())
         async with sent.lock:
-            ready = await self._in_thread(partial(_prepare, spec.cwd, sent.commits))
-            parcel = ready.parcel
-            for part in _parts(parcel, ready.bundle):
+            parcel, home = await self._in_thread(partial(_prepare, spec.cwd))
+            known = sent.commits.get(parcel.store)
+            if known is None:
+                stock = (await link.stock(parcel.store))[:MOST_KNOWN]
+                known = sent.commits[parcel.store] = await self._in_thread(partial(those_of, home, stock))
+            bundle = await self._in_thread(partial(pack, home, parcel.commit, known))  # none: the node has the commit
+            for part in _parts(parcel, bundle):
                 fault = await link.receive(part)
                 if fault:
                     raise GitError(f"the node {link.name} cannot take the repository: {fault}")
-            if ready.bundle:
-                known = sent.commits.setdefault(parcel.store, [])
+            if bundle:
                 known.append(parcel.commit)
                 del known[1:-MOST_KNOWN]  # the first has most of the history
-        return Trip(spec.name, parcel, partial(self._take_in, link.name, ready.home))
+        return Trip(spec.name, parcel, partial(self._take_in, link.name, home))
 
     async def _take_in(self, node: str, home: str, brought: Brought, bundle: bytes) -> str:
         """Put what an instance has done where its work belongs; returns why that is not possible, if it is not."""
@@ -79,7 +73,8 @@ class Shipper:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _prepare(cwd: str, known: dict[str, list[str]]) -> _Ready:
+def _prepare(cwd: str) -> tuple[Parcel, str]:
+    """What has to travel, and the worktree that it comes from."""
     home = line(cwd, "rev-parse", "--show-toplevel")
     common = line(cwd, "rev-parse", "--path-format=absolute", "--git-common-dir")
     store = hashlib.sha256(common.encode(errors="surrogateescape")).hexdigest()[:16]
@@ -89,7 +84,7 @@ def _prepare(cwd: str, known: dict[str, list[str]]) -> _Ready:
         branch = f"orchestrator/{PurePath(home).name}"
     commit = snapshot(home)
     folder = line(cwd, "rev-parse", "--show-prefix")
-    return _Ready(Parcel(store, commit, branch, folder), home, pack(home, commit, known.get(store, ())))
+    return Parcel(store, commit, branch, folder), home
 
 
 def _parts(parcel: Parcel, bundle: bytes) -> Iterator[Part]:

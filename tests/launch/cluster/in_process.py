@@ -59,6 +59,10 @@ class HereAgent:
         self._reach()
         await self._agent.tell(commands)
 
+    async def stock(self, store: str) -> list[str]:
+        self._reach()
+        return await self._agent.stock(store)
+
     async def receive(self, part: Part) -> str:
         self._reach()
         return await self._agent.receive(part)

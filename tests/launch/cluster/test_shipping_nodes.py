@@ -106,7 +106,8 @@ class Work:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # that of the nodes
     return Work(tmp_path)
 
 
@@ -168,6 +169,46 @@ def test_a_second_attempt_continues_on_another_node_and_only_what_is_new_travels
         assert first_node is not None and len(here.got) == 2
         first, *rest = here.got.pop(first_node)
         assert len(rest) == 1 and rest[0] < first and [len(sizes) for sizes in here.got.values()] == [1]
+
+    within(steps)
+
+
+def test_a_later_run_sends_only_what_a_node_lacks(work: Work, tmp_path: Path) -> None:
+    work.program("cat a.txt; git remote")
+
+    async def steps() -> None:
+        sizes, printed = [], []
+        for change in ("", "", "two"):
+            sh(work.repo, f"echo -n '{change}' >> a.txt")
+            work.base = snapshot(work.repo)
+            here = Counting("n0")
+            (spec,) = work.specs(1)
+            async with work.launcher(here) as launcher:
+                exit, text = await end_of(await launcher.launch(spec))
+                assert exit == Exit(0)
+            sizes.append(sum(here.got.get("n0", ())))
+            printed.append(text)
+            sh(work.repo, "git worktree remove --force ../i0; git branch -q -D orchestrator/run/i0")
+        first, again, changed = sizes
+        assert printed == ["one\nopen\n", "one\nopen\n", "one\nopen\ntwo"]
+        assert again == 0 and 0 < changed < first
+        (kept,) = (tmp_path / "state" / "claude-orchestrator" / "shipped").iterdir()
+        assert kept.parent.stat().st_mode & 0o777 == 0o700 and len(sh(kept, "git for-each-ref").splitlines()) == 2
+        blob = sh(kept, f"git rev-parse {work.base}:a.txt")
+        for damaged, has_parts in ((f"{blob[:2]}/{blob[2:]}", False), ("nothing", True), ("*/*", True)):
+            for path in kept.glob(f"objects/{damaged}"):
+                path.chmod(0o600)
+                path.write_bytes(b"damaged")
+            here = Counting("n0")
+            (spec,) = work.specs(1)
+            async with work.launcher(here) as launcher:
+                if has_parts:
+                    assert (await end_of(await launcher.launch(spec)))[0] == Exit(0)
+                else:  # it turns out late, and the next run gets all of it again
+                    with pytest.raises(ValueError, match="its copy cannot be made on the node"):
+                        await launcher.launch(spec)
+            assert bool(here.got) is has_parts and kept.exists() is has_parts
+            sh(work.repo, "git worktree remove --force ../i0; git branch -q -D orchestrator/run/i0")
 
     within(steps)
 

@@ -190,14 +190,21 @@ class Budget:
     __slots__ = ("held", "held_elsewhere", "key", "limit", "scope", "unit", "used")
 
     def __init__(
-        self, limit: int, *, scope: Scope = Scope.COMMAND, key: str = "", unit: Unit = Unit.TOKENS, used: int = 0
+        self,
+        limit: int,
+        *,
+        scope: Scope = Scope.COMMAND,
+        key: str = "",
+        unit: Unit = Unit.TOKENS,
+        used: int = 0,
+        held: int = 0,
     ) -> None:
         self.limit = limit
         self.scope = scope
         self.key = key
         self.unit = unit
         self.used = used
-        self.held = 0
+        self.held = held
         self.held_elsewhere = 0
 
     @property

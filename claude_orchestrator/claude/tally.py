@@ -254,6 +254,10 @@ class UsageTally:
 
     # -- what the API meter sees --
 
+    def meter(self) -> None:
+        """From now on the API meter reports each response."""
+        self.metered = True
+
     def _compare(self, response_id: str) -> None:
         """A response that the meter has not seen went past it: from now on the stream is the count."""
         if self.metered and response_id not in self._api.responses:

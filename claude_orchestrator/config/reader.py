@@ -16,15 +16,16 @@ MAX_CONFIG_BYTES = 16 * 1024 * 1024
 class _DuplicateKey(dict[str, Any]):
     """An object that has a key twice."""
 
-    key = ""
+    def __init__(self, pairs: dict[str, object], key: str) -> None:
+        super().__init__(pairs)
+        self.key = key
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result: dict[str, object] = {}
     for key, value in pairs:
         if key in result and not is_comment(key):
-            result = _DuplicateKey(result)
-            result.key = key
+            result = _DuplicateKey(result, key)
         result[key] = value
     return result
 

@@ -340,7 +340,7 @@ class AttemptStatus:
 
     def meter(self) -> None:
         """From now on the API meter counts this attempt, not its stream."""
-        self.tally.metered = True
+        self.tally.meter()
 
     def cannot_launch(self, errno: int | None) -> None:
         """The process could not be started; `errno` is the system's reason, if it gave one."""

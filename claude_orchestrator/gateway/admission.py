@@ -97,6 +97,10 @@ class Admission:
     quantile: float = QUANTILE
     expected: int = FIRST_OUTPUT_TOKENS  # output tokens that nearly all answers get along with
 
+    def expect(self, instances: int) -> None:
+        """From now on so many instances may ask."""
+        self.places = max(1, instances)
+
     def ask(self, ticket: Ticket) -> Verdict:
         """Decide on a request; one that must wait gets its answer later, through `ticket.answer`."""
         if any(not set(ticket.limits).isdisjoint(other.limits) for other in self.waiting):

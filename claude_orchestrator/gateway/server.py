@@ -130,7 +130,7 @@ class Gateway:
         self._count_clients()
 
     def _count_clients(self) -> None:
-        self.admission.places = max(1, len(self._clients))
+        self.admission.expect(len(self._clients))
         self._door.expect(len(self._clients))
 
     async def close(self, client: Client) -> None:

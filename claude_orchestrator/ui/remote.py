@@ -40,9 +40,7 @@ def budget_of(data: Json) -> Budget:
     unit = Unit(data["unit"])
     scale = NANO if unit is Unit.USD else 1
     limit, used, held = (round(data[name] * scale) for name in ("limit", "used", "held"))
-    budget = Budget(limit, scope=Scope(data["scope"]), key=data["key"] or "", unit=unit, used=used)
-    budget.held = held
-    return budget
+    return Budget(limit, scope=Scope(data["scope"]), key=data["key"] or "", unit=unit, used=used, held=held)
 
 
 def _row(data: Json, budgets: Mapping[str, Budget]) -> Row:

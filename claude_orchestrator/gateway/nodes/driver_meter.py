@@ -132,7 +132,7 @@ class DriverMeter:
         self._tells[node] = tell
         client = Client.with_secret(port, ApiAddress.of({**self._environ, **attempt.environ}, self._api_url), attempt)
         place = self._places[client.digest] = Place(client, node, tell)
-        self._admission.places = max(1, len(self._places))
+        self._admission.expect(len(self._places))
         tell(Open(client.digest, attempt.environ, bool(attempt.budgets) or self._limits_subagents))
         return place
 
@@ -165,7 +165,7 @@ class DriverMeter:
 
     def _forget(self, place: Place) -> None:
         self._places.pop(place.client.digest, None)
-        self._admission.places = max(1, len(self._places))
+        self._admission.expect(len(self._places))
         for number, request in list(place.requests.items()):
             if request.most is not None and not (request.seen is not None and request.seen.whole):
                 self._charge_rest(request, request.most)

@@ -1,8 +1,8 @@
 """Brings a repository to another machine, and what was done there back, by bundles of git.
 
 A shipment is known by its commit, so each machine needs it once. The commit has everything of a folder that git does
-not ignore, committed or not. The way back is a bundle too, with the commits of an instance and a last one of what it
-left uncommitted. So a file is never taken for text, and modes, links and binary files arrive as they were.
+not ignore, committed or not. The way back is a bundle too, with the commits of an instance and a last commit of what it
+left uncommitted. So modes, links and binary files arrive unchanged.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def those_of(repository: str | Path, commits: Sequence[str]) -> list[str]:
 
 
 def take_in(worktree: str | Path, work: Work) -> None:
-    """Make a worktree, which must be as the instance found it, what the instance has made of its copy.
+    """Bring a worktree, which must be unchanged, to the state of the instance's copy.
 
     What it had committed is committed, the rest is not. Raises GitError.
     """

@@ -1,4 +1,4 @@
-"""What speaks against a node, by what it has answered, and what deserves a warning. Pure."""
+"""The reasons against using a node, from its answers, and what deserves a warning. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 class Wanted(NamedTuple):
-    """What the driver has itself, and needs of each node. `claude` is empty if instances are simulated.
+    """What the driver itself has, and what it needs on each node. `claude` is empty if instances are simulated.
 
     `has_key`: the driver sends a key. `marker`: each node has to see the driver's output folder. `metered`:
     each node needs a gateway. `ships`: the workspace travels there, so none is needed, but git.
@@ -33,7 +33,7 @@ class Wanted(NamedTuple):
 
 
 def faults(wanted: Wanted, facts: Facts) -> Iterator[str]:
-    """Everything that speaks against a node."""
+    """All reasons against using a node."""
     if not facts.package:
         yield f"claude-orchestrator is not installed: install {wanted.package} there"
     elif facts.package != wanted.package:
@@ -63,7 +63,7 @@ def _faults_of_claude(wanted: Wanted, facts: Facts) -> Iterator[str]:
 
 
 def warnings(wanted: Wanted, facts: Facts, asked_at_s: float, answered_at_s: float) -> Iterator[str]:
-    """What deserves a warning. The node's clock is compared with this machine's while the question was open."""
+    """What deserves a warning. The node's clock is compared with this machine's clock."""
     if wanted.claude and facts.claude and wanted.claude_version and facts.claude != wanted.claude_version:
         yield f"has claude {facts.claude}, and this machine has {wanted.claude_version}"
     off_s = max(asked_at_s - facts.clock_s, facts.clock_s - answered_at_s, 0.0)

@@ -1,4 +1,4 @@
-"""The copies of repositories on a node, in which instances work whose files travel."""
+"""The copies of repositories on a node. Instances whose files travel work in them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Copy:
 
 
 class Copies:
-    """The stores of a node's agent and their worktrees, in a folder that goes with the agent.
+    """The stores of a node's agent and their worktrees, in a folder that is removed with the agent.
 
     What a run sends first is kept for later ones.
 
@@ -68,7 +68,8 @@ class Copies:
         return ""
 
     async def place(self, launch: Launch) -> Launch:
-        """The launch as it happens here: in a new copy, in that of its instance, or where it says. Raises OSError."""
+        """The launch as it happens here: in a new copy, in that of its instance, or in the folder that it names. Raises
+        OSError."""
         parcel, position = launch.parcel, launch.spec.position
         if parcel is None:
             copy = self._copies.get(position)

@@ -18,7 +18,7 @@ MOST_LOSSES = 3
 
 
 class NodeState(StrEnum):
-    """Where a node is in its life."""
+    """The state of a node."""
 
     STARTING = "starting"
     READY = "ready"
@@ -37,7 +37,7 @@ class Act(StrEnum):
 
 @dataclass(slots=True)
 class FleetNode:
-    """A node of the fleet. `fenced_at_s` is when nothing of it can run any more, once it is lost."""
+    """A node of the fleet. `fenced_at_s` is the time from which nothing can run on a lost node."""
 
     state: NodeState = NodeState.STARTING
     fenced_at_s: float = 0.0

@@ -45,7 +45,7 @@ class InstanceMemory:
 
 
 def recalled(text: str) -> tuple[int, ...]:
-    """What such a file says of the last runs. A damaged one says nothing."""
+    """What a file records of the last runs. A damaged file counts as empty."""
     try:
         data = json.loads(text)
     except ValueError:

@@ -29,7 +29,7 @@ def boot_s() -> float:
 
 
 class Agent:
-    """The agent's process. Its number cannot be mistaken for another process's, where the kernel has descriptors."""
+    """The agent's process. Where the kernel has process descriptors, a reused number cannot be mistaken for it."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

@@ -1,7 +1,7 @@
-"""The lease of a node: until when what runs there may live without the driver. Pure.
+"""The lease of a node: how long its instances may run without contact with the driver. Pure.
 
 The node issues tokens, which are times of its own clock. The driver returns the latest token with each renewal. A
-renewal extends the lease to its token plus the lease's length, so it does not matter how long it was on its way. The
+renewal extends the lease to its token plus the lease's length, so a delay on the way does not lengthen the lease. The
 driver received a token after the node issued it. So the node's lease ends, by the driver's clock, at the latest one
 length after the driver received the last token that it returned.
 """
@@ -21,7 +21,7 @@ class NodeLease:
         self.ends_at_s = now_s + length_s
 
     def renew(self, token_s: float) -> float:
-        """The driver has returned a token; returns when the lease ends. An old token shortens nothing."""
+        """Take a token that the driver has returned; returns when the lease ends. An old token has no effect."""
         self.ends_at_s = max(self.ends_at_s, token_s + self.length_s)
         return self.ends_at_s
 
@@ -52,10 +52,10 @@ class DriverLease:
         return self._latest[0]
 
     def has_ended(self, now_s: float) -> bool:
-        """Whether the node may have let the lease end: no token came in its length."""
+        """Whether the lease may have ended: no token has come for its length."""
         return now_s >= self._latest[1] + self.length_s
 
     @property
     def surely_ended_at_s(self) -> float:
-        """From when on nothing of the node can run, if no further renewal is sent."""
+        """The time from which nothing can run on the node, if no further renewal is sent."""
         return self._returned[1] + self.length_s * (1 + DRIFT) + END_S

@@ -47,9 +47,9 @@ class NodeGone(OSError):
 
 
 class Trip(NamedTuple):
-    """The work of an instance on a node: what it begins with, and what takes it in when it comes back.
+    """The work of an instance on a node: what it begins with, and what puts it into the worktree when it comes back.
 
-    `take_in` gets the bundle, and returns why it cannot be had; empty if it can.
+    `take_in` gets the bundle, and returns why that cannot be used; empty if it can.
     """
 
     name: str
@@ -237,7 +237,7 @@ class NodeLink:
         return bytes(self._pieces.pop(id, b""))
 
     async def _arrive(self, running: RemoteRunning, exit: Exit, taking_in: Awaitable[str]) -> None:
-        """Let an instance end once its work is at home, even if its node is lost meanwhile."""
+        """Let an instance end once its work is here, even if its node is lost meanwhile."""
         fault = "its work cannot be taken in"
         try:
             fault = await taking_in
@@ -247,7 +247,7 @@ class NodeLink:
     # -- the end --
 
     def lose(self) -> None:
-        """The node is lost: no command is sent any more, and what instances printed ends here."""
+        """The node is lost: send no more commands, and end the output of its instances."""
         self.is_lost = True
         self._gone.set()
         self._trips.clear()
@@ -258,7 +258,7 @@ class NodeLink:
             running.end_output()
 
     def fenced(self) -> None:
-        """Nothing can run there any more: its instances have ended. What they used last is not known.
+        """Nothing can run there any more: its instances have ended. Their last use is unknown.
 
         What was about to start may have started there, so it fails no earlier than now.
         """

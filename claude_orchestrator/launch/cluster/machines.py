@@ -15,7 +15,7 @@ class AgentLost(Exception):
 
 
 class Agent(Protocol):
-    """An agent on a node, as the driver sees it. Each call raises AgentLost if there is no answer to be had."""
+    """An agent on a node, as the driver sees it. Each call raises AgentLost if no answer comes."""
 
     async def begin(self, begin: Begin) -> Begun:
         """Begin to work for a run."""
@@ -24,7 +24,7 @@ class Agent(Protocol):
         """Extend the lease by a token; returns the next one."""
 
     async def tell(self, commands: Sequence[Command]) -> None:
-        """Have these things done, in order."""
+        """Pass these commands on, in order."""
 
     async def stock(self, store: str) -> list[str]:
         """The commits that the node has of a repository from earlier runs."""
@@ -56,9 +56,9 @@ class Node(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """What the checks of a node have found: how many instances it takes, and what speaks against using it.
+    """What the checks of a node have found: how many instances it takes, and the reasons against using it.
 
-    With a `room`, it takes as many as fit there.
+    With a `room`, it takes as many as fit in it.
     """
 
     capacity: int

@@ -23,9 +23,9 @@ def taken_by_instances(run_mark: str) -> dict[int, int]:
 
 
 def taken_by(pid: int, proc: Path = PROC) -> int:
-    """The bytes that a process takes. What it shares with others counts in part, so that sums are right.
+    """The bytes that a process takes. Shared memory counts in part, so that sums are right.
 
-    Where the kernel does not say so much, all of it counts. A process that has gone takes nothing.
+    If the kernel does not report the parts, all of it counts. A process that has gone takes nothing.
     """
     folder = proc / str(pid)
     try:

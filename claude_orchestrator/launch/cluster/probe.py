@@ -1,6 +1,6 @@
 """What a node has. This module travels to the node as it is, so it needs nothing but the standard library.
 
-A node that lacks this package, or has another version of it, can answer too.
+So even a node without this package, or with another version of it, can answer.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class RemoteRunning:
     # -- called by the link --
 
     def feed(self, batch: Batch) -> None:
-        """It has printed something."""
+        """Take what it has printed."""
         self._batches.append(batch)
         self._arrived.set()
 

@@ -1,6 +1,7 @@
-"""The driver's side of repositories that travel: sends each node what it lacks, and takes back what instances do.
+"""The driver's side of repositories that travel: it sends each node what that lacks, and takes the work of instances
+back.
 
-The worktree of an instance here is the home of its work: each attempt begins with what that has, and ends there.
+The worktree of an instance here holds its work: each attempt begins with it, and its results return to it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Shipper:
         return Trip(spec.name, parcel, partial(self._take_in, link.name, home))
 
     async def _take_in(self, node: str, home: str, brought: Brought, bundle: bytes) -> str:
-        """Put what an instance has done where its work belongs; returns why that is not possible, if it is not."""
+        """Put the work of an instance into its worktree; returns why that is not possible, or an empty text."""
         fault = brought.fault
         if not fault:
             try:

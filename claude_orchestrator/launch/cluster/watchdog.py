@@ -61,7 +61,7 @@ class Watchdog:
         self._write(ends_at_s)
 
     def _replace(self) -> None:
-        """Something killed it: start another one. Without one, nothing may run here."""
+        """Start another one, because something killed it. Without one, nothing may run here."""
         self._close()
         try:
             self.start(self._ends_at_s)
@@ -69,7 +69,7 @@ class Watchdog:
             os._exit(1)
 
     def end(self) -> None:
-        """The work here is done, and nothing is left to end."""
+        """The work here is done: dismiss it."""
         self._write(DONE)
         self._close()
 

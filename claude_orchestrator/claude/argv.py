@@ -78,7 +78,7 @@ def private_options(options: ClaudeOptions) -> tuple[tuple[str, str], ...]:
 
 
 def resume_argv(argv: tuple[str, ...], session_id: str) -> tuple[str, ...]:
-    """The same arguments, but with this session resumed; by the file that it is in, if they name that already."""
+    """The same arguments, with this session resumed. It is resumed from its file, if they already name that."""
     if any(arg.startswith("--resume=") and arg.endswith(f"/{session_id}.jsonl") for arg in argv):
         return argv
     args = [arg for arg in argv if not arg.startswith(("--resume=", "--session-id="))]
@@ -108,7 +108,8 @@ def asks_for_worktree(argv: tuple[str, ...]) -> bool:
 
 
 def argv_in_worktree(argv: tuple[str, ...], folder: str) -> tuple[str, ...]:
-    """The same arguments for a claude that is started in its worktree, and not in `folder`: it makes no other one."""
+    """The same arguments for a claude that starts in its worktree instead of `folder`, so that it makes no other
+    one."""
     args: list[str] = []
     may_be_name = False  # of the worktree: it can be an argument of its own
     for arg in argv:

@@ -61,7 +61,7 @@ class Attribution:
                 pass
 
     def meet(self, agent: str, parent: str = "", type: str = "", *, call: str = "") -> None:
-        """A subagent exists. What is empty is not known now."""
+        """A subagent exists. Empty values are unknown for now."""
         if agent not in self._types and len(self._types) >= MAX_SUBAGENTS:
             return
         self._types[agent] = type or self._types.get(agent, "")
@@ -71,7 +71,7 @@ class Attribution:
             self._call_of[agent], self._agent_of[call] = call, agent
 
     def meet_sender(self, response: ApiUsage) -> None:
-        """Take what an API request says of the subagent that sent it."""
+        """Take what an API request says about the subagent that sent it."""
         if response.agent:
             if response.parent_agent:
                 self.meet(response.parent_agent)

@@ -85,7 +85,7 @@ _TOOL = re.compile(r"[^\s,()]+(?:\([^)]*\))?")
 
 
 class Scope(StrEnum):
-    """Whose a command is."""
+    """Who a command belongs to."""
 
     PROJECT = "project"
     USER = "user"
@@ -118,7 +118,8 @@ class CommandInfo(NamedTuple):
 
 
 def discover(workspace: Path, home: Path, *, config_dir: Path | None = None) -> tuple[CommandInfo, ...]:
-    """Every command that a claude started in `workspace` knows; of a name the one that it runs. Never raises.
+    """Every command that a claude started in `workspace` knows; of several with one name, the one that it runs. Never
+    raises.
 
     The first of a name wins, in this order: skills before commands; in both, the user's (in `config_dir`, the
     value of CLAUDE_CONFIG_DIR, else in `home`/.claude) before the project's (of the workspace, then of each
@@ -314,8 +315,8 @@ def _read(path: Path) -> tuple[str, str]:
 def _split(text: str) -> tuple[dict[str, str], str]:
     """A file's front matter, as far as it is `key: value` or a plain list, and its body.
 
-    Where a line at the margin is neither, it is no YAML, and claude uses none of it. Other slips claude mends itself,
-    such as `description: has: colons`, so that a strict YAML parser would find less than claude does.
+    If a line at the margin is neither, it is no YAML, and claude uses none of it. Claude repairs other mistakes, such
+    as `description: has: colons`, so a strict YAML parser would find less than claude does.
     """
     match = _FRONT_MATTER.match(text)
     if match is None:
@@ -338,7 +339,7 @@ def _split(text: str) -> tuple[dict[str, str], str]:
 
 
 def _value(text: str, more: list[str]) -> str:
-    """A value on one line; a list is joined by commas. Claude, too, does both."""
+    """A value on one line; a list is joined by commas. Claude does the same."""
     if re.fullmatch(r"[>|][+-]?\d?[+-]?", text):
         return " ".join(more)
     if not text and more and all(line.startswith("- ") for line in more):

@@ -278,9 +278,9 @@ class ApiUsage(NamedTuple):
 
 
 class ControlRequest(NamedTuple):
-    """The CLI asks something of us (a permission, a hook); it waits until it is answered.
+    """A request of the CLI (a permission, a hook), which waits for its answer.
 
-    About a tool, it says which one and with which input. `description` is the CLI's own.
+    About a tool, it names the tool and its input. `description` is the CLI's own.
     """
 
     request_id: str
@@ -297,7 +297,7 @@ class ControlCancelled(NamedTuple):
 
 
 class BadLine(NamedTuple):
-    """A line that is no JSON object; `lossy` where it may have been meant as one, and so have carried usage."""
+    """A line that is no JSON object. `lossy`: it may be a damaged one, and may have carried usage."""
 
     reason: str
     lossy: bool

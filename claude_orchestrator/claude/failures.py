@@ -1,4 +1,4 @@
-"""What Claude Code's own words and the API's statuses say of a failure. Pure.
+"""What the messages of Claude Code and the statuses of the API say about a failure. Pure.
 
 Seen in 2.1.197, 2.1.330 and 2.1.332.
 """

@@ -55,7 +55,7 @@ MAX_RESULTS = 1_000_000  # of one process
 
 
 def parse_line(line: bytes) -> Event | None:
-    """The event in one line; None for a kind that means nothing here, BadLine for what cannot be read."""
+    """The event in one line; None for a kind that is not needed here, BadLine for a line that cannot be read."""
     if not line or line.isspace():
         return None
     try:
@@ -68,7 +68,7 @@ def parse_line(line: bytes) -> Event | None:
 
 
 def event_of(data: Json) -> Event | None:
-    """The event in a line that was decoded already; None for a kind that means nothing here."""
+    """The event in a line that was decoded already; None for a kind that is not needed here."""
     reader = _READERS.get(text_in(data.get("type")))
     return reader(data) if reader else None
 
@@ -139,7 +139,7 @@ def _user(data: Json) -> Event | None:
 
 
 def _report(value: object) -> AgentReport | None:
-    """What a tool result says of the subagent that it ends, if it ends one."""
+    """What a tool result says about the subagent that it ends, if it ends one."""
     data = object_in(value)
     agent = id_in(data.get("agentId"))
     if not agent or not isinstance(data.get("usage"), dict):

@@ -1,6 +1,6 @@
 """Rules about tool calls, such as `Read`, `Bash(npm test *)` or `Write(src/*)`, and what they match. Pure.
 
-A rule that allows has to be sure: a shell command that may start another one matches no such rule, and a path is
+A rule that allows has to be certain. So a shell command that may start another one matches no such rule, and a path is
 compared after its `..` are resolved.
 """
 
@@ -65,7 +65,7 @@ def read_rule(text: str) -> Rule:
 
 
 def exactly(call: Call) -> Rule:
-    """The rule that allows this call, and no other one where the tool has a subject."""
+    """The rule that allows this call, and only this one if the tool has a subject."""
     return Rule(call.tool, call.subject, exact=call.subject is not None)
 
 

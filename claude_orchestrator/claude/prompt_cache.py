@@ -1,4 +1,4 @@
-"""What of an instance's first request the API can read from its prompt cache, as far as it is known before. Pure.
+"""The part of an instance's first request that the API can read from its prompt cache, as far as it is known. Pure.
 
 A request is cached in the order tools, system prompt, messages. Measured with 2.1.197 and 2.1.332.
 """
@@ -40,7 +40,7 @@ class CachePrefix(NamedTuple):
 
     @property
     def of_tools(self) -> CachePrefix:
-        """The part that ends with the tools and the line on who Claude is, which other texts leave as they are."""
+        """The part that ends with the tools and the line on who Claude is. Other texts do not change it."""
         return self._replace(system=(), folder="")
 
 

@@ -1,4 +1,4 @@
-"""What an attempt had used when its orchestrator was killed: from its stream, and from claude's own transcripts. Pure.
+"""What an attempt had used when its orchestrator was killed: from its stream and claude's own transcripts. Pure.
 
 The stream was read up to the kill. Claude writes each block of a response to its transcript as soon as it is whole, and
 subagents have transcripts too. Neither has side calls, nor requests that had no answer yet.
@@ -78,14 +78,14 @@ class Recount:
 
     @property
     def usage(self) -> Usage:
-        """All that is known. Whether the stream's count has a subagent's response cannot be told, so that the larger
-        of both sums counts: never more than was billed."""
+        """All that is known. It is unknown whether the stream's count includes a subagent's response. So the larger of
+        both sums counts, which is never more than was billed."""
         cut_off = [one.usage for one in self.tally.cut_off if one.id not in self._responses]
         return self.tally.usage | sum([*self._responses.values(), *cut_off], NO_USAGE)
 
     @property
     def by_model(self) -> dict[str, Usage]:
-        """`usage` divided by model; what is not known to be another's is the main model's."""
+        """`usage` divided by model. Use of an unknown model counts as the main model's."""
         found = self.tally.by_model
         rest = self.usage - self.tally.usage
         if rest.total_tokens:
@@ -109,7 +109,7 @@ class Recount:
 
     @property
     def exact(self) -> bool:
-        """Whether that is all, if claude was at work with nothing when it was ended."""
+        """Whether that is everything, if claude did nothing when it was ended."""
         return self.tally.exact and self.usage == self.tally.usage
 
     @property

@@ -6,8 +6,8 @@ answers to `get_usage`) has all finished calls, but none that was cut off. So:
 
     total = the CLI's latest count + what the stream showed since + what was cut off and the CLI never counts
 
-Nothing is added on a guess: where the stream cannot tell whether the CLI's count has a response already, it is
-taken to be in it, and the next count settles it. A total never falls.
+Nothing is added on a guess. If the stream cannot tell whether the CLI's count has a response already, the response is
+assumed to be in it, and the next count settles that. A total never falls.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ STARTS_AT_ZERO = range(_number("2.0.0"), _number("2.1.222"))  # measured: 2.1.19
 
 
 class UsageTally:
-    """Counts one process's tokens from its events; `resumed` where it continues an earlier session, `metered` where
-    the API meter tells of each response, which then is the count, as long as the stream shows none that it missed.
+    """Counts one process's tokens from its events. `resumed`: the process continues an earlier session. `metered`: the
+    API meter reports each response. Its count is used as long as the stream shows no response that it missed.
 
     `usage` is the total so far and never falls; `exact` is False where it is a lower bound. `cut_off` has what the CLI
     has no cost for: each response that was cut off, and compaction. `attribution` has who asked.
@@ -174,7 +174,7 @@ class UsageTally:
 
     @property
     def uncosted(self) -> Usage:
-        """What is in `usage` and neither in the CLI's latest count, which has its cost, nor in `cut_off`."""
+        """The part of `usage` that is neither in the CLI's latest count, which has a cost, nor in `cut_off`."""
         return self.usage - self._read - self._lost
 
     def feed(self, event: Event) -> None:
@@ -230,7 +230,7 @@ class UsageTally:
         return True
 
     def lost_line(self) -> None:
-        """A line was too long to be read: what it said is unknown until the CLI's next count."""
+        """A line was too long to be read. Its content is unknown until the CLI's next count."""
         self._doubt = True
 
     def close(self) -> None:
@@ -259,7 +259,7 @@ class UsageTally:
         self.metered = True
 
     def _compare(self, response_id: str) -> None:
-        """A response that the meter has not seen went past it: from now on the stream is the count."""
+        """If a response has bypassed the meter, the stream is the count from now on."""
         if self.metered and response_id not in self._api.responses:
             self.metered = False
             self._lower_bound = self._lower_bound or self._api.lower_bound
@@ -368,7 +368,7 @@ class UsageTally:
     # -- what was cut off --
 
     def _cut_current(self, parent: str | None) -> None:
-        """Another response begins on this thread: the one before, if it was being streamed, was dropped.
+        """Another response begins on this thread. The one before was dropped, if it was being streamed.
 
         Whether the CLI counts it differs (2.1.197: only one with a whole block; 2.1.330: each, with an estimate of
         its output): its next count tells.
@@ -378,7 +378,8 @@ class UsageTally:
             response.cut = True
 
     def _interrupted(self) -> None:
-        """The turn was interrupted, and with it the response in progress and what was at work out of sight."""
+        """The turn was interrupted, and with it the response in progress and the calls that the stream does not
+        show."""
         if self._requesting or self.agents:
             self._lower_bound = True
         self._requesting = False

@@ -57,7 +57,7 @@ class Version(NamedTuple):
 def check_version(claude: str) -> Version:
     """Refuse a claude that is too old, or that does not run.
 
-    One that does not say its version is let pass.
+    A claude that does not report its version is accepted.
     """
     try:
         done = subprocess.run(

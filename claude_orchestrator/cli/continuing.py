@@ -16,7 +16,7 @@ MAX_REPEATED_CHARS = 200  # of a PROMPT
 
 
 def continue_command(options: Options, view: RunView) -> str:
-    """What the run itself does not keep is given again, and limits that ended instances are raised."""
+    """It repeats the options that the run does not store, and raises the limits that ended instances."""
     import shlex
 
     words = [PROGRAM, "--resume", view.run_id, *_repeated(options, "output_dir", "claude_bin", "cluster")]

@@ -168,7 +168,7 @@ def _forecast_of(spec: LaunchSpec) -> Forecast | None:
 
 
 def _tree(graph: Graph, parts: str) -> list[str]:
-    """A row for each step. A step with several needs stands under the last one, and names the others."""
+    """A row for each step. A step with several needs is below the last of them, and names the others."""
     branch, end, blank, line = parts[:3], parts[3:6], "   ", parts[8:11]
     under: dict[str | None, list[str]] = {}
     for name in graph.order:

@@ -49,7 +49,7 @@ def run_plan(
 
 
 class _Output:
-    """What is made of a run besides messages: its display, its answers in files and lines, its reports."""
+    """What a run produces besides messages: its display, its answers in files and lines, its reports."""
 
     def __init__(self, bus: Bus, reports: Reports, handover: Handover, settings: Settings) -> None:
         self._bus = bus

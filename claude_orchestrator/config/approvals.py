@@ -1,4 +1,4 @@
-"""The setting `approvals`: who decides about a tool that needs consent. Pure."""
+"""The setting `approvals`: who decides about tools that need consent. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _KEYS = {"default": _WHO, "allow": TOOLS, "deny": TOOLS}
 
 
 class ApprovalRules(NamedTuple):
-    """Rules that answer first, and who answers where none matches: a person (`ask`), or a denial (`deny`)."""
+    """Rules that answer first, and what happens if none matches: a person is asked (`ask`), or the tool is denied
+    (`deny`)."""
 
     default: str = DENY
     allow: tuple[str, ...] = ()

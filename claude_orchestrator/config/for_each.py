@@ -32,7 +32,7 @@ def _as_is(value_of: ValueOf) -> ValueOf:
 
 
 def _inside(value_of: ValueOf) -> ValueOf:
-    """The same values, but none that leads out of a folder."""
+    """The same values, without those that lead out of a folder."""
 
     def checked(placeholder: Placeholder) -> str:
         value = value_of(placeholder)
@@ -144,7 +144,7 @@ def fill_texts(instance: InstanceConfig, value_of: ValueOf, *, at_launch: bool =
 
 
 def misplaced_placeholders(instance: InstanceConfig) -> list[tuple[str, str]]:
-    """A fault for each placeholder in a field that has none, so that it would be passed on as it stands."""
+    """A fault for each placeholder in a field that allows none, because it would be passed on unchanged."""
     faults = []
     for field, value in instance._asdict().items():
         if field in ("name", "item", "group", "for_each", *TEXTS) and field != "env":

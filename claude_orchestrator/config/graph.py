@@ -1,4 +1,4 @@
-"""Dependencies between the entries of a config: what each names has to exist, and nothing may wait for itself. Pure."""
+"""Dependencies between the entries of a config: every name has to exist, and nothing may wait for itself. Pure."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _branch_fault(field: str, upstream: InstanceConfig, meant: tuple[str, str]) 
 
 
 def _cycle_faults(entries: Sequence[InstanceConfig]) -> list[Fault]:
-    """The first cycle, as the way from an instance back to itself."""
+    """The first cycle, as the path from an instance back to itself."""
     known = {node_name(entry) for entry in entries}
     needs = {
         node_name(entry): [name if name in known else name.partition("[")[0] for name in needs_of(entry)]

@@ -128,7 +128,7 @@ _EXPECTED: tuple[tuple[Collection[str], Callable[[object], bool], str], ...] = (
 
 
 def _pattern(pattern: str, path: str) -> Faults:
-    """Only what is wrong in every dialect: claude's is that of JavaScript."""
+    """Only faults that every dialect has, because claude uses that of JavaScript."""
     try:
         re.compile(pattern)
     except re.error as error:

@@ -90,7 +90,7 @@ def make_plan(
 
 
 def _first(own: _T | None, of_run: _T | None) -> _T | None:
-    """What an instance says itself, else what the run says."""
+    """The instance's own value, else that of the run."""
     return of_run if own is None else own
 
 
@@ -171,7 +171,7 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 
 class _Planner(NamedTuple):
-    """What the specs of all instances have in common."""
+    """Makes the specs of instances, from what all of them have in common."""
 
     rehearsal: Rehearsal
     settings: Settings
@@ -251,7 +251,7 @@ class _Planner(NamedTuple):
 
 
 def _with_shared_prompts(specs: tuple[LaunchSpec, ...], settings: Settings) -> tuple[LaunchSpec, ...]:
-    """The same launches, where those that only their worktrees keep from sharing a system prompt share it."""
+    """The same launches. Those whose system prompts differ only in their worktrees now share one."""
     if settings.share_cache == "off" or not any(spec.worktree for spec in specs):
         return specs
     places = {

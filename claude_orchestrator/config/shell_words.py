@@ -18,7 +18,8 @@ _MARK = "\ue000"  # stands for a placeholder; a private character, which is a wo
 def misplaced(command: str) -> Placeholder | None:
     """The first placeholder that stands where the quotes around its value would not protect it; None if none does.
 
-    That is inside quotes, backquotes, comments, here-documents and arithmetic, and after what is too intricate.
+    That is inside quotes, backquotes, comments, here-documents and arithmetic, and after anything too complex to
+    follow.
     """
     found: list[Placeholder] = []
     text = ""

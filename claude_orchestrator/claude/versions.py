@@ -14,6 +14,9 @@ from token_budget.named_tuples import NamedTuple
 OLDEST_VERSION = (1, 0, 109)  # the first with --include-partial-messages (measured)
 LIVE_COUNT_VERSION = (2, 1, 170)  # the first that answers get_usage (measured)
 SAME_PROMPT_VERSION = (2, 1, 332)  # has one system prompt in all worktrees of a repository; 2.1.197 has not (measured)
+# It announces this only to Anthropic's own address (measured in 2.1.332; 2.1.197 does not know it). No earlier version
+# can: 2.1.239 is the first one of that day.
+CLEAR_AT_VERSION, CLEAR_AT = (2, 1, 239), "mid-conversation-system-clear-at-2026-08-21"
 VERSION_TIMEOUT_S = 15.0
 
 
@@ -48,10 +51,14 @@ def _program(name: str) -> str | None:
 
 
 class Version(NamedTuple):
-    """What an older claude lacks, and whether its system prompt names the worktree that it works in."""
+    """What an older claude lacks, and whether its system prompt names the worktree that it works in.
+
+    `leaves_out` is the name that its header `anthropic-beta` lacks at any address but Anthropic's own.
+    """
 
     lacks: str | None = None
     names_worktree: bool = True
+    leaves_out: str = ""
 
 
 def check_version(claude: str) -> Version:
@@ -84,4 +91,5 @@ def check_version(claude: str) -> Version:
             f"claude {found} cannot report its count while it works: before {live}, subagents count when their turn "
             "ends, and other users can read an append_system_prompt in the list of processes"
         )
-    return Version(names_worktree=version < SAME_PROMPT_VERSION)
+    leaves_out = CLEAR_AT if version >= CLEAR_AT_VERSION else ""
+    return Version(names_worktree=version < SAME_PROMPT_VERSION, leaves_out=leaves_out)

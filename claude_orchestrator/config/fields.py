@@ -217,7 +217,7 @@ SETTINGS: tuple[Setting, ...] = (
         "meter",
         choice(*METERS),
         "Where to count tokens: api counts on the connection to the API and makes budgets hard caps, stream counts in "
-        "claude's output, auto uses api if it can.",
+        "claude's output, auto uses api if it can and that changes no request.",
         "auto",
         option="meter",
         group=BUDGETS,

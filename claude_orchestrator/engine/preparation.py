@@ -227,7 +227,7 @@ def _check_start(loaded: Loaded, planned: Planned) -> Checked:
     """The checks of every run, wherever its instances work."""
     from claude_orchestrator.claude import versions
     from claude_orchestrator.engine import start_checks
-    from claude_orchestrator.gateway.choice import choose_meter
+    from claude_orchestrator.gateway.choice import choose_meter, not_as_it_is
 
     options, settings = loaded.options, planned.settings
     start_checks.check_plan(planned.plan, loaded.config)
@@ -237,16 +237,20 @@ def _check_start(loaded: Loaded, planned: Planned) -> Checked:
     for option in ("report", "junit", "summary", "results", "html"):
         if options[option] not in (None, Path("-")):
             start_checks.check_writable(f"--{option}", options[option])
-    meter = choose_meter(settings.meter, planned.plan, os.environ, rehearse=options["rehearse"])
+    version = versions.Version() if options["rehearse"] else versions.check_version(planned.claude)
+    meter = choose_meter(
+        settings.meter, planned.plan, os.environ, rehearse=options["rehearse"], leaves_out=version.leaves_out
+    )
     if settings.keep_cache_warm and not options["rehearse"]:
         start_checks.check_keeping(settings, meter, is_here=options["cluster"] is None)
-    version = versions.Version() if options["rehearse"] else versions.check_version(planned.claude)
     doubts = () if options["rehearse"] else start_checks.doubts(planned.plan, loaded.config, os.environ)
     warnings = [*planned.plan.warnings, *([version.lacks] if version.lacks else []), *dict.fromkeys(doubts)]
     if not options["rehearse"]:
         warnings += _folder_warnings(loaded, planned)
         warnings += _limit_warnings(loaded, planned)
         warnings += _idle_warnings(loaded, planned)
+    if meter.reason == not_as_it_is(version.leaves_out):
+        warnings.append(f"--meter auto takes the stream: {meter.reason}")
     if meter.kind == "stream" and any(spec.subagent_limits for spec in planned.plan.specs):
         warnings.append(
             f"the subagent budgets have no effect, because only the API meter knows subagents: {meter.reason}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,14 @@ def test_auto_takes_the_api_where_a_key_serves_it() -> None:
     assert choose_meter("api", a_plan(), {}, rehearse=False).kind == "api"
     assert choose_meter("stream", a_plan(), KEY, rehearse=False).kind == "stream"
     assert choose_meter("auto", a_plan(), KEY, rehearse=True).kind == "stream"
+
+
+def test_auto_takes_the_stream_where_the_gateway_would_change_a_request() -> None:
+    auto = choose_meter("auto", a_plan(), KEY, rehearse=False, leaves_out="a-name")
+    assert auto.kind == "stream" and "leaves a-name out of its header anthropic-beta, and nothing else" in auto.reason
+    assert choose_meter("api", a_plan(), KEY, rehearse=False, leaves_out="a-name").kind == "api"
+    elsewhere = a_plan(env={"ANTHROPIC_BASE_URL": "https://proxy.example"})  # it is left out there anyway
+    assert choose_meter("auto", elsewhere, KEY, rehearse=False, leaves_out="a-name").kind == "api"
 
 
 def test_a_provider_that_signs_for_its_host_is_refused_with_the_reason() -> None:
@@ -117,3 +126,13 @@ def test_the_dry_run_shows_the_policy_and_the_report_the_reason(place: Workplace
     assert place.report()["meter"]["kind"] == "stream" and "no API key" in place.report()["meter"]["reason"]
     done = place.run("/test", "--meter", "api", CLAUDE_CODE_USE_MANTLE="1")
     assert done.returncode == 2 and "ERROR: --meter api: /test uses Bedrock" in done.stderr
+
+
+def test_one_line_at_the_start_says_what_the_gateway_would_cost(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)  # its claude is of version 2.1.330
+    config = place.config({"instances": [{"command": "/ok"}]})
+    done = place.run("--config", config, "--ledger", "off", **KEY)
+    lines = [line for line in done.stderr.splitlines() if "mid-conversation-system-clear-at-2026-08-21" in line]
+    assert done.returncode == 0 and len(lines) == 1 and "WARNING: --meter auto takes the stream: " in lines[0]
+    asked = place.run("--config", config, "--ledger", "off", "--dry-run", "--meter", "api", **KEY)
+    assert "Meter: api" in asked.stdout and "mid-conversation" not in asked.stdout + asked.stderr

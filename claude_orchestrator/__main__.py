@@ -1,6 +1,15 @@
-"""`python -m claude_orchestrator`."""
+"""The program: `claude-orchestrator`, and `python -m claude_orchestrator`."""
 
-from claude_orchestrator.cli.main import main
+import gc
+
+
+def main() -> None:
+    """The console script. What a start makes stays, so looking for garbage in it would only take time."""
+    gc.disable()  # until a run begins
+    from claude_orchestrator.cli.main import main as program
+
+    program()
+
 
 if __name__ == "__main__":
     main()

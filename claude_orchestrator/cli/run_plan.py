@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,8 @@ def run_plan(
     bus = Bus()
     bus.attach(MessagePrinter(reports.terminal, place.output_dir), optional=True)
     output = _Output(bus, reports, handover, request.settings)
+    gc.freeze()  # what the start has made
+    gc.enable()
     with reports.terminal.in_background():
         code = controller.run(request, place, accounting, bus, output.attach, output.report)
     return output.finish(code)

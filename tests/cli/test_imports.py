@@ -11,14 +11,14 @@ import pytest
 from tests.benchmarks.startup import commands
 
 LIST_MODULES = """
-import os, sys
+import gc, os, sys
 before = set(sys.modules)
 try:
-    from claude_orchestrator.cli.main import main
+    from claude_orchestrator.__main__ import main
     main()
 finally:
     with open(os.environ["MODULES"], "w") as file:
-        print(*(set(sys.modules) - before), sep="\\n", file=file)
+        print(*(set(sys.modules) - before), f"gc.isenabled={gc.isenabled()}", sep="\\n", file=file)
 """
 # for one option, or one kind of file or ledger
 SELDOM = "csv difflib http.client psycopg secrets statistics urllib.request xml.sax zoneinfo"
@@ -74,4 +74,6 @@ def test_a_start_imports_only_what_it_needs(tmp_path: Path, start: str, unneeded
     environ = {**os.environ, "HOME": str(tmp_path), "MODULES": str(modules)}
     done = subprocess.run([python, "-c", LIST_MODULES, *arguments], env=environ, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(modules.read_text().split()) & set(unneeded.split()) == set()
+    loaded = set(modules.read_text().split())
+    assert loaded & set(unneeded.split()) == set()
+    assert f"gc.isenabled={start == 'run'}" in loaded

@@ -140,7 +140,7 @@ TOKENS = whole_number(1, MAX_LIMIT)
 
 def _read_usd(value: object) -> int:
     """US dollars as nano-dollars: text exactly, numbers of JSON to the nearest."""
-    from token_budget.pricing import parse_usd, usd_to_nano  # with decimals, which --help does not need
+    from token_budget.usd import parse_usd, usd_to_nano  # with decimals, which --help does not need
 
     if isinstance(value, str):
         try:

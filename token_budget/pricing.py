@@ -1,4 +1,4 @@
-"""Money: amounts in integer nano-dollars, and what one response costs by the public price lists.
+"""What one response costs by the public price lists, in integer nano-dollars.
 
 Prices are estimates: subscriptions do not pay by the token, and discounts are not in them. `with_terms` adds fast mode,
 batches and inference in the US, `of_tools` web searches:
@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from token_budget.api_usage import PriceTerms, UsagePart
 from token_budget.model_weights import ModelWeights
-from token_budget.models import MAX_USD, PRICE_LISTS, Usage, Weights
-from token_budget.text import SHELL_HINT
+from token_budget.models import PRICE_LISTS, Usage, Weights
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 EXTRA = "the extra cost (pip install 'claude-orchestrator[cost]')"
 UNBILLED_MODELS = frozenset({"<synthetic>", "rehearsal"})  # texts that the CLI makes, and simulated answers
@@ -31,43 +33,8 @@ TOOL_NANO_USD = {"web_search_requests": 10_000_000}  # one use
 
 MILLION = 1_000_000
 SHORT_TOKENS = 10_000  # within the first tier of every price, and a whole number of nano-dollars
-_NANO_USD = Decimal("1e-9")
-# separate contexts, because a caller's precision would change digits
-_ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation])
-_EXACT = Context(prec=60, traps=[InvalidOperation, Inexact])
-# the str() of a small float has an exponent
-_AMOUNT = re.compile(r"\$?\s*((?:(?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?)", re.ASCII | re.IGNORECASE)
 _BRACKETS = re.compile(r"\[[^\]]*\]$")  # `[1m]` asks for a longer context; the price follows from the tokens
 _BEDROCK = re.compile(r"(?:[a-z-]+\.)?anthropic\.claude-", re.IGNORECASE)  # us.anthropic.claude-sonnet-4-5-…-v1:0
-
-
-def usd_to_nano(value: float | str | Decimal) -> int:
-    """Dollars as nano-dollars, rounded half to even. Raises ValueError for what is not a finite number."""
-    try:
-        # a float by its text: 0.1 is a tenth
-        return int(Decimal(str(value)).quantize(_NANO_USD, context=_ROUNDING).scaleb(9, _ROUNDING))
-    except (InvalidOperation, ValueError):
-        raise ValueError(f"expected an amount of US dollars, got {str(value)!r}") from None
-
-
-def parse_usd(text: str) -> int:
-    """Read `5`, `0.25`, `$1.50` or `$2,500` as nano-dollars, exactly.
-
-    Raises ValueError with a reason for anything else: also for 0, for more than 1,000,000 USD, and for more than nine
-    decimals. `.50` is an error, because a shell makes that of `$2.50` without quotes.
-    """
-    bare = text.strip()
-    hint = SHELL_HINT if not bare.strip("0") or bare.startswith((".", ",")) else ""
-    found = _AMOUNT.fullmatch(bare)
-    if found is None or bare.startswith("."):
-        raise ValueError(f"expected an amount of US dollars such as 5, 0.25 or $1.50, got {text!r}{hint}")
-    usd = Decimal(found[1].replace(",", ""))
-    if not 0 < usd <= MAX_USD:
-        raise ValueError(f"expected an amount of US dollars above 0 and at most {MAX_USD:,}, got {text!r}{hint}")
-    try:
-        return int(usd.quantize(_NANO_USD, context=_EXACT).scaleb(9, _EXACT))
-    except (InvalidOperation, Inexact):
-        raise ValueError(f"expected an amount of US dollars with at most nine decimals, got {text!r}") from None
 
 
 def available() -> bool:
@@ -111,7 +78,9 @@ class Prices:
             if model.strip():  # some responses name none
                 self.unknown.add(model)
             return None
-        return int(usd.scaleb(9, _ROUNDING).to_integral_value(ROUND_CEILING))
+        from token_budget.usd import nano_usd_at_least  # with decimals, which a run that prices nothing does not need
+
+        return nano_usd_at_least(usd)
 
 
 @cache

@@ -45,6 +45,7 @@ OF_SOME_RUNS = """
     claude_orchestrator.launch.git
     claude_orchestrator.ui.ci.workflow_commands
     dataclasses
+    decimal
     random
     shlex
     shutil

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from token_budget.api_usage import PriceTerms
 from token_budget.models import Usage
-from token_budget.pricing import Prices, available, of_tools, parse_usd, require, usd_to_nano, with_terms
+from token_budget.pricing import Prices, available, of_tools, require, with_terms
 from token_budget.text import NANO, format_usd
+from token_budget.usd import parse_usd, usd_to_nano
 
 AT_MS = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1000)
 SONNET = "claude-sonnet-4-5-20250929"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_PERCENT = 1000
 _GROUPED = r"\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*"
-_WHOLE = re.compile(rf"({_GROUPED})(?:\.(\d+))?\s*([kKmMbB])?", re.ASCII)
+_WHOLE = rf"({_GROUPED})(?:\.(\d+))?\s*([kKmMbB])?"
 _ZEROS = {"": 0, "k": 3, "m": 6, "b": 9}
 
 
@@ -119,12 +119,12 @@ def whole_number(minimum: int, maximum: int) -> Kind:
         return number
 
     number: dict[str, object] = {"type": "integer", "minimum": minimum, "maximum": maximum}
-    text: dict[str, object] = {"type": "string", "pattern": rf"^\s*({_WHOLE.pattern})\s*$"}
+    text: dict[str, object] = {"type": "string", "pattern": rf"^\s*({_WHOLE})\s*$"}
     return Kind(read, {"anyOf": [number, text]})
 
 
 def _whole(text: str) -> int | None:
-    found = _WHOLE.fullmatch(text.strip())
+    found = re.fullmatch(_WHOLE, text.strip(), re.ASCII)
     if found is None or len(found[0]) > 40:
         return None
     places, zeros = found[2] or "", _ZEROS[(found[3] or "").lower()]
@@ -287,16 +287,16 @@ MODE = choice(*MODES)
 
 # -- accounts --
 
-_ACCOUNT = re.compile(r"[\w][\w.@+-]{0,99}")
+_ACCOUNT = r"[\w][\w.@+-]{0,99}"
 
 
 def _read_account(value: object) -> str:
-    if not isinstance(value, str) or not _ACCOUNT.fullmatch(value.strip()):
+    if not isinstance(value, str) or not re.fullmatch(_ACCOUNT, value.strip()):
         raise expected("the name of an account: letters, digits and any of . @ + - _, at most 100", value)
     return value.strip()
 
 
-ACCOUNT = Kind(_read_account, {"type": "string", "pattern": rf"^\s*{_ACCOUNT.pattern}\s*$"})
+ACCOUNT = Kind(_read_account, {"type": "string", "pattern": rf"^\s*{_ACCOUNT}\s*$"})
 
 PROFILE_FIELDS = (
     Field("overall_budget", TOKENS, "Token limit for the whole run."),

@@ -33,8 +33,8 @@ TOOL_NANO_USD = {"web_search_requests": 10_000_000}  # one use
 
 MILLION = 1_000_000
 SHORT_TOKENS = 10_000  # within the first tier of every price, and a whole number of nano-dollars
-_BRACKETS = re.compile(r"\[[^\]]*\]$")  # `[1m]` asks for a longer context; the price follows from the tokens
-_BEDROCK = re.compile(r"(?:[a-z-]+\.)?anthropic\.claude-", re.IGNORECASE)  # us.anthropic.claude-sonnet-4-5-…-v1:0
+_BRACKETS = r"\[[^\]]*\]$"  # `[1m]` asks for a longer context; the price follows from the tokens
+_BEDROCK = r"(?i:(?:[a-z-]+\.)?anthropic\.claude-)"  # us.anthropic.claude-sonnet-4-5-…-v1:0
 
 
 def available() -> bool:
@@ -145,9 +145,9 @@ def of_tools(terms: PriceTerms) -> int:
 
 def _reference(model: str) -> tuple[str, str]:
     """A provider and a model as the price lists know them."""
-    name = _BRACKETS.sub("", model.strip())
+    name = re.sub(_BRACKETS, "", model.strip())
     name = name.rpartition("/")[2]  # `anthropic/…`, `bedrock/…`, or the ARN of an inference profile
-    return ("aws" if _BEDROCK.match(name) else "anthropic"), name
+    return ("aws" if re.match(_BEDROCK, name) else "anthropic"), name
 
 
 def _price(provider: str, model: str, usage: Usage, written_for_1h_tokens: int, at_ms: int | None) -> Decimal | None:

@@ -79,9 +79,9 @@ _SPACE = "its name has a space, and a prompt's command ends there"
 _ABSENT = "no such file"
 _NEWER = "not yet in 2.1.197"
 _FRONT_MATTER = re.compile(r"---[^\S\n]*+\n(.*?)---\s*+", re.DOTALL)  # claude's own end, too
-_KEY = re.compile(r"[\"']?([\w-]+)[\"']?\s*:(?:\s+(.*))?")
-_YAML = re.compile(r"#|.*?:(?:\s|$)")  # a comment, or a key
-_TOOL = re.compile(r"[^\s,()]+(?:\([^)]*\))?")
+_KEY = r"[\"']?([\w-]+)[\"']?\s*:(?:\s+(.*))?"
+_YAML = r"#|.*?:(?:\s|$)"  # a comment, or a key
+_TOOL = r"[^\s,()]+(?:\([^)]*\))?"
 
 
 class Scope(StrEnum):
@@ -277,7 +277,7 @@ def _infos(path: Path, name: str, scope: Scope, *, in_skills: bool) -> Iterator[
         scope=scope,
         kind=Kind.SKILL if path.name.lower() == "skill.md" else Kind.COMMAND,
         model=fields.get("model") or None,
-        allowed_tools=tuple(_TOOL.findall(fields.get("allowed-tools", ""))),
+        allowed_tools=tuple(re.findall(_TOOL, fields.get("allowed-tools", ""))),
         body=body,
         aliases=_aliases(name, fields.get("name", "")) if in_skills else (),
         available=not reason,
@@ -327,9 +327,9 @@ def _split(text: str) -> tuple[dict[str, str], str]:
     lines = textwrap.dedent(match[1]).split("\n")[::-1]
     while lines:
         line = lines.pop().rstrip()
-        if line and not _YAML.match(line):
+        if line and not re.match(_YAML, line):
             return {}, text[match.end() :]
-        key = _KEY.fullmatch(line)
+        key = re.fullmatch(_KEY, line)
         more: list[str] = []
         while key and lines and (not lines[-1].strip() or lines[-1][0] in " \t-"):
             more.append(lines.pop().strip())

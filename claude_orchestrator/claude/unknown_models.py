@@ -6,14 +6,16 @@ import json
 import re
 
 # 2.1.233 and later: https://code.claude.com/docs/en/headless, seen in 2.1.332
-_SIGNAL = re.compile(r"\[claude-code:unrecognized_model\] (\{.*\})")
+_SIGNAL = "[claude-code:unrecognized_model]"
 MAX_MODELS = 100
 
 
 def unrecognized_models(stderr: str) -> list[str]:
     """The models that the CLI has named on standard error as unknown to it, each once."""
     found: dict[str, None] = {}
-    for text in _SIGNAL.findall(stderr)[:MAX_MODELS]:
+    if _SIGNAL not in stderr:
+        return []
+    for text in re.findall(rf"{re.escape(_SIGNAL)} (\{{.*\}})", stderr)[:MAX_MODELS]:
         try:
             model = json.loads(text).get("model")
         except (ValueError, RecursionError):

@@ -9,14 +9,13 @@ from pathlib import Path
 from token_budget.fields import BadValue, Kind, expected, forbidden_character, show_json
 
 MAX_SECONDS = 30 * 24 * 3600
-_SPAN = re.compile(
-    r"(?=[\d.])(?:([\d.]+)\s*d)?\s*(?:([\d.]+)\s*h)?\s*(?:([\d.]+)\s*m(?:in)?)?\s*(?:([\d.]+)\s*s)?", re.ASCII
-)
+# patterns are text here: few starts use them, and `re` compiles each at its first use
+_SPAN = r"(?=[\d.])(?:([\d.]+)\s*d)?\s*(?:([\d.]+)\s*h)?\s*(?:([\d.]+)\s*m(?:in)?)?\s*(?:([\d.]+)\s*s)?"
 _UNIT_S = (86_400, 3_600, 60, 1)
 # one line of text that is not empty: no control characters, no line ends
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 _LINE_PATTERN = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
-_UNSENDABLE = re.compile(r"[\x00\ud800-\udfff]")
+_UNSENDABLE = r"[\x00\ud800-\udfff]"
 _UUID = r"^\s*[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\s*$"
 
 # -- switches and numbers --
@@ -71,7 +70,7 @@ def _seconds(text: str) -> float:
     try:
         if re.fullmatch(r"[\d.]+", text, re.ASCII):
             return float(text)
-        found = _SPAN.fullmatch(text)
+        found = re.fullmatch(_SPAN, text, re.ASCII)
         if found is None:
             return math.nan
         return sum(float(part) * unit for part, unit in zip(found.groups(), _UNIT_S, strict=True) if part)
@@ -142,7 +141,7 @@ PERCENT = Kind(_read_percent, {"type": "number", "exclusiveMinimum": 0, "maximum
 def _read_text(value: object) -> str:
     if not isinstance(value, str):
         raise expected("a string", value)
-    if _UNSENDABLE.search(value):
+    if re.search(_UNSENDABLE, value):
         raise BadValue(("", f"a NUL or half a surrogate pair cannot be passed to claude, got {show_json(value)}"))
     return value
 

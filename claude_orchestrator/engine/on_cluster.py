@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.launch.cluster.ray_cluster import RayCluster
 
 EXTRA = "the extra cluster (pip install 'claude-orchestrator[cluster]')"
+TRIED_RAY = "2.60.0"
 LEAST_LEASE_S = 2.0
 MOST_NAMES = 3
 NOT_ENCRYPTED = (
@@ -145,6 +146,8 @@ def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: boo
         from claude_orchestrator.launch.cluster.ray_cluster import RayCluster
     except ModuleNotFoundError as error:
         raise UserError(f"--cluster: needs {EXTRA}, and has no {error.name}") from None
+    except ImportError as error:
+        raise UserError(f"--cluster: {error}: pip install 'ray=={TRIED_RAY}' on all machines") from None
     agent, metered = NodeAgent, meter.kind == "api"
     if metered:
         from claude_orchestrator.gateway.nodes.agent import MeteredAgent

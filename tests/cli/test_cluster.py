@@ -50,6 +50,23 @@ main()
 """
 
 
+DRAIN = """
+import subprocess, sys
+import ray
+ray.init(sys.argv[1], log_to_driver=False)
+node = next(node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU"))
+why = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test", "--deadline-remaining-seconds=3600"]
+ray = [sys.executable, "-m", "ray.scripts.scripts", "drain-node"]
+sys.exit(subprocess.run([*ray, f"--address={sys.argv[1]}", f"--node-id={node}", *why]).returncode)
+"""
+CHANGED_RAY = """
+from ray._private.state import GlobalState
+del GlobalState.get_draining_nodes
+from claude_orchestrator.cli.main import main
+main()
+"""
+
+
 def run(argv: list[str], env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
@@ -61,6 +78,18 @@ def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2 and not (tmp_path / "out").exists()
     assert done.stderr == (
         "ERROR: --cluster: needs the extra cluster (pip install 'claude-orchestrator[cluster]'), and has no ray\n"
+    )
+
+
+@WITH_RAY
+def test_a_version_of_ray_that_lacks_something_is_one_line(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    argv = ["--config", place.config(SETUP), "--rehearse", "--cluster", "local", "--output-dir", str(tmp_path / "out")]
+    done = run([sys.executable, "-c", CHANGED_RAY, *argv], {**place.env, "PYTHONPATH": str(ROOT)}, tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr == (
+        f"ERROR: --cluster: Ray {version('ray')} does not fit: 'GlobalState' object has no attribute "
+        "'get_draining_nodes': pip install 'ray==2.60.0' on all machines\n"
     )
 
 
@@ -189,6 +218,28 @@ def test_another_version_of_ray_is_one_line_that_names_both(tmp_path: Path) -> N
         f"ERROR: --cluster: {nodes.address}: the cluster has {theirs}, and this machine has {here}: "
         "both need the same versions: nothing has started\n"
     )
+
+
+@WITH_RAY
+@pytest.mark.slow
+def test_a_node_that_is_drained_keeps_its_instances_and_gets_no_more(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    instances = [{"name": f"i{n}", "prompt": "x", "rehearsal": {"tokens": 100, "seconds": 6}} for n in range(5)]
+    with ray_nodes(2) as nodes:
+        argv = place.argv("--config", place.config({"instances": instances}), "--rehearse", "--cluster", nodes.address)
+        more = ("--instances-per-node", "1", "--report", str(tmp_path / "report.json"))
+        env = {**place.env, **nodes.env}
+        process = subprocess.Popen([*argv, *more], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        out = tmp_path / "out"
+        while not any(name.read_bytes().count(b'"kind":"launch"') > 1 for name in out.glob("2*/journal.jsonl")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        done = run([sys.executable, "-c", DRAIN, nodes.address], {**os.environ, **nodes.env}, tmp_path)
+        assert done.returncode == 0, done.stderr
+        _, stderr = process.communicate(timeout=90)
+    assert process.returncode == 0, stderr
+    assert len(re.findall(r"the node \S+ is drained: it gets no more instances", stderr)) == 1, stderr
+    assert "lost" not in stderr and {one["attempts"] for one in place.report()["instances"]} == {1}
 
 
 def package(folder: Path, text: str) -> dict[str, str]:

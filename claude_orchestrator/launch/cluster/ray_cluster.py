@@ -27,12 +27,10 @@ os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(7 * 24 * 360
 
 import ray
 from ray import cloudpickle
-from ray._private import worker
-from ray._private.state import state
 from ray.exceptions import RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from claude_orchestrator.launch.cluster import checks, probe
+from claude_orchestrator.launch.cluster import checks, probe, ray_private
 from claude_orchestrator.launch.cluster.agent import NodeAgent
 from claude_orchestrator.launch.cluster.checks import Wanted
 from claude_orchestrator.launch.cluster.instance_memory import Room
@@ -157,10 +155,13 @@ class RayCluster:
     def nodes_now(self) -> tuple[Node, ...]:
         """The same, without an event loop. Nodes without processors run no instances, so they do not count."""
         try:
-            found = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-            draining = state.get_draining_nodes()
+            listed = ray.nodes()
+            found = [node for node in listed if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+            draining = ray_private.draining()
+            here = ray.get_runtime_context().get_node_id()
         except (RayError, RuntimeError, OSError, ValueError) as error:
             raise OSError(None, f"the cluster does not answer: {_first_line(error)}") from None
+        own = {node["NodeManagerAddress"] for node in listed if node["NodeID"] == here}
         hosts = [node["NodeManagerHostname"] for node in found]
         return tuple(
             Node(
@@ -168,7 +169,7 @@ class RayCluster:
                 host if hosts.count(host) == 1 else f"{host}-{node['NodeID'][:6]}",
                 node["Resources"],
                 node["NodeID"] in draining,
-                node["NodeManagerAddress"] != worker.global_worker.node_ip_address,
+                node["NodeManagerAddress"] not in own,
             )
             for node, host in zip(found, hosts, strict=True)
         )
@@ -218,7 +219,7 @@ def _quiet() -> Iterator[None]:
 
     Its messages about the end of workers would go to standard output, which carries data.
     """
-    worker.print_to_stdstream = lambda *data, **how: None
+    ray_private.keep_off_stdout()
     logger, before, handler = logging.getLogger("ray"), logging.getLogger("ray").level, signal.getsignal(signal.SIGTERM)
     logger.setLevel(logging.CRITICAL)
     sys.stderr.flush()
@@ -245,8 +246,7 @@ def _knock(address: str) -> None:
     except (OSError, OverflowError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or error
         raise ConnectionError(None, f"{address}: nobody answers there: {why}") from None
-    # one try of Ray is enough then; it takes half a minute
-    worker.ray_constants.NUM_REDIS_GET_RETRIES = 1
+    ray_private.connect_once()
 
 
 def _in_thread(call: Callable[[], _T]) -> Future[_T]:

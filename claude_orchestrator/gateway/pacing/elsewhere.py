@@ -15,38 +15,39 @@ from token_budget.named_tuples import NamedTuple
 
 LIFETIME_S = 2 * PERIOD_S
 ASK_EVERY_S = 0.5  # while no other run is known
-KNOWN_AFTER_S = 1.0  # so long after its first post, every other run has seen it
+KNOWN_AFTER_S = 1.5  # so long after its first post, every other run has seen it, busy as it may be
 
 
 class Told(NamedTuple):
     """What a run tells of a request: its draw, for how long the API refuses the key, and what is left then.
 
-    `left` has limit, rest and rate of each resource, as far as the run knows them.
+    `left` has limit, rest and rate of each resource, as far as the run knows them. `is_even` is as in Pacer.
     """
 
     draw: Draw
     blocked_s: float = 0.0
     left: dict[Resource, tuple[int, float, float]] = {}  # noqa: RUF012  # never changed
+    is_even: bool = False
 
     @property
     def text(self) -> str:
         """As it is posted."""
         amounts = [round(self.draw.get(resource, 0.0), 1) for resource in Resource]
         left = [self.left.get(resource) for resource in Resource]
-        return json.dumps([amounts, round(self.blocked_s, 1), left])
+        return json.dumps([amounts, round(self.blocked_s, 1), left, self.is_even])
 
     @classmethod
     def read(cls, text: str) -> Told | None:
         """What was posted; None if it cannot be read."""
         try:
-            amounts, blocked_s, left = json.loads(text)
+            amounts, blocked_s, left, is_even = json.loads(text)
             draw = {resource: _number(amount) for resource, amount in zip(Resource, amounts, strict=True)}
             found = {
                 resource: (int(_number(one[0])), _number(one[1]), _number(one[2]))
                 for resource, one in zip(Resource, left, strict=True)
                 if one is not None and _number(one[0]) > 0 and _number(one[2]) > 0
             }
-            return cls(draw, _number(blocked_s), found)
+            return cls(draw, _number(blocked_s), found, is_even is True)
         except (ValueError, TypeError, LookupError, RecursionError):
             return None
 
@@ -87,12 +88,12 @@ class Elsewhere:
     async def catch_up(self, pacer: Pacer) -> None:
         """Tell what was drawn without that."""
         if self.board is not None and self.is_behind and not await self._ask(self.board, pacer, {}):
-            await self._tell(self.board, 0.0)
+            await self._tell(self.board, pacer)
 
-    async def refused(self, for_s: float) -> None:
+    async def refused(self, pacer: Pacer, for_s: float) -> None:
         """Tell other runs that the API sends requests of this key back for so long."""
         if self.board is not None:
-            await self._tell(self.board, for_s)
+            await self._tell(self.board, pacer, for_s)
 
     def correct(self, before: Draw, after: Draw) -> None:
         """A request has drawn something else than was told."""
@@ -112,7 +113,7 @@ class Elsewhere:
         }
         owed, self.owed = self.owed, {}
         total = {resource: draw.get(resource, 0.0) + owed.get(resource, 0.0) for resource in Resource}
-        answer = await board.post(self.topic, Told(total, left=left).text, LIFETIME_S, self.seen)
+        answer = await board.post(self.topic, Told(total, left=left, is_even=pacer.is_even).text, LIFETIME_S, self.seen)
         if answer is None:
             self._owe(owed)
             return True
@@ -126,14 +127,15 @@ class Elsewhere:
         told = [(now - age_s, found) for age_s, text in others if (found := Told.read(text)) is not None]
         self._take(pacer, told)
         if now - self.told_at > LIFETIME_S:
-            await self._tell(board, 0.0)
+            await self._tell(board, pacer)
             pacer.drawn_elsewhere({}, now, now + KNOWN_AFTER_S, now)
         return False
 
-    async def _tell(self, board: Board, blocked_s: float) -> None:
+    async def _tell(self, board: Board, pacer: Pacer, blocked_s: float = 0.0) -> None:
         """Post what is owed, whatever others have posted."""
         owed, self.owed = self.owed, {}
-        if await board.post(self.topic, Told(owed, blocked_s).text, LIFETIME_S, None) is None:
+        told = Told(owed, blocked_s, is_even=pacer.is_even)
+        if await board.post(self.topic, told.text, LIFETIME_S, None) is None:
             self._owe(owed)
         else:
             self.told_at = self.clock()
@@ -155,6 +157,7 @@ class Elsewhere:
         for place, (at, one) in enumerate(told):
             draw = one.draw if place >= first else {}
             pacer.drawn_elsewhere(draw, at, at + one.blocked_s, now)
+            pacer.is_even = pacer.is_even or one.is_even
 
 
 def _number(value: object) -> float:

@@ -94,6 +94,16 @@ class Lane:
         heads = (next(iter(queue), None) for queue in (self.new, self.begun))
         return any(waiter is not None and now - waiter.since > NOTICEABLE_S for waiter in heads)
 
+    def reason(self, now: float) -> str:
+        """What the next request waits for; empty if that is the answer which shows the limits."""
+        if self.pacer.blocked_until > now:
+            return "it has refused requests"
+        tightest = Resource.REQUESTS if self.pacer.is_even else self.pacer.tightest(now)
+        bucket = None if tightest is None else self.pacer.buckets.get(tightest)
+        if tightest is None or bucket is None:
+            return ""
+        return f"{bucket.limit:,} {_WORDS[tightest]} a minute" + (", one by one" if self.pacer.is_even else "")
+
     def draw(self, waiter: Waiter) -> Draw:
         """What its request will likely draw."""
         return self.estimate.of(waiter.size_bytes, first=waiter.first)
@@ -121,7 +131,7 @@ class Turn:
             wait_s = retry_after_s(headers)
             self._lane.pacer.refused(self._sent, readings, wait_s, now)
             if wait_s is not None:
-                self._gate.tell(self._lane.elsewhere.refused(wait_s))
+                self._gate.tell(self._lane.elsewhere.refused(self._lane.pacer, wait_s))
         else:
             self._lane.pacer.answered(self._sent, readings, now)
         self._lane.call(now)
@@ -218,17 +228,13 @@ class Gate:
     def describe(self) -> str | None:
         """The pace and its reason, if requests wait noticeably; else None."""
         now = self.clock()
-        if not any(lane.is_slow(now) for lane in self._lanes.values()):
+        slow = [lane for lane in self._lanes.values() if lane.is_slow(now)]
+        if not slow:
             return None
-        slow = max(self._lanes.values(), key=lambda lane: lane.waiting)
-        limits = [
-            f"{slow.pacer.buckets[resource].limit:,} {words}"
-            for resource, words in _WORDS.items()
-            if resource in slow.pacer.buckets
-        ]
+        reason = max(slow, key=lambda lane: lane.waiting).reason(now)
         count = sum(lane.waiting for lane in self._lanes.values())
         waiting = f"{count:,} {'request waits' if count == 1 else 'requests wait'}"
-        return f"{waiting} for the API's rate limit" + (f" ({', '.join(limits)} a minute)" if limits else "")
+        return f"{waiting} for the API's rate limit" + (f" ({reason})" if reason else "")
 
     def _lane(self, client: Client, headers: Mapping[str, str], path: str, body: bytes) -> Lane:
         """The lane of a request. Of the key itself only a digest is kept."""

@@ -2,8 +2,12 @@
 
 Each limit is a bucket that refills continuously, as the API's own are. What is sent is drawn from it at once, by an
 estimate that the answer corrects. The API's own figures can lower a bucket, because others may use the same key. They
-may be older than what was sent since, so they raise it only if no other request is on its way. Time is injected, in
-seconds of any steady clock.
+may be older than what was sent since, so they raise it only if no other request is on its way.
+
+The API may also let through fewer requests at once than a bucket holds: 60 a minute can be one each second. So the
+first requests are a little apart. If one is refused for which all limits have room, all are sent evenly from then on.
+
+Time is injected, in seconds of any steady clock.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ ROUNDING_TOKENS = 500  # the API rounds what remains to thousands
 FIRST_REMAINS = 0.1  # of a request, for clocks that differ
 SLOW_RESET = 1.25  # times the usual time to refill: then the API's own figure counts
 ELSEWHERE_S = 10.0  # so long a request of another run may be on its way
+FIRST_REQUESTS, FIRST_APART_S = 20, 0.1
+EVENLY = 1.05  # times the seconds in which the API lets one request through
 ENOUGH_MISSING = 0.2  # of a limit, to compute a rate from the time of its reset
 
 
@@ -73,17 +79,27 @@ class Pacer:
     probe_at: float | None = None
     on_way: int = 0
     elsewhere_at: float = float("-inf")  # when another run sent its last request
+    sent_at: float = float("-inf")  # when the last one was sent, here or elsewhere
+    is_even: bool = False  # requests are sent one by one, at the rate of their limit
 
     def wait_s(self, draw: Draw, now: float) -> float:
         """Seconds until a request that draws so much may be sent; 0: now."""
         wait_s = max(0.0, self.blocked_until - now)
         if not self.known and self.probe_at is not None:
             wait_s = max(wait_s, self.probe_at + PROBE_S - now)
+        wait_s = max(wait_s, self.sent_at + self._apart_s() - now)
         for resource, bucket in self.buckets.items():
             lacking = _needed(resource, draw, bucket) - bucket.level_at(now, self.speed)
             if lacking > 0:
                 wait_s = max(wait_s, lacking / (bucket.rate * self.speed))
         return wait_s
+
+    def tightest(self, now: float) -> Resource | None:
+        """The limit of which the smallest share is left."""
+        shares = {
+            resource: bucket.level_at(now, self.speed) / bucket.limit for resource, bucket in self.buckets.items()
+        }
+        return min(shares, key=lambda resource: shares[resource], default=None)
 
     def send(self, draw: Draw, now: float) -> Sent:
         """A request is sent."""
@@ -93,8 +109,18 @@ class Pacer:
             bucket.move(now, self.speed, -draw.get(resource, 0.0))
         sent = Sent(now, draw)
         self.sent.append(sent)
+        self.sent_at = now
         self.on_way += 1
         return sent
+
+    def _apart_s(self) -> float:
+        """The seconds between two requests."""
+        bucket = self.buckets.get(Resource.REQUESTS)
+        if bucket is None:
+            return 0.0
+        if self.is_even:
+            return EVENLY / (bucket.rate * self.speed)
+        return min(FIRST_APART_S, 1 / bucket.rate) if len(self.sent) < FIRST_REQUESTS else 0.0
 
     def answered(self, sent: Sent, readings: Iterable[Reading], now: float) -> None:
         """The headers of an answer have come."""
@@ -109,7 +135,11 @@ class Pacer:
         self._arrived(sent)
         self.known = True
         self.refusals += 1
-        self.speed = max(LEAST_SPEED, self.speed * SLOWER)
+        readings = [*readings]
+        if not self.is_even and readings and all(_has_room(reading, sent.draw) for reading in readings):
+            self.is_even = True
+        else:
+            self.speed = max(LEAST_SPEED, self.speed * SLOWER)
         for reading in readings:
             self._read(reading, sent, now)
         if retry_after_s is not None and retry_after_s <= LONGEST_BLOCK_S:
@@ -132,6 +162,8 @@ class Pacer:
             if at > bucket.told_until:
                 bucket.move(now, self.speed, -draw.get(resource, 0.0))
         self.elsewhere_at = max(self.elsewhere_at, at)
+        if draw.get(Resource.REQUESTS):
+            self.sent_at = max(self.sent_at, at)
         self.blocked_until = max(self.blocked_until, min(blocked_until, now + LONGEST_BLOCK_S))
 
     def correct(self, sent: Sent, draw: Draw, now: float) -> None:
@@ -180,6 +212,11 @@ def _needed(resource: Resource, draw: Draw, bucket: Bucket) -> float:
     if resource is Resource.REQUESTS:
         return min(draw.get(resource, 0.0) + FIRST_REMAINS, float(bucket.limit))
     return min(draw.get(resource, 0.0) + ROUNDING_TOKENS, 0.95 * bucket.limit)
+
+
+def _has_room(reading: Reading, draw: Draw) -> bool:
+    """Whether a limit has room for a request, also if the estimate is half of what it draws."""
+    return reading.remaining >= 2 * draw.get(reading.resource, 0.0)
 
 
 def _rounding(resource: Resource) -> float:

@@ -9,7 +9,7 @@ import pytest
 from claude_orchestrator.gateway.pacing.elsewhere import ASK_EVERY_S, KNOWN_AFTER_S, Elsewhere, Told
 from claude_orchestrator.gateway.pacing.estimate import Draw
 from claude_orchestrator.gateway.pacing.limits import Reading, Resource
-from claude_orchestrator.gateway.pacing.pacer import LONGEST_BLOCK_S, Pacer
+from claude_orchestrator.gateway.pacing.pacer import EVENLY, LONGEST_BLOCK_S, Pacer
 from tests.gateway.pacing.test_pacer import ONE, known, requests
 from tests.posts import Clock, Wall
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_told_stays_owed() -> None:
     elsewhere = Elsewhere(Locked(), "topic", Clock())
     elsewhere.correct({}, ONE)
     assert asyncio.run(elsewhere.claim(known(5), ONE))
-    asyncio.run(elsewhere.refused(5.0))
+    asyncio.run(elsewhere.refused(known(5), 5.0))
     assert elsewhere.owed == ONE
 
 
@@ -122,9 +122,9 @@ def test_what_a_request_has_drawn_more_is_told_with_the_next(wall: Wall) -> None
 
 def test_a_refusal_elsewhere_blocks_here_but_not_for_a_quota(wall: Wall) -> None:
     one, two = Run(wall, "one", known(50)), Run(wall, "two", known(50))
-    asyncio.run(one.elsewhere.refused(7.0))
+    asyncio.run(one.elsewhere.refused(one.pacer, 7.0))
     assert not two.claims() and two.pacer.wait_s(ONE, 0.0) == pytest.approx(7.0, abs=0.1)
-    asyncio.run(one.elsewhere.refused(86_400.0))
+    asyncio.run(one.elsewhere.refused(one.pacer, 86_400.0))
     assert not two.claims() and two.pacer.wait_s(ONE, 0.0) == LONGEST_BLOCK_S
 
 
@@ -157,10 +157,11 @@ ODD = (
     "[null]",
     "[" * 9_999,
     "7",
-    '[[1, 0, 0, "x"], 0, []]',
-    "[[1e999, 0, 0, 0], 0, []]",
+    '[[1, 0, 0, "x"], 0, [], false]',
+    "[[1e999, 0, 0, 0], 0, [], false]",
+    "[[0, 0, 0, 0], 0, [null, null, null, null]]",
 )
-NEGATIVE = "[[0, 0, 0, 0], 0, [[-5, 1, 1], [1, 1, 0], null, null]]"
+NEGATIVE = "[[0, 0, 0, 0], 0, [[-5, 1, 1], [1, 1, 0], null, null], 1]"
 
 
 @pytest.mark.parametrize("text", [*ODD, NEGATIVE])
@@ -174,7 +175,7 @@ def test_what_cannot_be_read_is_left_out(wall: Wall, text: str) -> None:
 def test_without_a_board_every_claim_holds() -> None:
     elsewhere = Elsewhere(None, "topic", Clock())
     assert asyncio.run(elsewhere.claim(known(5), ONE))
-    asyncio.run(elsewhere.refused(5.0))
+    asyncio.run(elsewhere.refused(known(5), 5.0))
 
 
 def test_a_run_that_begins_knows_the_limits_from_the_others_and_sends_no_probe(wall: Wall) -> None:
@@ -187,11 +188,21 @@ def test_a_run_that_begins_knows_the_limits_from_the_others_and_sends_no_probe(w
     wall.clock.now = 1.0
     assert not new.claims()
     assert new.pacer.known and new.left() == pytest.approx(5 + 1 - 2)
-    asyncio.run(one.elsewhere.refused(3.0))
+    asyncio.run(one.elsewhere.refused(one.pacer, 3.0))
     assert not new.claims() and new.pacer.wait_s(ONE, 1.0) == pytest.approx(3.0, abs=0.1)
+
+
+def test_all_send_evenly_if_one_has_to(wall: Wall) -> None:
+    one, two = Run(wall, "one", known(50)), Run(wall, "two", known(50))
+    one.pacer.is_even = True
+    assert one.sends()
+    wall.clock.now = 0.3
+    assert not two.claims() and two.pacer.is_even
+    two.pacer.blocked_until = 0.0
+    assert two.pacer.wait_s(ONE, 0.3) == pytest.approx(EVENLY - 0.3)
 
 
 def test_a_refusal_alone_shows_no_limits(wall: Wall) -> None:
     one, new = Run(wall, "one", known(5)), Run(wall, "new", Pacer())
-    asyncio.run(one.elsewhere.refused(3.0))
+    asyncio.run(one.elsewhere.refused(one.pacer, 3.0))
     assert not new.claims() and not new.pacer.known and new.pacer.wait_s(ONE, 0.0) == pytest.approx(3.0, abs=0.1)

@@ -7,6 +7,9 @@ import asyncio
 import aiohttp
 import pytest
 
+from claude_orchestrator.gateway.pacing.elsewhere import Elsewhere
+from claude_orchestrator.gateway.pacing.gate import Lane
+from claude_orchestrator.gateway.pacing.limits import Reading, Resource
 from claude_orchestrator.gateway.server import Gateway
 from tests.benchmarks.pacing import body
 from tests.gateway.test_server import until
@@ -34,13 +37,25 @@ def test_a_fleet_is_held_back_before_the_api_refuses_it() -> None:
             clients = [gateway.open(Metered()) for _ in range(24)]
             asking = [asyncio.ensure_future(ask(one.url, client=place)) for place, one in enumerate(clients)]
             await until(lambda: gateway.is_slow)
-            assert "requests wait for the API's rate limit (600 requests, 300,000" in (gateway.pace() or "")
+            assert "requests wait for the API's rate limit (300,000 input tokens a minute)" in (gateway.pace() or "")
             assert sum(client.waiting for client in clients) >= 1
             assert await asyncio.gather(*asking) == [200] * 24
             assert gateway.pace() is None and not any(client.waiting for client in clients)
         assert api.refused == 0
 
     asyncio.run(main())
+
+
+def test_the_reason_is_the_tightest_limit_or_what_the_api_has_done() -> None:
+    lane = Lane(Elsewhere(None, "topic", float))
+    assert lane.reason(0.0) == ""
+    readings = [Reading(Resource.REQUESTS, 50, 40), Reading(Resource.INPUT, 20_000, 2_000)]
+    lane.pacer.answered(lane.pacer.send({}, 0.0), readings, 0.0)
+    assert lane.reason(0.0) == "20,000 input tokens a minute"
+    lane.pacer.is_even = True
+    assert lane.reason(0.0) == "50 requests a minute, one by one"
+    lane.pacer.refused(lane.pacer.send({}, 0.0), readings, 5.0, 0.0)
+    assert lane.reason(0.0) == "it has refused requests"
 
 
 def test_each_key_has_limits_of_its_own_and_who_leaves_makes_room() -> None:

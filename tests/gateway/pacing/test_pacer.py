@@ -10,7 +10,15 @@ import pytest
 
 from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate
 from claude_orchestrator.gateway.pacing.limits import Reading, Resource
-from claude_orchestrator.gateway.pacing.pacer import LONGEST_BLOCK_S, PROBE_S, Pacer, Sent
+from claude_orchestrator.gateway.pacing.pacer import (
+    EVENLY,
+    FIRST_APART_S,
+    FIRST_REQUESTS,
+    LONGEST_BLOCK_S,
+    PROBE_S,
+    Pacer,
+    Sent,
+)
 from token_budget.models import Usage
 
 ONE: Draw = {Resource.REQUESTS: 1}
@@ -54,25 +62,45 @@ def test_a_connection_that_breaks_after_the_headers_is_no_lost_request() -> None
 
 
 def test_what_remains_is_sent_at_once_and_then_at_the_rate_of_the_limit() -> None:
-    pacer = known(remaining=5)
+    pacer = known(remaining=20)
+    times = sent_at(pacer, 40)
+    assert times[0] == FIRST_APART_S and times[19] == times[FIRST_REQUESTS - 2] < 2
+    gaps = [after - before for before, after in itertools.pairwise(times[22:])]
+    assert all(0.999 <= gap <= 1.1 for gap in gaps)  # 60 a minute
+
+
+def sent_at(pacer: Pacer, count: int, now: float = 0.0) -> list[float]:
+    """When so many requests are sent."""
     times = []
-    now = 0.0
-    for _ in range(10):
+    for _ in range(count):
         now += pacer.wait_s(ONE, now)
         times.append(now)
         pacer.send(ONE, now)
-    assert times[:4] == [0.0] * 4
-    gaps = [after - before for before, after in itertools.pairwise(times[4:])]
-    assert all(0.999 <= gap <= 1.1 for gap in gaps)  # 60 a minute
+    return times
+
+
+def test_a_refusal_for_which_there_was_room_spreads_all_requests_evenly() -> None:
+    pacer = known(remaining=50)
+    pacer.refused(pacer.send(ONE, 1.0), requests(49), 1.0, 1.0)
+    assert pacer.is_even and pacer.speed == 1.0
+    times = sent_at(pacer, 5, now=1.0)
+    assert times[0] >= 2.0
+    assert [after - before for before, after in itertools.pairwise(times)] == [pytest.approx(EVENLY)] * 4
+    pacer.refused(pacer.send(ONE, 10.0), requests(49), 1.0, 10.0)
+    assert pacer.speed < 0.9  # that was not enough
+
+
+def test_an_api_with_a_large_limit_gets_the_first_requests_close_together() -> None:
+    assert sent_at(known(remaining=5_000, limit=6_000), 3)[-1] == pytest.approx(0.03)
 
 
 def test_a_refusal_blocks_all_for_as_long_as_the_api_says_and_slows_down() -> None:
     pacer = known(remaining=50)
-    pacer.refused(pacer.send(ONE, 1.0), requests(40), 7.0, 1.0)
+    pacer.refused(pacer.send(ONE, 1.0), requests(1), 7.0, 1.0)
     assert pacer.wait_s(ONE, 1.0) == 7 and pacer.wait_s(ONE, 8.0) == 0
     assert pacer.refusals == 1 and pacer.speed < 0.9
     pacer.refused(pacer.send(ONE, 8.0), [], LONGEST_BLOCK_S + 1, 8.0)  # the quota of a subscription
-    assert pacer.wait_s(ONE, 8.0) == 0
+    assert pacer.wait_s(ONE, 8.1) == 0
 
 
 def test_others_with_the_same_key_leave_less() -> None:

@@ -98,9 +98,10 @@ async def storm(api: LimitedApi, urls: list[str]) -> str:
 def least_s(api: LimitedApi) -> float:
     """The least time that the limits allow for what was done: what was there at the beginning is used, and the rest
     comes back at the rate of the tightest limit."""
+    done, at_once = api.requests - api.refused, max(1, round(api.requests_a_minute * api.burst_s / 60))
     return max(
-        0.0,
-        (api.requests - api.refused - api.requests_a_minute) / api.requests_a_minute * 60,
+        (done - at_once) * api.burst_s / at_once,
+        (done - api.requests_a_minute) / api.requests_a_minute * 60,
         (api.billed_tokens - api.tokens_a_minute) / api.tokens_a_minute * 60,
     )
 

@@ -30,7 +30,7 @@ FIRST_REMAINS = 0.1  # of a request, for clocks that differ
 SLOW_RESET = 1.25  # times the usual time to refill: then the API's own figure counts
 ELSEWHERE_S = 10.0  # so long a request of another run may be on its way
 FIRST_REQUESTS, FIRST_APART_S = 20, 0.1
-EVENLY = 1.05  # times the seconds in which the API lets one request through
+EVENLY = 1.03  # times the seconds in which the API lets one request through
 ENOUGH_MISSING = 0.2  # of a limit, to compute a rate from the time of its reset
 
 
@@ -80,6 +80,7 @@ class Pacer:
     on_way: int = 0
     elsewhere_at: float = float("-inf")  # when another run sent its last request
     sent_at: float = float("-inf")  # when the last one was sent, here or elsewhere
+    learned_at: float = float("-inf")  # from a refusal
     is_even: bool = False  # requests are sent one by one, at the rate of their limit
 
     def wait_s(self, draw: Draw, now: float) -> float:
@@ -136,10 +137,12 @@ class Pacer:
         self.known = True
         self.refusals += 1
         readings = [*readings]
-        if not self.is_even and readings and all(_has_room(reading, sent.draw) for reading in readings):
-            self.is_even = True
-        else:
-            self.speed = max(LEAST_SPEED, self.speed * SLOWER)
+        if sent.at >= self.learned_at:  # one refusal counts for all that were on their way
+            self.learned_at = now
+            if not self.is_even and readings and all(_has_room(reading, sent.draw) for reading in readings):
+                self.is_even = True
+            else:
+                self.speed = max(LEAST_SPEED, self.speed * SLOWER)
         for reading in readings:
             self._read(reading, sent, now)
         if retry_after_s is not None and retry_after_s <= LONGEST_BLOCK_S:

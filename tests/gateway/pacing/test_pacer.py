@@ -86,8 +86,12 @@ def test_a_refusal_for_which_there_was_room_spreads_all_requests_evenly() -> Non
     times = sent_at(pacer, 5, now=1.0)
     assert times[0] >= 2.0
     assert [after - before for before, after in itertools.pairwise(times)] == [pytest.approx(EVENLY)] * 4
-    pacer.refused(pacer.send(ONE, 10.0), requests(49), 1.0, 10.0)
-    assert pacer.speed < 0.9  # that was not enough
+    late = pacer.send(ONE, 10.0)
+    pacer.refused(pacer.send(ONE, 10.0), requests(49), 1.0, 10.1)
+    slower = pacer.speed
+    assert slower < 0.9  # that was not enough
+    pacer.refused(late, requests(49), 1.0, 10.2)  # it was on its way before that was learned
+    assert pacer.speed == slower
 
 
 def test_an_api_with_a_large_limit_gets_the_first_requests_close_together() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from claude_orchestrator.gateway.pacing.limits import Resource
 from token_budget.models import Usage
+from token_budget.named_tuples import NamedTuple
 
 TOKENS_PER_BYTE = 0.3  # of a request's body, until answers have been seen
 FIRST_OUTPUT_TOKENS = 500
@@ -15,25 +16,39 @@ SLOWLY = 0.3  # a smaller figure than before counts with this weight, a larger o
 Draw = Mapping[Resource, float]
 
 
+class Size(NamedTuple):
+    """The bytes of a request's body. Of a conversation's later requests, `new` are those that its last one had not."""
+
+    all: int
+    new: int | None = None
+
+
 @dataclass(slots=True)
 class Estimate:
     """Tokens by the size of a body, apart for the first request of a conversation and for those that follow.
 
-    Later requests read most of their input from the prompt cache, which does not count.
+    Later requests read from the prompt cache what an earlier one had, and that does not count. What they draw beside
+    their new text is about the same each time.
     """
 
-    per_byte: dict[bool, float] = field(default_factory=dict)
+    per_byte: float | None = None
+    beside: float | None = None
     output_tokens: float | None = None
 
-    def of(self, size_bytes: int, *, first: bool) -> dict[Resource, float]:
+    def of(self, size: Size) -> dict[Resource, float]:
         """What a request with a body of this size will draw."""
         output = FIRST_OUTPUT_TOKENS if self.output_tokens is None else self.output_tokens
-        return _draw(self.per_byte.get(first, TOKENS_PER_BYTE) * size_bytes, output)
+        if size.new is None:
+            return _draw((TOKENS_PER_BYTE if self.per_byte is None else self.per_byte) * size.all, output)
+        return _draw(max(0.0, TOKENS_PER_BYTE * size.new + (self.beside or 0.0)), output)
 
-    def learn(self, size_bytes: int, usage: Usage, *, first: bool) -> dict[Resource, float]:
+    def learn(self, size: Size, usage: Usage) -> dict[Resource, float]:
         """What such a request has drawn."""
         counted = usage.input_tokens + usage.cache_creation_input_tokens
-        self.per_byte[first] = _moved(self.per_byte.get(first), counted / max(1, size_bytes))
+        if size.new is not None:
+            self.beside = _moved(self.beside, counted - TOKENS_PER_BYTE * size.new)
+        else:
+            self.per_byte = _moved(self.per_byte, counted / max(1, size.all))
         self.output_tokens = _moved(self.output_tokens, usage.output_tokens)
         return _draw(counted, usage.output_tokens)
 

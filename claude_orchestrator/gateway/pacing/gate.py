@@ -16,7 +16,7 @@ from claude_orchestrator.gateway.accounts import account_of
 from claude_orchestrator.gateway.board import Board
 from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.pacing.elsewhere import ASK_EVERY_S, Elsewhere
-from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate
+from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate, Size
 from claude_orchestrator.gateway.pacing.limits import Resource, read_limits, retry_after_s
 from claude_orchestrator.gateway.pacing.pacer import Pacer, Sent
 from claude_orchestrator.gateway.sender import AGENT
@@ -37,7 +37,8 @@ class Waiter:
     """A request that waits; `first`: its conversation has not begun."""
 
     since: float
-    size_bytes: int
+    conversation: tuple[bytes, str]
+    size: Size
     first: bool
     called: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,20 +56,24 @@ class Lane:
     elsewhere: Elsewhere
     pacer: Pacer = field(default_factory=Pacer)
     estimate: Estimate = field(default_factory=Estimate)
-    conversations: OrderedDict[tuple[bytes, str], None] = field(default_factory=OrderedDict)
+    conversations: OrderedDict[tuple[bytes, str], int] = field(default_factory=OrderedDict)  # bytes answered last
     begun: dict[Waiter, None] = field(default_factory=dict)  # those that wait, the first one first
     new: dict[Waiter, None] = field(default_factory=dict)  # the same for conversations that have not begun
     deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     catches_up: bool = False
 
-    def is_first(self, conversation: tuple[bytes, str]) -> bool:
-        """Whether the conversation is new, and known from now on."""
-        if conversation in self.conversations:
-            return False
-        self.conversations[conversation] = None
+    def waiter(self, conversation: tuple[bytes, str], size_bytes: int, now: float) -> Waiter:
+        """What a request of a conversation is here."""
+        before = self.conversations.get(conversation)
+        new = None if before is None or size_bytes <= before else size_bytes - before
+        return Waiter(now, conversation, Size(size_bytes, new), before is None)
+
+    def answered(self, waiter: Waiter) -> None:
+        """A request has its whole answer: its conversation has begun."""
+        self.conversations[waiter.conversation] = waiter.size.all
+        self.conversations.move_to_end(waiter.conversation)
         if len(self.conversations) > MAX_CONVERSATIONS:
             self.conversations.popitem(last=False)
-        return True
 
     def next(self, now: float) -> Waiter | None:
         """Whose turn it is. A conversation that has begun goes before new ones: it needs less, and its cache is warm.
@@ -106,7 +111,7 @@ class Lane:
 
     def draw(self, waiter: Waiter) -> Draw:
         """What its request will likely draw."""
-        return self.estimate.of(waiter.size_bytes, first=waiter.first)
+        return self.estimate.of(waiter.size)
 
     def call(self, now: float) -> None:
         """Whose turn it is looks at the limits again."""
@@ -139,7 +144,8 @@ class Turn:
     def ended(self, usage: ApiUsage | None) -> None:
         """The answer has ended; `usage` is what it states."""
         if usage is not None and usage.whole and usage.told:
-            draw = self._lane.estimate.learn(self._waiter.size_bytes, usage.usage, first=self._waiter.first)
+            self._lane.answered(self._waiter)
+            draw = self._lane.estimate.learn(self._waiter.size, usage.usage)
             self._lane.elsewhere.correct(self._sent.draw, draw)
             self._lane.pacer.correct(self._sent, draw, self._gate.clock())
             self._lane.call(self._gate.clock())
@@ -171,7 +177,7 @@ class Gate:
     async def turn(self, client: Client, headers: Mapping[str, str], path: str, body: bytes) -> Turn:
         """Wait until a request may be sent."""
         lane, agent = self._lane(client, headers, path, body), headers.get(AGENT, "")
-        waiter = Waiter(self.clock(), len(body), lane.is_first((client.digest, agent)))
+        waiter = lane.waiter((client.digest, agent), len(body), self.clock())
         lane.queue_of(waiter)[waiter] = None
         client.waiting += 1
         try:

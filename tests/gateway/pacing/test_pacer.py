@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate
+from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate, Size
 from claude_orchestrator.gateway.pacing.limits import Reading, Resource
 from claude_orchestrator.gateway.pacing.pacer import (
     EVENLY,
@@ -158,15 +158,18 @@ def test_a_reset_that_is_soon_or_unknown_does_not_change_the_rate_of_a_minute(re
 
 
 def test_estimates_learn_apart_for_first_and_later_requests() -> None:
-    estimate = Estimate()
-    estimate.learn(1_000, Usage(input_tokens=250, output_tokens=900), first=True)
+    estimate, first, later = Estimate(), Size(1_000), Size(9_000, 100)
+    assert estimate.of(first)[Resource.INPUT] == 300 and estimate.of(later)[Resource.INPUT] == 30
+    estimate.learn(first, Usage(input_tokens=250, output_tokens=900))
     for _ in range(30):
-        estimate.learn(1_000, Usage(input_tokens=10, cache_read_input_tokens=240, output_tokens=10), first=False)
-        estimate.learn(1_000, Usage(input_tokens=250, output_tokens=10), first=True)
-    assert estimate.of(1_000, first=True)[Resource.INPUT] == pytest.approx(250, rel=0.01)
-    assert estimate.of(1_000, first=False)[Resource.INPUT] == pytest.approx(10, rel=0.1)
-    estimate.learn(1_000, Usage(input_tokens=400), first=False)
-    assert estimate.of(1_000, first=False)[Resource.INPUT] == 400  # more counts at once
+        estimate.learn(later, Usage(input_tokens=10, cache_read_input_tokens=2_240, output_tokens=10))
+        estimate.learn(first, Usage(input_tokens=250, output_tokens=10))
+    assert estimate.of(first)[Resource.INPUT] == pytest.approx(250, rel=0.01)
+    assert estimate.of(later)[Resource.INPUT] == pytest.approx(10, rel=0.1)
+    assert estimate.of(Size(9_000, 10))[Resource.INPUT] == 0
+    estimate.learn(later, Usage(input_tokens=400))
+    assert estimate.of(later)[Resource.INPUT] == 400  # more counts at once
+    assert estimate.of(Size(9_000, 1_100))[Resource.INPUT] == 700  # and new text counts by its size
 
 
 @dataclass

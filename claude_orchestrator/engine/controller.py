@@ -29,6 +29,7 @@ from claude_orchestrator.engine.redact import redact, secrets_of
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
 from claude_orchestrator.engine.run_dir import RunDirectory, new_run_id
 from claude_orchestrator.engine.run_events import (
+    CacheReported,
     Level,
     Message,
     Recounted,
@@ -39,7 +40,7 @@ from claude_orchestrator.engine.run_events import (
 from claude_orchestrator.engine.run_inputs import knows_command, price_with
 from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequest, RunResult
 from claude_orchestrator.engine.run_view import RunChanges, RunView, exit_code
-from claude_orchestrator.engine.sharing.cache_use import CacheUse
+from claude_orchestrator.engine.sharing.cache_use import CacheUse, cache_lines
 from claude_orchestrator.engine.sign_in import SignIn
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor
@@ -310,6 +311,9 @@ class _Run:
         view = self._view
         by_signal = self._interrupts.signal
         code = 128 + by_signal if by_signal else exit_code(view.instances)
+        cached = () if view.rehearsal else cache_lines(view.cache, view.instances)
+        if cached:
+            self._bus.publish(CacheReported(tuple(cached)))
         self._bus.publish(RunEnded(code, view.manager.budgets))
         await self._files.journal.sync()
         ended_at, seconds = datetime.now(UTC).astimezone(), time.monotonic() - view.clock_at_start

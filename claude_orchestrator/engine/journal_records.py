@@ -14,6 +14,7 @@ from claude_orchestrator.engine.run_events import (
     ApprovalAsked,
     ApprovalEnded,
     AttemptEnded,
+    CacheReported,
     ChangesKept,
     Checked,
     Crossed,
@@ -116,6 +117,8 @@ def _ending(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return "answer", {"instance": instance, "id": id, "outcome": outcome, "reason": text, **by._asdict()}
         case RuleMade(rule, by):
             return "rule", {"rule": rule._asdict(), **by._asdict()}
+        case CacheReported(lines):
+            return "cache", {"lines": list(lines)}
         case RunEnded(exit_code, budgets):
             used = [{**limit_row(budget), "used": budget.used} for budget in budgets]
             return "finish", {"exit_code": exit_code, **({"budgets": used} if used else {})}

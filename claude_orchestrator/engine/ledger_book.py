@@ -8,6 +8,7 @@ from claude_orchestrator.engine.ledger_batch import Key, Unwritten
 from claude_orchestrator.engine.run_events import (
     ApprovalEnded,
     AttemptEnded,
+    CacheReported,
     HoldChanged,
     InstanceEnded,
     Launched,
@@ -23,6 +24,7 @@ from token_budget.named_tuples import NamedTuple
 from token_budget.portions import Portion, Spent
 
 MAX_COMMAND_CHARS = 1_000
+CACHE_BEGINS = "Prompt cache: "  # each line about it, which the kind of a note names too
 Totals = Mapping[tuple[str, int, str], tuple[Usage, int | None, int]]
 
 
@@ -81,6 +83,9 @@ class LedgerBook:
                 self._add_note("skipped", status.reason, status.name)
             case Steered(_, _, text, by):
                 self._add_note("steer", f"{text} ({by})", None)
+            case CacheReported(lines):
+                for line in lines:
+                    self._add_note("cache", line.removeprefix(CACHE_BEGINS), None)
             case ApprovalEnded(_, instance, text, outcome, by):
                 self._add_note("approval", f"{outcome}: {text} ({by})", instance)
             case _:

@@ -327,6 +327,12 @@ class AlertRaised(NamedTuple):
     already_reported: bool = False
 
 
+class CacheReported(NamedTuple):
+    """What all instances together made of the prompt cache, as lines of text. Every instance has ended."""
+
+    lines: tuple[str, ...]
+
+
 class Changed(NamedTuple):
     """Something that a display may want to show has changed."""
 
@@ -376,6 +382,7 @@ RunEvent = (
     | RetryPlanned
     | InstanceEnded
     | AlertRaised
+    | CacheReported
     | Changed
     | RunEnded
 )

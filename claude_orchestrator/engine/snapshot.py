@@ -108,7 +108,7 @@ class Snapshots:
     def __init__(self, view: RunView) -> None:
         self._view = view
         self._pace = Pace()
-        self._still: dict[str, tuple[tuple[State, bool], Row]] = {}
+        self._still: dict[str, tuple[tuple[State, bool, Usage], Row]] = {}
 
     def take(self, now: float) -> Snapshot:
         """The run at this time of its clock."""
@@ -137,8 +137,8 @@ class Snapshots:
         )
 
     def _row(self, status: InstanceStatus, now: float) -> Row:
-        """The row of an instance. One that is ended or has not begun keeps its row."""
-        state = status.state, status.unneeded
+        """The row of an instance. One that is ended or has not begun keeps its row, unless it is charged more."""
+        state = status.state, status.unneeded, status.tally.usage
         known = self._still.get(status.name)
         if known is not None and known[0] == state:
             return known[1]

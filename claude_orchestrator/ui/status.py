@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_events import HoldChanged
 from claude_orchestrator.engine.run_view import RunView, resume_hint
-from claude_orchestrator.engine.sharing.cache_use import cache_report
+from claude_orchestrator.engine.sharing.cache_use import cache_lines
 from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.source_uses import source_line
 from claude_orchestrator.engine.state import InstanceStatus, State
@@ -51,8 +51,7 @@ def final_report(view: RunView, now: float, options: RenderOptions, columns: tup
         f"Subscription: {printable(name)} {used:g} % used" + (f", resets at {printable(resets)}" if resets else "")
         for name, used, resets in rate_limit_rows(view.changes.rate_limits)
     ]
-    cache = cache_report(view.cache, view.instances)
-    lines += [] if cache is None or view.rehearsal else cache.lines()
+    lines += [] if view.rehearsal else cache_lines(view.cache, view.instances)
     lines.append(
         f"Total: {at_least(exact)}{counted(usage.total_tokens, 'token')} (input {usage.input_tokens:,}, "
         f"output {usage.output_tokens:,}, cache write {usage.cache_creation_input_tokens:,}, "

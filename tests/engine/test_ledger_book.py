@@ -11,6 +11,7 @@ from claude_orchestrator.engine.run_events import (
     ApprovalEnded,
     AttemptEnded,
     By,
+    CacheReported,
     HoldChanged,
     InstanceEnded,
     Launched,
@@ -85,12 +86,15 @@ def test_notes() -> None:
     ledger.observe(InstanceEnded(status, True))
     ledger.observe(Steered("pause", "run", "pause", By("socket", "me")))
     ledger.observe(ApprovalEnded("1", "one", "Bash", "denied", By("web")))
+    ledger.observe(CacheReported(("Prompt cache: 9% was read.", "Prompt cache: 7 tokens were written and never read.")))
     notes = [(note.kind, note.text, note.instance) for note in ledger.take().notes]
     assert notes == [
         ("adjust", "it grew", "one"),
         ("skipped", "not needed", "one"),
         ("steer", "pause (me by socket)", None),
         ("approval", "denied: Bash (web)", "one"),
+        ("cache", "9% was read.", None),
+        ("cache", "7 tokens were written and never read.", None),
     ]
 
 

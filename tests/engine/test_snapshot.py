@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from claude_orchestrator.claude.events import Retry
+from claude_orchestrator.claude.events import ApiUsage, Retry
 from claude_orchestrator.engine.activity import Activity, Doing
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.journal_history import EarlierInstance
@@ -17,6 +17,7 @@ from tests.ui.test_report import a_run
 from token_budget import Usage
 from token_budget.forecast import Forecast
 from token_budget.models import Unit
+from token_budget.portions import CACHE_KEEPING
 
 
 def test_the_pace_is_that_of_the_last_minute() -> None:
@@ -109,6 +110,10 @@ def test_what_has_ended_is_not_computed_again() -> None:
     assert first.rows[0] is second.rows[0] and first.rows[1] is second.rows[1]
     view.instances[1].begin(166.0)
     assert snapshots.take(167.0).rows[1].seconds == 1.0
+    view.instances[0].apply(ApiUsage("keeping", Usage(7, 1, 0, 9_000), whole=True, source=CACHE_KEEPING))
+    view.instances[0].tally.metered = True
+    view.instances[0].apply(ApiUsage("keeping", Usage(7, 2, 0, 9_000), whole=True, source=CACHE_KEEPING))
+    assert snapshots.take(167.5).rows[0].usage != first.rows[0].usage
     view.instances[0].lose_race()
     assert snapshots.take(168.0).rows[0].unneeded
 

@@ -96,7 +96,7 @@ def show_run(run: FoundRun, *, as_json: bool) -> int:
         return 0
     click.echo(f"run {run.id}: {state_of(status)}, started {_started(status)}")
     print_lines(screen(snapshot_of(status), render_options(), ScreenStyle(COLUMNS)))
-    print_lines([*_approvals(status), *_decisions(run, status), *_hints(run, status)])
+    print_lines([*status["prompt_cache"], *_approvals(status), *_decisions(run, status), *_hints(run, status)])
     return 0
 
 

@@ -78,8 +78,15 @@ def past_status(
         "removed": [],
         "decisions": [_decision(record) for record in found if record.get("kind") in _DECISIONS],
         "approvals": [],
+        "prompt_cache": _cache_lines(found),
         "damaged_lines": history.damaged_lines,
     }
+
+
+def _cache_lines(found: Iterable[Record]) -> list[str]:
+    """What the latest start of the run made of the prompt cache."""
+    lines = [record.get("lines") for record in found if record.get("kind") == "cache"]
+    return [line for line in lines[-1] if isinstance(line, str)] if lines and isinstance(lines[-1], list) else []
 
 
 def _manager(history: JournalHistory, finish: Record | None) -> TokenBudgetManager:

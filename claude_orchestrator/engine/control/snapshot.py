@@ -11,6 +11,7 @@ from claude_orchestrator.engine.approvals import Ask
 from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_view import RunView, place_fields, usage_fields
+from claude_orchestrator.engine.sharing.cache_use import cache_lines
 from claude_orchestrator.engine.snapshot import Snapshot, doing_of, state_text
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.models import Budget, Unit
@@ -50,7 +51,7 @@ class Rows:
         """The row of an instance."""
         if status.state in (State.RUNNING, State.WAITING):
             return instance_row(status, self._view, now)
-        key = status.state, status.reason, status.unneeded, status.changes_known, status.attempts
+        key = status.state, status.reason, status.unneeded, status.changes_known, status.attempts, status.tally.usage
         known = self._still.get(status.name)
         if known is None or known[0] != key:
             known = self._still[status.name] = key, instance_row(status, self._view, now)
@@ -73,6 +74,7 @@ def snapshot(
         ],
         "decisions": list(notable()),
         "approvals": [approval_row(ask) for ask in steering.approvals],
+        "prompt_cache": [] if view.rehearsal else cache_lines(view.cache, instances),
     }
 
 

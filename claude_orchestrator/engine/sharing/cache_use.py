@@ -205,6 +205,12 @@ def cache_report(use: CacheUse, instances: Iterable[InstanceStatus]) -> CacheRep
     )
 
 
+def cache_lines(use: CacheUse, instances: Iterable[InstanceStatus]) -> list[str]:
+    """The text report's lines so far; none where fewer than two instances began a session."""
+    report = cache_report(use, instances)
+    return [] if report is None else report.lines()
+
+
 def _saved(firsts: Iterable[First], price: Price | None) -> int | None:
     """What reading cost less than writing would have cost."""
     if price is None:

@@ -44,11 +44,13 @@ def test_a_journal_without_a_beginning_is_no_run() -> None:
 def test_a_run_that_has_ended() -> None:
     journal, (one,) = begun(one="/a")
     journal.attempt(one, 500)
+    journal.write(happened.CacheReported(("Prompt cache: 9% was read.",)), at=12.0)
     journal.write(happened.RunEnded(0), at=13.0)
     found = status_of(journal, result_of=lambda name: f"results/{name}.md")
     run, totals, (row,) = found["run"], found["totals"], found["instances"]
     assert found["protocol"] == PROTOCOL and found["damaged_lines"] == 0
     assert (run["id"], run["state"], run["exit_code"], run["seconds"]) == ("run-1", "ended", 0, 13.0)
+    assert found["prompt_cache"] == ["Prompt cache: 9% was read."]
     assert run["directory"] == "/runs/run-1" and not run["rehearsal"]
     assert (totals["total_tokens"], totals["exact"], totals["states"]) == (500, True, {"completed": 1})
     assert (totals["cost_usd"], totals["cost_nano_usd"]) == (0.499, 0.499 * NANO)

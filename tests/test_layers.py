@@ -41,6 +41,7 @@ ALLOWED[CO] = (f"{CO}.api",)
 PURE = """
     claude.attribution
     claude.argv
+    claude.baseline
     claude.conversation
     claude.events
     claude.input_messages

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 
 from claude_orchestrator.claude.attribution import Attribution
+from claude_orchestrator.claude.baseline import Baseline
 from claude_orchestrator.claude.events import (
     ApiUsage,
     Assistant,
@@ -45,17 +46,6 @@ def plain_model(model: str) -> str:
     return model.partition("[")[0]
 
 
-def _number(version: str) -> int:
-    """A version as a number to compare; 0 for what is none."""
-    parts = version.split(".")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
-        return 0
-    return int(parts[0]) * 10**10 + int(parts[1]) * 10**5 + int(parts[2])
-
-
-STARTS_AT_ZERO = range(_number("2.0.0"), _number("2.1.222"))  # measured: 2.1.197, 2.1.221; 2.1.330 carries on
-
-
 class UsageTally:
     """Counts one process's tokens from its events. `resumed`: the process continues an earlier session. `metered`: the
     API meter reports each response. Its count is used as long as the stream shows no response that it missed.
@@ -74,10 +64,9 @@ class UsageTally:
         self.cut_off: list[ApiUsage] = []
         self.attribution = Attribution()
         self._api = MeterCount()
-        self._read = self._finished = self._lost = self._before_restart = self._unread_at_reset = Usage()
-        self._baseline: ModelUsage | None = None
+        self._read = self._finished = self._lost = self._unread_at_reset = Usage()
+        self._baseline = Baseline()
         self._may_restart = False
-        self._cost_before_restart = 0.0
         self._open: dict[str, OpenResponse] = {}
         self._current: dict[str | None, str] = {}
         self._ended: dict[str | None, OpenResponse] = {}
@@ -407,18 +396,18 @@ class UsageTally:
             self._finished |= event.usage
 
     def _answer(self, event: UsageAnswer) -> None:
-        if not self._began and self._baseline is None:
-            self._baseline = event.model_usage
+        if not self._began and not self._baseline.is_known:
+            self._baseline.state(event.model_usage)
         else:
             self._reading(event.model_usage)
 
     def _reading(self, reading: ModelUsage) -> None:
         """Take over the CLI's count, and settle what it has."""
-        if self._baseline is None:
-            self._baseline = self._guess_baseline(reading)
+        if not self._baseline.is_known:
+            self._guess_baseline(reading)
         if self._may_restart and reading.usage | self._read != reading.usage:
             self._restart()
-        usage = reading.usage - self._baseline.usage + self._before_restart
+        usage = self._baseline.usage_in(reading)
         new = usage - self._read
         growth = new - self._finished
         self._finished -= new
@@ -438,8 +427,7 @@ class UsageTally:
         self.models = reading.models or self.models
         self._reading_by_model = reading.by_model
         if reading.cost_usd is not None:
-            cost = self._cost_before_restart + reading.cost_usd - (self._baseline.cost_usd or 0.0)
-            self.cost_usd = max(self.cost_usd or 0.0, cost)
+            self.cost_usd = max(self.cost_usd or 0.0, self._baseline.cost_in(reading.cost_usd))
 
     def _restart(self) -> None:
         """After `/clear` the CLI may count from zero again (2.1.330 does, 2.1.197 does not).
@@ -449,8 +437,7 @@ class UsageTally:
         self._read += self._unread_at_reset
         self._finished -= self._unread_at_reset
         self._unread_at_reset = Usage()
-        self._before_restart, self._cost_before_restart = self._read, self.cost_usd or 0.0
-        self._baseline = ModelUsage(Usage(), 0.0, ())
+        self._baseline.restart(self._read, self.cost_usd or 0.0)
         self._may_restart = False
 
     def _found_in_reading(self, response: OpenResponse, counted_output: int) -> None:
@@ -463,19 +450,13 @@ class UsageTally:
             self._lower_bound = True
         self._settle(response)
 
-    def _guess_baseline(self, reading: ModelUsage) -> ModelUsage:
-        """What an earlier process of this session had counted, where the CLI was not asked before the first turn."""
-        nothing = ModelUsage(Usage(), 0.0, ())
-        if not self.resumed or _number(self._version) in STARTS_AT_ZERO:
-            return nothing
+    def _guess_baseline(self, reading: ModelUsage) -> None:
+        """Guess what an earlier process of this session had counted, if the CLI was not asked before the first turn."""
         seen = self._finished
         for response in self._open.values():
             seen += response.usage
-        carried = reading.usage - seen
-        if not any(carried.counts[i] for i in (0, 2, 3)):  # output alone is not carried, it is not seen yet
-            return nothing
-        self._lower_bound = self._lower_bound or self.unseen_calls
-        return ModelUsage(carried, reading.cost_usd, ())
+        if self._baseline.guess(reading, seen, self._version, resumed=self.resumed):
+            self._lower_bound = self._lower_bound or self.unseen_calls
 
     def _task(self, event: Task) -> None:
         self._began = True

@@ -6,9 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from claude_orchestrator.claude.prompt_cache import CachePrefix
+from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.metering import KeepingCall, Metering
 from claude_orchestrator.engine.ports import CacheKeeper, RunContext
 from claude_orchestrator.engine.run_events import Level, Message
@@ -46,6 +48,9 @@ class _Group:
     given_up: bool = False
 
 
+_Waiting = dict[CachePrefix, list[InstanceStatus]]
+
+
 class CacheKeeping:
     """Repeats the beginning of a request of each group before the API drops it, while an instance of it waits.
 
@@ -65,11 +70,12 @@ class CacheKeeping:
         self._instances = instances
         self._starts_in_s = starts_in_s
         self._groups: dict[CachePrefix, _Group] = {}
+        self._prefixes: dict[str, tuple[LaunchSpec, CachePrefix]] = {}
         self._stopped = False
 
     def began(self, metering: Metering, status: InstanceStatus) -> None:
         """An attempt is about to send requests."""
-        self._groups.setdefault(prefix_of(status.spec), _Group()).ran.append(metering)
+        self._groups.setdefault(self._prefix_of(status.spec), _Group()).ran.append(metering)
 
     async def __aenter__(self) -> CacheKeeping:
         self._loop = asyncio.ensure_future(self._run())
@@ -82,7 +88,9 @@ class CacheKeeping:
         _, late = await asyncio.wait(tasks, timeout=END_S)  # what was sent may end
         for task in late:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
 
     async def _run(self) -> None:
         """Look after all groups until cancelled."""
@@ -92,7 +100,8 @@ class CacheKeeping:
 
     def check(self) -> float:
         """Begin the calls that are due; returns the seconds until the next check."""
-        pauses = [self._look_after(prefix, group) for prefix, group in self._groups.items()]
+        waiting = cache(self._waiting)  # one look at all instances, if any call is due
+        pauses = [self._look_after(prefix, group, waiting) for prefix, group in self._groups.items()]
         return max(SHORTEST_CHECK_S, min([CHECK_S, *pauses]))
 
     def stop(self) -> None:
@@ -101,26 +110,25 @@ class CacheKeeping:
         for group in self._groups.values():
             self._drop_waiting(group)
 
-    def _look_after(self, prefix: CachePrefix, group: _Group) -> float:
+    def _look_after(self, prefix: CachePrefix, group: _Group, waiting_by_prefix: Callable[[], _Waiting]) -> float:
         """Make a call if it is time for one; returns the seconds until the next check."""
         found = None if self._stopped or group.given_up else self._kept(group)
-        waiting = [] if found is None else self._waiting(prefix)
-        if found is None or not waiting:
+        left_s = 0.0 if found is None else self._keeper.readable_s(found[1])
+        if found is None or left_s <= 0:  # once it is gone, an instance has to write it again
             self._drop_waiting(group)
             return CHECK_S
         metering, kept = found
-        now, left_s = self._context.clock.monotonic(), self._keeper.readable_s(kept)
-        if left_s <= 0:  # another instance writes it again: nothing is gained before
-            self._drop_waiting(group)
-            return CHECK_S
-        if group.task is not None:
+        now, worth = self._context.clock.monotonic(), self._worth(group, metering, kept)
+        pause_s = max(left_s - worth.margin_s, group.not_before - now)
+        if group.task is None and pause_s > 0:
+            return pause_s
+        waiting = waiting_by_prefix().get(prefix, [])
+        if group.task is not None or not waiting:
+            if not waiting:
+                self._drop_waiting(group)
             return left_s
         if now + left_s > group.kept_until + SHORTEST_CHECK_S:  # a request of an instance has read it since
             group.spent = group.calls = 0
-        worth = self._worth(group, metering, kept)
-        pause_s = max(left_s - worth.margin_s, group.not_before - now)
-        if pause_s > 0:
-            return pause_s
         wait_s = min(map(self._starts_in_s, waiting))
         if 0 < wait_s < left_s - START_S:  # it will read it itself
             return wait_s
@@ -138,14 +146,21 @@ class CacheKeeping:
                 return metering, kept
         return None
 
-    def _waiting(self, prefix: CachePrefix) -> list[InstanceStatus]:
-        return [
-            status
-            for status in self._instances
-            if status.planned.grows is None
-            and (status.state in (State.PENDING, State.WAITING) or _is_starting(status))
-            and prefix_of(status.spec) == prefix
-        ]
+    def _waiting(self) -> _Waiting:
+        """The instances that have not read their prefix yet, by prefix."""
+        found: _Waiting = {}
+        for status in self._instances:
+            waits = status.state in (State.PENDING, State.WAITING) or _is_starting(status)
+            if waits and status.planned.grows is None:
+                found.setdefault(self._prefix_of(status.spec), []).append(status)
+        return found
+
+    def _prefix_of(self, spec: LaunchSpec) -> CachePrefix:
+        """The prefix of an instance, computed once for each spec of its."""
+        known = self._prefixes.get(spec.name)
+        if known is None or known[0] is not spec:
+            known = self._prefixes[spec.name] = spec, prefix_of(spec)
+        return known[1]
 
     def _worth(self, group: _Group, metering: Metering, kept: KeptRequest) -> Worth:
         prefix, price = kept.prefix, self._context.services.price

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -367,5 +367,43 @@ def test_a_stop_drops_what_waits_and_lets_end_what_was_sent() -> None:
             assert run.api.closed == 1
             await run.check_at(280.0)
             assert len(run.api.calls) == (not held_back)
+
+    running(test)
+
+
+def test_an_error_of_the_program_itself_is_not_lost() -> None:
+    async def test() -> None:
+        run = Run()
+        run.respond()
+        run.api.now = 270.0
+
+        def broken(kept: KeptRequest) -> float:
+            run.api.asked.set()
+            raise RuntimeError("a bug")
+
+        run.api.readable_s = broken  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError, match="a bug"):
+            async with run.keeping:
+                await run.api.asked.wait()
+
+    running(test)
+
+
+def test_instances_are_looked_at_once_for_all_groups_that_are_due() -> None:
+    async def test() -> None:
+        run = Run()
+        run.respond()
+        looks: list[int] = []
+
+        class Counted(list[InstanceStatus]):
+            def __iter__(self) -> Iterator[InstanceStatus]:
+                looks.append(1)
+                return super().__iter__()
+
+        run.keeping._instances = Counted([run.first, run.second])
+        await run.check_at(200.0)
+        assert not looks
+        await run.check_at(270.0)
+        assert len(looks) == 1 and run.api.calls == [270.0]
 
     running(test)

@@ -109,7 +109,7 @@ def test_a_ledger_that_cannot_be_written_is_said_once_and_the_run_goes_on(tmp_pa
     blocker += "db.execute('DROP TABLE records'); print(1)"
     subprocess.run([sys.executable, "-c", blocker, str(place.root / "good.db")], check=True, capture_output=True)
     done = place.run("/test", "--ledger", str(place.root / "good.db"))
-    assert done.returncode == 0 and done.stderr.count("the ledger:") == 2 and "the next run takes in" in done.stderr
+    assert done.returncode == 0 and done.stderr.count("the ledger:") == 2 and "the next run adds" in done.stderr
 
 
 # -- windows --

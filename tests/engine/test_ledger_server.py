@@ -88,6 +88,7 @@ def test_the_config_can_name_it(place: Workplace, address: str) -> None:
         ("ledger", "", "--ledger: is empty"),
         ("ledger", "postgresql://u:hunter2@h/d", "--ledger: a password in the address"),
         ("ledger", "PostgreSQL://u:hunter2@h/d", "--ledger: a password in the address"),
+        ("ledger", "mysql://u:hunter2@h/d", "--ledger: expected a file, or an address that begins with postgresql://"),
         ("account", "a b", "budget.account: expected the name of an account"),
         ("ledger_outage", "maybe", "budget.ledger_outage: expected one of wait, continue"),
     ],

@@ -36,6 +36,16 @@ def test_a_password_is_refused_and_not_repeated(address: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("address", ["mysql://me:hunter2@db/x", "postgresq://db/x", "HTTPS://db/x"])
+def test_an_address_of_another_kind_of_server_is_no_file(address: str) -> None:
+    assert is_address(address)
+    with pytest.raises(
+        ValueError, match=r"^expected a file, or an address that begins with postgresql://, got \w+"
+    ) as caught:
+        check_address(address)
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "address",
     [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-PREFIXES = ("postgresql://", "postgres://")
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+SCHEMES = frozenset({"postgresql", "postgres"})
 SECRETS = frozenset({"password", "sslpassword", "passwd", "oauth_client_secret"})  # keywords of libpq
 INSTEAD = (
     "a password in the address can be read by others: leave it out, and set PGPASSWORD, or use a password file "
@@ -14,11 +16,15 @@ INSTEAD = (
 
 def is_address(place: str | Path) -> bool:
     """Whether this names a server instead of a file."""
-    return str(place).lower().startswith(PREFIXES)
+    return SCHEME.match(str(place)) is not None
 
 
 def check_address(address: str) -> None:
-    """Raise ValueError, which names no part of the address, if it has a password."""
+    """Raise ValueError if it has a password, which the error does not repeat, or if it is none of PostgreSQL."""
+    scheme = SCHEME.match(address)
+    if scheme is None or scheme[1].lower() not in SCHEMES:
+        what = "" if scheme is None else f", got {scheme[0]}..."
+        raise ValueError(f"expected a file, or an address that begins with postgresql://{what}")
     from urllib.parse import parse_qsl, unquote  # not needed for files
 
     _, _, rest = address.partition("://")

@@ -18,7 +18,7 @@ else:
     from collections import _tuplegetter as _field  # what its own named tuples have, on every Python
     from collections import defaultdict
 
-    COMPILED_AT = 100  # calls. A start calls half of the classes, most of them once, and each constructor takes 0.2 ms.
+    COMPILED_AT = 20  # calls save what compiling takes. A start calls half of the classes, most of them once or twice.
     _calls: defaultdict[type, int] = defaultdict(int)
 
     class _Fields(tuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,8 +12,14 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.launch.cluster.copies import Copies
+from claude_orchestrator.launch.cluster.kept_repositories import KeptRepositories
+from claude_orchestrator.launch.cluster.wire import Brought, Launch, Parcel, Part, Piece
+from claude_orchestrator.launch.shipping import Work as Shipped
+from claude_orchestrator.launch.shipping import pack, take_in
 from tests.engine.worktrees.test_worktrees import instance, run_of
 from tests.harness import Workplace
+from tests.launch.cluster.test_shipping_nodes import Work
 from tests.repositories import sh
 
 MB = 1024 * 1024
@@ -51,6 +59,64 @@ def start_repository(workspace: Path) -> None:
 def fills(big: str) -> dict[str, Any]:
     """An instance that does its work, and then writes a large file."""
     return instance(check={"command": f"echo precious > work; {big}; true", "rounds": 1})
+
+
+def a_copy_with_work(work: Work, folder: Path) -> tuple[Copies, Launch]:
+    """A copy on a node, in which an instance has changed a file and made one."""
+    (spec,) = work.specs(1)
+    copies, parcel = (
+        Copies(folder, KeptRepositories(folder.parent.parent / "kept")),
+        Parcel("0", work.base, "orchestrator/run/i0", ""),
+    )
+    launch = Launch(1, spec, None, "", parcel)
+
+    async def place() -> Launch:
+        assert await copies.receive(Part("0", work.base, 0, pack(work.repo, work.base), True)) == ""
+        return await copies.place(launch)
+
+    placed = asyncio.run(place())
+    Path(placed.folder, "a.txt").write_text("changed")
+    Path(placed.folder, "made").write_bytes(os.urandom(100_000))
+    return copies, placed
+
+
+def bring_back(copies: Copies, launch: Launch) -> tuple[Brought | None, bytes]:
+    pieces: list[bytes] = []
+
+    async def put(piece: Piece) -> None:
+        pieces.append(piece.data)
+
+    return asyncio.run(copies.bring_back(launch, put)), b"".join(pieces)
+
+
+def fill(folder: Path) -> None:
+    with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_what_was_changed_on_a_node_whose_disk_is_full_comes_back(tmp_path: Path, small_disk: Mount) -> None:
+    """Git gets the room that was reserved for it, and that is there again afterwards."""
+    small_disk(tmp_path / "disk", 64 * MB)
+    work = Work(tmp_path)
+    copies, launch = a_copy_with_work(work, tmp_path / "disk" / "node")
+    fill(tmp_path / "disk")
+    brought, bundle = bring_back(copies, launch)
+    assert brought is not None and brought.fault == ""
+    take_in(work.repo.parent / "i0", Shipped(brought.head, brought.commit, bundle))
+    assert (work.repo.parent / "i0" / "a.txt").read_text() == "changed"
+    assert (work.repo.parent / "i0" / "made").stat().st_size == 100_000
+    assert (tmp_path / "disk" / "node" / "reserve").exists()
+
+
+def test_what_cannot_come_back_from_a_node_stays_there(tmp_path: Path, small_disk: Mount) -> None:
+    small_disk(tmp_path / "disk", 16 * MB)  # too small to reserve anything
+    copies, launch = a_copy_with_work(Work(tmp_path), tmp_path / "disk" / "node")
+    fill(tmp_path / "disk")
+    brought, _ = bring_back(copies, launch)
+    assert brought is not None and "No space left on device; its files stay there, in " in brought.fault
+    kept = Path(brought.fault.rpartition(" in ")[2])
+    assert (kept / "a.txt").read_text() == "changed" and kept.parent.parent == tmp_path / "disk"
 
 
 ALL_OF_IT = "dd if=/dev/zero of=big bs=64k 2> dd.log"

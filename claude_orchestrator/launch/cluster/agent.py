@@ -227,11 +227,11 @@ class NodeHost:
         self.outbox.post(Ended(launch.id, exit, brought))
 
     async def _measure(self) -> None:
-        """Report the memory of this node again and again."""
+        """Report the memory of this node, and the room on its disk, again and again."""
         while True:
             begun_s = time.monotonic()
             taken = await run_in_thread(partial(taken_by_instances, self._mark)) if self._running else {}
-            self.outbox.post(Memory(free_bytes(), taken))
+            self.outbox.post(Memory(free_bytes(), taken, shutil.disk_usage(self._folder).free))
             await asyncio.sleep(max(MEASURE_EVERY_S, (time.monotonic() - begun_s) / MEASURE_SHARE))
 
     async def close(self) -> None:

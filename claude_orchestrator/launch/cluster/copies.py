@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -11,9 +13,10 @@ from claude_orchestrator.launch.background import run_in_thread
 from claude_orchestrator.launch.cluster.kept_repositories import KeptRepositories
 from claude_orchestrator.launch.cluster.wire import Brought, Launch, Part, Piece
 from claude_orchestrator.launch.git import GitError
-from claude_orchestrator.launch.shipping import REPOSITORY, check_out, collect, unpack
+from claude_orchestrator.launch.shipping import REPOSITORY, Work, check_out, collect, unpack
 
 PIECE_BYTES = 256 * 1024
+RESERVE_BYTES = tuple(mib * 1024 * 1024 for mib in (32, 24, 16))  # the first that there is room for
 
 
 class _Copy:
@@ -23,6 +26,42 @@ class _Copy:
         self.path, self.cwd, self.commit = path, str(cwd), commit
         self.idle = asyncio.Event()
         self.idle.set()
+
+    def leave_behind(self, beside: Path) -> str:
+        """Move it to where it outlives the run; returns how to find it, which is empty if that is not possible."""
+        try:
+            kept = Path(tempfile.mkdtemp(prefix="claude-orchestrator-kept-", dir=beside.parent), self.path.name)
+            self.path.rename(kept)
+        except OSError:
+            return ""
+        return f"; its files stay there, in {kept}"
+
+
+class _Reserve:
+    """Room on the disk for git, which has to write what an instance has changed even if the disk is full."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def take(self) -> None:
+        """Reserve it, as far as there is room."""
+        if self._path.exists() or not hasattr(os, "posix_fallocate"):
+            return
+        for size_bytes in RESERVE_BYTES:
+            try:
+                with self._path.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, size_bytes)
+                return
+            except OSError:
+                self._path.unlink(missing_ok=True)
+
+    def give_back(self) -> bool:
+        """Give it back; False if there is none."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        return True
 
 
 class Copies:
@@ -40,6 +79,7 @@ class Copies:
         self._git = asyncio.Lock()
         self._arriving = bytearray()
         self._copies: dict[int, _Copy] = {}  # by the position of the instance
+        self._reserve = _Reserve(folder / "reserve")
 
     def _store(self, name: str) -> Path:
         return self._folder / "stores" / name
@@ -83,6 +123,7 @@ class Copies:
         try:
             async with self._git:
                 await run_in_thread(partial(check_out, store, path, parcel.commit, parcel.branch))
+                await run_in_thread(self._reserve.take)
             cwd.mkdir(parents=True, exist_ok=True)  # git keeps no empty folders
         except OSError as error:
             self._kept.drop(parcel.store)
@@ -98,12 +139,23 @@ class Copies:
         await copy.idle.wait()
         try:
             async with self._git:
-                work = await run_in_thread(partial(collect, copy.path, copy.commit))
+                work = await run_in_thread(partial(self._collect, copy))
         except OSError as error:
-            return Brought(fault=error.strerror or str(error))
+            return Brought(fault=f"{error.strerror or error}{copy.leave_behind(self._folder)}")
         for start in range(0, len(work.bundle), PIECE_BYTES):
             await put(Piece(launch.id, work.bundle[start : start + PIECE_BYTES]))
         return Brought(work.head, work.commit)
+
+    def _collect(self, copy: _Copy) -> Work:
+        try:
+            return collect(copy.path, copy.commit)
+        except OSError:
+            if not self._reserve.give_back():
+                raise
+        try:
+            return collect(copy.path, copy.commit)
+        finally:
+            self._reserve.take()
 
     def leave(self, launch: Launch) -> None:
         """The launch has ended, or has failed."""

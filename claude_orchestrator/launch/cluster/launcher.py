@@ -13,8 +13,9 @@ from typing import Protocol
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.background import Tasks
 from claude_orchestrator.launch.base import Capabilities, Running
+from claude_orchestrator.launch.cluster.checks import LEAST_DISK_BYTES
 from claude_orchestrator.launch.cluster.fleet import Act, Fleet
-from claude_orchestrator.launch.cluster.instance_memory import InstanceMemory
+from claude_orchestrator.launch.cluster.instance_memory import MIB, InstanceMemory
 from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink, Trip
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Machines, Node
 from claude_orchestrator.launch.cluster.placement import Placement, site_of
@@ -124,6 +125,7 @@ class ClusterLauncher:
 
     def _heard(self, key: str, node: object, message: object) -> None:
         if isinstance(message, Memory):
+            self._notice_disk(key, message.disk)
             self._memory.saw(message.taken.values())
             room = message.free + sum(message.taken.values())
             if self.placement.fit(self._memory.expected_bytes, {key: room}):
@@ -131,6 +133,18 @@ class ClusterLauncher:
             return
         for meter in self._meters:
             meter.take(node, message)
+
+    def _notice_disk(self, key: str, free_bytes: int) -> None:
+        """Instances that begin on a full disk would only fail."""
+        if not self.placement.fill(key, free_bytes):
+            return
+        name, needs = self._nodes[key].name, 2 * LEAST_DISK_BYTES // MIB
+        self._told.warn(
+            f"the node {name} has {free_bytes // MIB} MiB of disk left: it gets no more instances until it has {needs}"
+            if self.placement.is_full(key)
+            else f"the node {name} has room on its disk again"
+        )
+        self._told.changed()
 
     # -- places --
 
@@ -214,10 +228,16 @@ class ClusterLauncher:
         elif self._alone_since_s is None:
             self._alone_since_s = now_s
         elif not self._why_alone and now_s - self._alone_since_s >= self._patience_s:
-            lacks = f"has memory for an instance ({self._memory.text})" if self.placement.has_nodes else "is left"
-            self._why_alone = f"no node of the cluster {lacks}"
+            self._why_alone = f"no node of the cluster {self._lacks()}"
             self._told.warn(f"{self._why_alone}: what has not started fails")
             self._told.changed()
+
+    def _lacks(self) -> str:
+        if self.placement.has_nodes:
+            return f"has memory for an instance ({self._memory.text})"
+        if self.placement.has_full_disks:
+            return "has room on its disk"
+        return "is left"
 
     def _act(self, act: Act, key: str) -> None:
         name = self._nodes[key].name

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from claude_orchestrator.launch.cluster.checks import LEAST_DISK_BYTES
 from claude_orchestrator.launch.cluster.instance_memory import Room
 from claude_orchestrator.launch.cluster.machines import Accepted, Node
 
@@ -30,12 +31,18 @@ class Site:
     resources: Mapping[str, float]
     room: Room | None = None
     is_open: bool = True
+    is_full: bool = False  # its disk
     taken: set[str] = field(default_factory=set)
 
     @property
     def free(self) -> int:
         """How many more instances it takes."""
-        return max(0, self.capacity - len(self.taken)) if self.is_open else 0
+        return max(0, self.capacity - len(self.taken)) if self.is_usable else 0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it takes instances at all."""
+        return self.is_open and not self.is_full
 
     def fit(self, instance_bytes: int) -> None:
         """An instance takes so much memory: the node takes as many as there is room for."""
@@ -68,13 +75,18 @@ class Placement:
 
     @property
     def capacity(self) -> int:
-        """How many instances all open nodes take."""
-        return sum(site.capacity for site in self._sites.values() if site.is_open)
+        """How many instances all usable nodes take."""
+        return sum(site.capacity for site in self._sites.values() if site.is_usable)
 
     @property
     def has_nodes(self) -> bool:
-        """Whether a node is open."""
-        return any(site.is_open for site in self._sites.values())
+        """Whether a node is usable."""
+        return any(site.is_usable for site in self._sites.values())
+
+    @property
+    def has_full_disks(self) -> bool:
+        """Whether a node would be usable if there were room on its disk."""
+        return any(site.is_open and site.is_full for site in self._sites.values())
 
     @property
     def is_in_use(self) -> bool:
@@ -83,7 +95,7 @@ class Placement:
 
     @property
     def free(self) -> int:
-        """How many more instances all open nodes take."""
+        """How many more instances all usable nodes take."""
         return sum(site.free for site in self._sites.values())
 
     def add(self, key: str, site: Site) -> None:
@@ -101,6 +113,21 @@ class Placement:
                 site.room = site.room._replace(memory_bytes=room_of[key])
             site.fit(instance_bytes)
         return before != [site.capacity for site in self._sites.values()]
+
+    def fill(self, key: str, free_bytes: int) -> bool:
+        """So much is left of the disk of a node. Returns whether that changes whether it takes instances.
+
+        One that was full has to have twice as much, so that it does not change all the time.
+        """
+        site = self._sites.get(key)
+        if site is None:
+            return False
+        before, site.is_full = site.is_full, free_bytes < LEAST_DISK_BYTES * (1 + site.is_full)
+        return site.is_full is not before
+
+    def is_full(self, key: str) -> bool:
+        """Whether its disk is."""
+        return self._sites[key].is_full
 
     def close(self, key: str) -> None:
         """The node gets no further instances."""

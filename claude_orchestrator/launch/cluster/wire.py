@@ -5,6 +5,7 @@ Both sides have the same version of this package, which is checked before anythi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -186,10 +187,14 @@ class Piece(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The memory of the node in bytes: what is free, and what each instance takes, by its position in the plan."""
+    """The memory of the node in bytes: what is free, and what each instance takes, by its position in the plan.
+
+    `disk` is what is free of the disk that has the node's temporary files.
+    """
 
     free: int
     taken: Mapping[int, int]
+    disk: int = sys.maxsize
 
 
 class Ended(NamedTuple):

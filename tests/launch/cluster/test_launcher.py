@@ -21,7 +21,7 @@ from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
 from claude_orchestrator.launch.cluster.leases import END_S
 from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink
 from claude_orchestrator.launch.cluster.machines import Accepted
-from claude_orchestrator.launch.cluster.wire import Begin
+from claude_orchestrator.launch.cluster.wire import Begin, Memory
 from tests.launch.cluster.in_process import Here
 
 pytestmark = pytest.mark.processes
@@ -178,6 +178,22 @@ def test_a_head_that_does_not_answer_for_a_while_loses_no_node() -> None:
             here.alive["n1"] = True
             await until(lambda: launcher.free == 16)
         assert run.warnings == []
+
+    within(work)
+
+
+def test_a_node_without_room_on_its_disk_gets_nothing() -> None:
+    async def work() -> None:
+        run = Run(Here("n0"))
+        (spec,) = specs(1)
+        async with run.launcher as launcher:
+            for disk in (3 * MIB, 150 * MIB, 250 * MIB):
+                launcher._heard("n0", None, Memory(0, {}, disk))
+                assert launcher.has_room(spec) is (disk > 200 * MIB)
+        assert run.warnings == [
+            "the node n0 has 3 MiB of disk left: it gets no more instances until it has 200",
+            "the node n0 has room on its disk again",
+        ]
 
     within(work)
 

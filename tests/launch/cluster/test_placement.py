@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from claude_orchestrator.launch.cluster.checks import LEAST_DISK_BYTES
 from claude_orchestrator.launch.cluster.instance_memory import MIB, Room
 from claude_orchestrator.launch.cluster.machines import Accepted, Node
 from claude_orchestrator.launch.cluster.placement import Placement, Site, capacity_of, site_of
@@ -30,6 +31,17 @@ def test_instances_are_spread_by_the_part_of_a_node_that_is_taken() -> None:
     found = places(a=2, b=4)
     assert [found.take(f"i{n}", ()) for n in range(7)] == ["a", "b", "b", "a", "b", "b", None]
     assert (found.free, found.capacity) == (0, 6)
+
+
+def test_a_node_whose_disk_is_full_gets_nothing_until_it_has_twice_the_least() -> None:
+    found = places(a=1)
+    assert not found.fill("a", LEAST_DISK_BYTES) and not found.fill("b", 0)
+    assert found.fill("a", LEAST_DISK_BYTES - 1) and found.is_full("a")
+    assert (found.free, found.capacity, found.take("one", ())) == (0, 0, None)
+    assert found.has_full_disks and not found.has_nodes and found.suits_any(())
+    assert not found.fill("a", 2 * LEAST_DISK_BYTES - 1)
+    assert found.fill("a", 2 * LEAST_DISK_BYTES) and found.take("one", ()) == "a"
+    assert not found.has_full_disks
 
 
 def test_an_instance_goes_where_its_resources_are() -> None:

@@ -153,9 +153,24 @@ class HostCluster:
         self.home = home
         self.disk = str(Path(folder, "disk"))
         Path(self.disk).mkdir()
-        self.nodes = RayNodes(self.disk, hosts.address(1), hosts.inside(1))
         self.raylets: dict[int, int] = {}
         self._env = {"IS_SANDBOX": "1", "TMPDIR": f"{self.disk}/tmp", "HOME": str(home)}
+
+    def start(self) -> None:
+        """Start the head, and Ray on each node."""
+        self.nodes = RayNodes(self.disk, self.hosts.address(1), self.hosts.inside(1))
+        self.nodes.start_head()
+        for host in self.hosts.numbers[1:]:
+            self.add(host)
+
+    def kill_head(self) -> None:
+        """The process that knows the cluster is gone. Ray's process on the first machine stays."""
+        for pid in self._head():
+            os.kill(pid, signal.SIGKILL)
+
+    def _head(self) -> list[int]:
+        own = set(self.hosts.processes(1))
+        return [pid for pid, line in command_lines() if pid in own and b"/gcs_server" in line.split(b"\0")[0]]
 
     def add(self, host: int, env: Mapping[str, str] = MappingProxyType({})) -> None:
         """Start Ray on a node. `env` is added to what its processes have."""
@@ -172,6 +187,10 @@ class HostCluster:
 
     def restore(self) -> None:
         """Start Ray again where it has ended."""
+        if not self._head():
+            for host in self.hosts.numbers:
+                self.hosts.kill_all(host)
+            self.start()
         for host, raylet in self.raylets.items():
             if not alive(raylet):
                 self.hosts.kill_all(host)
@@ -194,9 +213,7 @@ def host_cluster(count: int, home: Path) -> Iterator[HostCluster]:
     try:
         hosts.make()
         cluster = HostCluster(hosts, folder, home)
-        cluster.nodes.start_head()
-        for host in hosts.numbers[1:]:
-            cluster.add(host)
+        cluster.start()
         yield cluster
     finally:
         hosts.remove()

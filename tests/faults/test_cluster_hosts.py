@@ -25,6 +25,7 @@ from claude_orchestrator.launch.cluster.leases import END_S, RENEWALS
 from tests.faults.test_cluster import until
 from tests.hosts import HostCluster, can_have_hosts, host_cluster
 from tests.ray_nodes import WITH_RAY, RayNodes
+from tests.repositories import sh
 from tests.stand_in import Call, StandIn, Text, Tools, claude_env
 
 pytestmark = [
@@ -45,18 +46,21 @@ STRAY = (
     "sleep 0.1; done' > /dev/null 2>&1 &"
 )
 
-NOTE = "echo {} >> steps.{}; date +%s >> times"
 
-
-def steps_of(name: str) -> list[Text | Tools]:
+def steps_of(name: str, count: int = STEPS, last_s: float = 0.3) -> list[Text | Tools]:
     """An instance that takes steps, each of which it writes down."""
-    return [
-        *(
-            Tools((Call.bash(f"{STRAY if n == 0 else ''} echo {n} >> steps.{name}; date +%s >> times; sleep 0.3"),))
-            for n in range(STEPS)
-        ),
-        Text("All done."),
-    ]
+    lasting = [*[0.3] * (count - 1), last_s]
+    note = f">> steps.{name}; date +%s >> times"
+    texts = [f"{'' if n else STRAY} echo {n} {note}; sleep {lasts_s}" for n, lasts_s in enumerate(lasting)]
+    return [*(Tools((Call.bash(text),)) for text in texts), Text("All done.")]
+
+
+SCRIPT = {
+    **{f"work {name}": steps_of(name) for name in (*NAMES, "delta")},
+    "work long": steps_of("long", 3, last_s=300),
+    "work brief": steps_of("brief", 3, last_s=10),
+}
+RAY_ENDS_S = 75.0  # Ray's processes look for their head for a minute
 
 
 class Trial:
@@ -66,41 +70,44 @@ class Trial:
         self.cluster, self.hosts, self.root = cluster, cluster.hosts, root
         self.workspace = root / "work"
         self.workspace.mkdir()
-        self.api = StandIn({f"work {name}": steps_of(name) for name in NAMES}, host=self.hosts.at_api(1))
+        self.api = StandIn(SCRIPT, host=self.hosts.at_api(1))
         self._claude = claude
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     # -- the driver --
 
-    def start(self, *args: str, budget: int = 0, names: tuple[str, ...] = NAMES) -> None:
-        """Start a run, and wait until each node has an instance that has taken two steps."""
+    def start(self, *args: str, budget: int = 0, names: tuple[str, ...] = NAMES, lease: str = "") -> None:
+        """Start a run, and wait until its first two instances have taken two steps, each on its node."""
         env = {"AT": self.api.url.removeprefix("http://").replace(":", "/")}
         own = {"permission_mode": "bypassPermissions", "env": env}
         setup: dict[str, Any] = {"instances": [{"name": name, "prompt": f"work {name}", **own} for name in names]}
         if budget:
             setup["budget"] = {"overall_budget": budget}
         (self.root / "runs.json").write_text(json.dumps(setup))
-        self.drive("--config", str(self.root / "runs.json"), *args)
-        until(lambda: self.ended or all(len(self.steps(name)) >= 2 for name in names), 60.0)
+        self.drive("--config", str(self.root / "runs.json"), *args, lease=lease)
+        until(lambda: self.ended or all(self.asked(name) > 2 for name in names[:2]), 60.0)
         if self.ended:
-            pytest.fail(f"the run has ended: {self.end()[1]}")
-        assert len(names) < 2 or all(self.calls(host) and self.visits(host) for host in (2, 3))
+            pytest.fail(f"the run has ended: {self.said}")
+        assert all(self.calls(host) and self.visits(host) for host in (2, 3))
 
-    def drive(self, *args: str, nodes: RayNodes | None = None) -> None:
+    def asked(self, name: str) -> int:
+        """How many requests an instance has sent."""
+        with self.api.lock:
+            return sum(call.marker == f"work {name}" for call in self.api.entries)
+
+    def drive(self, *args: str, nodes: RayNodes | None = None, lease: str = "") -> None:
         """Start the program on the first machine, with its own cluster or another."""
         nodes = nodes or self.cluster.nodes
         own = ["--workspace", str(self.workspace), "--output-dir", str(self.root / "out"), "--claude-bin", self._claude]
         rest = ["--report", str(self.root / "report.json"), "--ledger", "off", "--cluster", nodes.address]
-        if "--lease" not in args:
-            rest += ["--lease", f"{LEASE_S:g}s"]
+        rest += ["--lease", lease or f"{LEASE_S:g}s"]
         argv = [*nodes.inside, sys.executable, "-m", "claude_orchestrator", *own, *rest, *args]
         env = {**claude_env(self.cluster.home, self.api.url), **nodes.env}
-        self._process = subprocess.Popen(
-            argv, env=env, cwd=self.root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        with (self.root / "stderr").open("w") as said:
+            self._process = subprocess.Popen(argv, env=env, cwd=self.root, stdout=subprocess.DEVNULL, stderr=said)
 
     @property
-    def driver(self) -> subprocess.Popen[str]:
+    def driver(self) -> subprocess.Popen[bytes]:
         assert self._process is not None
         return self._process
 
@@ -110,13 +117,17 @@ class Trial:
 
     def end(self, limit_s: float = 120.0) -> tuple[int, str]:
         """Wait for the end of the run; returns its exit code, and what it said."""
-        _, stderr = self.driver.communicate(timeout=limit_s)
-        return self.driver.returncode, stderr
+        return self.driver.wait(limit_s), self.said
+
+    @property
+    def said(self) -> str:
+        """What the driver has said so far."""
+        return (self.root / "stderr").read_text()
 
     def close(self) -> None:
         if self._process is not None and not self.ended:
             self.driver.kill()
-            self.driver.communicate()
+            self.driver.wait()
 
     # -- the judges --
 
@@ -229,7 +240,7 @@ def test_a_node_whose_cable_is_pulled_asks_for_nothing_after_its_lease(
 
 @BY_HAND
 def test_a_cable_that_is_pulled_for_less_than_the_lease_stops_nothing(run: Trial) -> None:
-    run.start("--lease", "8s")
+    run.start(lease="8s")
     run.hosts.pull(2)
     time.sleep(3.0)
     run.hosts.plug_in(2)
@@ -242,7 +253,7 @@ def test_a_cable_that_is_pulled_for_less_than_the_lease_stops_nothing(run: Trial
 @BY_HAND
 @pytest.mark.parametrize("meter", ["api", "stream"])
 def test_with_three_of_ten_packets_lost_the_run_succeeds_and_counts_exactly(run: Trial, meter: str) -> None:
-    run.start("--lease", "10s", "--meter", meter)
+    run.start("--meter", meter, lease="10s")
     with run.hosts.loss(2, 3):
         code, stderr = run.end()
     assert code == 0 and run.states() == ["completed", "completed"], stderr
@@ -356,3 +367,47 @@ def test_a_clock_that_jumps_by_hours_changes_nothing(run: Trial, clock: Path) ->
     run.works_once()
     run.is_exact()
     assert run.off_h() == {0, 5, -7}
+
+
+@BY_HAND
+def test_a_node_whose_disk_is_full_brings_back_its_work_and_gets_no_more(run: Trial) -> None:
+    """Its disk has everything of it: what Ray writes, the home of claude, and the copy that claude works in."""
+    sh(run.workspace, "git init -q -b main; echo one > a; git add .; git commit -qm first")
+    run.cluster.leave(2)
+    run.cluster.add(2, {"HOME": f"{run.cluster.disk}/home"})
+    try:
+        run.start("--cluster-workspace", "ship", "--instances-per-node", "1", names=(*NAMES, "delta"), lease="4s")
+        with contextlib.suppress(OSError), run.cluster.on_disk(2, "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(1 << 20))
+        code, stderr = run.end()
+    finally:
+        run.cluster.leave(2)
+    assert code == 0 and run.states() == ["completed"] * 3, stderr
+    assert stderr.count("the node node2 has 0 MiB of disk left: it gets no more instances until it has 200") == 1, (
+        stderr
+    )
+    of_full = {call.marker for call in run.api.entries if call.caller == run.hosts.at_api(2)}
+    assert len(of_full) == 1 and "work delta" not in of_full
+    for instance in run.report()["instances"]:
+        taken = Path(instance["changes"]["path"], f"steps.{instance['name']}").read_text().split()
+        whole = [str(step) for step in range(STEPS)]
+        assert taken[:2] == whole[:2] and (taken == whole or f"work {instance['name']}" in of_full)
+    run.is_exact()
+
+
+@BY_HAND
+def test_a_head_that_is_gone_is_reported_and_nothing_starts_any_more(run: Trial) -> None:
+    """What completes before Ray ends the nodes has completed. The rest fails, and can be resumed elsewhere."""
+    run.start("--max-parallel", "2", names=("long", "brief", "alpha"))
+    run.cluster.kill_head()
+    until(lambda: "the head of the cluster does not answer: nothing starts until it does" in run.said, 10.0)
+    until(lambda: "brief: completed" in run.said, 20.0)
+    until(lambda: not run.hosts.at_work(2) and not run.hosts.at_work(3), RAY_ENDS_S + LEASE_S + END_S)
+    ended_s = time.monotonic()
+    code, stderr = run.end()
+    assert code == 1 and run.states() == ["failed", "completed", "failed"], stderr
+    assert "no node of the cluster is left, and its head does not answer" in stderr
+    assert not any(call.marker == "work alpha" for call in run.api.entries)
+    assert all(at_s < ended_s for host in (2, 3) for at_s in (*run.calls(host), *run.visits(host)))
+    run.is_below()

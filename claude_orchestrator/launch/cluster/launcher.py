@@ -27,6 +27,10 @@ from token_budget.named_tuples import NamedTuple
 LOOK_EVERY_S = 1.0
 ANSWER_S = 5.0
 BEGIN_S = 60.0
+NO_HEAD = (
+    "the head of the cluster does not answer: nothing starts until it does, and without it Ray soon ends the nodes: "
+    "--resume last --cluster ADDRESS continues on another cluster what does not complete"
+)
 NO_NODE_S = 120.0  # how long instances wait for a node once none is left: one may be on its way
 
 
@@ -81,6 +85,8 @@ class ClusterLauncher:
         self._patience_s = patience_s
         self._alone_since_s: float | None = None
         self._why_alone = ""  # why nothing waits for a place any more
+        self._answered_at_s = 0.0
+        self._is_headless = False  # the cluster has not answered for a lease
         self._memory = memory or InstanceMemory()
         self._meters: list[RunMeter] = []
         self._shipper = Shipper() if begin.ships else None
@@ -151,11 +157,11 @@ class ClusterLauncher:
     @property
     def free(self) -> int:
         """How many more instances may start. Once no node is left, all of them may, and fail."""
-        return sys.maxsize if self._why_alone else self.placement.free
+        return sys.maxsize if self._why_alone else 0 if self._is_headless else self.placement.free
 
     def has_room(self, spec: LaunchSpec) -> bool:
         """Whether there is a place for this instance."""
-        return bool(self._why_alone) or self.placement.has_room(spec.node)
+        return bool(self._why_alone) or (not self._is_headless and self.placement.has_room(spec.node))
 
     def take(self, spec: LaunchSpec) -> None:
         """The instance is about to be launched: it takes a place."""
@@ -213,7 +219,10 @@ class ClusterLauncher:
             if first:
                 raise ConnectionError(None, "the cluster does not answer any more") from None
             found, listed = (), set(self._fleet.nodes)  # the leases decide
+        else:
+            self._answered_at_s = time.monotonic()
         now_s = time.monotonic()
+        self._notice_head(now_s)
         leases = {key: (link.lease.has_ended(now_s), link.lease.surely_ended_at_s) for key, link in self._links.items()}
         draining = {node.key for node in found if node.is_draining}
         for act, key in self._fleet.reconcile(listed, draining, leases, now_s):
@@ -221,13 +230,23 @@ class ClusterLauncher:
 
         self._notice_end(now_s)
 
+    def _notice_head(self, now_s: float) -> None:
+        """Ray ends the nodes of a cluster whose head is gone, so nothing starts while it does not answer."""
+        is_headless = now_s - self._answered_at_s >= self._begin.lease_s
+        if is_headless is self._is_headless:
+            return
+        self._is_headless = is_headless
+        self._told.warn(NO_HEAD if is_headless else "the head of the cluster answers again")
+        self._told.changed()
+
     def _notice_end(self, now_s: float) -> None:
-        """Once no node has been left for some time, nothing waits for one any more."""
+        """Once no node has been left for some time, nothing waits for one any more. Without a head, none can join."""
+        is_over = self._is_headless and not self.placement.sites
         if self.placement.capacity or self.placement.is_in_use:
             self._alone_since_s, self._why_alone = None, ""
         elif self._alone_since_s is None:
             self._alone_since_s = now_s
-        elif not self._why_alone and now_s - self._alone_since_s >= self._patience_s:
+        elif not self._why_alone and (is_over or now_s - self._alone_since_s >= self._patience_s):
             self._why_alone = f"no node of the cluster {self._lacks()}"
             self._told.warn(f"{self._why_alone}: what has not started fails")
             self._told.changed()
@@ -237,7 +256,7 @@ class ClusterLauncher:
             return f"has memory for an instance ({self._memory.text})"
         if self.placement.has_full_disks:
             return "has room on its disk"
-        return "is left"
+        return "is left, and its head does not answer" if self._is_headless else "is left"
 
     def _act(self, act: Act, key: str) -> None:
         name = self._nodes[key].name

@@ -182,6 +182,39 @@ def test_a_head_that_does_not_answer_for_a_while_loses_no_node() -> None:
     within(work)
 
 
+@pytest.mark.slow
+def test_a_head_that_is_silent_for_a_lease_is_reported_and_nothing_starts_until_it_answers() -> None:
+    async def work() -> None:
+        here = Here("n0")
+        run = Run(here, lease_s=2.0)
+        (spec,) = specs(1)
+        async with run.launcher as launcher:
+            here.answers = False
+            await until(lambda: bool(run.warnings))
+            assert run.warnings[0].startswith("the head of the cluster does not answer: nothing starts until it does")
+            assert not launcher.free and not launcher.has_room(spec) and launcher.placement.free
+            here.answers = True
+            await until(lambda: launcher.free == 8)
+            assert launcher.has_room(spec) and run.warnings[1:] == ["the head of the cluster answers again"]
+
+    within(work)
+
+
+@pytest.mark.slow
+def test_without_a_head_nothing_waits_for_another_node() -> None:
+    async def work() -> None:
+        here = Here("n0")
+        run = Run(here, lease_s=2.0)
+        (spec,) = specs(1)
+        async with run.launcher as launcher:
+            here.answers = here.alive["n0"] = False
+            await until(lambda: launcher.free == sys.maxsize)  # and not for two minutes
+            with pytest.raises(OSError, match="no node of the cluster is left, and its head does not answer"):
+                await launcher.launch(spec)
+
+    within(work)
+
+
 def test_a_node_without_room_on_its_disk_gets_nothing() -> None:
     async def work() -> None:
         run = Run(Here("n0"))

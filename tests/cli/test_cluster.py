@@ -126,18 +126,18 @@ def test_resources_of_a_node_are_positive_numbers(tmp_path: Path) -> None:
 
 @WITH_RAY
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["nobody listens", "another server listens"])
+@pytest.mark.parametrize("where", ["nobody listens", "nobody listens at RAY_ADDRESS", "another server listens"])
 def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path: Path, where: str) -> None:
     place = Workplace(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        if where == "nobody listens":
+        address, env = f"127.0.0.1:{port}", place.env
+        if where.startswith("nobody listens"):
             server.close()
-        done = run(
-            place.argv("--config", place.config(SETUP), "--rehearse", "--cluster", f"127.0.0.1:{port}"),
-            place.env,
-            tmp_path,
-        )
+        if where.endswith("RAY_ADDRESS"):
+            address, env = "auto", {**env, "RAY_ADDRESS": address}
+        argv = place.argv("--config", place.config(SETUP), "--rehearse", "--cluster", address)
+        done = run(argv, env, tmp_path)
     assert done.returncode == 2 and not list((tmp_path / "out").glob("2*")), done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
     assert len(lines) == 1 and "nothing has started" in lines[0] and "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from token_budget.text import counted
 
 LEAST_DISK_BYTES = 100 * 1024 * 1024
 CLOCK_S = 2.0
+NONE_HERE = "Could not find any running Ray instance"
 VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
@@ -75,8 +76,10 @@ def refusal_of(error: str) -> str:
     """What Ray says when a cluster cannot be joined, in one line; with all versions, if these differ.
 
     Ray names the versions of the cluster first, and then those of this process (`ray._private.utils.
-    check_version_info`).
+    check_version_info`). Where it finds no cluster, its advice names options that this program does not have.
     """
+    if NONE_HERE in error:
+        return "this machine belongs to no cluster: begin one with ray start, or name another one by HOST:PORT"
     match VERSIONS.findall(error):
         case [(ray, python), (own_ray, own_python)]:
             theirs, ours = f"Ray {ray} and Python {python}", f"Ray {own_ray} and Python {own_python}"

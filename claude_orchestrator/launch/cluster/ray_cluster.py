@@ -126,17 +126,20 @@ class RayCluster:
 
     def _connect(self) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        if self._address not in (LOCAL, AUTO):
-            _knock(self._address)
-        if self._address == LOCAL:
+        address = self._address
+        if address == AUTO:
+            address = os.environ.get("RAY_ADDRESS") or AUTO  # Ray would try for minutes, as with any other address
+        if address not in (LOCAL, AUTO):
+            _knock(address)
+        if address == LOCAL:
             folder = tempfile.mkdtemp(prefix="co-ray-")  # its sockets have short paths, and only its owner may enter
             self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
             options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES, "_temp_dir": folder}
             options |= {"num_gpus": 0}
         try:
-            ray.init(address=self._address, **options)
+            ray.init(address=address, **options)
         except (RayError, ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
-            raise ConnectionError(None, f"{self._address}: {_first_line(error)}") from None
+            raise ConnectionError(None, f"{address}: {_first_line(error)}") from None
 
     @property
     def is_encrypted(self) -> bool:

@@ -111,6 +111,10 @@ This process on node 192.0.2.2 was started with:
             "both need the same versions",
         ),
         ("\n  Ray: 2.60.0\n", "Ray: 2.60.0"),
+        (
+            "Could not find any running Ray instance. Please specify the one to connect to by setting `--address`",
+            "this machine belongs to no cluster: begin one with ray start, or name another one by HOST:PORT",
+        ),
         ("Could not find it.\nDid you start it?", "Could not find it."),
         (" \n", ""),
     ],

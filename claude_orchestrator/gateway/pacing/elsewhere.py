@@ -15,16 +15,19 @@ from token_budget.named_tuples import NamedTuple
 
 LIFETIME_S = 2 * PERIOD_S
 ASK_EVERY_S = 0.5  # while no other run is known
+MOST_OWED = 256  # draws
 KNOWN_AFTER_S = 1.5  # so long after its first post, every other run has seen it, busy as it may be
 
 
 class Told(NamedTuple):
-    """What a run tells of a request: its draw, for how long the API refuses the key, and what is left then.
+    """What a run tells the others: its draws, for how long the API refuses the key, and what is left then.
 
-    `left` has limit, rest and rate of each resource, as far as the run knows them. `is_even` is as in Pacer.
+    Each draw has its age in seconds. A later correction has the age of its request, so that nobody draws what the API's
+    own figures include. `left` has limit, rest and rate of each resource, as far as the run knows them. `is_even` is as
+    in Pacer.
     """
 
-    draw: Draw
+    draws: list[tuple[float, Draw]]
     blocked_s: float = 0.0
     left: dict[Resource, tuple[int, float, float]] = {}  # noqa: RUF012  # never changed
     is_even: bool = False
@@ -32,22 +35,24 @@ class Told(NamedTuple):
     @property
     def text(self) -> str:
         """As it is posted."""
-        amounts = [round(self.draw.get(resource, 0.0), 1) for resource in Resource]
+        draws = [[round(age_s, 3), [round(draw.get(one, 0.0), 1) for one in Resource]] for age_s, draw in self.draws]
         left = [self.left.get(resource) for resource in Resource]
-        return json.dumps([amounts, round(self.blocked_s, 1), left, self.is_even])
+        return json.dumps([draws, round(self.blocked_s, 1), left, self.is_even])
 
     @classmethod
     def read(cls, text: str) -> Told | None:
         """What was posted; None if it cannot be read."""
         try:
-            amounts, blocked_s, left, is_even = json.loads(text)
-            draw = {resource: _number(amount) for resource, amount in zip(Resource, amounts, strict=True)}
+            draws, blocked_s, left, is_even = json.loads(text)
             found = {
                 resource: (int(_number(one[0])), _number(one[1]), _number(one[2]))
                 for resource, one in zip(Resource, left, strict=True)
                 if one is not None and _number(one[0]) > 0 and _number(one[2]) > 0
             }
-            return cls(draw, _number(blocked_s), found, is_even is True)
+            drawn: list[tuple[float, Draw]] = [
+                (_number(age_s), dict(zip(Resource, map(_number, one), strict=True))) for age_s, one in draws
+            ]
+            return cls(drawn, _number(blocked_s), found, is_even is True)
         except (ValueError, TypeError, LookupError, RecursionError):
             return None
 
@@ -65,7 +70,7 @@ class Elsewhere:
     topic: str
     clock: Callable[[], float]
     seen: int = 0
-    owed: dict[Resource, float] = field(default_factory=dict)  # drawn, and not told yet
+    owed: dict[float, Draw] = field(default_factory=dict)  # drawn by requests of that time, and not told yet
     asked_at: float = float("-inf")
     told_at: float = float("-inf")
     met_at: float = float("-inf")  # when another run's post was found last
@@ -76,14 +81,14 @@ class Elsewhere:
             return True
         now = self.clock()
         if now - self.met_at > LIFETIME_S and now < self.asked_at + ASK_EVERY_S:
-            self._owe(draw)
+            self._owe(now, draw)
             return True
         return await self._ask(self.board, pacer, draw)
 
     @property
     def is_behind(self) -> bool:
         """Whether the others do not know yet of all that was drawn."""
-        return any(self.owed.values())
+        return bool(self.owed)
 
     async def catch_up(self, pacer: Pacer) -> None:
         """Tell what was drawn without that."""
@@ -95,14 +100,26 @@ class Elsewhere:
         if self.board is not None:
             await self._tell(self.board, pacer, for_s)
 
-    def correct(self, before: Draw, after: Draw) -> None:
-        """A request has drawn something else than was told."""
-        if self.board is not None:
-            self._owe({resource: amount - before.get(resource, 0.0) for resource, amount in after.items()})
+    def correct(self, at: float, before: Draw, after: Draw) -> None:
+        """A request of that time has drawn something else than was told."""
+        more = {resource: amount - before.get(resource, 0.0) for resource, amount in after.items()}
+        if self.board is not None and any(more.values()):
+            self._owe(at, more)
 
-    def _owe(self, draw: Draw) -> None:
-        for resource, amount in draw.items():
-            self.owed[resource] = self.owed.get(resource, 0.0) + amount
+    def _owe(self, at: float, draw: Draw) -> None:
+        if at not in self.owed and len(self.owed) >= MOST_OWED:
+            at = next(reversed(self.owed))
+        before = self.owed.get(at, {})
+        self.owed[at] = {one: before.get(one, 0.0) + draw.get(one, 0.0) for one in Resource}
+
+    def _owe_again(self, owed: dict[float, Draw]) -> None:
+        """They could not be told."""
+        for at, draw in owed.items():
+            self._owe(at, draw)
+
+    def _draws(self, now: float) -> list[tuple[float, Draw]]:
+        """What is owed, as it is told."""
+        return [(now - at, draw) for at, draw in self.owed.items()]
 
     async def _ask(self, board: Board, pacer: Pacer, draw: Draw) -> bool:
         """Post a draw with all that is owed, unless others have posted meanwhile."""
@@ -111,39 +128,40 @@ class Elsewhere:
             resource: (bucket.limit, round(bucket.level_at(now, pacer.speed) - draw.get(resource, 0.0), 1), bucket.rate)
             for resource, bucket in pacer.buckets.items()
         }
+        draws = [*self._draws(now), *([(0.0, draw)] if draw else [])]
         owed, self.owed = self.owed, {}
-        total = {resource: draw.get(resource, 0.0) + owed.get(resource, 0.0) for resource in Resource}
-        answer = await board.post(self.topic, Told(total, left=left, is_even=pacer.is_even).text, LIFETIME_S, self.seen)
+        answer = await board.post(self.topic, Told(draws, left=left, is_even=pacer.is_even).text, LIFETIME_S, self.seen)
         if answer is None:
-            self._owe(owed)
+            self._owe_again(owed)
             return True
         self.seen, others = answer
         now = self.clock()
         if not others:
             self.told_at = now
             return True
-        self._owe(owed)
+        self._owe_again(owed)
         self.met_at = now
         told = [(now - age_s, found) for age_s, text in others if (found := Told.read(text)) is not None]
         self._take(pacer, told)
         if now - self.told_at > LIFETIME_S:
             await self._tell(board, pacer)
-            pacer.drawn_elsewhere({}, now, now + KNOWN_AFTER_S, now)
+            pacer.block(now + KNOWN_AFTER_S, now)
         return False
 
     async def _tell(self, board: Board, pacer: Pacer, blocked_s: float = 0.0) -> None:
         """Post what is owed, whatever others have posted."""
+        told = Told(self._draws(self.clock()), blocked_s, is_even=pacer.is_even)
         owed, self.owed = self.owed, {}
-        told = Told(owed, blocked_s, is_even=pacer.is_even)
         if await board.post(self.topic, told.text, LIFETIME_S, None) is None:
-            self._owe(owed)
+            self._owe_again(owed)
         else:
             self.told_at = self.clock()
 
     def _take(self, pacer: Pacer, told: list[tuple[float, Told]]) -> None:
         """Draw what others have drawn. A run that knows no limits yet takes them over.
 
-        Whoever posts has seen all posts before, so what the last one has left includes them all.
+        Whoever posts has seen all posts before, so what the last one has left includes them all. It does not include
+        the corrections that follow.
         """
         now = self.clock()
         known = [place for place, (_, one) in enumerate(told) if one.left]
@@ -152,11 +170,15 @@ class Elsewhere:
             first = known[-1] + 1
             at, last = told[known[-1]]
             pacer.adopt(
-                {resource: Bucket(limit, left, at, rate, at) for resource, (limit, left, rate) in last.left.items()}
+                {
+                    resource: Bucket(limit, left, at, rate, float("-inf"))
+                    for resource, (limit, left, rate) in last.left.items()
+                }
             )
         for place, (at, one) in enumerate(told):
-            draw = one.draw if place >= first else {}
-            pacer.drawn_elsewhere(draw, at, at + one.blocked_s, now)
+            for age_s, draw in one.draws if place >= first else ():
+                pacer.drawn_elsewhere(draw, at - age_s, now)
+            pacer.block(at + one.blocked_s, now)
             pacer.is_even = pacer.is_even or one.is_even
 
 

@@ -146,7 +146,7 @@ class Turn:
         if usage is not None and usage.whole and usage.told:
             self._lane.answered(self._waiter)
             draw = self._lane.estimate.learn(self._waiter.size, usage.usage)
-            self._lane.elsewhere.correct(self._sent.draw, draw)
+            self._lane.elsewhere.correct(self._sent.at, self._sent.draw, draw)
             self._lane.pacer.correct(self._sent, draw, self._gate.clock())
             self._lane.call(self._gate.clock())
 

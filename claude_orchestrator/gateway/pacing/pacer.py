@@ -159,15 +159,17 @@ class Pacer:
         self.buckets.update(buckets)
         self.known = True
 
-    def drawn_elsewhere(self, draw: Draw, at: float, blocked_until: float, now: float) -> None:
-        """Another run has sent a request at that time, or was refused until then."""
+    def drawn_elsewhere(self, draw: Draw, at: float, now: float) -> None:
+        """Another run has sent a request at that time, or it has drawn so much more than that run had told."""
         for resource, bucket in self.buckets.items():
             if at > bucket.told_until:
                 bucket.move(now, self.speed, -draw.get(resource, 0.0))
         self.elsewhere_at = max(self.elsewhere_at, at)
-        if draw.get(Resource.REQUESTS):
-            self.sent_at = max(self.sent_at, at)
-        self.blocked_until = max(self.blocked_until, min(blocked_until, now + LONGEST_BLOCK_S))
+        self.sent_at = max(self.sent_at, at)
+
+    def block(self, until: float, now: float) -> None:
+        """Nothing is sent until then."""
+        self.blocked_until = max(self.blocked_until, min(until, now + LONGEST_BLOCK_S))
 
     def correct(self, sent: Sent, draw: Draw, now: float) -> None:
         """What a request has really drawn is known."""

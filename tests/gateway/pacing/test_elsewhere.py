@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from claude_orchestrator.gateway.pacing.elsewhere import ASK_EVERY_S, KNOWN_AFTER_S, Elsewhere, Told
+from claude_orchestrator.gateway.pacing.elsewhere import ASK_EVERY_S, KNOWN_AFTER_S, MOST_OWED, Elsewhere, Told
 from claude_orchestrator.gateway.pacing.estimate import Draw
 from claude_orchestrator.gateway.pacing.limits import Reading, Resource
 from claude_orchestrator.gateway.pacing.pacer import EVENLY, LONGEST_BLOCK_S, Pacer
@@ -68,7 +68,9 @@ def test_a_run_that_has_met_no_other_asks_only_now_and_then(wall: Wall) -> None:
     assert [one.claims() for _ in range(3)] == [True] * 3 and len(wall.posts) == 1
     wall.clock.now = ASK_EVERY_S
     assert one.claims() and len(wall.posts) == 2 and not one.elsewhere.is_behind
-    assert Told.read(wall.posts[-1][3]) == Told({**NONE, Resource.REQUESTS: 3.0}, left=one.told_left(-1))
+    drawn = {**NONE, Resource.REQUESTS: 1.0}
+    told = Told([(ASK_EVERY_S, {**NONE, Resource.REQUESTS: 2.0}), (0.0, drawn)], left=one.told_left(-1))
+    assert Told.read(wall.posts[-1][3]) == told
 
 
 def test_whoever_begins_beside_it_waits_until_it_is_known_and_has_heard_all(wall: Wall) -> None:
@@ -99,10 +101,30 @@ def test_what_cannot_be_told_stays_owed() -> None:
             return None
 
     elsewhere = Elsewhere(Locked(), "topic", Clock())
-    elsewhere.correct({}, ONE)
+    elsewhere.correct(3.0, {}, ONE)
     assert asyncio.run(elsewhere.claim(known(5), ONE))
     asyncio.run(elsewhere.refused(known(5), 5.0))
-    assert elsewhere.owed == ONE
+    assert elsewhere.owed == {3.0: {**NONE, **ONE}}
+
+
+def test_what_is_owed_has_a_bound() -> None:
+    elsewhere = Elsewhere(Wall(Clock()).of("one"), "topic", Clock())
+    for at in range(2 * MOST_OWED):
+        elsewhere.correct(float(at), {}, ONE)
+    assert len(elsewhere.owed) == MOST_OWED
+    assert sum(draw[Resource.REQUESTS] for draw in elsewhere.owed.values()) == 2 * MOST_OWED
+
+
+def test_a_correction_of_what_the_api_has_counted_already_is_left_out(wall: Wall) -> None:
+    one, two = Run(wall, "one", known(5)), Run(wall, "two", known(5))
+    assert one.claims()
+    wall.clock.now = 2.0
+    two.pacer.answered(two.pacer.send(ONE, 2.0), requests(2), 2.0)  # it includes the request of the other run
+    one.elsewhere.correct(0.0, ONE, {Resource.REQUESTS: 0.0})
+    wall.clock.now = 3.0
+    assert one.claims()
+    before = two.left()
+    assert not two.claims() and two.left() == before - 1
 
 
 def test_what_a_request_has_drawn_more_is_told_with_the_next(wall: Wall) -> None:
@@ -112,7 +134,8 @@ def test_what_a_request_has_drawn_more_is_told_with_the_next(wall: Wall) -> None
         run.pacer.answered(run.pacer.send({}, 0.0), [Reading(tokens, 60_000, 50_000)], 0.0)
     wall.clock.now = 1.0
     assert one.claims({tokens: 1_000.0})
-    one.elsewhere.correct({tokens: 1_000.0}, {tokens: 5_000.0})
+    one.elsewhere.correct(1.0, {tokens: 1_000.0}, {tokens: 5_000.0})
+    one.elsewhere.correct(1.0, ONE, ONE)
     wall.clock.now = 2.0
     assert one.claims({tokens: 10.0})
     two.claims({tokens: 10.0})
@@ -141,7 +164,7 @@ def test_what_the_api_has_counted_already_is_not_drawn_twice(wall: Wall) -> None
 
 def test_a_figure_raises_nothing_while_others_may_be_on_their_way() -> None:
     pacer = known(5)
-    pacer.drawn_elsewhere(ONE, 1.0, 0.0, 1.0)
+    pacer.drawn_elsewhere(ONE, 1.0, 1.0)
     pacer.answered(pacer.send(ONE, 1.1), requests(50), 1.2)
     assert pacer.buckets[Resource.REQUESTS].level < 5
     pacer.answered(pacer.send(ONE, 20.0), requests(50), 20.1)
@@ -157,11 +180,12 @@ ODD = (
     "[null]",
     "[" * 9_999,
     "7",
-    '[[1, 0, 0, "x"], 0, [], false]',
-    "[[1e999, 0, 0, 0], 0, [], false]",
-    "[[0, 0, 0, 0], 0, [null, null, null, null]]",
+    '[[[0, [1, 0, 0, "x"]]], 0, [], false]',
+    "[[[0, [1e999, 0, 0, 0]]], 0, [], false]",
+    "[[[0, [1, 0, 0, 0]]], 0, [null, null, null, null]]",
+    "[[[1, 0]], 0, [null, null, null, null], false]",
 )
-NEGATIVE = "[[0, 0, 0, 0], 0, [[-5, 1, 1], [1, 1, 0], null, null], 1]"
+NEGATIVE = "[[[0, [0, 0, 0, 0]]], 0, [[-5, 1, 1], [1, 1, 0], null, null], 1]"
 
 
 @pytest.mark.parametrize("text", [*ODD, NEGATIVE])

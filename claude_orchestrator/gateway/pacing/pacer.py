@@ -30,7 +30,7 @@ FIRST_REMAINS = 0.1  # of a request, for clocks that differ
 SLOW_RESET = 1.25  # times the usual time to refill: then the API's own figure counts
 ELSEWHERE_S = 10.0  # so long a request of another run may be on its way
 FIRST_REQUESTS, FIRST_APART_S = 20, 0.1
-EVENLY = 1.03  # times the seconds in which the API lets one request through
+EVENLY = 1.05  # times the seconds in which the API lets one request through
 ENOUGH_MISSING = 0.2  # of a limit, to compute a rate from the time of its reset
 
 

@@ -83,10 +83,10 @@ class OpenCluster(NamedTuple):
 
     def launcher(self, mark: str, warn: Callable[[str], None], changed: Callable[[], None]) -> ClusterLauncher:
         """The launcher of a run whose processes carry this mark."""
-        from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
+        from claude_orchestrator.launch.cluster.launcher import Callbacks, ClusterLauncher
 
         begin = self.begin._replace(mark=mark)
-        return ClusterLauncher(self.cluster, begin, self.accepted, Told(warn, changed), memory=self.memory)
+        return ClusterLauncher(self.cluster, begin, self.accepted, Callbacks(warn, changed), memory=self.memory)
 
     def describe(self, specs: Sequence[LaunchSpec]) -> list[str]:
         """The nodes, how many instances each takes, and which ones it would get first."""

@@ -30,7 +30,7 @@ from claude_orchestrator.gateway.nodes.messages import MeterBegin
 from claude_orchestrator.gateway.server import Gateway
 from claude_orchestrator.launch.base import Running
 from claude_orchestrator.launch.cluster.checks import Wanted
-from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
+from claude_orchestrator.launch.cluster.launcher import Callbacks, ClusterLauncher
 from claude_orchestrator.launch.cluster.machines import Accepted
 from claude_orchestrator.launch.cluster.probe import Question
 from claude_orchestrator.launch.cluster.wire import Begin
@@ -137,7 +137,7 @@ async def capped(nodes: RayNodes, cluster: object, quick: bool) -> None:
     meter_begin = MeterBegin(True, Weights())
     begin = Begin("bench", 30.0, environ, simulated=True, meter=meter_begin)
     accepted = {node.key: Accepted(1000) for node in await cluster.nodes()}  # type: ignore[attr-defined]
-    launcher = ClusterLauncher(cluster, begin, accepted, Told(print, lambda: None))  # type: ignore[arg-type]
+    launcher = ClusterLauncher(cluster, begin, accepted, Callbacks(print, lambda: None))  # type: ignore[arg-type]
     roomy, outcome = TokenBudgetManager(10**9, "block"), Outcome(0, 0.0, 0, 0, 0, 0.0)
     far = DriverMeter(roomy, meter_begin, launcher.gateway_of, environ)
     meter = DriverMeter(manager, meter_begin, launcher.gateway_of, environ)
@@ -182,7 +182,7 @@ async def work(nodes: RayNodes, quick: bool) -> None:
         for simulated in (True, False):
             accepted = {node.key: Accepted(1000) for node in await cluster.nodes()}
             begin = Begin(f"bench-{os.getpid()}-{simulated}", 30.0, {}, simulated=simulated)
-            async with ClusterLauncher(cluster, begin, accepted, Told(print, lambda: None)) as launcher:
+            async with ClusterLauncher(cluster, begin, accepted, Callbacks(print, lambda: None)) as launcher:
                 if simulated:
                     row = await thousand(launcher, 200 if quick else 1000)
                 else:

@@ -19,7 +19,7 @@ from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Capabilities, Exit, Launcher, Running
-from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
+from claude_orchestrator.launch.cluster.launcher import Callbacks, ClusterLauncher
 from claude_orchestrator.launch.cluster.wire import Begin
 from claude_orchestrator.launch.fence.guard import FenceGuard
 from claude_orchestrator.launch.fence_kind import fence_kind
@@ -80,7 +80,7 @@ class Place:
 
 
 def on_cluster(here: Here, begin: Begin) -> ClusterLauncher:
-    return ClusterLauncher(here, begin, {}, Told(lambda text: None, lambda: None))
+    return ClusterLauncher(here, begin, {}, Callbacks(lambda text: None, lambda: None))
 
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="the fence is the Linux kernel's")

@@ -34,8 +34,8 @@ NO_HEAD = (
 NO_NODE_S = 120.0  # how long instances wait for a node once none is left: one may be on its way
 
 
-class Told(NamedTuple):
-    """Who is told what happens: `warn` gets messages; `changed` is called when there may be more or fewer places."""
+class Callbacks(NamedTuple):
+    """What the launcher calls: `warn` with a message, and `changed` when there may be more or fewer places."""
 
     warn: Callable[[str], None]
     changed: Callable[[], None]
@@ -62,7 +62,7 @@ class ClusterLauncher:
         machines: Machines,
         begin: Begin,
         accepted: Mapping[str, Accepted],
-        told: Told,
+        callbacks: Callbacks,
         patience_s: float = NO_NODE_S,
         memory: InstanceMemory | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class ClusterLauncher:
         self._machines = machines
         self._begin = begin
         self._accepted = dict(accepted)  # those that were checked before the start
-        self._told = told
+        self._callbacks = callbacks
         self._fleet = Fleet()
         self._links: dict[str, NodeLink] = {}
         self._lost: dict[str, list[NodeLink]] = {}
@@ -135,7 +135,7 @@ class ClusterLauncher:
             self._memory.saw(message.taken.values())
             room = message.free + sum(message.taken.values())
             if self.placement.fit(self._memory.expected_bytes, {key: room}):
-                self._told.changed()
+                self._callbacks.changed()
             return
         for meter in self._meters:
             meter.take(node, message)
@@ -145,12 +145,12 @@ class ClusterLauncher:
         if not self.placement.fill(key, free_bytes):
             return
         name, needs = self._nodes[key].name, 2 * LEAST_DISK_BYTES // MIB
-        self._told.warn(
+        self._callbacks.warn(
             f"the node {name} has {free_bytes // MIB} MiB of disk left: it gets no more instances until it has {needs}"
             if self.placement.is_full(key)
             else f"the node {name} has room on its disk again"
         )
-        self._told.changed()
+        self._callbacks.changed()
 
     # -- places --
 
@@ -206,7 +206,7 @@ class ClusterLauncher:
             try:
                 await self._look()
             except Exception as error:  # without this loop, nobody would notice a lost node
-                self._told.warn(f"the nodes cannot be watched ({type(error).__name__}: {error}): trying again")
+                self._callbacks.warn(f"the nodes cannot be watched ({type(error).__name__}: {error}): trying again")
 
     async def _look(self, *, first: bool = False) -> None:
         """Compare what is wanted with the nodes that are alive, and act."""
@@ -236,8 +236,8 @@ class ClusterLauncher:
         if is_headless is self._is_headless:
             return
         self._is_headless = is_headless
-        self._told.warn(NO_HEAD if is_headless else "the head of the cluster answers again")
-        self._told.changed()
+        self._callbacks.warn(NO_HEAD if is_headless else "the head of the cluster answers again")
+        self._callbacks.changed()
 
     def _notice_end(self, now_s: float) -> None:
         """Once no node has been left for some time, nothing waits for one any more. Without a head, none can join."""
@@ -248,8 +248,8 @@ class ClusterLauncher:
             self._alone_since_s = now_s
         elif not self._why_alone and (is_over or now_s - self._alone_since_s >= self._patience_s):
             self._why_alone = f"no node of the cluster {self._lacks()}"
-            self._told.warn(f"{self._why_alone}: what has not started fails")
-            self._told.changed()
+            self._callbacks.warn(f"{self._why_alone}: instances that have not started fail")
+            self._callbacks.changed()
 
     def _lacks(self) -> str:
         if self.placement.has_nodes:
@@ -265,7 +265,7 @@ class ClusterLauncher:
                 self._tasks.start(self._begin_on(key))
             case Act.DRAIN:
                 self.placement.close(key)
-                self._told.warn(f"the node {name} is drained: it gets no more instances")
+                self._callbacks.warn(f"the node {name} is drained: it gets no more instances")
             case Act.LOSE:
                 self._lose(key)
             case Act.FENCED:
@@ -274,14 +274,14 @@ class ClusterLauncher:
                     for meter in self._meters:
                         meter.lost(link)
                     link.fenced()
-        self._told.changed()
+        self._callbacks.changed()
 
     async def _begin_on(self, key: str) -> None:
         """Check a node, unless that was done before the start, and start an agent there."""
         node = self._nodes[key]
         accepted = self._accepted.pop(key, None) or await self._machines.accept(node)
         if accepted.faults:
-            self._told.warn(f"the node {node.name} is not used: {'; '.join(accepted.faults)}")
+            self._callbacks.warn(f"the node {node.name} is not used: {'; '.join(accepted.faults)}")
             return
         self._agents += 1
         # each agent has a mark of its own: two nodes can be on one machine
@@ -299,28 +299,30 @@ class ClusterLauncher:
         except (AgentLost, TimeoutError):
             fault = "its agent has ended"
         if fault or not self._fleet.started(key):
-            self._told.warn(f"the node {node.name} is not used: {fault or 'it was lost'}")
+            self._callbacks.warn(f"the node {node.name} is not used: {fault or 'it was lost'}")
             self._fleet.lose(key, time.monotonic())
             await link.end()
             return
         self._links[key] = link
         self.placement.add(key, site_of(node, accepted, self._memory.expected_bytes))
-        self._told.changed()
+        self._callbacks.changed()
 
     def _agent_ended(self, key: str) -> None:
         link = self._links[key]
         if self._fleet.lose(key, link.lease.surely_ended_at_s):
             self._lose(key)
-            self._told.changed()
+            self._callbacks.changed()
 
     def _lose(self, key: str) -> None:
-        """The agent has ended or does not answer. Its instances count as running until its lease surely has ended."""
+        """The agent has ended or does not answer. Its instances count as running until its lease must have ended."""
         self.placement.close(key)
         link = self._links.pop(key, None)
         if link is None:
             return
-        lacking = "; what they have changed there does not come back" if link.carries() else ""
+        lacking = "; their changes there are lost" if link.carries() else ""
         link.lose()
         self._lost.setdefault(key, []).append(link)
         given_up = ", for the third time: it is not used any more" if self._fleet.is_given_up(key) else ""
-        self._told.warn(f"the node {link.name} is lost{given_up}: its instances have ended when its lease has{lacking}")
+        self._callbacks.warn(
+            f"the node {link.name} is lost{given_up}: its instances end with its lease, at the latest{lacking}"
+        )

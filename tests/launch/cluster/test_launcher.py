@@ -17,7 +17,7 @@ from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit
 from claude_orchestrator.launch.cluster.instance_memory import MIB, InstanceMemory, Room
-from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
+from claude_orchestrator.launch.cluster.launcher import Callbacks, ClusterLauncher
 from claude_orchestrator.launch.cluster.leases import END_S
 from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink
 from claude_orchestrator.launch.cluster.machines import Accepted
@@ -34,7 +34,7 @@ class Run:
         self.warnings: list[str] = []
         self.changes = 0
         begin = Begin(f"test-{uuid.uuid4().hex[:8]}", lease_s, {}, simulated=True)
-        self.launcher = ClusterLauncher(here, begin, {}, Told(self.warnings.append, self.changed))
+        self.launcher = ClusterLauncher(here, begin, {}, Callbacks(self.warnings.append, self.changed))
 
     def changed(self) -> None:
         self.changes += 1
@@ -236,7 +236,7 @@ def test_once_no_node_is_left_instances_fail_instead_of_waiting() -> None:
     async def work() -> None:
         here, told = Here("n0"), list[str]()
         begin = Begin(f"test-{uuid.uuid4().hex[:8]}", 60.0, {}, simulated=True)
-        launcher = ClusterLauncher(here, begin, {}, Told(told.append, lambda: None), patience_s=1.5)
+        launcher = ClusterLauncher(here, begin, {}, Callbacks(told.append, lambda: None), patience_s=1.5)
         (spec,) = specs(1)
         async with launcher:
             here.alive["n0"] = False
@@ -247,7 +247,7 @@ def test_once_no_node_is_left_instances_fail_instead_of_waiting() -> None:
             launcher.take(spec)
             with pytest.raises(OSError, match="no node of the cluster is left"):
                 await launcher.launch(spec)
-        assert told[-1] == "no node of the cluster is left: what has not started fails"
+        assert told[-1] == "no node of the cluster is left: instances that have not started fail"
 
     within(work)
 
@@ -258,7 +258,7 @@ def test_what_instances_take_decides_how_many_more_a_node_gets() -> None:
         here, memory = Here("n0"), InstanceMemory([10 * MIB])
         here.room = Room(cores=1000, memory_bytes=100 * MIB)
         begin, changes = Begin(f"test-{uuid.uuid4().hex[:8]}", 60.0, dict(os.environ)), list[int]()
-        told = Told(lambda text: None, lambda: changes.append(launcher.placement.capacity))
+        told = Callbacks(lambda text: None, lambda: changes.append(launcher.placement.capacity))
         launcher = ClusterLauncher(here, begin, {}, told, memory=memory)
         spec = specs(1)[0]._replace(argv=(sys.executable, "-c", "block = b'x' * (90 << 20); input()"), private=())
         async with launcher:
@@ -282,7 +282,7 @@ def test_where_no_node_has_memory_for_an_instance_they_fail_at_last() -> None:
         accepted = {"n1": Accepted(1)}
         here.room = Room(cores=1, memory_bytes=1)
         begin = Begin(f"test-{uuid.uuid4().hex[:8]}", 60.0, {}, simulated=True)
-        launcher = ClusterLauncher(here, begin, accepted, Told(told.append, lambda: None), patience_s=0.5)
+        launcher = ClusterLauncher(here, begin, accepted, Callbacks(told.append, lambda: None), patience_s=0.5)
         first, second = specs(2)
         async with launcher:
             launcher.take(first)

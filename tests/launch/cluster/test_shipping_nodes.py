@@ -17,7 +17,7 @@ from claude_orchestrator.config.launch_spec import LaunchSpec, in_worktree
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit, Running
-from claude_orchestrator.launch.cluster.launcher import ClusterLauncher, Told
+from claude_orchestrator.launch.cluster.launcher import Callbacks, ClusterLauncher
 from claude_orchestrator.launch.cluster.shipper import PART_BYTES
 from claude_orchestrator.launch.cluster.wire import Begin, Part
 from claude_orchestrator.launch.git import GitError
@@ -102,7 +102,7 @@ class Work:
 
     def launcher(self, here: Here, lease_s: float = 60.0) -> ClusterLauncher:
         begin = Begin(f"test-{uuid.uuid4().hex[:8]}", lease_s, {}, ships=True)
-        return ClusterLauncher(here, begin, {}, Told(self.warnings.append, lambda: None))
+        return ClusterLauncher(here, begin, {}, Callbacks(self.warnings.append, lambda: None))
 
 
 @pytest.fixture
@@ -310,6 +310,6 @@ def test_a_lost_node_brings_nothing_back_and_that_is_said(work: Work) -> None:
             assert not (work.home(spec) / "made").exists()
             await asyncio.gather(*(agent.closed() for agent in here.agents))
         (said,) = work.warnings
-        assert said.endswith("; what they have changed there does not come back")
+        assert said.endswith("; their changes there are lost")
 
     within(steps)

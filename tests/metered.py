@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from claude_orchestrator.claude.events import ApiUsage, Price
 from claude_orchestrator.gateway.attempt import RequestTiming
-from claude_orchestrator.gateway.refusals import Refusal
+from claude_orchestrator.gateway.refusals import BudgetRefusal
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import Most
 from token_budget.models import Budget, Hold
@@ -22,7 +22,7 @@ class Metered:
     environ: Mapping[str, str] = field(default_factory=dict)
     price: Price | None = None
     on_usage: Callable[[ApiUsage, Hold | None], None] = lambda usage, hold: None
-    refusals: list[Refusal] = field(default_factory=list)
+    refusals: list[BudgetRefusal] = field(default_factory=list)
     timings: deque[tuple[str, RequestTiming]] = field(default_factory=lambda: deque(maxlen=1_000))
 
     async def budgets_of(self, sender: Sender) -> tuple[Budget, ...]:
@@ -34,7 +34,7 @@ class Metered:
     def used(self, usage: ApiUsage, hold: Hold | None) -> None:
         self.on_usage(usage, hold)
 
-    def refused(self, refusal: Refusal, sender: Sender) -> None:
+    def refused(self, refusal: BudgetRefusal, sender: Sender) -> None:
         self.refusals.append(refusal)
 
     def admitted(self, sender: Sender) -> None:

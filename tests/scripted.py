@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.claude.stream import LineBatch
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities, Exit, Running
 from claude_orchestrator.launch.simulated import PassedCheck
@@ -55,8 +55,8 @@ class ScriptedCheck(PassedCheck):
     def __init__(self, code: int, text: str) -> None:
         self._code, self._text = code, text
 
-    async def output(self) -> AsyncIterator[Batch]:
-        yield Batch(self._text.encode(), b"")
+    async def output(self) -> AsyncIterator[LineBatch]:
+        yield LineBatch(self._text.encode(), b"")
 
     async def wait(self) -> Exit:
         return Exit(self._code)
@@ -120,9 +120,9 @@ class ScriptedRunning:
         self.script.log.append(f"stop {self.spec.name}")
         self.queue.put_nowait(None)
 
-    async def output(self) -> AsyncIterator[Batch]:
+    async def output(self) -> AsyncIterator[LineBatch]:
         while (line := await self.queue.get()) is not None:
-            yield Batch(line + b"\n", line + b"\n")
+            yield LineBatch(line + b"\n", line + b"\n")
         self.script.running -= 1
 
     async def wait(self) -> Exit:

@@ -32,7 +32,7 @@ class NotOursError(PermissionError):
         super().__init__(errno.EPERM, why)
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """A name in a folder that is open. `follows`: it is a link to a pipe or device, made by this user or root."""
 
     folder: int | None
@@ -150,7 +150,7 @@ def _check_above(status: os.stat_result, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def place_of(path: Path, *, check_folders: bool = False, create: bool = False) -> Iterator[Place]:
+def place_of(path: Path, *, check_folders: bool = False, create: bool = False) -> Iterator[Location]:
     """The last name of a path in its open folder, with no link left to follow. Raises OSError.
 
     `check_folders`: refuse a path in whose folders another user could replace something. `create`: make those that are
@@ -158,7 +158,7 @@ def place_of(path: Path, *, check_folders: bool = False, create: bool = False) -
     """
     if not POSIX:
         target = Path(os.path.realpath(path))
-        yield Place(None, str(target), target)
+        yield Location(None, str(target), target)
         return
     place = _walk(path, check_folders=check_folders, create=create)
     try:
@@ -168,7 +168,7 @@ def place_of(path: Path, *, check_folders: bool = False, create: bool = False) -
         os.close(place.folder)
 
 
-def _walk(path: Path, *, check_folders: bool, create: bool) -> Place:
+def _walk(path: Path, *, check_folders: bool, create: bool) -> Location:
     names, reached, links = _names(path.absolute()), Path("/"), 0
     folder = os.open("/", WALK)
     try:
@@ -185,7 +185,7 @@ def _walk(path: Path, *, check_folders: bool, create: bool) -> Place:
                 continue
             if not names:
                 is_link = _is_link(folder, name)
-                return Place(folder, name, reached / name, follows=is_link)
+                return Location(folder, name, reached / name, follows=is_link)
             if create:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=folder)
@@ -257,7 +257,7 @@ def open_to_write(path: Path, flags: int, mode: int = 0o600) -> int:
     return descriptor
 
 
-def check_target(status: os.stat_result, place: Place) -> None:
+def check_target(status: os.stat_result, place: Location) -> None:
     """Refuse to write into a file of another user, and into a hard link that another user may have made."""
     assert place.folder is not None
     if not is_trusted(status.st_uid):

@@ -84,7 +84,7 @@ _YAML = r"#|.*?:(?:\s|$)"  # a comment, or a key
 _TOOL = r"[^\s,()]+(?:\([^)]*\))?"
 
 
-class Scope(StrEnum):
+class CommandScope(StrEnum):
     """Who a command belongs to."""
 
     PROJECT = "project"
@@ -92,7 +92,7 @@ class Scope(StrEnum):
     BUILT_IN = "built-in"
 
 
-class Kind(StrEnum):
+class CommandKind(StrEnum):
     """What a command is."""
 
     COMMAND = "command"
@@ -107,8 +107,8 @@ class CommandInfo(NamedTuple):
     description: str
     argument_hint: str
     source: Path | None
-    scope: Scope
-    kind: Kind
+    scope: CommandScope
+    kind: CommandKind
     model: str | None = None
     allowed_tools: tuple[str, ...] = ()
     body: str = ""
@@ -129,17 +129,17 @@ def discover(workspace: Path, home: Path, *, config_dir: Path | None = None) -> 
     main = _main_checkout(roots[-1]) if roots else None
     found: list[CommandInfo] = []
     seen: set[str] = set()
-    for kind, files_of in ((Kind.SKILL, _skill_files), (Kind.COMMAND, _command_files)):
-        places = [(Scope.USER, user / f"{kind}s")]
-        places += [(Scope.PROJECT, root / ".claude" / f"{kind}s") for root in roots]
+    for kind, files_of in ((CommandKind.SKILL, _skill_files), (CommandKind.COMMAND, _command_files)):
+        places = [(CommandScope.USER, user / f"{kind}s")]
+        places += [(CommandScope.PROJECT, root / ".claude" / f"{kind}s") for root in roots]
         if main is not None and not os.access(places[-1][1], os.F_OK):
-            places.append((Scope.PROJECT, main / ".claude" / f"{kind}s"))
+            places.append((CommandScope.PROJECT, main / ".claude" / f"{kind}s"))
         for scope, place in places:
             for path, name in files_of(place):
                 real = os.path.realpath(path)
                 if real not in seen and len(seen) < MAX_FILES:
                     seen.add(real)
-                    found += _infos(path, name, scope, in_skills=kind is Kind.SKILL)
+                    found += _infos(path, name, scope, in_skills=kind is CommandKind.SKILL)
     winners: dict[str, CommandInfo] = {}
     for info in sorted((*found, *_built_in()), key=lambda info: info.note == _CONDITIONAL):
         winners.setdefault(info.name, info)
@@ -202,7 +202,7 @@ def _text_warning(word: str, commands: Sequence[CommandInfo]) -> str | None:
 
 
 def _built_in() -> Iterator[CommandInfo]:
-    scope, kind = Scope.BUILT_IN, Kind.BUILT_IN
+    scope, kind = CommandScope.BUILT_IN, CommandKind.BUILT_IN
     for row in _BUILT_IN.strip().split("\n"):
         names, hint, text = (part.strip() for part in row.split(";"))
         name, *aliases = (f"/{word}" for word in names.split(","))
@@ -260,7 +260,7 @@ def _command_files(place: Path) -> Iterator[tuple[Path, str]]:
                 yield Path(here, name), ":".join((*parts, name[:-3]))
 
 
-def _infos(path: Path, name: str, scope: Scope, *, in_skills: bool) -> Iterator[CommandInfo]:
+def _infos(path: Path, name: str, scope: CommandScope, *, in_skills: bool) -> Iterator[CommandInfo]:
     text, note = _read(path)
     if note == _ABSENT or not name or not name.isprintable():
         return
@@ -275,7 +275,7 @@ def _infos(path: Path, name: str, scope: Scope, *, in_skills: bool) -> Iterator[
         argument_hint=fields.get("argument-hint", ""),
         source=path,
         scope=scope,
-        kind=Kind.SKILL if path.name.lower() == "skill.md" else Kind.COMMAND,
+        kind=CommandKind.SKILL if path.name.lower() == "skill.md" else CommandKind.COMMAND,
         model=fields.get("model") or None,
         allowed_tools=tuple(re.findall(_TOOL, fields.get("allowed-tools", ""))),
         body=body,

@@ -15,7 +15,7 @@ MAX_TEXT = 100_000  # characters of one piece
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-class Piece(StrEnum):
+class EntryKind(StrEnum):
     """What a part of a conversation is."""
 
     TURN = "turn"
@@ -33,7 +33,7 @@ class Piece(StrEnum):
     RAW = "raw"  # a line that cannot be read
 
 
-NOT_READ = frozenset({Piece.PART, Piece.USAGE, Piece.AGENT, Piece.RAW})
+NOT_READ = frozenset({EntryKind.PART, EntryKind.USAGE, EntryKind.AGENT, EntryKind.RAW})
 
 
 class Said(NamedTuple):
@@ -44,7 +44,7 @@ class Said(NamedTuple):
     result, and what was `denied`.
     """
 
-    piece: Piece
+    piece: EntryKind
     text: str
     failed: bool = False
     parent: str | None = None
@@ -68,7 +68,7 @@ def everything(lines: Iterable[bytes]) -> Iterator[Said]:
         if isinstance(data, dict):
             yield from _parts(data)
         elif line.strip():
-            yield Said(Piece.RAW, line[:MAX_TEXT].decode("utf-8", "replace"))
+            yield Said(EntryKind.RAW, line[:MAX_TEXT].decode("utf-8", "replace"))
 
 
 def _parts(data: Mapping[str, Any]) -> Iterator[Said]:
@@ -86,14 +86,14 @@ def _parts(data: Mapping[str, Any]) -> Iterator[Said]:
             text = _text(data.get("result")) or ", ".join(map(_text, _list(data.get("errors"))))
             subtype = _text(data.get("subtype"))
             denied = [_text(_object(one).get("tool_name")) for one in _list(data.get("permission_denials"))]
-            yield Said(Piece.RESULT, text or subtype, failed, facts={"subtype": subtype, "denied": denied})
+            yield Said(EntryKind.RESULT, text or subtype, failed, facts={"subtype": subtype, "denied": denied})
         case "stream_event":
             yield from _written(_object(data.get("event")), parent)
         case "control_request":
             request = _object(data.get("request"))
             if request.get("subtype") == "can_use_tool":
                 what = call_text(_text(request.get("tool_name")), request.get("input"))
-                yield Said(Piece.NOTE, f"asks for approval: {what}")
+                yield Said(EntryKind.NOTE, f"asks for approval: {what}")
 
 
 def _blocks(data: Mapping[str, Any], parent: str | None) -> Iterator[Said]:
@@ -103,19 +103,19 @@ def _blocks(data: Mapping[str, Any], parent: str | None) -> Iterator[Said]:
     for block in map(_object, blocks):
         match block.get("type"):
             case "text":
-                yield Said(Piece.TEXT, _text(block.get("text")), parent=parent)
+                yield Said(EntryKind.TEXT, _text(block.get("text")), parent=parent)
             case "thinking":
                 if text := _text(block.get("thinking")).strip():
-                    yield Said(Piece.THOUGHT, text, parent=parent)
+                    yield Said(EntryKind.THOUGHT, text, parent=parent)
             case "tool_use":
                 given = _object(block.get("input"))
                 tool = _text(block.get("name"))
                 text, facts = call_text(tool, given), {"tool": tool}
-                yield Said(Piece.TOOL, text, parent=parent, id=_text(block.get("id")), given=given, facts=facts)
+                yield Said(EntryKind.TOOL, text, parent=parent, id=_text(block.get("id")), given=given, facts=facts)
     usage = _object(message.get("usage"))
     if usage:
         counts = {key: value for key, value in usage.items() if isinstance(value, int) and key.endswith("_tokens")}
-        yield Said(Piece.USAGE, "", parent=parent, id=_text(message.get("id")), facts={"counts": counts})
+        yield Said(EntryKind.USAGE, "", parent=parent, id=_text(message.get("id")), facts={"counts": counts})
 
 
 def _written(event: Mapping[str, Any], parent: str | None) -> Iterator[Said]:
@@ -123,20 +123,20 @@ def _written(event: Mapping[str, Any], parent: str | None) -> Iterator[Said]:
     if event.get("type") == "content_block_delta":
         for of in ("text", "thinking"):
             if text := _text(delta.get(of)):
-                yield Said(Piece.PART, text, parent=parent, facts={"of": of, "block": event.get("index")})
+                yield Said(EntryKind.PART, text, parent=parent, facts={"of": of, "block": event.get("index")})
 
 
 def _outputs(data: Mapping[str, Any], parent: str | None) -> Iterator[Said]:
     content = _object(data.get("message")).get("content")
     if isinstance(content, str):
-        yield Said(Piece.PROMPT, _text(content), parent=parent)
+        yield Said(EntryKind.PROMPT, _text(content), parent=parent)
         return
     for block in map(_object, _list(content)):
         if block.get("type") == "tool_result":
             failed, tool_id = block.get("is_error") is True, _text(block.get("tool_use_id"))
-            yield Said(Piece.OUTPUT, _content(block.get("content")), failed, parent, tool_id)
+            yield Said(EntryKind.OUTPUT, _content(block.get("content")), failed, parent, tool_id)
         elif text := _text(block.get("text")):
-            yield Said(Piece.PROMPT, text, parent=parent)
+            yield Said(EntryKind.PROMPT, text, parent=parent)
 
 
 def _notes(data: Mapping[str, Any]) -> Iterator[Said]:
@@ -144,17 +144,17 @@ def _notes(data: Mapping[str, Any]) -> Iterator[Said]:
         case "init":
             model = _text(data.get("model"))
             session = f"session {_text(data.get('session_id'))}"
-            yield Said(Piece.TURN, f"{session}, model {model}" if model else session)
+            yield Said(EntryKind.TURN, f"{session}, model {model}" if model else session)
         case "task_progress" | "task_notification" if data.get("tool_use_id"):
             tokens = _object(data.get("usage")).get("total_tokens")
             if isinstance(tokens, int):
-                yield Said(Piece.AGENT, "", id=_text(data["tool_use_id"]), facts={"tokens": tokens})
+                yield Said(EntryKind.AGENT, "", id=_text(data["tool_use_id"]), facts={"tokens": tokens})
         case "permission_denied":
-            yield Said(Piece.NOTE, f"permission denied for {_text(data.get('tool_name'))}", failed=True)
+            yield Said(EntryKind.NOTE, f"permission denied for {_text(data.get('tool_name'))}", failed=True)
         case "api_retry":
-            yield Said(Piece.NOTE, f"the API refused a request: {_text(data.get('error'))}", failed=True)
+            yield Said(EntryKind.NOTE, f"the API refused a request: {_text(data.get('error'))}", failed=True)
         case "compact_boundary":
-            yield Said(Piece.NOTE, "the conversation was compacted")
+            yield Said(EntryKind.NOTE, "the conversation was compacted")
 
 
 def _content(value: object) -> str:

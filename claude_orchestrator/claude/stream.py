@@ -16,14 +16,14 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 _ANSWER = b'{"type":"control_response"'
 
 
-class Batch(NamedTuple):
+class LineBatch(NamedTuple):
     """What arrived at once: the bytes as they came, and the whole lines that they completed, each with its end."""
 
     raw: bytes
     lines: bytes
 
 
-def only_answers(batch: Batch) -> bool:
+def only_answers(batch: LineBatch) -> bool:
     """Whether each line of a batch answers a control request."""
     return all(line.startswith(_ANSWER) for line in batch.lines.split(b"\n")[:-1])
 

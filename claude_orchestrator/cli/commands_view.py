@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from claude_orchestrator.claude import commands
-from claude_orchestrator.claude.commands import CommandInfo, Scope
+from claude_orchestrator.claude.commands import CommandInfo, CommandScope
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import TokenBudgetManager
@@ -65,22 +65,22 @@ def warn_of_unknown(specs: Iterable[LaunchSpec]) -> list[str]:
 def render_list(commands: Iterable[CommandInfo], width: int) -> list[str]:
     """All commands by scope in columns of `width` cells, each source below; control characters are escaped."""
     ordered = sorted(commands, key=lambda info: (info.name.casefold(), info.name))
-    rows = [info for info in ordered if info.available or info.scope is not Scope.BUILT_IN]
+    rows = [info for info in ordered if info.available or info.scope is not CommandScope.BUILT_IN]
     calls = {info.name: printable(f"{info.name} {info.argument_hint}".rstrip()) for info in rows}
     column = min(max(map(display_width, calls.values()), default=0), max(12, width // 3))
     lines: list[str] = []
-    for scope in Scope:
+    for scope in CommandScope:
         group = [info for info in rows if info.scope is scope]
         lines += ["", f"{scope.capitalize()} ({len(group)})"] if group else []
         for info in group:
             lines += _entry(info, fit(calls[info.name], column), width)
-    hidden = ", ".join(info.name for info in ordered if not info.available and info.scope is Scope.BUILT_IN)
+    hidden = ", ".join(info.name for info in ordered if not info.available and info.scope is CommandScope.BUILT_IN)
     lines += ["", *_wrap(f"Not available headless: {hidden}", width)] if hidden else []
     return lines[1:]
 
 
 def _entry(info: CommandInfo, call: str, width: int) -> list[str]:
-    kind = "" if info.scope is Scope.BUILT_IN else f"{info.kind:<7}  "
+    kind = "" if info.scope is CommandScope.BUILT_IN else f"{info.kind:<7}  "
     parts = [info.description, f"({info.note})" if info.note else ""]
     text = " ".join(" ".join(parts if info.available else reversed(parts)).split())
     source = [printable(f"      {info.source}")] if info.source else []

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
-from claude_orchestrator.config.settings import Meter, Settings
+from claude_orchestrator.config.settings import MeterChoice, Settings
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Action, Budget, Decision, Hold, Unit
 from token_budget.named_tuples import NamedTuple
@@ -49,7 +49,7 @@ class DryRun(NamedTuple):
     instances: Sequence[tuple[LaunchSpec, str | None]]
     manager: TokenBudgetManager
     settings: Settings
-    meter: Meter
+    meter: MeterChoice
     source: str
     warnings: Sequence[str] = ()
     groups: Mapping[str, int] = MappingProxyType({})
@@ -106,7 +106,7 @@ def _size(specs: Sequence[LaunchSpec]) -> str:
     return f"{instances} and {counted(growing, 'growing group')}" if growing else instances
 
 
-def _meter(meter: Meter, manager: TokenBudgetManager) -> str:
+def _meter(meter: MeterChoice, manager: TokenBudgetManager) -> str:
     if meter.kind == "stream":
         return f"stream ({meter.reason}): responses in progress can still pass a budget"
     if manager.enforcement_mode != "block":

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from claude_orchestrator.claude.commands import CommandInfo, Scope
+from claude_orchestrator.claude.commands import CommandInfo, CommandScope
 
 # A first request to Claude Code 2.1 takes 12,000 to 20,000 tokens before the user's own words. Ten requests are a
 # usual piece of work, so this is a limit that seldom stops one.
@@ -68,4 +68,4 @@ def _about(commands: Sequence[CommandInfo], chosen: Sequence[CommandInfo]) -> st
 
 def is_of_project(info: CommandInfo) -> bool:
     """Whether a first config should have it: an available command or skill of the project."""
-    return info.available and info.scope is Scope.PROJECT
+    return info.available and info.scope is CommandScope.PROJECT

@@ -19,7 +19,7 @@ from token_budget.text import counted
 if TYPE_CHECKING:
     from claude_orchestrator.config.launch_spec import LaunchSpec
     from claude_orchestrator.engine.loading import Loaded
-    from claude_orchestrator.engine.preparation import Checked, Planned
+    from claude_orchestrator.engine.preparation import Planned, Preparation
     from claude_orchestrator.engine.run_request import Door
     from claude_orchestrator.ui.terminal import Terminal
     from token_budget.text import RenderOptions
@@ -116,7 +116,7 @@ def show_commands(loaded: Loaded, planned: Planned, terminal: Terminal) -> int:
     return 0
 
 
-def show_plan(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal) -> int:
+def show_plan(loaded: Loaded, planned: Planned, checked: Preparation, terminal: Terminal) -> int:
     """Print what a run would do."""
     from claude_orchestrator.cli.commands_view import warn_of_unknown
     from claude_orchestrator.cli.dry_run import DryRun, describe
@@ -183,7 +183,7 @@ def _shown(loaded: Loaded, terminal: Terminal) -> RenderOptions:
     return terminal.render_options(visuals=not loaded.settings.disable_budget_visuals)
 
 
-def start(loaded: Loaded, planned: Planned, checked: Checked, terminal: Terminal, prints: str) -> int:
+def start(loaded: Loaded, planned: Planned, checked: Preparation, terminal: Terminal, prints: str) -> int:
     """Run the plan to its end, report it, and return the exit code. `prints` is for Handover."""
     from claude_orchestrator.cli.continuing import apply_line, continue_command
     from claude_orchestrator.cli.run_plan import Handover, run_plan

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from claude_orchestrator.config.globs import matcher
-from claude_orchestrator.config.item_sources import ForEach, Glob, ItemFile, Listed, ResultOf, check_count
+from claude_orchestrator.config.item_sources import ForEach, Glob, InlineItems, ItemFile, ResultOf, check_count
 from claude_orchestrator.config.items import MAX_ITEM_CHARS, Item, read_item
 from token_budget.fields import BadValue, show_json
 from token_budget.text import counted
@@ -35,7 +35,7 @@ class ItemReader:
     def read(self, source: ForEach) -> tuple[Item, ...]:
         """The items, at least one. Raises BadValue with their places."""
         match source:
-            case Listed(items):
+            case InlineItems(items):
                 return items
             case Glob():
                 return self._matching(source)

@@ -17,7 +17,7 @@ MAX_ITEMS = 100_000
 FORMATS = ("lines", "jsonl", "csv")
 
 
-class Listed(NamedTuple):
+class InlineItems(NamedTuple):
     """Items that the config itself has."""
 
     items: tuple[Item, ...]
@@ -49,14 +49,14 @@ class ResultOf(NamedTuple):
     shuffle: int | None = None
 
 
-ForEach = Listed | Glob | ItemFile | ResultOf
+ForEach = InlineItems | Glob | ItemFile | ResultOf
 
 
-def _read_listed(value: list[object]) -> Listed:
+def _read_listed(value: list[object]) -> InlineItems:
     if not value:
         raise BadValue(("", "expected at least one item, got an empty list"))
     check_count(len(value))
-    return Listed(collect((f"[{index}]", item, _ITEM) for index, item in enumerate(value)))
+    return InlineItems(collect((f"[{index}]", item, _ITEM) for index, item in enumerate(value)))
 
 
 def check_count(number: int) -> None:
@@ -65,7 +65,7 @@ def check_count(number: int) -> None:
         raise BadValue(("", f"expected at most {MAX_ITEMS:,} items, got {number:,}"))
 
 
-def _read_matrix(value: object) -> Listed:
+def _read_matrix(value: object) -> InlineItems:
     """Every combination of the values; the last key changes fastest."""
     if not isinstance(value, dict) or not value:
         raise expected("an object of lists", value)
@@ -77,7 +77,7 @@ def _read_matrix(value: object) -> Listed:
     if faults:
         raise BadValue(*faults)
     check_count(prod(map(len, value.values())))
-    return Listed(tuple(read_item(dict(zip(value, chosen, strict=True))) for chosen in product(*value.values())))
+    return InlineItems(tuple(read_item(dict(zip(value, chosen, strict=True))) for chosen in product(*value.values())))
 
 
 def _read_patterns(value: object) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def _read(value: object) -> ForEach:
     if source == "glob":
         return Glob(values["glob"], values.get("exclude", ()))
     if source == "matrix":
-        matrix: Listed = values["matrix"]
+        matrix: InlineItems = values["matrix"]
         return matrix
     return ItemFile(source, values[source])
 

@@ -98,14 +98,14 @@ class Settings(NamedTuple):
                 yield name, setting.kind.element.show(limit), self.origins[name]
 
 
-class Meter(NamedTuple):
+class MeterChoice(NamedTuple):
     """`api` or `stream`, and why it is not the other one."""
 
     kind: str
     reason: str = ""
 
 
-STREAM = Meter("stream", "as asked for")
+STREAM = MeterChoice("stream", "as asked for")
 
 
 class _Merged:

@@ -26,7 +26,7 @@ class Reply(NamedTuple):
     message: str = ""
 
 
-class Ask(NamedTuple):
+class ToolQuestion(NamedTuple):
     """A tool call that waits for a person. `text` says what it does. Times are Unix times."""
 
     id: str
@@ -40,7 +40,7 @@ class Ask(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    ask: Ask
+    ask: ToolQuestion
     call: Call
     reply: Callable[[Reply], None]
     timer: asyncio.TimerHandle
@@ -63,7 +63,7 @@ class Approvals:
         self._count = 0
 
     @property
-    def pending(self) -> tuple[Ask, ...]:
+    def pending(self) -> tuple[ToolQuestion, ...]:
         """What waits, the oldest first."""
         return tuple(one.ask for one in self._pending.values())
 
@@ -79,7 +79,7 @@ class Approvals:
         self._count += 1
         now, text = self._wall(), call_text(call.tool, call.given)
         until = now + self.timeout_s
-        ask = Ask(str(self._count), instance, call.tool, text, call.given, description, now, until)
+        ask = ToolQuestion(str(self._count), instance, call.tool, text, call.given, description, now, until)
         if len(self._pending) >= MAX_PENDING:
             reply(Reply(False, f"{MAX_PENDING:,} other tools wait for approval"))
             return ask.id
@@ -130,5 +130,5 @@ class Approvals:
             pending.timer.cancel()
         return pending
 
-    def _ended(self, ask: Ask, outcome: str, by: By) -> None:
+    def _ended(self, ask: ToolQuestion, outcome: str, by: By) -> None:
         self._bus.publish(ApprovalEnded(ask.id, ask.instance, ask.text, outcome, by))

@@ -55,14 +55,14 @@ class AttemptTotals(NamedTuple):
     by_model: tuple[tuple[str, Usage], ...] = ()
 
 
-class Costed(Protocol):
+class HasCost(Protocol):
     """Anything with a cost in USD that the CLI states, or None: an attempt, or several of them."""
 
     @property
     def cost_usd(self) -> float | None: ...
 
 
-def cost_of(parts: Iterable[Costed]) -> float | None:
+def cost_of(parts: Iterable[HasCost]) -> float | None:
     """The sum of the costs of these parts in USD; None if the CLI stated no cost for any of them."""
     costs = [cost for part in parts if (cost := part.cost_usd) is not None]
     return sum(costs) if costs else None

@@ -7,7 +7,7 @@ import asyncio
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.run_events import Checked
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.engine.verification import MAX_OUTPUT_CHARS, Verdict, Verification, verdict_of
+from claude_orchestrator.engine.verification import MAX_OUTPUT_CHARS, CheckVerdict, Verification, verdict_of
 from claude_orchestrator.launch.base import Running
 
 READ_BACK_BYTES = 64 * 1024  # longer than what is kept, so that no secret is cut before it is hidden
@@ -24,7 +24,7 @@ class CheckRunner:
         self._stop_grace_s: float | None = None
         self._timed_out = False
 
-    async def round(self) -> Verdict | None:
+    async def round(self) -> CheckVerdict | None:
         """Run the command once, and record its verdict; None if it was stopped."""
         verification, status = self._verification, self._status
         verification.begin()
@@ -41,7 +41,7 @@ class CheckRunner:
         self._context.bus.publish(Checked(status.name, verification.rounds, verdict, simulated))
         return verdict
 
-    async def _verdict(self) -> Verdict | None:
+    async def _verdict(self) -> CheckVerdict | None:
         spec = self._status.spec
         check = spec.check or self._verification.check
         folder = self._status.attempt.folder or spec.cwd
@@ -49,7 +49,7 @@ class CheckRunner:
             running = await self._context.launcher.check(spec, check.command, folder)
         except (OSError, ValueError) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            return Verdict(False, f"{folder}: {why}", hopeless=True)
+            return CheckVerdict(False, f"{folder}: {why}", hopeless=True)
         self._running, self._timed_out = running, False
         if self._stop_grace_s is not None:
             running.stop(self._stop_grace_s)

@@ -9,7 +9,7 @@ from token_budget.named_tuples import NamedTuple
 RECHECK_CLOCK_S = 30.0
 
 
-class Moment(NamedTuple):
+class StartConditions(NamedTuple):
     """What eligibility depends on: times in seconds, free slots, and the budgets that earlier instances wait for."""
 
     monotonic: float
@@ -37,7 +37,7 @@ class Queued(NamedTuple):
 
 
 def eligibility(
-    status: InstanceStatus, budgets: tuple[Budget, ...], moment: Moment
+    status: InstanceStatus, budgets: tuple[Budget, ...], moment: StartConditions
 ) -> Eligible | NotYet | Queued | None:
     """Whether a pending or waiting instance may be launched; None if it is neither."""
     if status.state not in (State.PENDING, State.WAITING):

@@ -20,7 +20,7 @@ from claude_orchestrator.claude.events import (
 )
 from claude_orchestrator.claude.input_messages import control_request, not_supported, permission, turn
 from claude_orchestrator.claude.prompt_cache import FOLDER_FREE_REQUEST
-from claude_orchestrator.claude.stream import Batch, only_answers
+from claude_orchestrator.claude.stream import LineBatch, only_answers
 from claude_orchestrator.claude.unknown_models import unrecognized_models
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.activity import Activity, ActivityTracker, Doing
@@ -438,7 +438,7 @@ class InstanceRunner:
 
     # -- stops --
 
-    def _expect_output(self, batch: Batch | None) -> None:
+    def _expect_output(self, batch: LineBatch | None) -> None:
         """Restart the idle time, unless the batch holds only answers to the runner's own requests."""
         idle_s = self._context.settings.idle_timeout_s
         excused = self._is_checking or self._permissions.waits or self._waits

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.ports import Answers
-from claude_orchestrator.engine.scheduler import Node, Scheduler
+from claude_orchestrator.engine.scheduler import GraphNode, Scheduler
 from claude_orchestrator.engine.state import InstanceStatus, State
 
 if TYPE_CHECKING:
-    from claude_orchestrator.engine.results.upstream import Group, Upstream
+    from claude_orchestrator.engine.results.upstream import FinishedInstance, Group
 
 FAILURES = {
     State.FAILED: "failed",
@@ -40,7 +40,7 @@ class Instances:
                 self._groups.setdefault(status.planned.group, []).append(status)
         needed = {need for status in statuses for need in status.planned.depends_on}
         relays = (
-            Node(name, tuple(one.name for one in group), relay=True)
+            GraphNode(name, tuple(one.name for one in group), relay=True)
             for name, group in self._groups.items()
             if name in needed
         )
@@ -111,18 +111,20 @@ class Instances:
         self._groups[group.name] = members
         self._scheduler.grow(group.name, [_node(status)._replace(needs=()) for status in members])
 
-    def _upstream(self, answers: Answers, name: str) -> Upstream | Group:
-        from claude_orchestrator.engine.results.upstream import Group, Upstream
+    def _upstream(self, answers: Answers, name: str) -> FinishedInstance | Group:
+        from claude_orchestrator.engine.results.upstream import FinishedInstance, Group
 
-        def of(status: InstanceStatus) -> Upstream:
+        def of(status: InstanceStatus) -> FinishedInstance:
             answer = answers.answer(status.name)
-            return Upstream(status.name, str(status.state), status.reason, answer, status.planned.item, status.branch)
+            return FinishedInstance(
+                status.name, str(status.state), status.reason, answer, status.planned.item, status.branch
+            )
 
         if name in self._groups and name not in self._by_name:
             return Group([of(status) for status in self._groups[name]], partial(answers.keep_list, name))
         return of(self._by_name[name])
 
 
-def _node(status: InstanceStatus) -> Node:
+def _node(status: InstanceStatus) -> GraphNode:
     spec = status.planned
-    return Node(spec.name, spec.depends_on, spec.run_if, max(1, spec.estimate.tokens), spec.position)
+    return GraphNode(spec.name, spec.depends_on, spec.run_if, max(1, spec.estimate.tokens), spec.position)

@@ -11,7 +11,7 @@ from claude_orchestrator.claude.permission_rules import Rule
 from claude_orchestrator.engine.attempt import AttemptTotals, cost_of
 from claude_orchestrator.engine.in_flight import InFlight
 from claude_orchestrator.engine.state import State
-from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.verification import CheckVerdict
 from claude_orchestrator.engine.worktrees.changes import Changes, changes_from
 from token_budget.api_usage import MAX_COUNT, read_count
 from token_budget.models import NO_USAGE, Usage
@@ -55,7 +55,7 @@ class EarlierInstance:
     launched_at: float = 0.0
     done: Mapping[str, Any] = field(default_factory=dict)
     check_rounds: int = 0
-    verdict: Verdict | None = None
+    verdict: CheckVerdict | None = None
     fix_due: bool = False
     changes: Changes | None = None
     changes_known: bool = False
@@ -228,9 +228,9 @@ def _apply_check(instance: EarlierInstance, record: Mapping[str, Any]) -> None:
     passed = bool(record["passed"])
     instance.check_rounds, instance.fix_due = int(record["round"]), not passed
     if passed:
-        instance.verdict, instance.state = Verdict(True), State.COMPLETED
+        instance.verdict, instance.state = CheckVerdict(True), State.COMPLETED
     else:
-        instance.verdict = Verdict(False, str(record["reason"]), str(record["output"]), bool(record["hopeless"]))
+        instance.verdict = CheckVerdict(False, str(record["reason"]), str(record["output"]), bool(record["hopeless"]))
 
 
 def _folder(record: Mapping[str, Any]) -> str | None:

@@ -39,7 +39,7 @@ from claude_orchestrator.engine.run_events import (
     WorkEnded,
 )
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.verification import CheckVerdict
 from token_budget.ledger.run_budgets import limit_row
 from token_budget.models import Action
 
@@ -126,7 +126,7 @@ def _ending(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return None
 
 
-def _fault(verdict: Verdict) -> dict[str, Any]:
+def _fault(verdict: CheckVerdict) -> dict[str, Any]:
     return {"reason": verdict.fault, "output": verdict.output, "hopeless": verdict.hopeless}
 
 

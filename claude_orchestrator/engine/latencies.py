@@ -14,7 +14,7 @@ MOST_SERIES = 100  # models and outcomes; names of models can be anything
 OTHER = "other"
 
 
-class Asked(NamedTuple):
+class LatencyLabels(NamedTuple):
     """The labels of a histogram: the model that a request names, and the HTTP status, or `none` without an answer."""
 
     model: str
@@ -38,22 +38,22 @@ class Latencies:
     """The times to the first byte of an answer, and to its end."""
 
     def __init__(self) -> None:
-        self._first_byte: dict[Asked, Histogram] = {}
-        self._whole: dict[Asked, Histogram] = {}
+        self._first_byte: dict[LatencyLabels, Histogram] = {}
+        self._whole: dict[LatencyLabels, Histogram] = {}
 
     @property
-    def first_byte(self) -> Mapping[Asked, Histogram]:
+    def first_byte(self) -> Mapping[LatencyLabels, Histogram]:
         """Until the first byte of an answer's body came."""
         return self._first_byte
 
     @property
-    def whole(self) -> Mapping[Asked, Histogram]:
+    def whole(self) -> Mapping[LatencyLabels, Histogram]:
         """Until the answer had ended, or the request was given up."""
         return self._whole
 
     def note(self, event: RequestTimed) -> None:
         """Add a request."""
-        asked = Asked(event.model, str(event.status or "none"))
+        asked = LatencyLabels(event.model, str(event.status or "none"))
         if asked not in self._whole and len(self._whole) >= MOST_SERIES:
             asked = asked._replace(model=OTHER)
         self._whole.setdefault(asked, Histogram()).note(event.seconds)

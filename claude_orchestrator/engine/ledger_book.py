@@ -28,7 +28,7 @@ CACHE_BEGINS = "Prompt cache: "  # each line about it, which the kind of a note 
 Totals = Mapping[tuple[str, int, str], tuple[Usage, int | None, int]]
 
 
-class Batch(NamedTuple):
+class LedgerBatch(NamedTuple):
     """Rows for the ledger. Its records have their ids already, so it is written unchanged until that succeeds."""
 
     attempts: tuple[AttemptRecord, ...] = ()
@@ -38,10 +38,10 @@ class Batch(NamedTuple):
     def __bool__(self) -> bool:
         return bool(self.attempts or self.records or self.notes)
 
-    def then(self, later: Batch) -> Batch:
+    def then(self, later: LedgerBatch) -> LedgerBatch:
         """Both batches as one. Of two rows for an attempt, the later one counts."""
         attempts = {attempt.key: attempt for attempt in (*self.attempts, *later.attempts)}
-        return Batch(tuple(attempts.values()), self.records + later.records, self.notes + later.notes)
+        return LedgerBatch(tuple(attempts.values()), self.records + later.records, self.notes + later.notes)
 
 
 class LedgerBook:
@@ -131,14 +131,14 @@ class LedgerBook:
         source = None if attempt.cost_nano_usd is None else "claude"
         self._unwritten.add(key, UsageDelta(Amount(), {Portion(): missing}, source))
 
-    def take(self) -> Batch:
+    def take(self) -> LedgerBatch:
         """Take out everything that is new, as rows."""
         unwritten, self._unwritten = self._unwritten, Unwritten()
         running, self._running = self._running, {}
         for key, status in running.items():
             unwritten.attempts.setdefault(key, self._attempt(status))
         records = self._records_of(unwritten, self._now_ms())
-        return Batch(tuple(unwritten.attempts.values()), tuple(records), tuple(unwritten.notes))
+        return LedgerBatch(tuple(unwritten.attempts.values()), tuple(records), tuple(unwritten.notes))
 
     def _records_of(self, unwritten: Unwritten, at_ms: int) -> list[UsageRecord]:
         found: list[UsageRecord] = []

@@ -14,7 +14,7 @@ from token_budget.folders import Folder
 from token_budget.ledger.address import whole_name
 
 if TYPE_CHECKING:
-    from token_budget.ledger.import_reader import Parcel
+    from token_budget.ledger.import_reader import ImportData
     from token_budget.ledger.store import LedgerStore
 
 NAME = "ledger-pending.jsonl"
@@ -22,7 +22,7 @@ MAX_RUNS = 1_000  # so many of the latest runs are looked through
 MAX_BYTES = 64 * 1024 * 1024
 
 
-def keep(run_directory: Path, ledger: str, parcel: Parcel) -> Path:
+def keep(run_directory: Path, ledger: str, parcel: ImportData) -> Path:
     """Keep what belongs into a ledger, beside what an earlier start has left; returns the file. Raises OSError."""
     from token_budget.ledger.export_import import lines_of
 

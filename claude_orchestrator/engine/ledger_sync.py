@@ -16,7 +16,7 @@ from typing import TypeVar
 from claude_orchestrator.engine.accounts import Charged, SharedWindows
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.launches import Launches
-from claude_orchestrator.engine.ledger_book import Batch, LedgerBook, Totals
+from claude_orchestrator.engine.ledger_book import LedgerBatch, LedgerBook, Totals
 from claude_orchestrator.engine.ledger_holds import LedgerHolds
 from claude_orchestrator.engine.ledger_pending import keep, take_in
 from claude_orchestrator.engine.run_events import Crossed, Level, Message, RoomChanged, RunEvent
@@ -93,7 +93,7 @@ class LedgerSync:
         self._sharing = sharing
         self._ahead_ms = 0  # of this machine's clock
         self._book = LedgerBook(run.run, self.now_ms)
-        self._batch = Batch()  # written, but nobody knows whether the ledger has it
+        self._batch = LedgerBatch()  # written, but nobody knows whether the ledger has it
         self._earlier: tuple[AttemptRecord, ...] = ()
         self._output_dir: Path | None = None
         self._has_entered = False
@@ -171,12 +171,12 @@ class LedgerSync:
             self._ledger.close()
 
     def _keep_unwritten(self, ledger: str, directory: Path) -> None:
-        from token_budget.ledger.import_reader import Parcel  # seldom needed
+        from token_budget.ledger.import_reader import ImportData  # seldom needed
 
         if not self._has_entered:
             self._book.start_unknown()
         batch = self._batch.then(self._book.take())
-        parcel = Parcel((self._run,), batch.attempts, batch.records, batch.notes)
+        parcel = ImportData((self._run,), batch.attempts, batch.records, batch.notes)
         try:
             path = keep(directory, ledger, parcel)
         except OSError as error:
@@ -341,7 +341,7 @@ class LedgerSync:
             if self._batch:  # as it was, in case the ledger has it
                 attempts, records, notes = self._batch
                 await self._in_thread(partial(ledger.write, attempts=attempts, records=records, notes=notes))
-                self._batch = Batch()
+                self._batch = LedgerBatch()
             await self._write(ledger, whole or bool(self._down), check)
         except LedgerError as error:
             self._failed(error)
@@ -379,7 +379,7 @@ class LedgerSync:
 
         self._may_stray = False
         read = await self._in_thread(write)
-        self._batch = Batch()
+        self._batch = LedgerBatch()
         self._renewed_ms = now_ms if is_new else self._renewed_ms
         self._holds.written(holds)
         self._take_shared(budgets, read, recorded)

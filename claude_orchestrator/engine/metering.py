@@ -25,7 +25,7 @@ ASK_TYPE_TIMES = 50  # that is a second; the stream names a subagent's type when
 
 if TYPE_CHECKING:
     from claude_orchestrator.gateway.attempt import RequestTiming
-    from claude_orchestrator.gateway.refusals import Refusal
+    from claude_orchestrator.gateway.refusals import BudgetRefusal
     from claude_orchestrator.gateway.sender import Sender
     from claude_orchestrator.gateway.unanswered import Most
 
@@ -143,7 +143,7 @@ class Metering:
     def _source_of(self, usage: ApiUsage) -> str:
         return usage.agent or self._status.attempt.source_of(usage.session_id)
 
-    def refused(self, refusal: Refusal, sender: Sender) -> None:
+    def refused(self, refusal: BudgetRefusal, sender: Sender) -> None:
         """Stop the instance; if a subagent's own budget is spent, only that subagent."""
         if refusal.budget.scope is not Scope.SUBAGENT:
             self._refusals.refused(refusal, sender)
@@ -191,7 +191,7 @@ class KeepingCall(Metering):
         self._over = asyncio.Event()
         of._calls.add(self)
         self.usage = NO_USAGE
-        self.refusal: Refusal | None = None
+        self.refusal: BudgetRefusal | None = None
 
     async def end(self) -> None:
         """The attempt ends: so does the call, within a moment if it was sent, and else at once."""
@@ -224,7 +224,7 @@ class KeepingCall(Metering):
     def _source_of(self, usage: ApiUsage) -> str:
         return CACHE_KEEPING
 
-    def refused(self, refusal: Refusal, sender: Sender) -> None:
+    def refused(self, refusal: BudgetRefusal, sender: Sender) -> None:
         """Remember it: no instance needs the call."""
         self.refusal = refusal
 

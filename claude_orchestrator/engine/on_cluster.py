@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from claude_orchestrator import __version__
 from claude_orchestrator.config.fields import SHIP
-from claude_orchestrator.config.settings import Meter, Settings
+from claude_orchestrator.config.settings import MeterChoice, Settings
 from claude_orchestrator.engine.loading import Loaded
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.errors import UserError
@@ -136,7 +136,7 @@ def _memory_of_earlier_runs() -> InstanceMemory:
     return InstanceMemory()
 
 
-def open_cluster(loaded: Loaded, planned: Planned, meter: Meter, *, private: bool) -> OpenCluster:
+def open_cluster(loaded: Loaded, planned: Planned, meter: MeterChoice, *, private: bool) -> OpenCluster:
     """Connect with the cluster and check each of its nodes. Raises UserError with all that is wrong, by node."""
     begun_s = time.monotonic()
     address, settings, simulated = loaded.options["cluster"], planned.settings, bool(loaded.options["rehearse"])

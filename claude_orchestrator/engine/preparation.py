@@ -19,7 +19,7 @@ from token_budget.named_tuples import NamedTuple
 if TYPE_CHECKING:
     from claude_orchestrator.claude.events import Price
     from claude_orchestrator.config.plan import Plan
-    from claude_orchestrator.config.settings import Meter, Settings
+    from claude_orchestrator.config.settings import MeterChoice, Settings
     from claude_orchestrator.engine.accounts import Charged
     from claude_orchestrator.engine.on_cluster import OpenCluster
     from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequest
@@ -46,14 +46,14 @@ class Planned(NamedTuple):
     complete: Collection[str | None] = ()
 
 
-class Checked(NamedTuple):
+class Preparation(NamedTuple):
     """How instances will be counted, what deserves a warning, and whether claude can take secrets by file.
 
     `names_worktree`: its system prompt names the worktree, unless claude is asked to leave that out.
     `cluster` is connected, if instances run on one. Whoever has this closes it.
     """
 
-    meter: Meter
+    meter: MeterChoice
     warnings: list[str]
     private: bool
     names_worktree: bool = True
@@ -211,7 +211,7 @@ def _limit_warnings(loaded: Loaded, planned: Planned) -> list[str]:
     return list(too_small(planned.plan.specs, manager, planned.ledger, settings.token_weights))
 
 
-def check(loaded: Loaded, planned: Planned) -> Checked:
+def check(loaded: Loaded, planned: Planned) -> Preparation:
     """Refuse what cannot work, with UserError; collect what deserves a warning."""
     checked = _check_start(loaded, planned)
     if loaded.options["cluster"] is None:
@@ -223,7 +223,7 @@ def check(loaded: Loaded, planned: Planned) -> Checked:
     return checked._replace(cluster=cluster, warnings=[*cluster.warnings, *checked.warnings])
 
 
-def _check_start(loaded: Loaded, planned: Planned) -> Checked:
+def _check_start(loaded: Loaded, planned: Planned) -> Preparation:
     """The checks of every run, wherever its instances work."""
     from claude_orchestrator.claude import versions
     from claude_orchestrator.engine import start_checks
@@ -259,13 +259,13 @@ def _check_start(loaded: Loaded, planned: Planned) -> Checked:
         from token_budget.pricing import EXTRA
 
         warnings.append(f"budgets in money without {EXTRA}: use for which claude states no cost is not counted")
-    return Checked(meter, warnings, private=version.lacks is None, names_worktree=version.names_worktree)
+    return Preparation(meter, warnings, private=version.lacks is None, names_worktree=version.names_worktree)
 
 
 # -- what a run is built from --
 
 
-def run_parts(loaded: Loaded, planned: Planned, checked: Checked) -> tuple[RunRequest, RunPlace, Accounting]:
+def run_parts(loaded: Loaded, planned: Planned, checked: Preparation) -> tuple[RunRequest, RunPlace, Accounting]:
     """What `controller.run` needs."""
     from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequest
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a run without a gateway needs none of these
-    from claude_orchestrator.gateway.refusals import Refusal
+    from claude_orchestrator.gateway.refusals import BudgetRefusal
     from claude_orchestrator.gateway.sender import Sender
 
 
@@ -22,9 +22,9 @@ class RefusedRequest:
 
     def __init__(self, on_change: Callable[[bool], None]) -> None:
         self._on_change = on_change
-        self._pending: tuple[Refusal, Sender] | None = None
+        self._pending: tuple[BudgetRefusal, Sender] | None = None
 
-    def refused(self, refusal: Refusal, sender: Sender) -> None:
+    def refused(self, refusal: BudgetRefusal, sender: Sender) -> None:
         """A budget refuses a request. The first refusal stands, as long as nothing changes."""
         if self._pending is None:
             self._pending = refusal, sender
@@ -36,7 +36,7 @@ class RefusedRequest:
             self._pending = None
             self._on_change(False)
 
-    def take(self) -> Refusal | None:
+    def take(self) -> BudgetRefusal | None:
         """The refusal that still stands, which is forgotten here; None if there is none."""
         pending, self._pending = self._pending, None
         return pending[0] if pending is not None else None

@@ -13,7 +13,7 @@ from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_delta import UsageDelta
-from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.verification import CheckVerdict
 from token_budget.models import Action, Budget, Hold
 from token_budget.named_tuples import NamedTuple
 
@@ -103,7 +103,7 @@ class Checked(NamedTuple):
 
     instance: str
     round: int
-    verdict: Verdict
+    verdict: CheckVerdict
     simulated: bool = False
 
 

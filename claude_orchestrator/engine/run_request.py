@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.plan import Plan
-from claude_orchestrator.config.settings import Meter, Settings
+from claude_orchestrator.config.settings import MeterChoice, Settings
 from claude_orchestrator.engine.accounts import Charged
 from claude_orchestrator.engine.interrupts import StopSwitch
 from claude_orchestrator.engine.run_view import RunView
@@ -39,7 +39,7 @@ class RunRequest(NamedTuple):
 
     plan: Plan
     settings: Settings
-    meter: Meter
+    meter: MeterChoice
     header: Mapping[str, Any]
     rehearse: bool = False
     start_in_s: float = 0.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.plan import Plan
-from claude_orchestrator.config.settings import STREAM, Meter
+from claude_orchestrator.config.settings import STREAM, MeterChoice
 from claude_orchestrator.engine.attempt import cost_of
 from claude_orchestrator.engine.latencies import Latencies
 from claude_orchestrator.engine.run_events import (
@@ -109,7 +109,7 @@ class RunView(NamedTuple):
     cache: CacheUse
     rehearsal: bool = False
     directory: str | None = None
-    meter: Meter = STREAM
+    meter: MeterChoice = STREAM
     fence: str = "none"
     answers: AnswerFiles | None = None
 

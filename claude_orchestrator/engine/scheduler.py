@@ -15,7 +15,7 @@ SUCCESS, ALWAYS, FAILURE = "success", "always", "failure"
 NOTHING_FAILED = "nothing that it depends on failed"
 
 
-class Node(NamedTuple):
+class GraphNode(NamedTuple):
     """An instance; or a group, which is a `relay`: it ends with the last of its members, and never starts.
 
     `needs` names what has to end first. `weight` is its forecast in tokens, `rank` its place among the others.
@@ -46,7 +46,7 @@ class _Entry:
 
     __slots__ = ("chain", "dependants", "ended", "failed", "missing", "node", "queued", "said", "skipped", "unneeded")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: GraphNode) -> None:
         self.node = node
         self.dependants: list[_Entry] = []
         self.missing = 0
@@ -84,7 +84,7 @@ class Scheduler:
     Ready instances come out with the longest chain first, and by rank among equals.
     """
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
+    def __init__(self, nodes: Iterable[GraphNode]) -> None:
         nodes = tuple(nodes)
         self._entries = {node.name: _Entry(node) for node in nodes}
         self._ready: list[tuple[int, int, str]] = []
@@ -166,7 +166,7 @@ class Scheduler:
             if self._entries[need].ended:
                 entry.take(self._entries[need])
 
-    def grow(self, group: str, members: Iterable[Node]) -> tuple[Skip, ...]:
+    def grow(self, group: str, members: Iterable[GraphNode]) -> tuple[Skip, ...]:
         """A group that was ready consists of these members, which need nothing more, and ends with the last of them."""
         members, entry = tuple(members), self._entries[group]
         after = entry.chain - entry.node.weight

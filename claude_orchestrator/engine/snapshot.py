@@ -85,7 +85,7 @@ class Snapshot(NamedTuple):
         return all(row.ended for row in self.rows)
 
 
-class Pace:
+class TokenRate:
     """Tokens per minute over the last minute."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class Snapshots:
 
     def __init__(self, view: RunView) -> None:
         self._view = view
-        self._pace = Pace()
+        self._pace = TokenRate()
         self._still: dict[str, tuple[tuple[State, bool, Usage], Row]] = {}
 
     def take(self, now: float) -> Snapshot:

@@ -15,7 +15,7 @@ from claude_orchestrator.claude.argv import is_json
 from claude_orchestrator.config.approvals import ASK
 from claude_orchestrator.config.config import Config
 from claude_orchestrator.config.plan import Plan
-from claude_orchestrator.config.settings import Meter, Settings
+from claude_orchestrator.config.settings import MeterChoice, Settings
 from claude_orchestrator.engine.shared_folders import some_of
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.clouds import half_configured
@@ -36,7 +36,7 @@ def check_workspace(workspace: Path) -> None:
         raise UserError(f"--workspace: {workspace}: not a folder")
 
 
-def check_keeping(settings: Settings, meter: Meter, *, is_here: bool) -> None:
+def check_keeping(settings: Settings, meter: MeterChoice, *, is_here: bool) -> None:
     """Refuse to keep the prompt cache warm where nothing can do that."""
     why = None
     if settings.share_cache == "off":

@@ -12,9 +12,9 @@ from claude_orchestrator.claude.argv import model_of
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.eligibility import (
     Eligible,
-    Moment,
     NotYet,
     Queued,
+    StartConditions,
     eligibility,
 )
 from claude_orchestrator.engine.hidden_use import HiddenUse
@@ -221,7 +221,7 @@ class Supervisor:
         self._graph.put_back(passed)
         return min(pauses_s, default=None)
 
-    def _moment(self, reserved: set[Budget]) -> Moment:
+    def _moment(self, reserved: set[Budget]) -> StartConditions:
         """What eligibility depends on now."""
         clock, meter = self._context.clock, self._context.services.meter
         now = clock.monotonic()
@@ -231,7 +231,7 @@ class Supervisor:
             next_launch_at = max(next_launch_at, now + RECHECK_PACE_S)
         slots, places = self.slots.free(len(self._runners)), self._context.services.places
         slots = slots if places is None else min(slots, places.free)
-        return Moment(now, clock.wall(), next_launch_at, slots, frozenset(reserved))
+        return StartConditions(now, clock.wall(), next_launch_at, slots, frozenset(reserved))
 
     def _keeping_in(self, context: RunContext) -> CacheKeeping | None:
         """What keeps the prompt cache warm, if that is asked for."""

@@ -10,7 +10,7 @@ MAX_OUTPUT_CHARS = 4_000
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # the exit codes of a shell that cannot start a command
 
 
-class Verdict(NamedTuple):
+class CheckVerdict(NamedTuple):
     """How one round ended; `fault` says why it did not pass. `hopeless`: no further turn can change that."""
 
     passed: bool
@@ -19,16 +19,16 @@ class Verdict(NamedTuple):
     hopeless: bool = False
 
 
-def verdict_of(exit_code: int | None, output: str, timed_out_after_s: float | None = None) -> Verdict:
+def verdict_of(exit_code: int | None, output: str, timed_out_after_s: float | None = None) -> CheckVerdict:
     """The verdict on a command that has ended."""
     if timed_out_after_s is not None:
-        return Verdict(False, f"timed out after {timed_out_after_s:g} s", output)
+        return CheckVerdict(False, f"timed out after {timed_out_after_s:g} s", output)
     if exit_code == 0:
-        return Verdict(True)
+        return CheckVerdict(True)
     if exit_code in (NOT_FOUND, NOT_EXECUTABLE):
-        return Verdict(False, last_line(output) or f"exit code {exit_code}", output, hopeless=True)
+        return CheckVerdict(False, last_line(output) or f"exit code {exit_code}", output, hopeless=True)
     how = f"ended by signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"
-    return Verdict(False, how, output)
+    return CheckVerdict(False, how, output)
 
 
 def last_line(text: str) -> str:
@@ -62,7 +62,7 @@ class Verification:
         """A round begins."""
         self.running = True
 
-    def end(self, verdict: Verdict) -> None:
+    def end(self, verdict: CheckVerdict) -> None:
         """A round has ended."""
         self.running, self.fix_due = False, not verdict.passed
         self.rounds += 1
@@ -81,7 +81,7 @@ class Verification:
         """A new session begins, in which nothing is to be fixed yet."""
         self.fix_due = False
 
-    def restore(self, rounds: int, verdict: Verdict, *, fix_due: bool) -> None:
+    def restore(self, rounds: int, verdict: CheckVerdict, *, fix_due: bool) -> None:
         """Take over what an earlier orchestrator saw. Rounds that were used up, or hopeless, are allowed again."""
         self.rounds, self.verified = rounds, verdict.passed
         self.fault, self.output, self.fix_due = verdict.fault, verdict.output, fix_due and not verdict.hopeless

@@ -10,7 +10,7 @@ from token_budget.models import Budget, Hold
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:  # a run without a gateway needs none of these
-    from claude_orchestrator.gateway.refusals import Refusal
+    from claude_orchestrator.gateway.refusals import BudgetRefusal
     from claude_orchestrator.gateway.sender import Sender
     from claude_orchestrator.gateway.unanswered import Most
 
@@ -46,7 +46,7 @@ class MeteredAttempt(Protocol):
     def used(self, usage: ApiUsage, hold: Hold | None) -> None:
         """A response has used so much, in all, of what was held for it."""
 
-    def refused(self, refusal: Refusal, sender: Sender) -> None:
+    def refused(self, refusal: BudgetRefusal, sender: Sender) -> None:
         """A request was refused, since a budget has too little left for it."""
 
     def admitted(self, sender: Sender) -> None:

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 
 from claude_orchestrator.config.plan import Plan
-from claude_orchestrator.config.settings import STREAM, Meter
+from claude_orchestrator.config.settings import STREAM, MeterChoice
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.clouds import why_not_routed
@@ -23,7 +23,9 @@ def not_as_it_is(leaves_out: str) -> str:
     )
 
 
-def choose_meter(asked: str, plan: Plan, environ: Mapping[str, str], *, rehearse: bool, leaves_out: str = "") -> Meter:
+def choose_meter(
+    asked: str, plan: Plan, environ: Mapping[str, str], *, rehearse: bool, leaves_out: str = ""
+) -> MeterChoice:
     """The meter for a run. Raises UserError where `api` is asked for and cannot be had.
 
     `leaves_out` is what claude leaves out of a request at any address but Anthropic's own.
@@ -31,15 +33,15 @@ def choose_meter(asked: str, plan: Plan, environ: Mapping[str, str], *, rehearse
     if asked == "stream":
         return STREAM
     if rehearse and asked == "auto":
-        return Meter("stream", "a rehearsal, and --meter api rehearses the gateway too")
+        return MeterChoice("stream", "a rehearsal, and --meter api rehearses the gateway too")
     if rehearse and importlib.util.find_spec("aiohttp") is not None:
-        return Meter("api", "a simulated API")
+        return MeterChoice("api", "a simulated API")
     against = _against(plan, environ, leaves_out, certain=asked == "api")
     if against is None:
-        return Meter("api")
+        return MeterChoice("api")
     if asked == "api":
         raise UserError(f"--meter api: {against}")
-    return Meter("stream", against)
+    return MeterChoice("stream", against)
 
 
 def _against(plan: Plan, environ: Mapping[str, str], leaves_out: str, *, certain: bool) -> str | None:

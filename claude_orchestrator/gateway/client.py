@@ -13,7 +13,7 @@ from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.admission import Cost, Ticket
 from claude_orchestrator.gateway.attempt import MeteredAttempt
 from claude_orchestrator.gateway.bounds import InputBound
-from claude_orchestrator.gateway.requests import TEXT_KEYS, Asked
+from claude_orchestrator.gateway.requests import TEXT_KEYS, RequestedOutput
 from claude_orchestrator.gateway.sharing.kept import KeptRequest
 from token_budget.models import Unit, Usage
 from token_budget.pricing import of_tools, with_terms
@@ -46,7 +46,7 @@ class Client:
         digest = hashlib.sha256(secret.encode()).digest()
         return cls(f"http://127.0.0.1:{port}/{secret}", address, attempt, digest=digest)
 
-    def bound(self, asked: Asked, betas: Iterable[str]) -> InputBound:
+    def bound(self, asked: RequestedOutput, betas: Iterable[str]) -> InputBound:
         """What earlier requests tell about this one: those with the same model and all else but the text."""
         rest = {key: value for key, value in asked.data.items() if key not in TEXT_KEYS}
         key = json.dumps([rest, list(betas)], sort_keys=True)

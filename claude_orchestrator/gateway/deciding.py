@@ -7,7 +7,7 @@ from typing import Protocol
 
 from claude_orchestrator.gateway.admission import Admission, Ticket, Verdict
 from claude_orchestrator.gateway.client import Client
-from claude_orchestrator.gateway.refusals import Refusal
+from claude_orchestrator.gateway.refusals import BudgetRefusal
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import most_of
 
@@ -46,7 +46,7 @@ class LocalDecider:
             self.settle(client, ticket)  # other runs were first: the budgets know by now what they hold
             await asyncio.sleep(ASK_AGAIN_S)
         assert ticket.spent is not None
-        refused = Refusal(ticket.spent, self._admission.needed(ticket, ticket.spent))
+        refused = BudgetRefusal(ticket.spent, self._admission.needed(ticket, ticket.spent))
         client.attempt.refused(refused, sender)
         return refused.reason
 

@@ -27,7 +27,7 @@ from claude_orchestrator.gateway.sharing.flights import Flight, Flights
 from claude_orchestrator.gateway.sharing.kept import kept_request
 from claude_orchestrator.gateway.sharing.prefixes import prefixes_of
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most, charged_unanswered, most_of
-from claude_orchestrator.gateway.upstream import NotSent, Upstream
+from claude_orchestrator.gateway.upstream import NotSent, UpstreamClient
 from claude_orchestrator.gateway.usage_reader import DECODABLE
 from token_budget.serving.door import SERVER
 
@@ -104,7 +104,13 @@ class Forwarder:
     """
 
     def __init__(
-        self, upstream: Upstream, admission: Admission, flights: Flights, unanswered: ChargeUnanswered, *, keeps: bool
+        self,
+        upstream: UpstreamClient,
+        admission: Admission,
+        flights: Flights,
+        unanswered: ChargeUnanswered,
+        *,
+        keeps: bool,
     ) -> None:
         self._keeps = keeps
         self._upstream = upstream

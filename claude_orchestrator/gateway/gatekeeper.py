@@ -29,7 +29,7 @@ from claude_orchestrator.gateway.forwarding import (
 from claude_orchestrator.gateway.requests import (
     COUNTED_KEYS,
     NO_INPUT_KEYS,
-    Asked,
+    RequestedOutput,
     Unbounded,
     count_request,
     lowered,
@@ -37,7 +37,7 @@ from claude_orchestrator.gateway.requests import (
 )
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import most_of
-from claude_orchestrator.gateway.upstream import NotSent, Upstream
+from claude_orchestrator.gateway.upstream import NotSent, UpstreamClient
 from token_budget.model_weights import TokenWeights, weights_for
 from token_budget.models import Amount, Hold
 
@@ -62,7 +62,7 @@ class InputCount:
 class Gatekeeper:
     """Bounds requests, holds their bounds on the budgets, and sends them."""
 
-    def __init__(self, upstream: Upstream, forwarder: Forwarder, decider: Decider, weights: TokenWeights) -> None:
+    def __init__(self, upstream: UpstreamClient, forwarder: Forwarder, decider: Decider, weights: TokenWeights) -> None:
         self._upstream = upstream
         self._forwarder = forwarder
         self._decider = decider
@@ -122,7 +122,7 @@ class Gatekeeper:
                 client.attempt.settled(ticket.hold)
 
     async def _bound(
-        self, exchange: Exchange, ticket: Ticket, asked: Asked, known: InputBound, sender: Sender
+        self, exchange: Exchange, ticket: Ticket, asked: RequestedOutput, known: InputBound, sender: Sender
     ) -> InputCount | None:
         """Bound the request's input. Returns the API's count where only that bounds it."""
         client, body = exchange.client, exchange.body
@@ -139,7 +139,7 @@ class Gatekeeper:
             ticket.cost = client.cost_of(ticket)
         return None if bounded else count
 
-    async def _count(self, exchange: Exchange, asked: Asked) -> InputCount:
+    async def _count(self, exchange: Exchange, asked: RequestedOutput) -> InputCount:
         """The request's input tokens at most, by the API's own count, which costs nothing."""
         path, body = count_request(exchange.path, asked)
         headers = forwarded_headers(exchange.request.headers)
@@ -164,7 +164,7 @@ class Gatekeeper:
         return InputCount(tokens + tokens // 100 + 16 + _uncounted(asked))
 
 
-def _uncounted(asked: Asked) -> int:
+def _uncounted(asked: RequestedOutput) -> int:
     """The most tokens of the fields that the API's count leaves out: one for each byte."""
     rest = {key: value for key, value in asked.data.items() if key not in (*COUNTED_KEYS, *NO_INPUT_KEYS) and value}
     effort = rest.get("output_config")

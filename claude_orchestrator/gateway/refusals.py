@@ -14,7 +14,7 @@ MARGIN_PERCENT = 125  # one request more would be refused soon again
 LEAST_GROWTH_PERCENT = 150  # of the limit that was too small
 
 
-class Refusal(NamedTuple):
+class BudgetRefusal(NamedTuple):
     """A budget that has too little left for a request, which may draw up to `needed` in the budget's unit."""
 
     budget: Budget

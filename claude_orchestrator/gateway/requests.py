@@ -48,7 +48,7 @@ class Unbounded(ValueError):
     """A request whose cost nobody can bound; the text is the reason."""
 
 
-class Kind(Enum):
+class RequestKind(Enum):
     """What a request costs."""
 
     MESSAGE = auto()  # its response states what is billed
@@ -56,21 +56,21 @@ class Kind(Enum):
     UNKNOWN = auto()
 
 
-def kind_of(method: str, path: str, body: bytes) -> Kind:
+def kind_of(method: str, path: str, body: bytes) -> RequestKind:
     """What a request costs, by its method and path. Only the exact form of a known path counts as known."""
     where = path.partition("?")[0]
     if method == "POST" and (where == MESSAGES or model_in(where)):
-        return Kind.MESSAGE
+        return RequestKind.MESSAGE
     if method in READING:
-        return Kind.UNKNOWN if body else Kind.FREE
+        return RequestKind.UNKNOWN if body else RequestKind.FREE
     is_free = where in FREE or where.startswith(FREE_BELOW)
     if is_count(where):
-        return Kind.FREE
-    return Kind.FREE if is_free and plain_path(where) == where else Kind.UNKNOWN
+        return RequestKind.FREE
+    return RequestKind.FREE if is_free and plain_path(where) == where else RequestKind.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedOutput:
     """What a request asks for: its `max_tokens` and thinking budget. `data` is the whole of it.
 
     `path_model` is the model that the path names.
@@ -88,7 +88,7 @@ class Asked:
         return self.path_model or (model if isinstance(model, str) else "")
 
 
-def read_request(body: bytes, path: str = "") -> Asked:
+def read_request(body: bytes, path: str = "") -> RequestedOutput:
     """What a request asks for. Raises Unbounded where its cost has no bound, or two readers could differ on it."""
     try:
         data = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
@@ -103,7 +103,7 @@ def read_request(body: bytes, path: str = "") -> Asked:
         raise Unbounded(f"block mode cannot bound what this request costs: {why}")
     thinking = data.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
-    return Asked(data, data["max_tokens"], budget if _is_count(budget) else None, model_in(path))
+    return RequestedOutput(data, data["max_tokens"], budget if _is_count(budget) else None, model_in(path))
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -142,7 +142,7 @@ def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def count_request(path: str, asked: Asked) -> tuple[str, bytes]:
+def count_request(path: str, asked: RequestedOutput) -> tuple[str, bytes]:
     """The path and body of the request that counts the tokens of another one, which costs nothing."""
     body = {key: asked.data[key] for key in COUNTED_KEYS if key in asked.data}
     if not asked.path_model:
@@ -154,7 +154,7 @@ def count_request(path: str, asked: Asked) -> tuple[str, bytes]:
     return count_path(path), json.dumps({**body, **more, "model": asked.path_model}).encode()
 
 
-def lowered(body: bytes, asked: Asked, output_tokens: int) -> bytes:
+def lowered(body: bytes, asked: RequestedOutput, output_tokens: int) -> bytes:
     """The body with `max_tokens` of at most so many, and a thinking budget below it; otherwise unchanged."""
     wanted = dict(asked.data)
     spliced = body

@@ -29,13 +29,13 @@ from claude_orchestrator.gateway.door import BATCH, owner_of_peer
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
 from claude_orchestrator.gateway.pacing.gate import Gate
-from claude_orchestrator.gateway.requests import MESSAGES, Kind, kind_of, plain_path
+from claude_orchestrator.gateway.requests import MESSAGES, RequestKind, kind_of, plain_path
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flights
 from claude_orchestrator.gateway.sharing.kept import KeptRequest
 from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, Lifetimes
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered, how_charged
-from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, NotSent, Upstream
+from claude_orchestrator.gateway.upstream import MAX_HEADER_BYTES, NotSent, UpstreamClient
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.model_weights import TokenWeights
 from token_budget.named_tuples import NamedTuple
@@ -89,7 +89,7 @@ class Gateway:
         self._enforces = manager.enforcement_mode == "block"
         self._environ = environ
         self._clients: dict[bytes, Client] = {}
-        self._upstream = Upstream()
+        self._upstream = UpstreamClient()
         self._unanswered = options.unanswered
         self._keeps_cache = options.keeps_cache
         how = how_charged(options.unanswered, enforces=self._enforces)
@@ -206,11 +206,11 @@ class Gateway:
 
     async def _route(self, client: Client, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
         kind = kind_of(request.method, path, body)
-        if kind is Kind.FREE:
+        if kind is RequestKind.FREE:
             return await self._forwarder.forward(Exchange(client, request, path, body))
         budgets = await client.attempt.budgets_of(Sender.of(request.headers))
         enforced = self._enforces and bool(budgets)
-        if enforced and kind is Kind.UNKNOWN:
+        if enforced and kind is RequestKind.UNKNOWN:
             plain = plain_path(path)
             if plain == MESSAGES:  # some servers would take it as a message
                 return error_response(404, "not_found_error", "no such path", NO_RETRY)
@@ -220,7 +220,9 @@ class Gateway:
         try:
             if enforced:
                 return await self._gatekeeper.send(Exchange(client, request, path, body, turn=turn))
-            metered = Exchange(client, request, path, body, Ticket((), 0, 0), is_exact=kind is Kind.MESSAGE, turn=turn)
+            metered = Exchange(
+                client, request, path, body, Ticket((), 0, 0), is_exact=kind is RequestKind.MESSAGE, turn=turn
+            )
             if self._unanswered in (None, ChargeUnanswered.NONE):
                 return await self._forwarder.forward(metered)
             return await self._gatekeeper.watch(metered)

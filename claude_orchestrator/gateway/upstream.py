@@ -34,14 +34,14 @@ class RedirectRefused(NotSent):
     """The API answers with a redirect that the gateway does not follow; the text is the reason."""
 
 
-class Upstream:
+class UpstreamClient:
     """A context that sends requests to the API of each instance."""
 
     def __init__(self) -> None:
         self._contexts: dict[Certificates, ssl.SSLContext] = {}
         self._signers: Signers | None = None
 
-    async def __aenter__(self) -> Upstream:
+    async def __aenter__(self) -> UpstreamClient:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             auto_decompress=False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
-from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.claude.stream import LineBatch
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from token_budget.named_tuples import NamedTuple
 
@@ -39,7 +39,7 @@ class Exit(NamedTuple):
 class Running(Protocol):
     """A launched instance."""
 
-    def output(self) -> AsyncIterator[Batch]:
+    def output(self) -> AsyncIterator[LineBatch]:
         """Yield its standard output as it arrives, cut into whole lines, until the stream ends."""
 
     def send(self, message: Mapping[str, Any]) -> None:

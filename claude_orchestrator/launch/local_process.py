@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from claude_orchestrator.claude.input_messages import control_request
-from claude_orchestrator.claude.stream import Batch, LineFramer
+from claude_orchestrator.claude.stream import LineBatch, LineFramer
 from claude_orchestrator.launch.base import Exit
 
 if sys.platform == "linux":
@@ -43,7 +43,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
         self.mark = mark
         self._end_all = end_all
         self._framer = LineFramer()
-        self._batches: deque[Batch] = deque()
+        self._batches: deque[LineBatch] = deque()
         self._unread_bytes = 0
         self._paused = False
         self._arrived = asyncio.Event()
@@ -68,7 +68,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
             self._stderr += data
             del self._stderr[:-STDERR_TAIL_BYTES]
             return
-        batch = Batch(data, self._framer.feed(data))
+        batch = LineBatch(data, self._framer.feed(data))
         if self._ladder is not None and not self._acknowledged:
             self._acknowledged = any(map(_acknowledges, batch.lines.split(b"\n")))
         self._batches.append(batch)
@@ -90,7 +90,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
 
     def _end_stream(self) -> None:
         if not self._stream_ended.is_set():
-            self._batches.append(Batch(b"", self._framer.flush()))
+            self._batches.append(LineBatch(b"", self._framer.flush()))
             self._stream_ended.set()
             self._arrived.set()
 
@@ -101,7 +101,7 @@ class LocalRunning(asyncio.SubprocessProtocol):
 
     # -- Running --
 
-    async def output(self) -> AsyncIterator[Batch]:
+    async def output(self) -> AsyncIterator[LineBatch]:
         """Yield what arrives, in whole lines. The stream ends with the process, even if a child holds the pipe open."""
         while True:
             while self._batches:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.claude.stream import LineBatch
 from claude_orchestrator.config.approvals import ASK
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Capabilities, Exit
@@ -93,9 +93,9 @@ class SimulatedLauncher:
 class PassedCheck:
     """A simulated check: it passes at once."""
 
-    async def output(self) -> AsyncIterator[Batch]:
+    async def output(self) -> AsyncIterator[LineBatch]:
         """Yield an empty batch."""
-        yield Batch(b"", b"")
+        yield LineBatch(b"", b"")
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Do nothing."""
@@ -140,10 +140,10 @@ class SimulatedRunning:
 
     # -- Running --
 
-    async def output(self) -> AsyncIterator[Batch]:
+    async def output(self) -> AsyncIterator[LineBatch]:
         """Yield the lines as they are printed."""
         while (line := await self._lines.get()) is not None:
-            yield Batch(line + b"\n", line + b"\n")
+            yield LineBatch(line + b"\n", line + b"\n")
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Accept a turn, a `get_usage` request or an `interrupt` request."""

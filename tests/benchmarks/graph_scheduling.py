@@ -15,34 +15,34 @@ import time
 from collections.abc import Callable
 from graphlib import TopologicalSorter
 
-from claude_orchestrator.engine.scheduler import Node, Scheduler
+from claude_orchestrator.engine.scheduler import GraphNode, Scheduler
 
 NODES = 5_000
 ROUNDS = 5
 
 
-def chain() -> list[Node]:
+def chain() -> list[GraphNode]:
     """Each node needs the one before."""
-    return [Node(f"n{n}", (f"n{n - 1}",) if n else (), rank=n) for n in range(NODES)]
+    return [GraphNode(f"n{n}", (f"n{n - 1}",) if n else (), rank=n) for n in range(NODES)]
 
 
-def wide() -> list[Node]:
+def wide() -> list[GraphNode]:
     """One node, then all others, then one that needs them all."""
-    middle = [Node(f"n{n}", ("first",), rank=n) for n in range(NODES - 2)]
-    return [Node("first"), *middle, Node("last", tuple(node.name for node in middle))]
+    middle = [GraphNode(f"n{n}", ("first",), rank=n) for n in range(NODES - 2)]
+    return [GraphNode("first"), *middle, GraphNode("last", tuple(node.name for node in middle))]
 
 
-def at_random() -> list[Node]:
+def at_random() -> list[GraphNode]:
     """Each node needs up to five of the earlier ones."""
     chance = random.Random(5)
     nodes = []
     for n in range(NODES):
         needs = {f"n{chance.randrange(n)}" for _ in range(chance.randrange(6))} if n else set()
-        nodes.append(Node(f"n{n}", tuple(sorted(needs)), weight=chance.randrange(1, 50_000), rank=n))
+        nodes.append(GraphNode(f"n{n}", tuple(sorted(needs)), weight=chance.randrange(1, 50_000), rank=n))
     return nodes
 
 
-def ours(nodes: list[Node]) -> int:
+def ours(nodes: list[GraphNode]) -> int:
     """Build it, and end each node as it becomes ready."""
     scheduler, ended = Scheduler(nodes), 0
     while (name := scheduler.pop()) is not None:
@@ -52,7 +52,7 @@ def ours(nodes: list[Node]) -> int:
     return ended
 
 
-def graphlib(nodes: list[Node]) -> int:
+def graphlib(nodes: list[GraphNode]) -> int:
     """The same with the standard library."""
     sorter = TopologicalSorter({node.name: node.needs for node in nodes})
     sorter.prepare()
@@ -64,9 +64,9 @@ def graphlib(nodes: list[Node]) -> int:
     return ended
 
 
-def grown(nodes: list[Node]) -> int:
+def grown(nodes: list[GraphNode]) -> int:
     """A group that becomes so many instances when its upstream has ended."""
-    scheduler = Scheduler([Node("plan"), Node("group", ("plan",)), Node("last", ("group",))])
+    scheduler = Scheduler([GraphNode("plan"), GraphNode("group", ("plan",)), GraphNode("last", ("group",))])
     scheduler.pop()
     scheduler.end("plan")
     assert scheduler.pop() == "group"
@@ -78,7 +78,7 @@ def grown(nodes: list[Node]) -> int:
     return ended - 1
 
 
-def us_each(schedule: Callable[[list[Node]], int], nodes: list[Node]) -> float:
+def us_each(schedule: Callable[[list[GraphNode]], int], nodes: list[GraphNode]) -> float:
     """Microseconds for each node; the median of some rounds."""
     rounds = []
     for _ in range(ROUNDS):
@@ -95,7 +95,7 @@ def main() -> None:
         name: {"ours_us": us_each(ours, nodes), "graphlib_us": us_each(graphlib, nodes)}
         for name, nodes in graphs.items()
     }
-    fan_out = us_each(grown, [Node(f"n{n}", rank=n) for n in range(NODES)])
+    fan_out = us_each(grown, [GraphNode(f"n{n}", rank=n) for n in range(NODES)])
     print(json.dumps({"benchmark": "graph_scheduling", "nodes": NODES, **figures, "fan_out_us": fan_out}))
 
 

@@ -18,8 +18,8 @@ from claude_orchestrator.claude.commands import (
     MAX_FILE_BYTES,
     MAX_FILES,
     CommandInfo,
-    Kind,
-    Scope,
+    CommandKind,
+    CommandScope,
     discover,
     find,
     nearest,
@@ -61,7 +61,7 @@ class Tree:
         """What is not built in."""
         found = discover(self.workspace, self.home)
         assert len({info.name for info in found}) == len(found)
-        return {info.name: info for info in found if info.scope is not Scope.BUILT_IN}
+        return {info.name: info for info in found if info.scope is not CommandScope.BUILT_IN}
 
     def one(self, content: str | bytes) -> CommandInfo:
         self.command("x.md", content)
@@ -112,9 +112,14 @@ def test_a_name_that_is_not_utf8(tree: Tree) -> None:
 def test_a_command_says_where_it_is_from(tree: Tree) -> None:
     path = tree.command("git/sync.md")
     info = tree.found()["/git:sync"]
-    assert (info.source, info.scope, info.kind, info.available) == (path, Scope.PROJECT, Kind.COMMAND, True)
+    assert (info.source, info.scope, info.kind, info.available) == (
+        path,
+        CommandScope.PROJECT,
+        CommandKind.COMMAND,
+        True,
+    )
     tree.command("mine.md", below=tree.home)
-    assert tree.found()["/mine"].scope is Scope.USER
+    assert tree.found()["/mine"].scope is CommandScope.USER
 
 
 def test_skills_are_folders_with_a_skill_file(tree: Tree) -> None:
@@ -126,7 +131,7 @@ def test_skills_are_folders_with_a_skill_file(tree: Tree) -> None:
     tree.write(skills / "nested" / "deep" / "SKILL.md")
     found = tree.found()
     assert set(found) == {"/good", "/.hidden"}
-    assert found["/good"].kind is Kind.SKILL
+    assert found["/good"].kind is CommandKind.SKILL
 
 
 def test_a_skill_among_the_commands_hides_the_files_beside_it(tree: Tree) -> None:
@@ -272,7 +277,7 @@ def test_a_skills_name_is_an_alias_weaker_than_every_name(tree: Tree) -> None:
 )
 def test_built_in_aliases(tree: Tree, alias: str, name: str) -> None:
     info = find(discover(tree.workspace, tree.home), alias)
-    assert info is not None and (info.name, info.kind, info.source) == (name, Kind.BUILT_IN, None)
+    assert info is not None and (info.name, info.kind, info.source) == (name, CommandKind.BUILT_IN, None)
 
 
 @pytest.mark.parametrize("name", ["help", "status", "exit", "login", "resume", "memory", "permissions"])
@@ -516,8 +521,8 @@ def test_warnings(tree: Tree) -> None:
 # how it is shown
 
 
-def info(name: str, description: str, scope: Scope = Scope.PROJECT, **more: str) -> CommandInfo:
-    kind = Kind.BUILT_IN if scope is Scope.BUILT_IN else Kind(more.get("kind", "command"))
+def info(name: str, description: str, scope: CommandScope = CommandScope.PROJECT, **more: str) -> CommandInfo:
+    kind = CommandKind.BUILT_IN if scope is CommandScope.BUILT_IN else CommandKind(more.get("kind", "command"))
     available = more.get("available", "yes") == "yes"
     hint, note = more.get("hint", ""), more.get("note", "")
     return CommandInfo(name, description, hint, None, scope, kind, available=available, note=note)
@@ -526,12 +531,12 @@ def info(name: str, description: str, scope: Scope = Scope.PROJECT, **more: str)
 SHOWN = (
     info("/zeta", "Does the last thing"),
     info("/Git:sync", "Sync the branch\nwith its remote, then run it", hint="[branch]", kind="skill"),
-    info("/mine", "My own", Scope.USER),
-    info("/two words", "Lost", Scope.USER, available="no", note="cannot be called"),
-    info("/clear", "start afresh", Scope.BUILT_IN),
-    info("/model", "set the model", Scope.BUILT_IN, note="not yet in 1.0"),
-    info("/help", "", Scope.BUILT_IN, available="no", note="not available headless"),
-    info("/exit", "", Scope.BUILT_IN, available="no", note="not available headless"),
+    info("/mine", "My own", CommandScope.USER),
+    info("/two words", "Lost", CommandScope.USER, available="no", note="cannot be called"),
+    info("/clear", "start afresh", CommandScope.BUILT_IN),
+    info("/model", "set the model", CommandScope.BUILT_IN, note="not yet in 1.0"),
+    info("/help", "", CommandScope.BUILT_IN, available="no", note="not available headless"),
+    info("/exit", "", CommandScope.BUILT_IN, available="no", note="not available headless"),
 )
 
 
@@ -590,8 +595,8 @@ def test_inspect() -> None:
         description="Sync the branch with its remote, then run all of the tests",
         argument_hint="[branch]",
         source=Path("/w/.claude/commands/git/sync.md"),
-        scope=Scope.PROJECT,
-        kind=Kind.COMMAND,
+        scope=CommandScope.PROJECT,
+        kind=CommandKind.COMMAND,
         model="sonnet",
         allowed_tools=("Bash(git pull:*)", "Read"),
         body="\n# Sync\n\tDo it.\n\nThis line is longer than the width and stays as it is.\n",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_orchestrator.claude.conversation import MAX_TEXT, NOTHING, Piece, Said, conversation
+from claude_orchestrator.claude.conversation import MAX_TEXT, NOTHING, EntryKind, Said, conversation
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -31,13 +31,13 @@ def test_text_tools_outputs_and_the_result_in_their_order() -> None:
     ]
     said = conversation(json.dumps(line).encode() for line in lines)
     assert [one._replace(facts=NOTHING) for one in said] == [
-        Said(Piece.TURN, "session s, model m"),
-        Said(Piece.THOUGHT, "hm"),
-        Said(Piece.TEXT, "I look."),
-        Said(Piece.TOOL, "Bash: ls", id="t1", given={"command": "ls"}),
-        Said(Piece.OUTPUT, "a\nb", True, "t0", "t1"),
-        Said(Piece.RESULT, "Done."),
-        Said(Piece.RESULT, "no, way", True),
+        Said(EntryKind.TURN, "session s, model m"),
+        Said(EntryKind.THOUGHT, "hm"),
+        Said(EntryKind.TEXT, "I look."),
+        Said(EntryKind.TOOL, "Bash: ls", id="t1", given={"command": "ls"}),
+        Said(EntryKind.OUTPUT, "a\nb", True, "t0", "t1"),
+        Said(EntryKind.RESULT, "Done."),
+        Said(EntryKind.RESULT, "no, way", True),
     ]
 
 
@@ -59,25 +59,28 @@ IMAGE = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "image
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"type": "control_request", "request": ASKED}, [Said(Piece.NOTE, "asks for approval: Bash: rm x")]),
+        ({"type": "control_request", "request": ASKED}, [Said(EntryKind.NOTE, "asks for approval: Bash: rm x")]),
         ({"type": "control_request", "request": {"subtype": "interrupt"}}, []),
         ({"type": "assistant", "message": {"content": [{"type": "thinking", "thinking": " \n"}]}}, []),
         ({"type": "assistant", "message": {"content": [{"type": "new block", "text": "x"}]}}, []),
-        ({"type": "user", "message": {"content": "go on"}}, [Said(Piece.PROMPT, "go on")]),
-        ({"type": "user", "message": {"content": [{"type": "text", "text": "go on"}]}}, [Said(Piece.PROMPT, "go on")]),
+        ({"type": "user", "message": {"content": "go on"}}, [Said(EntryKind.PROMPT, "go on")]),
+        (
+            {"type": "user", "message": {"content": [{"type": "text", "text": "go on"}]}},
+            [Said(EntryKind.PROMPT, "go on")],
+        ),
         ({"type": "user", "message": {"content": [{"type": "image"}]}}, []),
-        ({"type": "user", "message": {"content": [IMAGE]}}, [Said(Piece.OUTPUT, "[image]\na", id="t1")]),
+        ({"type": "user", "message": {"content": [IMAGE]}}, [Said(EntryKind.OUTPUT, "[image]\na", id="t1")]),
         (
             {"type": "system", "subtype": "permission_denied", "tool_name": "Bash"},
-            [Said(Piece.NOTE, "permission denied for Bash", failed=True)],
+            [Said(EntryKind.NOTE, "permission denied for Bash", failed=True)],
         ),
         (
             {"type": "system", "subtype": "api_retry", "error": "overloaded"},
-            [Said(Piece.NOTE, "the API refused a request: overloaded", failed=True)],
+            [Said(EntryKind.NOTE, "the API refused a request: overloaded", failed=True)],
         ),
-        ({"type": "system", "subtype": "compact_boundary"}, [Said(Piece.NOTE, "the conversation was compacted")]),
+        ({"type": "system", "subtype": "compact_boundary"}, [Said(EntryKind.NOTE, "the conversation was compacted")]),
         ({"type": "system", "subtype": "new_subtype"}, []),
-        ({"type": "result", "subtype": "error_max_turns"}, [Said(Piece.RESULT, "error_max_turns", failed=True)]),
+        ({"type": "result", "subtype": "error_max_turns"}, [Said(EntryKind.RESULT, "error_max_turns", failed=True)]),
     ],
 )
 def test_what_each_line_says(line: dict[str, object], said: list[Said]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from claude_orchestrator.claude.commands import CommandInfo, Kind, Scope, warning_for
+from claude_orchestrator.claude.commands import CommandInfo, CommandKind, CommandScope, warning_for
 from claude_orchestrator.claude.failures import command_word, is_command_name
 
 
@@ -37,7 +37,8 @@ def test_words_that_an_old_claude_calls_unknown(word: str, is_name: bool) -> Non
 
 
 KNOWN = tuple(
-    CommandInfo(name, "", "", None, Scope.PROJECT, Kind.COMMAND) for name in ("/analyze", "/überprüfen", "/test")
+    CommandInfo(name, "", "", None, CommandScope.PROJECT, CommandKind.COMMAND)
+    for name in ("/analyze", "/überprüfen", "/test")
 )
 
 

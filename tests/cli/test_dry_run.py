@@ -11,7 +11,7 @@ from claude_orchestrator.cli.dry_run import DryRun, describe
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.given import Given
 from claude_orchestrator.config.plan import make_manager, make_plan
-from claude_orchestrator.config.settings import STREAM, Meter, merge
+from claude_orchestrator.config.settings import STREAM, MeterChoice, merge
 from token_budget import pricing
 from token_budget.forecast import Forecast
 from token_budget.models import Unit
@@ -26,7 +26,7 @@ def no_forecast(*about: object) -> Forecast | None:
 
 def dry_run(
     *entries: dict[str, Any],
-    meter: Meter = STREAM,
+    meter: MeterChoice = STREAM,
     ended: str | None = None,
     forecast: Callable[..., Forecast | None] = no_forecast,
     **options: Any,
@@ -102,12 +102,12 @@ def test_an_instance_that_has_ended_is_not_run_again() -> None:
 @pytest.mark.parametrize(
     ("meter", "mode", "words"),
     [
-        (Meter("stream", "a rehearsal"), "warn", "stream (a rehearsal)"),
-        (Meter("api"), "warn", "warn mode delays and changes nothing"),
-        (Meter("api"), "block", "max_tokens"),
+        (MeterChoice("stream", "a rehearsal"), "warn", "stream (a rehearsal)"),
+        (MeterChoice("api"), "warn", "warn mode delays and changes nothing"),
+        (MeterChoice("api"), "block", "max_tokens"),
     ],
 )
-def test_the_meter_is_explained(meter: Meter, mode: str, words: str) -> None:
+def test_the_meter_is_explained(meter: MeterChoice, mode: str, words: str) -> None:
     assert words in the_line(dry_run({"name": "one"}, meter=meter, budget_enforcement_mode=mode), "Meter:")
 
 

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from claude_orchestrator.claude.commands import CommandInfo, Kind, Scope
+from claude_orchestrator.claude.commands import CommandInfo, CommandKind, CommandScope
 from claude_orchestrator.cli.first_config import MAX_COMMANDS, USUAL_TOKENS, first_config, is_of_project
 from claude_orchestrator.config.config import parse_config
 from tests.harness import Workplace
 
 
 def command(name: str, description: str = "", hint: str = "", **more: object) -> CommandInfo:
-    return CommandInfo(name, description, hint, None, Scope.PROJECT, Kind.COMMAND, **more)  # type: ignore[arg-type]
+    return CommandInfo(name, description, hint, None, CommandScope.PROJECT, CommandKind.COMMAND, **more)  # type: ignore[arg-type]
 
 
 def test_a_workspace_without_commands_gets_a_prompt() -> None:
@@ -45,8 +45,8 @@ def test_of_many_commands_the_rest_is_named() -> None:
     [
         (command("/a"), True),
         (command("/a", available=False), False),
-        (CommandInfo("/a", "", "", None, Scope.USER, Kind.COMMAND), False),
-        (CommandInfo("/a", "", "", None, Scope.BUILT_IN, Kind.BUILT_IN), False),
+        (CommandInfo("/a", "", "", None, CommandScope.USER, CommandKind.COMMAND), False),
+        (CommandInfo("/a", "", "", None, CommandScope.BUILT_IN, CommandKind.BUILT_IN), False),
     ],
 )
 def test_only_the_projects_own_commands_are_taken(info: CommandInfo, wanted: bool) -> None:

@@ -9,14 +9,14 @@ import pytest
 
 from claude_orchestrator.config.config import Config, parse_config
 from claude_orchestrator.config.expansion import Selection, expand_config
-from claude_orchestrator.config.item_sources import ForEach, Listed
+from claude_orchestrator.config.item_sources import ForEach, InlineItems
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue
 
 
 def listed(source: ForEach) -> Sequence[Item]:
-    if isinstance(source, Listed):
+    if isinstance(source, InlineItems):
         return source.items
     raise BadValue((".glob", "no file matches"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.config.item_reading import ItemReader
-from claude_orchestrator.config.item_sources import FOR_EACH, MAX_ITEMS, Listed
+from claude_orchestrator.config.item_sources import FOR_EACH, MAX_ITEMS, InlineItems
 from token_budget.fields import BadValue
 
 
@@ -139,7 +139,7 @@ def test_many_faults_are_cut(tmp_path: Path) -> None:
 
 def test_every_combination() -> None:
     source = FOR_EACH.read({"matrix": {"lang": ["de", "fr"], "page": [1, "b"]}})
-    assert source == Listed(
+    assert source == InlineItems(
         ({"lang": "de", "page": 1}, {"lang": "de", "page": "b"}, {"lang": "fr", "page": 1}, {"lang": "fr", "page": "b"})
     )
     with pytest.raises(BadValue, match="expected at most 100,000 items, got 1,000,000"):

@@ -5,19 +5,19 @@ from __future__ import annotations
 import jsonschema
 import pytest
 
-from claude_orchestrator.config.item_sources import FOR_EACH, Glob, ItemFile, Listed
+from claude_orchestrator.config.item_sources import FOR_EACH, Glob, InlineItems, ItemFile
 from token_budget.fields import BadValue
 
 
 @pytest.mark.parametrize(
     ("value", "source"),
     [
-        (["a", 7, {"k": "v"}], Listed(("a", "7", {"k": "v"}))),
+        (["a", 7, {"k": "v"}], InlineItems(("a", "7", {"k": "v"}))),
         ({"glob": "./src/*.py"}, Glob(("src/*.py",))),
         ({"glob": ["a", "b"], "exclude": "c", "// why": 1}, Glob(("a", "b"), ("c",))),
         ({"lines": "-"}, ItemFile("lines", "-")),
         ({"csv": "a.csv"}, ItemFile("csv", "a.csv")),
-        ({"matrix": {"a": ["x"]}}, Listed(({"a": "x"},))),
+        ({"matrix": {"a": ["x"]}}, InlineItems(({"a": "x"},))),
     ],
 )
 def test_sources(value: object, source: object) -> None:

@@ -15,7 +15,7 @@ import pytest
 from claude_orchestrator.config.config import Check
 from claude_orchestrator.config.launch_spec import InterruptedSession, continued
 from claude_orchestrator.engine.state import State
-from claude_orchestrator.engine.verification import Verdict, Verification, verdict_of
+from claude_orchestrator.engine.verification import CheckVerdict, Verification, verdict_of
 from tests.harness import Outcome, Workplace, alive, content_of, run_config
 from tests.scripted import Script
 from token_budget.ledger.sqlite import SqliteLedger
@@ -40,30 +40,30 @@ def go(config: dict[str, Any], checks: list[tuple[int, str]], tmp_path: Path, **
 @pytest.mark.parametrize(
     ("code", "output", "timeout_s", "verdict"),
     [
-        (0, "fine", None, Verdict(True)),
-        (1, "bad", None, Verdict(False, "exit code 1", "bad")),
-        (-9, "", None, Verdict(False, "ended by signal 9")),
-        (None, "", None, Verdict(False, "exit code None")),
-        (-15, "half", 2.5, Verdict(False, "timed out after 2.5 s", "half")),
+        (0, "fine", None, CheckVerdict(True)),
+        (1, "bad", None, CheckVerdict(False, "exit code 1", "bad")),
+        (-9, "", None, CheckVerdict(False, "ended by signal 9")),
+        (None, "", None, CheckVerdict(False, "exit code None")),
+        (-15, "half", 2.5, CheckVerdict(False, "timed out after 2.5 s", "half")),
         (
             127,
             "sh: 1: pytset: not found\n\n",
             None,
-            Verdict(False, "sh: 1: pytset: not found", "sh: 1: pytset: not found\n\n", True),
+            CheckVerdict(False, "sh: 1: pytset: not found", "sh: 1: pytset: not found\n\n", True),
         ),
-        (126, "", None, Verdict(False, "exit code 126", "", True)),
+        (126, "", None, CheckVerdict(False, "exit code 126", "", True)),
     ],
 )
-def test_verdicts(code: int | None, output: str, timeout_s: float | None, verdict: Verdict) -> None:
+def test_verdicts(code: int | None, output: str, timeout_s: float | None, verdict: CheckVerdict) -> None:
     assert verdict_of(code, output, timeout_s) == verdict
 
 
 def test_a_prompt_names_the_command_and_repeats_the_output() -> None:
     verification = Verification(Check("make test"))
-    verification.end(Verdict(False, "exit code 2", "/test is no command here"))
+    verification.end(CheckVerdict(False, "exit code 2", "/test is no command here"))
     assert verification.prompt.startswith("The check of your work failed (exit code 2, round 1 of 3). ")
     assert verification.prompt.endswith("make test\n\nThe end of its output:\n\n/test is no command here")
-    verification.end(Verdict(False, "exit code 2", " \n"))
+    verification.end(CheckVerdict(False, "exit code 2", " \n"))
     assert verification.prompt.endswith("It printed nothing.")
 
 
@@ -71,14 +71,14 @@ def test_rounds_end_and_begin_again_with_another_start() -> None:
     verification = Verification(Check("x", rounds=2))
     for _ in range(2):
         assert verification.pending
-        verification.end(Verdict(False, "exit code 1", "o"))
+        verification.end(CheckVerdict(False, "exit code 1", "o"))
     assert not verification.pending and verification.failure == "check failed after 2 rounds: exit code 1"
     later = Verification(Check("x", rounds=2))
-    later.restore(2, Verdict(False, "exit code 1", "o"), fix_due=True)
+    later.restore(2, CheckVerdict(False, "exit code 1", "o"), fix_due=True)
     assert later.pending and later.fix_due
-    later.restore(1, Verdict(False, "not found", "o", hopeless=True), fix_due=True)
+    later.restore(1, CheckVerdict(False, "not found", "o", hopeless=True), fix_due=True)
     assert later.pending and not later.fix_due
-    later.restore(1, Verdict(True), fix_due=False)
+    later.restore(1, CheckVerdict(True), fix_due=False)
     assert not later.pending and later.verified
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from claude_orchestrator.engine.eligibility import Eligible, Moment, NotYet, Queued, eligibility
+from claude_orchestrator.engine.eligibility import Eligible, NotYet, Queued, StartConditions, eligibility
 from claude_orchestrator.engine.state import InstanceStatus, PlannedRetry, State
 from tests.engine.test_state import an_instance
 from token_budget.models import Budget
 
-NOW = Moment(monotonic=100.0, wall=1_000_000.0, next_launch_at=0.0, free_slots=1)
+NOW = StartConditions(monotonic=100.0, wall=1_000_000.0, next_launch_at=0.0, free_slots=1)
 BUDGET = Budget(1_000)
 
 

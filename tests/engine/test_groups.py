@@ -7,7 +7,7 @@ import pytest
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.expansion import Selection, expand_config
 from claude_orchestrator.config.fields import DEFAULT_COLUMNS
-from claude_orchestrator.config.item_sources import ForEach, Listed
+from claude_orchestrator.config.item_sources import ForEach, InlineItems
 from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
@@ -27,7 +27,7 @@ PLAIN = RenderOptions(140, visuals=False)
 
 
 def items_of(source: ForEach) -> tuple[Item, ...]:
-    assert isinstance(source, Listed)
+    assert isinstance(source, InlineItems)
     return source.items
 
 

@@ -12,7 +12,7 @@ from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.in_flight import InFlight, SentRequest
 from claude_orchestrator.engine.journal_records import record_of
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.verification import CheckVerdict
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import an_instance, feed
 from token_budget.models import Action, Amount, Budget, Hold, Scope, Usage, Weights
@@ -46,11 +46,11 @@ BUDGET = Budget(100, scope=Scope.OVERALL, used=120)
             ),
         ),
         (
-            happened.Checked("one", 1, Verdict(True)),
+            happened.Checked("one", 1, CheckVerdict(True)),
             ("check", {"instance": "one", "round": 1, "passed": True}),
         ),
         (
-            happened.Checked("one", 2, Verdict(False, "exit code 1", "text")),
+            happened.Checked("one", 2, CheckVerdict(False, "exit code 1", "text")),
             (
                 "check",
                 {

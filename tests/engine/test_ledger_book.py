@@ -6,7 +6,7 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.engine.ledger_book import Batch, LedgerBook
+from claude_orchestrator.engine.ledger_book import LedgerBatch, LedgerBook
 from claude_orchestrator.engine.run_events import (
     ApprovalEnded,
     AttemptEnded,
@@ -44,7 +44,7 @@ def book() -> LedgerBook:
     return LedgerBook("run", lambda: CLOCK_MS)
 
 
-def ids(batch: Batch) -> list[str]:
+def ids(batch: LedgerBatch) -> list[str]:
     return [record.id for record in batch.records]
 
 
@@ -125,5 +125,5 @@ def test_of_two_batches_the_later_values_count() -> None:
     old, new = AttemptRecord("run", "one", 1, 5), AttemptRecord("run", "one", 1, 5, outcome="completed")
     records = [UsageRecord(name, "run", "one", 1, 1, "m", Usage(1)) for name in "ab"]
     notes = [NoteRecord(name, "run", 1, "adjust", name) for name in "ab"]
-    both = Batch((old,), (records[0],), (notes[0],)).then(Batch((new,), (records[1],), (notes[1],)))
-    assert both == Batch((new,), tuple(records), tuple(notes)) and both and not Batch()
+    both = LedgerBatch((old,), (records[0],), (notes[0],)).then(LedgerBatch((new,), (records[1],), (notes[1],)))
+    assert both == LedgerBatch((new,), tuple(records), tuple(notes)) and both and not LedgerBatch()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from claude_orchestrator.engine.refused_request import RefusedRequest
-from claude_orchestrator.gateway.refusals import Refusal
+from claude_orchestrator.gateway.refusals import BudgetRefusal
 from claude_orchestrator.gateway.sender import Sender
 from token_budget.models import Budget, Scope
 
 MAIN, SUBAGENT = Sender(), Sender("a1")
-FIRST, SECOND = (Refusal(Budget(10_000, scope=Scope.OVERALL, used=used), 5_000) for used in (6_000, 7_000))
+FIRST, SECOND = (BudgetRefusal(Budget(10_000, scope=Scope.OVERALL, used=used), 5_000) for used in (6_000, 7_000))
 
 
 def requests() -> tuple[RefusedRequest, list[bool]]:

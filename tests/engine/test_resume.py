@@ -24,7 +24,7 @@ from claude_orchestrator.engine.resume import (
     resume_messages,
 )
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.verification import CheckVerdict
 from claude_orchestrator.engine.worktrees.changes import Changes
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import feed
@@ -300,14 +300,14 @@ def test_earlier_attempts_for_the_ledger() -> None:
 def test_checks_changes_and_grown_groups_come_back() -> None:
     plan, journal = a_plan(one="/a", two="/b"), Journal()
     journal.start(plan)
-    journal.write(happened.Checked("one", 1, Verdict(False, "exit code 1", "text")))
-    journal.write(happened.Checked("two", 2, Verdict(True)))
+    journal.write(happened.Checked("one", 1, CheckVerdict(False, "exit code 1", "text")))
+    journal.write(happened.Checked("two", 2, CheckVerdict(True)))
     changes = Changes("b", "base", "commit", None, 1, 2, 3, None)
     journal.write(happened.ChangesKept("two", changes))
     journal.write(happened.Expanded("fix", (happened.Member("fix[a]", None, "digest", "fix"),)))
     history = journal.history
     one, two = history.instances["one"], history.instances["two"]
-    assert (one.check_rounds, one.verdict, one.fix_due) == (1, Verdict(False, "exit code 1", "text"), True)
+    assert (one.check_rounds, one.verdict, one.fix_due) == (1, CheckVerdict(False, "exit code 1", "text"), True)
     assert (two.check_rounds, two.state, two.changes) == (2, State.COMPLETED, changes)
     assert history.instances["fix[a]"].group == "fix"
     status = restore(plan, history, RUN)[1]

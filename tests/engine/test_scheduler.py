@@ -6,17 +6,17 @@ import random
 
 import pytest
 
-from claude_orchestrator.engine.scheduler import ALWAYS, FAILURE, NOTHING_FAILED, Node, Scheduler, Skip
+from claude_orchestrator.engine.scheduler import ALWAYS, FAILURE, NOTHING_FAILED, GraphNode, Scheduler, Skip
 
 
-def nodes(text: str) -> list[Node]:
+def nodes(text: str) -> list[GraphNode]:
     """`a b<a c<a,b` as nodes: `!` after a name runs always, `?` on failure, `*` is a relay, `=5` its weight."""
     found = []
     for rank, word in enumerate(text.split()):
         name, _, needs = word.partition("<")
         name, _, weight = name.partition("=")
         run_if = {"!": ALWAYS, "?": FAILURE}.get(name[-1], "success")
-        node = Node(name.rstrip("!?*"), tuple(filter(None, needs.split(","))), run_if, int(weight or 1), rank)
+        node = GraphNode(name.rstrip("!?*"), tuple(filter(None, needs.split(","))), run_if, int(weight or 1), rank)
         found.append(node._replace(relay=name.endswith("*")))
     return found
 
@@ -132,7 +132,7 @@ def test_every_node_of_a_random_graph_ends_once_and_after_what_it_needs(seed: in
     for number in range(count):
         needs = {f"n{chance.randrange(number)}" for _ in range(chance.randrange(4))} if number else set()
         run_if = chance.choice(["success", "success", ALWAYS, FAILURE])
-        graph.append(Node(f"n{number}", tuple(sorted(needs)), run_if, chance.randrange(1, 9), number))
+        graph.append(GraphNode(f"n{number}", tuple(sorted(needs)), run_if, chance.randrange(1, 9), number))
     scheduler, ended, running = Scheduler(graph), dict[str, bool](), list[str]()
     while scheduler.active:
         running += ready(scheduler)
@@ -153,11 +153,11 @@ def test_every_node_of_a_random_graph_ends_once_and_after_what_it_needs(seed: in
 
 def test_what_was_blocked_and_what_was_skipped_with_it_can_start_after_all() -> None:
     nodes = [
-        Node("a"),
-        Node("b", ("a",)),
-        Node("c", ("b",)),
-        Node("d", ("a",), run_if="failure"),
-        Node("e", ("a",), run_if="always"),
+        GraphNode("a"),
+        GraphNode("b", ("a",)),
+        GraphNode("c", ("b",)),
+        GraphNode("d", ("a",), run_if="failure"),
+        GraphNode("e", ("a",), run_if="always"),
     ]
     scheduler = Scheduler(nodes)
     assert scheduler.pop() == "a"
@@ -178,7 +178,12 @@ def test_what_was_blocked_and_what_was_skipped_with_it_can_start_after_all() -> 
 
 
 def test_a_group_with_a_reopened_member_ends_once_more() -> None:
-    nodes = [Node("g[1]"), Node("g[2]"), Node("g", ("g[1]", "g[2]"), relay=True), Node("after", ("g",))]
+    nodes = [
+        GraphNode("g[1]"),
+        GraphNode("g[2]"),
+        GraphNode("g", ("g[1]", "g[2]"), relay=True),
+        GraphNode("after", ("g",)),
+    ]
     scheduler = Scheduler(nodes)
     assert [scheduler.pop(), scheduler.pop()] == ["g[1]", "g[2]"]
     scheduler.end("g[1]", "was blocked")
@@ -192,7 +197,7 @@ def test_a_group_with_a_reopened_member_ends_once_more() -> None:
 
 
 def test_a_second_failure_still_skips_what_was_reopened() -> None:
-    scheduler = Scheduler([Node("a"), Node("b"), Node("c", ("a", "b"))])
+    scheduler = Scheduler([GraphNode("a"), GraphNode("b"), GraphNode("c", ("a", "b"))])
     assert [scheduler.pop(), scheduler.pop()] == ["a", "b"]
     scheduler.end("b", "failed")
     scheduler.end("a", "was blocked")

@@ -10,7 +10,7 @@ from claude_orchestrator.claude.events import ApiUsage, Retry
 from claude_orchestrator.engine.activity import Activity, Doing
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.journal_history import EarlierInstance
-from claude_orchestrator.engine.snapshot import Pace, Snapshots
+from claude_orchestrator.engine.snapshot import Snapshots, TokenRate
 from claude_orchestrator.engine.state import InstanceStatus, PlannedRetry, State
 from claude_orchestrator.engine.time_left import time_left_s
 from tests.ui.test_report import a_run
@@ -21,7 +21,7 @@ from token_budget.portions import CACHE_KEEPING
 
 
 def test_the_pace_is_that_of_the_last_minute() -> None:
-    pace = Pace()
+    pace = TokenRate()
     assert pace.note(0.0, 1_000) is None
     assert pace.note(4.0, 2_000) is None
     assert pace.note(10.0, 2_000) == 6_000

@@ -14,7 +14,7 @@ import pytest
 
 from claude_orchestrator.launch.cluster.copies import Copies
 from claude_orchestrator.launch.cluster.kept_repositories import KeptRepositories
-from claude_orchestrator.launch.cluster.wire import Brought, Launch, Parcel, Part, Piece
+from claude_orchestrator.launch.cluster.wire import Brought, BundlePart, ChangesPiece, Launch, ShippedWork
 from claude_orchestrator.launch.shipping import Work as Shipped
 from claude_orchestrator.launch.shipping import pack, take_in
 from tests.engine.worktrees.test_worktrees import instance, run_of
@@ -66,12 +66,12 @@ def a_copy_with_work(work: Work, folder: Path) -> tuple[Copies, Launch]:
     (spec,) = work.specs(1)
     copies, parcel = (
         Copies(folder, KeptRepositories(folder.parent.parent / "kept")),
-        Parcel("0", work.base, "orchestrator/run/i0", ""),
+        ShippedWork("0", work.base, "orchestrator/run/i0", ""),
     )
     launch = Launch(1, spec, None, "", parcel)
 
     async def place() -> Launch:
-        assert await copies.receive(Part("0", work.base, 0, pack(work.repo, work.base), True)) == ""
+        assert await copies.receive(BundlePart("0", work.base, 0, pack(work.repo, work.base), True)) == ""
         return await copies.place(launch)
 
     placed = asyncio.run(place())
@@ -83,7 +83,7 @@ def a_copy_with_work(work: Work, folder: Path) -> tuple[Copies, Launch]:
 def bring_back(copies: Copies, launch: Launch) -> tuple[Brought | None, bytes]:
     pieces: list[bytes] = []
 
-    async def put(piece: Piece) -> None:
+    async def put(piece: ChangesPiece) -> None:
         pieces.append(piece.data)
 
     return asyncio.run(copies.bring_back(launch, put)), b"".join(pieces)

@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claude_orchestrator.claude.stream import Batch, LineFramer, parse
+from claude_orchestrator.claude.stream import LineBatch, LineFramer, parse
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.launch_spec import LaunchSpec
@@ -163,15 +163,15 @@ class NoiseRunning:
         self.data, self.code = data, code
         self.stopped = False
 
-    async def output(self) -> AsyncIterator[Batch]:
+    async def output(self) -> AsyncIterator[LineBatch]:
         framer = LineFramer()
         for start in range(0, len(self.data), 50):
             if self.stopped:
                 break
             piece = self.data[start : start + 50]
-            yield Batch(piece, framer.feed(piece))
+            yield LineBatch(piece, framer.feed(piece))
             await asyncio.sleep(0)
-        yield Batch(b"", framer.flush())
+        yield LineBatch(b"", framer.flush())
 
     def send(self, message: Mapping[str, Any]) -> None:
         json.dumps(message)

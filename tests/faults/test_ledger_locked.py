@@ -16,13 +16,13 @@ from claude_orchestrator.engine.ledger_pending import NAME, keep, take_in
 from claude_orchestrator.engine.ledger_sync import LedgerSync
 from tests.harness import Workplace, content_of
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.ledger.import_reader import Parcel
+from token_budget.ledger.import_reader import ImportData
 from token_budget.ledger.records import AttemptRecord, Limit, RunRecord, UsageRecord
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Action, Amount, Hold, Usage, Weights
 
 RUN, ATTEMPT = RunRecord("20260101-000000-aaaaaa", "here", 1), AttemptRecord("20260101-000000-aaaaaa", "i", 1, 1)
-PARCEL = Parcel((RUN,), (ATTEMPT,), (UsageRecord(f"{RUN.run}/i/1/1", RUN.run, "i", 1, 2, "m", Usage(10, 20)),))
+PARCEL = ImportData((RUN,), (ATTEMPT,), (UsageRecord(f"{RUN.run}/i/1/1", RUN.run, "i", 1, 2, "m", Usage(10, 20)),))
 
 
 def locked(ledger: Path) -> sqlite3.Connection:

@@ -18,7 +18,7 @@ from claude_orchestrator.gateway.clouds import (
     regional,
     why_not_routed,
 )
-from claude_orchestrator.gateway.requests import Kind, count_request, kind_of, read_request
+from claude_orchestrator.gateway.requests import RequestKind, count_request, kind_of, read_request
 
 FOUNDRY = {"CLAUDE_CODE_USE_FOUNDRY": "1"}
 VERTEX = {"CLAUDE_CODE_USE_VERTEX": "1"}
@@ -67,12 +67,12 @@ def test_a_path_names_the_region_of_vertex(region: str, host: str) -> None:
 def test_paths_of_vertex_have_a_model_and_a_cost() -> None:
     for verb in ("streamRawPredict", "rawPredict"):
         path = f"{PARENT}claude-opus-5-5@1:{verb}"
-        assert model_in(path) == "claude-opus-5-5@1" and kind_of("POST", path, b"{}") is Kind.MESSAGE
+        assert model_in(path) == "claude-opus-5-5@1" and kind_of("POST", path, b"{}") is RequestKind.MESSAGE
     count = count_path(path)
     assert count == f"{PARENT}count-tokens:rawPredict" and is_count(count) and not model_in(count)
-    assert kind_of("POST", count, b"{}") is Kind.FREE
+    assert kind_of("POST", count, b"{}") is RequestKind.FREE
     for odd in (f"{PARENT}m:predict", f"{PARENT}m:rawPredict/x", f"/x{PARENT}m:rawPredict", PARENT):
-        assert kind_of("POST", odd, b"{}") is Kind.UNKNOWN
+        assert kind_of("POST", odd, b"{}") is RequestKind.UNKNOWN
 
 
 def test_the_count_of_a_request_names_its_model_where_the_path_does_not() -> None:
@@ -106,11 +106,11 @@ def test_paths_of_bedrock_have_a_model_and_a_cost() -> None:
     model = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
     for verb in ("invoke", "invoke-with-response-stream"):
         path = f"/model/{model.replace(':', '%3A')}/{verb}"
-        assert model_in(path) == model and kind_of("POST", path, b"{}") is Kind.MESSAGE
-    assert kind_of("POST", f"/model/{model}/count-tokens", b"{}") is Kind.FREE
-    assert kind_of("GET", "/inference-profiles?type=SYSTEM_DEFINED", b"") is Kind.FREE
+        assert model_in(path) == model and kind_of("POST", path, b"{}") is RequestKind.MESSAGE
+    assert kind_of("POST", f"/model/{model}/count-tokens", b"{}") is RequestKind.FREE
+    assert kind_of("GET", "/inference-profiles?type=SYSTEM_DEFINED", b"") is RequestKind.FREE
     for odd in (f"/model/{model}/converse", "/model//invoke", f"/x/model/{model}/invoke", f"/model/{model}/invoke/x"):
-        assert kind_of("POST", odd, b"{}") is Kind.UNKNOWN
+        assert kind_of("POST", odd, b"{}") is RequestKind.UNKNOWN
     body = b'{"max_tokens":5,"messages":[],"anthropic_version":"bedrock-2023-05-31","system":"s"}'
     where, counted = count_request(path, read_request(body, path))
     assert where == f"/model/{model.replace(':', '%3A')}/count-tokens"

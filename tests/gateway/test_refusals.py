@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from claude_orchestrator.gateway.refusals import Refusal, option_for, round_up
+from claude_orchestrator.gateway.refusals import BudgetRefusal, option_for, round_up
 from token_budget.models import Budget, Scope, Unit
 
 NANO = 10**9
 
 
 def test_the_reason_has_the_figures_and_the_next_step() -> None:
-    refusal = Refusal(Budget(10_000, key="/test"), 20_562)
+    refusal = BudgetRefusal(Budget(10_000, key="/test"), 20_562)
     assert refusal.reason == (
         "its next request may need up to 20,562 tokens; 10,000 are left of the /test budget (10,000). "
         "To continue: claude-orchestrator --resume last --command-budget /test=30000"
@@ -20,7 +20,7 @@ def test_the_reason_has_the_figures_and_the_next_step() -> None:
 
 def test_money_is_shown_as_money() -> None:
     budget = Budget(NANO // 2, scope=Scope.OVERALL, unit=Unit.USD, used=NANO // 4)
-    assert Refusal(budget, NANO // 2).reason == (
+    assert BudgetRefusal(budget, NANO // 2).reason == (
         "its next request may cost up to $0.50; $0.25 is left of the overall cost budget ($0.50). "
         "To continue: claude-orchestrator --resume last --overall-cost-budget 1"
     )
@@ -28,7 +28,7 @@ def test_money_is_shown_as_money() -> None:
 
 def test_the_parent_of_a_subagent_reads_the_figures_and_what_to_do_instead() -> None:
     """It is no user: an option, or the word resume, would not help it."""
-    reason = Refusal(Budget(10_000, scope=Scope.SUBAGENT, key="a1", used=8_000), 20_562).reason
+    reason = BudgetRefusal(Budget(10_000, scope=Scope.SUBAGENT, key="a1", used=8_000), 20_562).reason
     assert reason.startswith(
         "this subagent has used its token budget: 2,000 of 10,000 tokens are left, and its next request may need up "
         "to 20,562. Do not continue it."
@@ -57,12 +57,12 @@ def test_limits_are_round(quantity: int, rounded: int) -> None:
 
 def test_the_suggested_limit_has_room_for_more_than_one_request() -> None:
     used_up = Budget(2_000_000, scope=Scope.OVERALL, used=1_990_000)
-    assert Refusal(used_up, 20_000).enough == 3_000_000
+    assert BudgetRefusal(used_up, 20_000).enough == 3_000_000
 
 
 def test_a_limit_of_an_account_is_raised_in_the_ledger() -> None:
     tokens, money = (Budget(1000, scope=Scope.DAILY, key="team", unit=unit, used=900) for unit in Unit)
-    reason = Refusal(tokens, 300).reason
+    reason = BudgetRefusal(tokens, 300).reason
     assert " are left of the daily (team) budget (1,000). To continue: token-budget limit set team daily=2000" in reason
     assert reason.endswith(", then claude-orchestrator --resume last")
-    assert "token-budget limit set team daily-cost=0.000002, then" in Refusal(money, 300).reason
+    assert "token-budget limit set team daily-cost=0.000002, then" in BudgetRefusal(money, 300).reason

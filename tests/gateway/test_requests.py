@@ -9,7 +9,7 @@ import pytest
 from claude_orchestrator.gateway.bounds import LARGEST_BYTES, InputBound, adds_up, dearest_terms
 from claude_orchestrator.gateway.requests import (
     MESSAGES,
-    Kind,
+    RequestKind,
     Unbounded,
     kind_of,
     lowered,
@@ -22,19 +22,19 @@ from claude_orchestrator.gateway.requests import (
 @pytest.mark.parametrize(
     ("method", "path", "body", "kind"),
     [
-        ("POST", "/v1/messages", b"{}", Kind.MESSAGE),
-        ("POST", "/v1/messages?beta=true", b"{}", Kind.MESSAGE),
-        ("POST", "/v1/messages/count_tokens", b"{}", Kind.FREE),
-        ("POST", "/v1/files/upload", b"x", Kind.FREE),
-        ("POST", "/v1/files/../messages", b"x", Kind.UNKNOWN),
-        ("POST", "/v1/messages/", b"{}", Kind.UNKNOWN),
-        ("POST", "//v1/messages", b"{}", Kind.UNKNOWN),
-        ("POST", "/v1/something", b"{}", Kind.UNKNOWN),
-        ("GET", "/v1/models", b"", Kind.FREE),
-        ("GET", "/v1/models", b"{}", Kind.UNKNOWN),
+        ("POST", "/v1/messages", b"{}", RequestKind.MESSAGE),
+        ("POST", "/v1/messages?beta=true", b"{}", RequestKind.MESSAGE),
+        ("POST", "/v1/messages/count_tokens", b"{}", RequestKind.FREE),
+        ("POST", "/v1/files/upload", b"x", RequestKind.FREE),
+        ("POST", "/v1/files/../messages", b"x", RequestKind.UNKNOWN),
+        ("POST", "/v1/messages/", b"{}", RequestKind.UNKNOWN),
+        ("POST", "//v1/messages", b"{}", RequestKind.UNKNOWN),
+        ("POST", "/v1/something", b"{}", RequestKind.UNKNOWN),
+        ("GET", "/v1/models", b"", RequestKind.FREE),
+        ("GET", "/v1/models", b"{}", RequestKind.UNKNOWN),
     ],
 )
-def test_what_a_request_costs(method: str, path: str, body: bytes, kind: Kind) -> None:
+def test_what_a_request_costs(method: str, path: str, body: bytes, kind: RequestKind) -> None:
     assert kind_of(method, path, body) is kind
 
 

@@ -20,7 +20,7 @@ from yarl import URL
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.client import Client
-from claude_orchestrator.gateway.refusals import Refusal
+from claude_orchestrator.gateway.refusals import BudgetRefusal
 from claude_orchestrator.gateway.requests import lowered, read_request
 from claude_orchestrator.gateway.server import Gateway, GatewayOptions
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered
@@ -114,7 +114,7 @@ class Place:
     session: aiohttp.ClientSession
     upstream: Upstream
     usages: list[ApiUsage]
-    refused: list[Refusal]
+    refused: list[BudgetRefusal]
 
     async def post(self, data: Any = ASK, path: str = "/v1/messages", **extra: Any) -> tuple[int, bytes]:
         async with self.session.post(self.client.url + path, json=data, **extra) as answer:
@@ -135,7 +135,7 @@ async def place(
     manager = TokenBudgetManager(limit, "block" if enforce else "warn")
     counted = Counted(manager)
     usages: list[ApiUsage] = []
-    refused: list[Refusal] = []
+    refused: list[BudgetRefusal] = []
 
     def on_usage(usage: ApiUsage, hold: Hold | None) -> None:
         usages.append(usage)

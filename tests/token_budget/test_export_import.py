@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from token_budget.ledger.export_import import CSV_COLUMNS, Diff, apply, diff, export, export_csv
-from token_budget.ledger.import_reader import MAX_COUNT, Parcel, read
+from token_budget.ledger.import_reader import MAX_COUNT, ImportData, read
 from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, UsageRecord
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Usage
@@ -31,7 +31,7 @@ RECORDS = (
     UsageRecord("r2/two/1/1", "r2", "two", 1, 1_300, "", Usage(MAX_COUNT // 2, 0, 0, 0)),
 )
 NOTE = NoteRecord("n1", "r1", 1_700, "adjustment", "grew by 10", "one")
-ALL = Parcel((RUN, RunRecord("r2", "host", 1_200)), (ONE, TWO), RECORDS, (NOTE,))
+ALL = ImportData((RUN, RunRecord("r2", "host", 1_200)), (ONE, TWO), RECORDS, (NOTE,))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_what_is_there_stays_unless_a_later_end_is_known(ledger: SqliteLedger) -
     stale = RUN._replace(ended_ms=None, mode="warn", budgets="{}")
     earlier = ONE._replace(ended_ms=1_999, exact=False, outcome="failed")
     later = TWO._replace(ended_ms=3_000, outcome="completed")
-    assert apply(ledger, Parcel((stale,), (earlier, later))) == Diff(0, 0, 0, 0, (), 0)
+    assert apply(ledger, ImportData((stale,), (earlier, later))) == Diff(0, 0, 0, 0, (), 0)
     assert ledger.runs(run="r1") == [RUN]
     one, two = sorted(ledger.attempts(), key=lambda attempt: attempt.key)
     assert (one.ended_ms, one.exact, one.outcome) == (2_000, True, "completed")
@@ -180,7 +180,7 @@ USAGE = st.builds(Usage, COUNT, COUNT, COUNT, COUNT)
 
 
 @st.composite
-def parcels(draw: st.DrawFn) -> Parcel:
+def parcels(draw: st.DrawFn) -> ImportData:
     names = draw(st.lists(TEXT, min_size=1, max_size=3, unique=True))
     runs = [
         RunRecord(n, draw(TEXT), draw(MS), draw(st.none() | MS), draw(TEXT), "{}", draw(st.none() | COUNT))
@@ -207,12 +207,12 @@ def parcels(draw: st.DrawFn) -> Parcel:
         for n in ids
     ]
     notes = [NoteRecord(n, draw(TEXT), draw(MS), draw(TEXT), draw(TEXT), draw(maybe)) for n in ids]
-    return Parcel(tuple(runs), tuple(attempts), tuple(records), tuple(notes))
+    return ImportData(tuple(runs), tuple(attempts), tuple(records), tuple(notes))
 
 
 @settings(max_examples=25)
 @given(parcels(), st.booleans())
-def test_any_ledger_comes_through_whole(parcel: Parcel, prompts: bool) -> None:
+def test_any_ledger_comes_through_whole(parcel: ImportData, prompts: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         first, second = SqliteLedger(f"{folder}/a.db"), SqliteLedger(f"{folder}/b.db")
         apply(first, parcel)

@@ -21,7 +21,7 @@ from token_budget.pricing import billing_weights
 from token_budget.text import NANO
 from token_budget.usage import profile_files, profiles
 from token_budget.usage.profile_chain import FIELDS
-from token_budget.usage.profiles import Listed, delete, describe, from_run, load, names, save
+from token_budget.usage.profiles import StoredProfile, delete, describe, from_run, load, names, save
 
 EVERY_VALUE: dict[str, object] = {
     "overall_budget": 50_000,
@@ -447,7 +447,10 @@ def test_what_others_extend_is_not_deleted(files: Files) -> None:
     delete(files.user, "c")
     delete(files.user, "base")
     assert json.loads(files.user.read_text()) == {"profiles": {}}
-    assert names(files.both) == [Listed("b", files.project, "base"), Listed("nightly", files.project, "nightly")]
+    assert names(files.both) == [
+        StoredProfile("b", files.project, "base"),
+        StoredProfile("nightly", files.project, "nightly"),
+    ]
 
 
 def test_a_shadowed_profile_can_go(files: Files) -> None:

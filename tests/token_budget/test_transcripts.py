@@ -13,7 +13,7 @@ import pytest
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget.ledger import transcript_files
 from token_budget.ledger.export_import import Diff, apply
-from token_budget.ledger.import_reader import Parcel
+from token_budget.ledger.import_reader import ImportData
 from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.ledger.transcripts import Transcripts, known_sessions, read_transcripts
@@ -292,7 +292,7 @@ def test_import_twice_adds_what_is_new_alone(tmp_path: Path) -> None:
     def bring() -> Diff:
         files = {"s1": lines, "s9": [said("z", 1, session="s9")]}
         found = read_transcripts(write(tmp_path, files), "host", known_sessions=known_sessions(ledger))
-        return apply(ledger, Parcel(found.runs, found.attempts, found.records))
+        return apply(ledger, ImportData(found.runs, found.attempts, found.records))
 
     assert bring() == Diff(1, 1, 2, 0, (), 60)
     assert bring() == Diff(0, 0, 0, 2, (), 0)

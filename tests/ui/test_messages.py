@@ -7,7 +7,7 @@ import pytest
 from claude_orchestrator.engine import run_events as happened
 from claude_orchestrator.engine.run_events import Level
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.verification import CheckVerdict
 from claude_orchestrator.ui.messages import message_of
 from tests.claude.test_tally import INIT, final, result, start
 from tests.engine.test_state import an_instance, feed
@@ -52,14 +52,14 @@ DOLLARS = Budget(1_000_000_000, scope=Scope.OVERALL, unit=Unit.USD, used=1_200_0
             Level.WARNING,
             "one starts with haiku: /test command budget: used 1,200/1,000 tokens",
         ),
-        (happened.Checked("one", 2, Verdict(True)), Level.INFO, "one: check round 2 passed"),
+        (happened.Checked("one", 2, CheckVerdict(True)), Level.INFO, "one: check round 2 passed"),
         (
-            happened.Checked("one", 1, Verdict(False, "exit code 3")),
+            happened.Checked("one", 1, CheckVerdict(False, "exit code 3")),
             Level.WARNING,
             "one: check round 1 failed: exit code 3",
         ),
         (
-            happened.Checked("one", 1, Verdict(True), simulated=True),
+            happened.Checked("one", 1, CheckVerdict(True), simulated=True),
             Level.INFO,
             "one: the check counts as passed, because a rehearsal does not run its command",
         ),

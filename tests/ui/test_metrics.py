@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from claude_orchestrator.engine.latencies import BOUNDS_S, MOST_SERIES, Asked, Latencies
+from claude_orchestrator.engine.latencies import BOUNDS_S, MOST_SERIES, Latencies, LatencyLabels
 from claude_orchestrator.engine.run_events import Decided, RequestTimed
 from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.engine.state import State
@@ -104,7 +104,7 @@ def test_the_series_of_latencies_are_bounded() -> None:
     for number in range(3 * MOST_SERIES):
         latencies.note(RequestTimed("one", f"model-{number}", 200, 0.1, 0.2))
     assert len(latencies.whole) == MOST_SERIES + 1 == len(latencies.first_byte)
-    assert sum(latencies.whole[Asked("other", "200")].counts) == 2 * MOST_SERIES
+    assert sum(latencies.whole[LatencyLabels("other", "200")].counts) == 2 * MOST_SERIES
 
 
 async def scrape(browser: Browser, path: str, **headers: str) -> tuple[int, bytes, Mapping[str, str]]:

@@ -12,7 +12,7 @@ from claude_orchestrator.config.plan import make_manager
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.activity import Activity, Doing
 from claude_orchestrator.engine.control.past import past_status
-from claude_orchestrator.engine.control.snapshot import Moment, Rows, Steering, budget_row, snapshot
+from claude_orchestrator.engine.control.snapshot import Rows, RunMoment, Steering, budget_row, snapshot
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.snapshot import Snapshot, Snapshots
 from claude_orchestrator.engine.state import InstanceStatus, State
@@ -31,7 +31,7 @@ STEERING = Steering("running", paused=False, max_parallel=4)
 def there_and_back(view: RunView, now: float = 165.0) -> tuple[Snapshot, Snapshot]:
     """The run as its own process draws it, and as another one does."""
     ours = Snapshots(view).take(now)
-    status = snapshot(view, Rows(view), STEERING, Moment(now, ours), list)
+    status = snapshot(view, Rows(view), STEERING, RunMoment(now, ours), list)
     return ours, snapshot_of(json.loads(json.dumps(status)))
 
 
@@ -101,7 +101,7 @@ def test_a_run_that_was_killed_has_a_screen() -> None:
 def test_states_and_budgets_that_a_later_version_adds_are_left_out() -> None:
     view = a_run("one")
     ours = Snapshots(view).take(165.0)
-    status: dict[str, Any] = snapshot(view, Rows(view), STEERING, Moment(165.0, ours), list)
+    status: dict[str, Any] = snapshot(view, Rows(view), STEERING, RunMoment(165.0, ours), list)
     status["instances"] = [{**status["instances"][0], "state": "dreaming", "budgets": ["overall", "of dreams"]}]
     status["groups"] = [{"name": "g", "states": {"dreaming": 2, "failed": 1}, "total_tokens": 5, "left_s": None}]
     run = snapshot_of(status)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
 
-from token_budget.ledger.import_reader import COUNTS, HEADER, VERSION, Parcel
+from token_budget.ledger.import_reader import COUNTS, HEADER, VERSION, ImportData
 from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, UsageRecord
 from token_budget.ledger.store import LedgerStore
 from token_budget.models import Usage
@@ -74,7 +74,7 @@ def export(
         yield _line("profiles", {"profiles": profiles})
 
 
-def lines_of(parcel: Parcel) -> Generator[str, None, None]:
+def lines_of(parcel: ImportData) -> Generator[str, None, None]:
     """What `import_reader.read` reads as this parcel."""
     yield _line(HEADER, {"version": VERSION})
     yield from map(_run_line, parcel.runs)
@@ -159,7 +159,7 @@ def _usd(nano: int | None) -> Decimal | None:
 # -- in --
 
 
-def diff(ledger: LedgerStore | None, parcel: Parcel) -> Diff:
+def diff(ledger: LedgerStore | None, parcel: ImportData) -> Diff:
     """What `apply` would add to the ledger, or to one that is not there yet; changes nothing."""
     runs, attempts = _there(ledger, parcel)
     ids = {record.id for record in parcel.records}
@@ -180,7 +180,7 @@ def _figures(record: UsageRecord) -> tuple[Usage, int | None]:
     return record.usage, record.cost_nano_usd
 
 
-def apply(ledger: LedgerStore, parcel: Parcel) -> Diff:
+def apply(ledger: LedgerStore, parcel: ImportData) -> Diff:
     """Add to the ledger what it does not have, in one transaction; the caller saves the profiles.
 
     A run or attempt that is there stays as it is, unless the parcel knows a later end of it.
@@ -197,7 +197,7 @@ def apply(ledger: LedgerStore, parcel: Parcel) -> Diff:
 
 
 def _there(
-    ledger: LedgerStore | None, parcel: Parcel
+    ledger: LedgerStore | None, parcel: ImportData
 ) -> tuple[dict[str, RunRecord], dict[tuple[str, str, int], AttemptRecord]]:
     """The parcel's runs and attempts as far as the ledger has them."""
     if ledger is None:

@@ -20,7 +20,7 @@ COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class ImportData:
     """What is to be imported; all of it is valid."""
 
     runs: tuple[RunRecord, ...] = ()
@@ -30,7 +30,7 @@ class Parcel:
     profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
-def read(lines: Iterable[str], name: str = "import") -> Parcel:
+def read(lines: Iterable[str], name: str = "import") -> ImportData:
     """All that the lines say, checked; raises ValueError `NAME: line 7: …` for the first fault."""
     reader, number = _Reader(), 0  # not enumerate: the last number is wanted after the loop too
     try:
@@ -58,10 +58,10 @@ class _Reader:
         self._profiles: dict[str, Mapping[str, object]] = {}
         self._tokens = self._nano = 0
 
-    def parcel(self) -> Parcel:
+    def parcel(self) -> ImportData:
         """All that was taken."""
         runs, attempts, records, notes = (tuple(found.values()) for found in self._found.values())
-        return Parcel(runs, attempts, records, notes, self._profiles)
+        return ImportData(runs, attempts, records, notes, self._profiles)
 
     def take(self, line: str) -> None:
         """Read and check one line."""

@@ -43,7 +43,7 @@ class Source:
 
 
 @dataclass(slots=True, eq=False)
-class Part:
+class AttemptPart:
     """A part of a transcript that is one attempt."""
 
     source: Source
@@ -78,7 +78,7 @@ class _Response:
     model: str
     at_ms: int
     usage: ApiUsageObject
-    parts: list[Part] = field(default_factory=list)
+    parts: list[AttemptPart] = field(default_factory=list)
     is_known: bool = False
 
     def matches(self, request: str, usage: ApiUsageObject) -> bool:
@@ -97,7 +97,7 @@ class _Response:
         )
         return all(one == another or not one or not another for one, another in pairs)
 
-    def take(self, request: str, usage: ApiUsageObject, at_ms: int, part: Part | None) -> None:
+    def take(self, request: str, usage: ApiUsageObject, at_ms: int, part: AttemptPart | None) -> None:
         """Take what one line says."""
         self.request = self.request or request
         self.usage |= usage
@@ -119,7 +119,9 @@ class Responses:
         """How many responses runs of the orchestrator have counted."""
         return sum(response.is_known for same in self._by_name.values() for response in same)
 
-    def add(self, names: Sequence[str], usage: ApiUsageObject, at_ms: int, model: str, part: Part | None) -> None:
+    def add(
+        self, names: Sequence[str], usage: ApiUsageObject, at_ms: int, model: str, part: AttemptPart | None
+    ) -> None:
         """Take a line. `names` are the response's id, its request's id and the line's own; at least one is not empty.
 
         Without a `part` the response is known: a run of the orchestrator has counted it.
@@ -162,7 +164,7 @@ class Responses:
                 yield f"{name}/{response.request or response.at_ms}", response
 
 
-def _attempt(part: Part) -> AttemptRecord:
+def _attempt(part: AttemptPart) -> AttemptRecord:
     """A command's arguments are the user's own text and stay out."""
     return AttemptRecord(
         *part.key,

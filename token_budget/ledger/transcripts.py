@@ -13,7 +13,7 @@ from pathlib import Path
 
 from token_budget.api_usage import read_usage
 from token_budget.ledger.records import FOREVER_MS, AttemptRecord, RunRecord, UsageRecord
-from token_budget.ledger.responses import RUN_PREFIX, Part, Price, Responses, Source
+from token_budget.ledger.responses import RUN_PREFIX, AttemptPart, Price, Responses, Source
 from token_budget.ledger.store import LedgerStore
 from token_budget.ledger.transcript_files import find_files, open_if_there, read_objects
 from token_budget.named_tuples import NamedTuple
@@ -103,7 +103,7 @@ class _Cursor:
     def __init__(self, source: Source) -> None:
         self.source = source
         self._command: str | None = None
-        self._part: Part | None = None
+        self._part: AttemptPart | None = None
         self._counts: dict[tuple[str, str], int] = {}  # parts by session and instance: old versions mix sessions
 
     def prompt(self, line: Mapping[str, object]) -> None:
@@ -119,14 +119,14 @@ class _Cursor:
                 self._part = None
             self._command = command
 
-    def part(self, line: Mapping[str, object], at_ms: int, model: str) -> Part:
+    def part(self, line: Mapping[str, object], at_ms: int, model: str) -> AttemptPart:
         """The attempt that this response belongs to."""
         session = _text(line.get("sessionId") or self.source.session)
         instance = self._instance(line, session)
         part = self._part
         if part is None or (part.session, part.instance) != (session, instance):
             self._counts[session, instance] = number = self._counts.get((session, instance), 0) + 1
-            part = self._part = Part(self.source, session, instance, number, self._command, at_ms, at_ms, model)
+            part = self._part = AttemptPart(self.source, session, instance, number, self._command, at_ms, at_ms, model)
         return part
 
     def _instance(self, line: Mapping[str, object], session: str) -> str:

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from token_budget.named_tuples import NamedTuple
 from token_budget.serving.checks import Access
-from token_budget.serving.site import Answer, Request, Route, Routes, Site
+from token_budget.serving.site import HttpAnswer, Request, Route, Routes, Site
 
 PACKAGE = "token_budget.serving"
 TYPES = {
@@ -48,10 +48,10 @@ def asset_routes(assets: Iterable[tuple[str, Asset]]) -> Routes:
     return {("GET", path): Route(Access.PUBLIC, _serving(asset)) for path, asset in assets}
 
 
-def _serving(asset: Asset) -> Callable[[Site, Request], Awaitable[Answer]]:
-    made = Answer(asset.data, asset.content_type, headers={"Cache-Control": "no-cache"})
+def _serving(asset: Asset) -> Callable[[Site, Request], Awaitable[HttpAnswer]]:
+    made = HttpAnswer(asset.data, asset.content_type, headers={"Cache-Control": "no-cache"})
 
-    async def serve(site: Site, request: Request) -> Answer:
+    async def serve(site: Site, request: Request) -> HttpAnswer:
         return made
 
     return serve

@@ -44,7 +44,7 @@ class Visitor(NamedTuple):
     signed_in: bool
 
 
-class Refusal(NamedTuple):
+class HttpRefusal(NamedTuple):
     """Why a request is refused, and the HTTP status that says it."""
 
     status: int
@@ -107,19 +107,19 @@ def is_same_origin(visitor: Visitor, *, changes: bool) -> bool:
     return not changes
 
 
-def refusal(access: Access, visitor: Visitor, *, read_only: bool) -> Refusal | None:
+def refusal(access: Access, visitor: Visitor, *, read_only: bool) -> HttpRefusal | None:
     """Why a visitor may not use a route of this kind; None if he may. The host was checked before."""
     if access is Access.PUBLIC:
         return None
     changes = access is Access.ACT
     if not is_same_origin(visitor, changes=changes):
-        return Refusal(403, "this request comes from another page")
+        return HttpRefusal(403, "this request comes from another page")
     if not visitor.signed_in:
-        return Refusal(401, "sign in with the address that the program has printed")
+        return HttpRefusal(401, "sign in with the address that the program has printed")
     if changes and read_only:
-        return Refusal(403, "this page is read-only")
+        return HttpRefusal(403, "this page is read-only")
     if changes and visitor.content_type != "application/json":
-        return Refusal(415, "expected application/json")
+        return HttpRefusal(415, "expected application/json")
     return None
 
 

@@ -15,7 +15,7 @@ from token_budget.serving.door import Door, any_user
 from token_budget.serving.site import (
     MAX_BODY_BYTES,
     WRONG_PASSWORD_S,
-    Answer,
+    HttpAnswer,
     Messages,
     Request,
     Site,
@@ -128,7 +128,7 @@ class PageServer:
         return response
 
 
-def _response(made: Answer) -> web.Response:
+def _response(made: HttpAnswer) -> web.Response:
     headers = {**HEADERS, **made.headers, hdrs.CONTENT_TYPE: made.content_type}
     response = web.Response(body=made.data, status=made.status, headers=headers)
     if made.status in (400, 413, 421):

@@ -22,7 +22,7 @@ class Request(NamedTuple):
     body: bytes
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """An answer: a status, bytes of a type, and further headers."""
 
     data: bytes
@@ -43,7 +43,7 @@ class Route(NamedTuple):
     """A route: who may use it, and what it answers. `scraped`: a program may show the password in a header."""
 
     access: Access
-    handler: Callable[[Any, Request], Awaitable[Answer]]
+    handler: Callable[[Any, Request], Awaitable[HttpAnswer]]
     scraped: bool = False
 
 
@@ -74,7 +74,7 @@ class Site(Protocol):
         """Server-sent events after an id, if the path has such; None for any other path."""
 
 
-async def answer(site: Site, route: Route, request: Request) -> Answer:
+async def answer(site: Site, route: Route, request: Request) -> HttpAnswer:
     """Answer a request that the route admits."""
     try:
         return await route.handler(site, request)
@@ -82,14 +82,14 @@ async def answer(site: Site, route: Route, request: Request) -> Answer:
         return error_answer(error.status, str(error))
 
 
-def error_answer(status: int, text: str) -> Answer:
+def error_answer(status: int, text: str) -> HttpAnswer:
     """An answer that says what is wrong."""
-    return Answer(json.dumps({"error": text}).encode(), status=status)
+    return HttpAnswer(json.dumps({"error": text}).encode(), status=status)
 
 
-def json_answer(data: object) -> Answer:
+def json_answer(data: object) -> HttpAnswer:
     """An answer with JSON data."""
-    return Answer(json.dumps(data, separators=(",", ":"), default=str).encode())
+    return HttpAnswer(json.dumps(data, separators=(",", ":"), default=str).encode())
 
 
 def params_of(request: Request) -> dict[str, Any]:
@@ -114,23 +114,23 @@ def number_in(request: Request, name: str, default: int) -> int:
     return int(text)
 
 
-async def _open(site: Site, request: Request) -> Answer:
+async def _open(site: Site, request: Request) -> HttpAnswer:
     """Exchange a ticket for the cookie."""
     if not site.keys.redeem(request.query.get("ticket", "")):
-        return Answer(b"", status=303, headers={"Location": "/?refused"})
-    return Answer(b"", status=303, headers={"Location": "/", **sign_in_headers(site.cookie, site.keys.cookie())})
+        return HttpAnswer(b"", status=303, headers={"Location": "/?refused"})
+    return HttpAnswer(b"", status=303, headers={"Location": "/", **sign_in_headers(site.cookie, site.keys.cookie())})
 
 
-async def _sign_in(site: Site, request: Request) -> Answer:
+async def _sign_in(site: Site, request: Request) -> HttpAnswer:
     """Exchange the password for the cookie."""
     password = params_of(request).get("password")
     if not isinstance(password, str) or not site.keys.opens(password):
         await asyncio.sleep(WRONG_PASSWORD_S)
         raise RequestError(403, "wrong password")
-    return Answer(b"{}", headers=sign_in_headers(site.cookie, site.keys.cookie()))
+    return HttpAnswer(b"{}", headers=sign_in_headers(site.cookie, site.keys.cookie()))
 
 
-async def _about(site: Site, request: Request) -> Answer:
+async def _about(site: Site, request: Request) -> HttpAnswer:
     """What the page has to know before anybody has signed in."""
     return json_answer({"password": site.keys.needs_password, "read_only": site.read_only})
 

@@ -79,18 +79,18 @@ def _share_of(cost_nano_usd: int | None, count: int) -> int | None:
     return None if cost_nano_usd is None or not count else round(cost_nano_usd / count)
 
 
-class Ended(NamedTuple):
+class EndedInstances(NamedTuple):
     """The instances that ended in a span, and what those with a check have cost, by run and name."""
 
     instances: Sequence[InstanceRecord]
     costs_of_checked: Mapping[tuple[str, str], int]
 
 
-def ended(ledger: LedgerStore, since_ms: int = 0, until_ms: int = FOREVER_MS) -> Ended:
+def ended(ledger: LedgerStore, since_ms: int = 0, until_ms: int = FOREVER_MS) -> EndedInstances:
     """The instances of a span, which are the same in whatever groups its use is shown."""
     instances = ledger.instances(since_ms=since_ms, until_ms=until_ms)
     has_checks = any(one.verified is not None for one in instances)
-    return Ended(instances, ledger.costs_of_checked() if has_checks else {})
+    return EndedInstances(instances, ledger.costs_of_checked() if has_checks else {})
 
 
 def history(
@@ -99,7 +99,7 @@ def history(
     since_ms: int = 0,
     until_ms: int = FOREVER_MS,
     local: LocalTime = local_time,
-    of_span: Ended | None = None,
+    of_span: EndedInstances | None = None,
 ) -> list[UsageRow]:
     """What was used from a moment up to another: days and runs by time, all else by use, most first.
 

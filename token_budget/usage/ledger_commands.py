@@ -18,7 +18,7 @@ from token_budget.usage.console import FILE, open_ledger, since_ms, write_whole
 
 if TYPE_CHECKING:
     from token_budget.ledger.export_import import Diff
-    from token_budget.ledger.import_reader import Parcel
+    from token_budget.ledger.import_reader import ImportData
     from token_budget.ledger.store import LedgerStore
 
 
@@ -117,12 +117,12 @@ def _report(found: Diff, done: str, known_profiles: set[str]) -> None:
         click.echo(f"profile {printable(name)} already exists and was not changed", err=True)
 
 
-def _from_claude(ledger: LedgerStore | None, folder: Path) -> Parcel:
+def _from_claude(ledger: LedgerStore | None, folder: Path) -> ImportData:
     import platform
 
     from token_budget import pricing
     from token_budget.ledger import transcripts
-    from token_budget.ledger.import_reader import Parcel
+    from token_budget.ledger.import_reader import ImportData
 
     if not folder.is_dir():
         raise ValueError(f"--from-claude: {folder}: no such folder")
@@ -142,7 +142,7 @@ def _from_claude(ledger: LedgerStore | None, folder: Path) -> Parcel:
         click.echo(f"skipped {counted(found.skipped_lines, 'broken line')}", err=True)
     if found.known_responses:
         click.echo(f"left out {counted(found.known_responses, 'response')}: your runs have counted them", err=True)
-    return Parcel(runs=found.runs, attempts=found.attempts, records=found.records)
+    return ImportData(runs=found.runs, attempts=found.attempts, records=found.records)
 
 
 @click.command("prune")

@@ -44,7 +44,7 @@ class Profile:
     origins: Mapping[str, str]
 
 
-class Listed(NamedTuple):
+class StoredProfile(NamedTuple):
     """A profile as its file has it; `extends` is None where it names no profile."""
 
     name: str
@@ -79,10 +79,10 @@ def load(name: str, files: Sequence[Path]) -> Profile:
     return Profile(name, values, origins)
 
 
-def names(files: Sequence[Path]) -> list[Listed]:
+def names(files: Sequence[Path]) -> list[StoredProfile]:
     """Every profile of every file by name, of equal names the effective one first. Raises ValueError for a bad file."""
     listed = [
-        Listed(name, file, extended_by(data))
+        StoredProfile(name, file, extended_by(data))
         for file in files
         for name, data in profiles_in(file, read_document(file)).items()
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from claude_orchestrator.claude.conversation import Piece, Said, conversation
+from claude_orchestrator.claude.conversation import EntryKind, Said, conversation
 from claude_orchestrator.engine.control.runs import FoundRun, status_of
 from claude_orchestrator.errors import UserError
 from token_budget.fields import nearest_name
@@ -127,21 +127,21 @@ def described(said: Said, *, color: bool) -> list[str]:
     before = "  " if said.parent else ""
     lines = [printable(line.expandtabs(4)) for line in said.text.splitlines()] or [""]
     match said.piece:
-        case Piece.TURN:
+        case EntryKind.TURN:
             shown = [_colored(f"── {lines[0]}", DIM, color)]
-        case Piece.TEXT:
+        case EntryKind.TEXT:
             shown = ["", *lines]
-        case Piece.THOUGHT:
+        case EntryKind.THOUGHT:
             shown = ["", *(_colored(f"~ {line}", DIM, color) for line in lines)]
-        case Piece.TOOL:
+        case EntryKind.TOOL:
             shown = ["", _colored(f"> {lines[0]}", BOLD, color)]
-        case Piece.OUTPUT:
+        case EntryKind.OUTPUT:
             cut = lines[:OUTPUT_LINES]
             more = [f"… {len(lines) - OUTPUT_LINES} more lines"] if len(lines) > OUTPUT_LINES else []
             shown = [_colored(f"  {line}", RED if said.failed else DIM, color) for line in (*cut, *more)]
-        case Piece.NOTE | Piece.PROMPT:
+        case EntryKind.NOTE | EntryKind.PROMPT:
             shown = [_colored(f"! {line}", YELLOW, color) for line in lines]
-        case Piece.RESULT:
+        case EntryKind.RESULT:
             head = "failed" if said.failed else "answer"
             shown = ["", _colored(f"── {head}", RED if said.failed else GREEN, color), *lines]
         case _:

@@ -10,8 +10,8 @@ from claude_orchestrator.engine.control.methods import Params, call
 from claude_orchestrator.engine.control.rpc import (
     MAX_LINE_BYTES,
     Code,
-    Request,
     RpcError,
+    RpcRequest,
     error_line,
     notification_line,
     read_request,
@@ -60,7 +60,7 @@ class Connection:
         if request.answered:
             await self._write(result_line(request.id, result))
 
-    def _call(self, request: Request) -> Any:
+    def _call(self, request: RpcRequest) -> Any:
         if request.method != "events":
             return call(self._control, request, VIA, self._user)
         params = Params(request)

@@ -10,14 +10,14 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from claude_orchestrator.claude.conversation import Piece, Said, everything
+from claude_orchestrator.claude.conversation import EntryKind, Said, everything
 
 MAX_TEXT_CHARS = 20_000
 KINDS = {
-    Piece.TURN: "system",
-    Piece.NOTE: "system",
-    Piece.THOUGHT: "thinking",
-    Piece.PART: "piece",
+    EntryKind.TURN: "system",
+    EntryKind.NOTE: "system",
+    EntryKind.THOUGHT: "thinking",
+    EntryKind.PART: "piece",
 }  # others have the names of their pieces
 Item = dict[str, Any]
 
@@ -42,18 +42,18 @@ def _place(item: Item) -> tuple[Any, ...]:
 def _fields(said: Said, limit: int) -> Item:
     facts = said.facts
     match said.piece:
-        case Piece.TOOL:
+        case EntryKind.TOOL:
             given = json.dumps(said.given, ensure_ascii=False, indent=1, default=str)
             return {"id": said.id, "tool": facts["tool"], **_clipped(given, limit)}
-        case Piece.OUTPUT:
+        case EntryKind.OUTPUT:
             return {"of": said.id, "error": said.failed, **_clipped(said.text, limit)}
-        case Piece.PART:
+        case EntryKind.PART:
             return {"of": facts["of"], "block": facts["block"], "text": said.text[:limit]}
-        case Piece.USAGE:
+        case EntryKind.USAGE:
             return {"message": said.id, "usage": facts["counts"]}
-        case Piece.AGENT:
+        case EntryKind.AGENT:
             return {"id": said.id, "tokens": facts["tokens"]}
-        case Piece.RESULT:
+        case EntryKind.RESULT:
             return {"error": said.failed, **facts, **_clipped(said.text, limit)}
         case _:
             return _clipped(said.text, limit)

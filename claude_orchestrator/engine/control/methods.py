@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from claude_orchestrator.engine.control.rpc import Code, Request, RpcError
+from claude_orchestrator.engine.control.rpc import Code, RpcError, RpcRequest
 from claude_orchestrator.engine.control.run_control import RefusedError, RunControl
 from claude_orchestrator.engine.control.snapshot import approval_row
 from claude_orchestrator.engine.run_events import By
@@ -18,7 +18,7 @@ Method = Callable[[RunControl, "Params", By], object]
 class Params:
     """The params of a request. Each is read by its type. Raises RpcError."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: RpcRequest) -> None:
         self._id = request.id
         self._values = request.params
 
@@ -103,7 +103,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def call(control: RunControl, request: Request, via: str, user: str) -> Any:
+def call(control: RunControl, request: RpcRequest, via: str, user: str) -> Any:
     """Do what a request asks for; returns the result. Raises RpcError."""
     method = METHODS.get(request.method)
     if method is None:

@@ -31,7 +31,7 @@ class RpcError(Exception):
         self.id = id
 
 
-class Request(NamedTuple):
+class RpcRequest(NamedTuple):
     """A request. Without an `id` it is a notification, which gets no answer."""
 
     id: str | int | float | None
@@ -40,7 +40,7 @@ class Request(NamedTuple):
     answered: bool = True
 
 
-def read_request(line: bytes) -> Request:
+def read_request(line: bytes) -> RpcRequest:
     """The request in a line. Raises RpcError."""
     try:
         data = json.loads(line.decode())
@@ -55,7 +55,7 @@ def read_request(line: bytes) -> Request:
         raise RpcError(Code.INVALID, 'expected {"jsonrpc": "2.0", "method": …}', id)
     if not isinstance(params, dict):
         raise RpcError(Code.PARAMS, "params: expected an object", id)
-    return Request(id, method, params, "id" in data)
+    return RpcRequest(id, method, params, "id" in data)
 
 
 def result_line(id: object, result: object) -> bytes:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from claude_orchestrator.engine.approvals import Approvals, Ask, Reply
+from claude_orchestrator.engine.approvals import Approvals, Reply, ToolQuestion
 from claude_orchestrator.engine.bus import Bus, Observer
 from claude_orchestrator.engine.control.commands import output_dir_option
 from claude_orchestrator.engine.control.event_json import event_json
 from claude_orchestrator.engine.control.event_log import EventLog
-from claude_orchestrator.engine.control.snapshot import Moment, Rows, Steering, brief, budget_row, snapshot
+from claude_orchestrator.engine.control.snapshot import Rows, RunMoment, Steering, brief, budget_row, snapshot
 from claude_orchestrator.engine.run_events import By, Crossed, RoomChanged, RunEvent, Steered
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.snapshot import Snapshots
@@ -72,7 +72,7 @@ class RunControl:
         return event_json(event, self.view, time.monotonic(), budgets=budgets)
 
     @property
-    def approvals(self) -> tuple[Ask, ...]:
+    def approvals(self) -> tuple[ToolQuestion, ...]:
         """The tools that wait for a person."""
         return self._approvals.pending
 
@@ -88,9 +88,9 @@ class RunControl:
         """The run has ended. It can still be seen, but no longer changed."""
         self._ended = True
 
-    def _moment(self) -> Moment:
+    def _moment(self) -> RunMoment:
         now = time.monotonic()
-        return Moment(now, self._snapshots.take(now))
+        return RunMoment(now, self._snapshots.take(now))
 
     def _numbered(self, data: dict[str, Any]) -> dict[str, Any]:
         return {**data, "source": self.log.source, "number": self.log.last_number}

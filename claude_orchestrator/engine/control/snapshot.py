@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import PurePath
 from typing import Any
 
-from claude_orchestrator.engine.approvals import Ask
+from claude_orchestrator.engine.approvals import ToolQuestion
 from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_view import RunView, place_fields, usage_fields
@@ -29,10 +29,10 @@ class Steering(NamedTuple):
     paused: bool
     max_parallel: int
     directory: str = ""
-    approvals: tuple[Ask, ...] = ()
+    approvals: tuple[ToolQuestion, ...] = ()
 
 
-class Moment(NamedTuple):
+class RunMoment(NamedTuple):
     """A run at a time of the supervisor's clock, with the figures that all instances have together."""
 
     now: float
@@ -59,7 +59,7 @@ class Rows:
 
 
 def snapshot(
-    view: RunView, rows: Rows, steering: Steering, at: Moment, notable: Callable[[], Iterable[dict[str, Any]]]
+    view: RunView, rows: Rows, steering: Steering, at: RunMoment, notable: Callable[[], Iterable[dict[str, Any]]]
 ) -> dict[str, Any]:
     """The whole run. `notable` has the decisions so far, as events."""
     instances, now = tuple(view.instances), at.now
@@ -78,7 +78,7 @@ def snapshot(
     }
 
 
-def brief(view: RunView, steering: Steering, at: Moment) -> dict[str, Any]:
+def brief(view: RunView, steering: Steering, at: RunMoment) -> dict[str, Any]:
     """The run without its instances: for lists, headers and budgets."""
     figures = at.figures
     return {
@@ -193,7 +193,7 @@ def instance_row(status: InstanceStatus, view: RunView, now: float) -> dict[str,
     }
 
 
-def approval_row(ask: Ask) -> dict[str, Any]:
+def approval_row(ask: ToolQuestion) -> dict[str, Any]:
     """A tool that waits for a person. Times are Unix times."""
     return {
         "id": ask.id,

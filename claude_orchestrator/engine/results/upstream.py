@@ -24,7 +24,7 @@ from token_budget.named_tuples import NamedTuple
 MAX_PROMPT_CHARS = 400_000  # about 100,000 tokens
 
 
-class Upstream(NamedTuple):
+class FinishedInstance(NamedTuple):
     """An instance that has ended: its final state, the reason, its answer, the item that it worked on, its branch."""
 
     name: str
@@ -38,11 +38,11 @@ class Upstream(NamedTuple):
 class Group(NamedTuple):
     """All instances of a group. `keep` writes their list into a file and returns its path. Raises OSError."""
 
-    members: Sequence[Upstream]
+    members: Sequence[FinishedInstance]
     keep: Callable[[str], str]
 
 
-UpstreamOf = Callable[[str], Upstream | Group]
+UpstreamOf = Callable[[str], FinishedInstance | Group]
 
 
 def fill(spec: LaunchSpec, upstream_of: UpstreamOf) -> LaunchSpec:
@@ -123,7 +123,7 @@ class _Values:
         return file
 
 
-def structured_output(upstream: Upstream) -> Any:
+def structured_output(upstream: FinishedInstance) -> Any:
     """An instance's structured output. Raises LookupError if it has none."""
     if upstream.answer.structured_output is None:
         gone = upstream.state == "completed"

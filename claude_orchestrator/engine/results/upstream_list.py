@@ -12,11 +12,11 @@ from claude_orchestrator.config.item_sources import check_count
 from claude_orchestrator.config.items import Item, read_item
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.racing import attempts_of
-from claude_orchestrator.engine.results.upstream import Group, Upstream, list_of, part_of, structured_output
+from claude_orchestrator.engine.results.upstream import FinishedInstance, Group, list_of, part_of, structured_output
 from token_budget.fields import BadValue, show_json
 
 
-def grown(spec: LaunchSpec, upstream: Upstream | Group) -> tuple[tuple[InstanceConfig, ...], int]:
+def grown(spec: LaunchSpec, upstream: FinishedInstance | Group) -> tuple[tuple[InstanceConfig, ...], int]:
     """The instances of a group, and how many items were left out because they were there before.
 
     Raises BadValue where the result is no list of items.

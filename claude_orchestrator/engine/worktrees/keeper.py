@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.worktrees.changes import BRANCHES, Changes, Worktree, stem_of
-from claude_orchestrator.engine.worktrees.repository import Place, make, read_record, save
+from claude_orchestrator.engine.worktrees.repository import WorktreePath, make, read_record, save
 
 FOLDER, RESULTS = "worktrees", "results"
 _T = TypeVar("_T")
@@ -28,13 +28,13 @@ class Worktrees:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="git")
         self._making = asyncio.Lock()
 
-    def _place(self, spec: LaunchSpec) -> Place:
+    def _place(self, spec: LaunchSpec) -> WorktreePath:
         name = spec.worktree if isinstance(spec.worktree, str) else spec.name
         stem = self._stems.get(name)
         if stem is None:
             stem = self._stems[name] = stem_of(name, self._stems.values())
         branch = f"{BRANCHES}/{self._directory.name}/{stem}"
-        return Place(spec.origin or spec.cwd, self._directory / FOLDER / stem, branch)
+        return WorktreePath(spec.origin or spec.cwd, self._directory / FOLDER / stem, branch)
 
     async def open(self, spec: LaunchSpec) -> Worktree:
         """The worktree of an instance, made if there is none yet. Raises OSError where that is not possible."""

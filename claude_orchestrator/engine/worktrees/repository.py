@@ -22,7 +22,7 @@ _NEW_LINK = ":000000 160000 "
 _DIFF = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
 
 
-class Place(NamedTuple):
+class WorktreePath(NamedTuple):
     """Where a worktree belongs: the folder that the instance would work in, the worktree's folder, and its branch."""
 
     folder: str
@@ -45,7 +45,7 @@ class Place(NamedTuple):
         return _saved(self.branch)
 
 
-def make(place: Place, base: str | None) -> Worktree:
+def make(place: WorktreePath, base: str | None) -> Worktree:
     """Make the worktree, or find the one that an earlier start of the run has made. Raises OSError."""
     with locked(_lock_folder(place.folder), LOCK_TIMEOUT_S):
         known = read_record(place)
@@ -82,12 +82,12 @@ def resolve(folder: str, base: str | None) -> str:
         raise GitError(f"base: {base}: no such commit or branch") from None
 
 
-def _clean_base(place: Place, base: str | None) -> str | None:
+def _clean_base(place: WorktreePath, base: str | None) -> str | None:
     """What the worktree of that branch began with, if it was removed because nothing had changed in it."""
     folder, _, name = (base or "").rpartition("/")
     if not folder or folder != place.branch.rpartition("/")[0]:
         return None
-    other = Place(place.folder, place.path.with_name(name), base or "")
+    other = WorktreePath(place.folder, place.path.with_name(name), base or "")
     known = read_record(other)
     is_gone = _try_commit(place.folder, other.saved) is None and _try_commit(place.folder, other.branch) is None
     return known.base if known is not None and is_gone else None
@@ -97,7 +97,7 @@ def _commit(folder: str, name: str) -> str:
     return line(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
 
 
-def read_record(place: Place) -> Worktree | None:
+def read_record(place: WorktreePath) -> Worktree | None:
     """How the worktree began; None if it was never complete."""
     try:
         return Worktree(**json.loads(place.record.read_bytes()))
@@ -105,7 +105,7 @@ def read_record(place: Place) -> Worktree | None:
         return None
 
 
-def _add(place: Place, base: str) -> Worktree:
+def _add(place: WorktreePath, base: str) -> Worktree:
     """Make a new worktree. What a killed start has left of one is removed: no instance has worked in it."""
     prefix = line(place.folder, "rev-parse", "--show-prefix")
     worktree = Worktree(place.branch, base, str(place.path), str(place.path / prefix))
@@ -122,7 +122,7 @@ def _add(place: Place, base: str) -> Worktree:
     return worktree
 
 
-def _add_again(place: Place, known: Worktree) -> None:
+def _add_again(place: WorktreePath, known: Worktree) -> None:
     """Make a worktree that somebody has removed again, from what is saved of it."""
     ref = f"refs/heads/{place.branch}"
     with contextlib.suppress(GitError):
@@ -139,7 +139,7 @@ def _try_commit(folder: str, name: str) -> str | None:
         return None
 
 
-def _discard(place: Place) -> None:
+def _discard(place: WorktreePath) -> None:
     """Remove an incomplete worktree and its branch, which has no commit of its own."""
     if place.path.exists():
         with contextlib.suppress(GitError):
@@ -155,7 +155,7 @@ def _is_worktree(path: str) -> bool:
     return (Path(path) / ".git").exists()
 
 
-def save(place: Place, known: Worktree, patch: Path, *, keep_clean: bool) -> tuple[Changes | None, str]:
+def save(place: WorktreePath, known: Worktree, patch: Path, *, keep_clean: bool) -> tuple[Changes | None, str]:
     """Keep what was changed: as a commit with a ref, and as a patch. A clean worktree is removed.
 
     Returns the changes, or None, and a text about what could not be kept, which is empty if everything was. Raises
@@ -181,7 +181,7 @@ def save(place: Place, known: Worktree, patch: Path, *, keep_clean: bool) -> tup
     return changes, doubt or more
 
 
-def _tree(place: Place, known: Worktree) -> tuple[str, str]:
+def _tree(place: WorktreePath, known: Worktree) -> tuple[str, str]:
     """The tree of everything in the worktree that is not ignored, and what could not be read."""
     index, doubt = place.own_index, ""
     copy_index(known.path, index)
@@ -215,7 +215,7 @@ def _own_repositories(known: Worktree, tree: str) -> str:
     return f"the patch lacks the files of a repository that was created there, {', '.join(found[:3])}" if found else ""
 
 
-def _of_removed(place: Place, known: Worktree, patch: Path) -> tuple[Changes | None, str]:
+def _of_removed(place: WorktreePath, known: Worktree, patch: Path) -> tuple[Changes | None, str]:
     """The changes of an instance that has removed its worktree: what it committed before."""
     doubt = "its worktree has lost its repository" if Path(known.path).exists() else ""
     commits = [_try_commit(place.folder, name) for name in (f"refs/heads/{known.branch}", place.saved)]
@@ -226,7 +226,7 @@ def _of_removed(place: Place, known: Worktree, patch: Path) -> tuple[Changes | N
     return changes, doubt or more
 
 
-def _of_commit(place: Place, known: Worktree, commit: str, patch: Path) -> tuple[Changes, str]:
+def _of_commit(place: WorktreePath, known: Worktree, commit: str, patch: Path) -> tuple[Changes, str]:
     folder, doubt = place.folder, ""
     figures = figures_of(git(folder, *_DIFF, "--numstat", "-z", known.base, commit))
     written: str | None = str(patch)
@@ -252,7 +252,7 @@ def _write_patch(folder: str, base: str, commit: str, patch: Path) -> None:
         raise
 
 
-def _remove_clean(place: Place, known: Worktree) -> None:
+def _remove_clean(place: WorktreePath, known: Worktree) -> None:
     """Remove a worktree without changes, and its branch. Git refuses where it finds changes; then both stay."""
     with contextlib.suppress(OSError):
         git(place.folder, "worktree", "remove", known.path)

@@ -17,14 +17,14 @@ from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.deciding import LocalDecider
 from claude_orchestrator.gateway.nodes.boards import DriverBoard
 from claude_orchestrator.gateway.nodes.messages import (
-    Ask,
+    AdmissionRequest,
     Close,
     Closed,
     CountFirst,
     Go,
     MeterBegin,
+    NodePace,
     Open,
-    Pace,
     Post,
     Refuse,
     Requested,
@@ -51,10 +51,10 @@ Tell = Callable[[object], None]
 
 
 @dataclass(slots=True, eq=False)
-class Request:
+class NodeRequest:
     """A request of a node. Once it may be sent, `most` is what it can use. `seen` is what its response stated last."""
 
-    place: Place
+    place: NodeAttempt
     ticket: Ticket
     most: Most | None = None
     seen: ApiUsage | None = None
@@ -63,13 +63,13 @@ class Request:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class NodeAttempt:
     """An attempt at the gateway of its node."""
 
     client: Client
     node: object
     tell: Tell
-    requests: dict[int, Request] = field(default_factory=dict)
+    requests: dict[int, NodeRequest] = field(default_factory=dict)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -105,9 +105,9 @@ class DriverMeter:
         self._environ = environ
         self._limits_subagents = begin.limits_subagents
         self._api_url = ON_NODE if begin.rehearses else None
-        self._places: dict[bytes, Place] = {}
-        self._requests: dict[tuple[object, int], Request] = {}
-        self._paces: dict[object, Pace] = {}
+        self._places: dict[bytes, NodeAttempt] = {}
+        self._requests: dict[tuple[object, int], NodeRequest] = {}
+        self._paces: dict[object, NodePace] = {}
         self._board = DriverBoard(board)
         self._tells: dict[object, Tell] = {}
         self._posting = Tasks()
@@ -126,17 +126,17 @@ class DriverMeter:
         """Why requests wait for the API's rate limits; None if they do not, or not for long."""
         return next((pace.why for pace in self._paces.values() if pace.why is not None), None)
 
-    def open(self, attempt: MeteredAttempt, name: str = "") -> Place:
+    def open(self, attempt: MeteredAttempt, name: str = "") -> NodeAttempt:
         """A place for one attempt, at the gateway of the node that it has a place on. Raises OSError without one."""
         node, port, tell = self._where(name)
         self._tells[node] = tell
         client = Client.with_secret(port, ApiAddress.of({**self._environ, **attempt.environ}, self._api_url), attempt)
-        place = self._places[client.digest] = Place(client, node, tell)
+        place = self._places[client.digest] = NodeAttempt(client, node, tell)
         self._admission.expect(len(self._places))
         tell(Open(client.digest, attempt.environ, bool(attempt.budgets) or self._limits_subagents))
         return place
 
-    async def close(self, place: Place) -> None:
+    async def close(self, place: NodeAttempt) -> None:
         """The attempt has ended: its requests are broken off, and counted by what had passed."""
         place.tell(Close(place.client.digest))
         with contextlib.suppress(TimeoutError):
@@ -163,7 +163,7 @@ class DriverMeter:
             place.client.attempt.used(unseen, None)
             self._forget(place)
 
-    def _forget(self, place: Place) -> None:
+    def _forget(self, place: NodeAttempt) -> None:
         self._places.pop(place.client.digest, None)
         self._admission.expect(len(self._places))
         for number, request in list(place.requests.items()):
@@ -172,7 +172,7 @@ class DriverMeter:
             self._settle(place.node, number)
         place.closed.set()
 
-    def _charge_rest(self, request: Request, most: Most) -> None:
+    def _charge_rest(self, request: NodeRequest, most: Most) -> None:
         """No more is known of a request that was sent."""
         usage = charged_unanswered(most, self._unanswered)
         if request.seen is not None:
@@ -189,11 +189,11 @@ class DriverMeter:
     def take(self, node: object, message: object) -> None:
         """A message of a node's gateway."""
         match message:
-            case Ask(number, digest) if digest in self._places:
+            case AdmissionRequest(number, digest) if digest in self._places:
                 self._decide(self._places[digest], number, message)
             case Reserve(number, digest, most) if digest in self._places:
                 self._reserve(self._places[digest], number, most)
-            case Ask() | Reserve():
+            case AdmissionRequest() | Reserve():
                 return  # its attempt has ended: the node breaks the request off
             case Requested(digest) if digest in self._places:
                 self._places[digest].client.attempt.requested()
@@ -205,7 +205,7 @@ class DriverMeter:
                 self._settle(node, number)
             case Closed(digest) if digest in self._places:
                 self._places[digest].closed.set()
-            case Pace():
+            case NodePace():
                 self._paces[node] = message
             case Post() if node in self._tells:
                 self._posting.start(self._enter(node, self._tells[node], message))
@@ -215,27 +215,27 @@ class DriverMeter:
     async def _enter(self, node: object, tell: Tell, post: Post) -> None:
         tell(await self._board.enter(node, post))
 
-    def _decide(self, place: Place, number: int, ask: Ask) -> None:
+    def _decide(self, place: NodeAttempt, number: int, ask: AdmissionRequest) -> None:
         ticket = Ticket((), ask.input_tokens, ask.max_tokens, model=ask.model, terms=ask.terms)
         ticket.least_tokens, ticket.wanted_tokens = ask.least_tokens, ask.wanted_tokens
         ticket.growth_tokens = ask.growth_tokens
-        request = Request(place, ticket)
+        request = NodeRequest(place, ticket)
         place.requests[number] = self._requests[place.node, number] = request
         request.deciding = asyncio.ensure_future(self._answer(place, number, request, ask))
 
-    def _reserve(self, place: Place, number: int, most: Most) -> None:
+    def _reserve(self, place: NodeAttempt, number: int, most: Most) -> None:
         """A request that no budget can refuse: it is recorded before it is sent."""
         ticket = Ticket((), 0, 0, hold=Hold((), Amount()))
-        request = Request(place, ticket, most, is_watched=True)
+        request = NodeRequest(place, ticket, most, is_watched=True)
         place.requests[number] = self._requests[place.node, number] = request
         request.deciding = asyncio.ensure_future(self._recorded(place, number, request, most))
 
-    async def _recorded(self, place: Place, number: int, request: Request, most: Most) -> None:
+    async def _recorded(self, place: NodeAttempt, number: int, request: NodeRequest, most: Most) -> None:
         assert request.ticket.hold is not None
         await place.client.attempt.reserve(request.ticket.hold, most)
         place.tell(Go(number, 0, None, has_hold=True))
 
-    async def _answer(self, place: Place, number: int, request: Request, ask: Ask) -> None:
+    async def _answer(self, place: NodeAttempt, number: int, request: NodeRequest, ask: AdmissionRequest) -> None:
         client, ticket = place.client, request.ticket
         ticket.budgets = await client.attempt.budgets_of(ask.sender)
         ticket.cost = client.cost_of(ticket)
@@ -251,7 +251,7 @@ class DriverMeter:
         request.most = most_of(ticket, self._admission.weights_of(ticket))
         place.tell(Go(number, ticket.output_tokens, ticket.cost, ticket.hold is not None))
 
-    def _used(self, place: Place, number: int | None, usage: ApiUsage) -> None:
+    def _used(self, place: NodeAttempt, number: int | None, usage: ApiUsage) -> None:
         request = place.requests.get(number) if number is not None else None
         if request is not None:
             request.seen = usage
@@ -270,7 +270,7 @@ class DriverMeter:
         elif request.ticket.hold is not None:
             request.place.client.attempt.settled(request.ticket.hold)
 
-    def _drop(self, node: object, number: int) -> Request | None:
+    def _drop(self, node: object, number: int) -> NodeRequest | None:
         request = self._requests.pop((node, number), None)
         if request is not None:
             request.place.requests.pop(number, None)

@@ -82,7 +82,7 @@ class Posted(NamedTuple):
 # -- from the node --
 
 
-class Ask(NamedTuple):
+class AdmissionRequest(NamedTuple):
     """May this request be sent? The fields are those of a Ticket. `final`: there is no smaller bound."""
 
     request: int
@@ -150,7 +150,7 @@ class Post(NamedTuple):
     seen: int | None
 
 
-class Pace(NamedTuple):
+class NodePace(NamedTuple):
     """Whether requests wait for the API's rate limits on this node, and why."""
 
     is_slow: bool

@@ -15,14 +15,14 @@ from claude_orchestrator.gateway.client import Client
 from claude_orchestrator.gateway.fake_api import FakeApi
 from claude_orchestrator.gateway.nodes.boards import NodeBoard
 from claude_orchestrator.gateway.nodes.messages import (
-    Ask,
+    AdmissionRequest,
     Close,
     Closed,
     CountFirst,
     Go,
     MeterBegin,
+    NodePace,
     Open,
-    Pace,
     Posted,
     Refuse,
     Requested,
@@ -31,7 +31,7 @@ from claude_orchestrator.gateway.nodes.messages import (
     Timed,
     Used,
 )
-from claude_orchestrator.gateway.refusals import Refusal
+from claude_orchestrator.gateway.refusals import BudgetRefusal
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.server import Gateway, GatewayOptions
 from claude_orchestrator.gateway.unanswered import Most
@@ -70,7 +70,7 @@ class Asking:
         request = next(self._numbers)
         figures = (ticket.input_tokens, ticket.max_tokens, ticket.least_tokens, ticket.wanted_tokens)
         known = (ticket.growth_tokens, ticket.model, ticket.terms)
-        verdict = await self._answer(request, Ask(request, client.digest, sender, *figures, *known, final))
+        verdict = await self._answer(request, AdmissionRequest(request, client.digest, sender, *figures, *known, final))
         if isinstance(verdict, Go):
             ticket.output_tokens, ticket.cost = verdict.output_tokens, verdict.cost
             ticket.hold = self._hold(request) if verdict.has_hold else None
@@ -81,7 +81,7 @@ class Asking:
         self._request_of[hold] = request
         return hold
 
-    async def _answer(self, request: int, question: Ask | Reserve) -> Verdict:
+    async def _answer(self, request: int, question: AdmissionRequest | Reserve) -> Verdict:
         answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._answers[request] = answer
         self._say(question)
@@ -148,7 +148,7 @@ class RemoteAttempt:
         """A response has used so much."""
         self._say(Used(self._digest, self._asking.request_of(hold), usage))
 
-    def refused(self, refusal: Refusal, sender: Sender) -> None:
+    def refused(self, refusal: BudgetRefusal, sender: Sender) -> None:
         """The driver knows: it has refused the request."""
 
     def admitted(self, sender: Sender) -> None:
@@ -228,11 +228,11 @@ class NodeMeter:
 
     async def _watch_pace(self) -> None:
         """Report when requests begin to wait for rate limits, and when they do not any more."""
-        before = Pace(False, None)
+        before = NodePace(False, None)
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await asyncio.sleep(PACE_EVERY_S)
-                now = Pace(self._gateway.is_slow, self._gateway.pace())
+                now = NodePace(self._gateway.is_slow, self._gateway.pace())
                 if now != before:
                     self._say(now)
                     before = now

@@ -31,18 +31,18 @@ from claude_orchestrator.launch.cluster.watchdog import Watchdog
 from claude_orchestrator.launch.cluster.wire import (
     Begin,
     Begun,
+    BundlePart,
+    ChangesPiece,
     CloseInput,
     Command,
-    Ended,
     Event,
     ForMeter,
+    InstanceEnded,
     Launch,
     Memory,
     NotStarted,
     Output,
     OutputEnded,
-    Part,
-    Piece,
     Send,
     Started,
     Stop,
@@ -78,7 +78,7 @@ class Outbox:
         self._events.append(event)
         self._filled.set()
 
-    async def put(self, event: Output | Piece) -> None:
+    async def put(self, event: Output | ChangesPiece) -> None:
         """Add output once there is room."""
         await self._room.wait()
         self._bytes += event.size_bytes
@@ -93,7 +93,7 @@ class Outbox:
         size = 0
         while self._events and size < MOST_AT_ONCE_BYTES:
             event = self._events.popleft()
-            if isinstance(event, Output | Piece):
+            if isinstance(event, Output | ChangesPiece):
                 size += event.size_bytes
             taken.append(event)
         self._bytes -= size
@@ -104,10 +104,10 @@ class Outbox:
         return taken
 
 
-class Meter(Protocol):
+class NodeGateway(Protocol):
     """The gateway of a node: a context."""
 
-    async def __aenter__(self) -> Meter: ...
+    async def __aenter__(self) -> NodeGateway: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
 
@@ -123,7 +123,7 @@ class Meter(Protocol):
         """Take a message of the driver."""
 
 
-MakeMeter = Callable[[Begin, Mapping[str, str], Callable[[object], None]], Meter | None]
+MakeMeter = Callable[[Begin, Mapping[str, str], Callable[[object], None]], NodeGateway | None]
 
 
 class NodeHost:
@@ -224,7 +224,7 @@ class NodeHost:
         exit = await running.wait()
         del self._running[launch.id]
         brought = await self.copies.bring_back(launch, self.outbox.put)
-        self.outbox.post(Ended(launch.id, exit, brought))
+        self.outbox.post(InstanceEnded(launch.id, exit, brought))
 
     async def _measure(self) -> None:
         """Report the memory of this node, and the room on its disk, again and again."""
@@ -273,7 +273,7 @@ class NodeAgent:
     def __init__(self) -> None:
         self._host: NodeHost | None = None
 
-    def meter(self, begin: Begin, environ: Mapping[str, str], say: Callable[[object], None]) -> Meter | None:
+    def meter(self, begin: Begin, environ: Mapping[str, str], say: Callable[[object], None]) -> NodeGateway | None:
         """The gateway of this node, if it has one; `environ` is that of its instances."""
         return None
 
@@ -298,7 +298,7 @@ class NodeAgent:
         """The commits that this node has of a repository from earlier runs."""
         return await self._work.copies.stock(store)
 
-    async def receive(self, part: Part) -> str:
+    async def receive(self, part: BundlePart) -> str:
         """Take a part of a bundle; returns what went wrong, which is empty if nothing did."""
         return await self._work.copies.receive(part)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from claude_orchestrator.launch.background import run_in_thread
 from claude_orchestrator.launch.cluster.kept_repositories import KeptRepositories
-from claude_orchestrator.launch.cluster.wire import Brought, Launch, Part, Piece
+from claude_orchestrator.launch.cluster.wire import Brought, BundlePart, ChangesPiece, Launch
 from claude_orchestrator.launch.git import GitError
 from claude_orchestrator.launch.shipping import REPOSITORY, Work, check_out, collect, unpack
 
@@ -89,7 +89,7 @@ class Copies:
         async with self._git:
             return await run_in_thread(partial(self._kept.lend, name, self._store(name) / REPOSITORY))
 
-    async def receive(self, part: Part) -> str:
+    async def receive(self, part: BundlePart) -> str:
         """Take a part of a bundle; returns what went wrong, which is empty if nothing did."""
         del self._arriving[part.offset :]  # of a sender that was stopped
         self._arriving += part.data
@@ -131,7 +131,7 @@ class Copies:
         copy = self._copies[position] = _Copy(path, cwd, parcel.commit)
         return launch._replace(spec=launch.spec._replace(cwd=copy.cwd), folder=copy.cwd)
 
-    async def bring_back(self, launch: Launch, put: Callable[[Piece], Awaitable[None]]) -> Brought | None:
+    async def bring_back(self, launch: Launch, put: Callable[[ChangesPiece], Awaitable[None]]) -> Brought | None:
         """Send what was done in the copy that this launch has made, if it has made one."""
         if launch.parcel is None:
             return None
@@ -143,7 +143,7 @@ class Copies:
         except OSError as error:
             return Brought(fault=f"{error.strerror or error}{copy.leave_behind(self._folder)}")
         for start in range(0, len(work.bundle), PIECE_BYTES):
-            await put(Piece(launch.id, work.bundle[start : start + PIECE_BYTES]))
+            await put(ChangesPiece(launch.id, work.bundle[start : start + PIECE_BYTES]))
         return Brought(work.head, work.commit)
 
     def _collect(self, copy: _Copy) -> Work:

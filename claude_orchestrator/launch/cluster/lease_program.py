@@ -28,7 +28,7 @@ def boot_s() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-class Agent:
+class AgentProcess:
     """The agent's process. Where the kernel has process descriptors, a reused number cannot be mistaken for it."""
 
     def __init__(self, pid: int) -> None:
@@ -66,7 +66,7 @@ def wait_for_end(requests: int) -> bool:
     return True
 
 
-def main(mark: str, folder: str, agent: Agent) -> None:
+def main(mark: str, folder: str, agent: AgentProcess) -> None:
     """Watch until the end. `folder` has the private files of the run on this node, and is removed."""
     from processes import end_run  # type: ignore[import-not-found]  # beside this file's package, by its path
 
@@ -80,7 +80,7 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.path.insert(0, sys.argv[1])
-    agent = Agent(int(sys.argv[4]))  # before the fork: the agent waits for this process meanwhile
+    agent = AgentProcess(int(sys.argv[4]))  # before the fork: the agent waits for this process meanwhile
     if os.fork():  # when a worker of Ray exits, it kills its children
         os._exit(0)
     main(sys.argv[2], sys.argv[3], agent)

@@ -16,18 +16,18 @@ from claude_orchestrator.launch.cluster.remote import KILLED, RemoteRunning
 from claude_orchestrator.launch.cluster.wire import (
     Begin,
     Brought,
+    BundlePart,
+    ChangesPiece,
     Command,
-    Ended,
     Event,
     ForMeter,
+    InstanceEnded,
     Launch,
     Memory,
     NotStarted,
     Output,
     OutputEnded,
-    Parcel,
-    Part,
-    Piece,
+    ShippedWork,
     Started,
     for_wire,
 )
@@ -53,7 +53,7 @@ class Trip(NamedTuple):
     """
 
     name: str
-    parcel: Parcel
+    parcel: ShippedWork
     take_in: Callable[[Brought, bytes], Awaitable[str]]
 
 
@@ -125,7 +125,7 @@ class NodeLink:
         """The commits that the node has of a repository from earlier runs. Raises NodeGone."""
         return await self._answer(self._agent.stock(store))
 
-    async def receive(self, part: Part) -> str:
+    async def receive(self, part: BundlePart) -> str:
         """Send a part of a bundle; returns what went wrong there. Raises NodeGone."""
         return await self._answer(self._agent.receive(part))
 
@@ -224,9 +224,9 @@ class NodeLink:
                 self._on_message(self, message)
             case Memory():
                 self._on_message(self, event)
-            case Piece(id, data):
+            case ChangesPiece(id, data):
                 self._pieces.setdefault(id, bytearray()).extend(data)
-            case Ended(id, exit, brought):
+            case InstanceEnded(id, exit, brought):
                 running, trip = self._running.pop(id), self._trips.pop(id, None)
                 if trip is None or brought is None:
                     running.ended(exit)

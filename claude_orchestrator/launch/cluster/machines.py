@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from claude_orchestrator.launch.cluster.instance_memory import Room
-from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event, Part
+from claude_orchestrator.launch.cluster.wire import Begin, Begun, BundlePart, Command, Event
 from token_budget.named_tuples import NamedTuple
 
 
@@ -29,7 +29,7 @@ class Agent(Protocol):
     async def stock(self, store: str) -> list[str]:
         """The commits that the node has of a repository from earlier runs."""
 
-    async def receive(self, part: Part) -> str:
+    async def receive(self, part: BundlePart) -> str:
         """Take a part of a bundle; returns what went wrong, which is empty if nothing did."""
 
     async def take(self) -> list[Event]:

@@ -20,7 +20,7 @@ def capacity_of(room: Room, instance_bytes: int) -> int:
 
 
 @dataclass(slots=True, eq=False)
-class Site:
+class NodeSlots:
     """A node as a place for instances. `resources` are those that its Ray declares; `taken` are the instances on it.
 
     Without a `room`, its capacity is fixed.
@@ -54,9 +54,9 @@ class Site:
         return all(self.resources.get(name, 0.0) >= amount for name, amount in wants)
 
 
-def site_of(node: Node, accepted: Accepted, instance_bytes: int) -> Site:
+def site_of(node: Node, accepted: Accepted, instance_bytes: int) -> NodeSlots:
     """The place that a node is, if an instance takes so much memory."""
-    site = Site(node.name, accepted.capacity, node.resources, accepted.room)
+    site = NodeSlots(node.name, accepted.capacity, node.resources, accepted.room)
     site.fit(instance_bytes)
     return site
 
@@ -65,11 +65,11 @@ class Placement:
     """Spreads instances over nodes: each goes to the suitable node with the smallest part of its places taken."""
 
     def __init__(self) -> None:
-        self._sites: dict[str, Site] = {}
+        self._sites: dict[str, NodeSlots] = {}
         self._place_of: dict[str, str] = {}
 
     @property
-    def sites(self) -> tuple[Site, ...]:
+    def sites(self) -> tuple[NodeSlots, ...]:
         """The nodes, in the order in which they came."""
         return tuple(self._sites.values())
 
@@ -98,7 +98,7 @@ class Placement:
         """How many more instances all usable nodes take."""
         return sum(site.free for site in self._sites.values())
 
-    def add(self, key: str, site: Site) -> None:
+    def add(self, key: str, site: NodeSlots) -> None:
         """A node has come, or has come back."""
         self._sites[key] = site
 

@@ -36,7 +36,7 @@ from claude_orchestrator.launch.cluster.checks import Wanted
 from claude_orchestrator.launch.cluster.instance_memory import Room
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Node
 from claude_orchestrator.launch.cluster.probe import Facts, Question
-from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event, Part
+from claude_orchestrator.launch.cluster.wire import Begin, Begun, BundlePart, Command, Event
 
 _T = TypeVar("_T")
 LOCAL, AUTO = "local", "auto"
@@ -69,7 +69,7 @@ class RayAgent:
         """The commits that the node has of a repository from earlier runs."""
         return await _answer(self._actor.stock.remote(store))
 
-    async def receive(self, part: Part) -> str:
+    async def receive(self, part: BundlePart) -> str:
         """Take a part of a bundle."""
         return await _answer(self._actor.receive.remote(part))
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.claude.stream import LineBatch
 from claude_orchestrator.launch.base import Exit
 from claude_orchestrator.launch.cluster.wire import CloseInput, Command, Send, Stop
 
@@ -24,14 +24,14 @@ class RemoteRunning:
         self._id = id
         self._tell = tell
         self._read = read
-        self._batches: deque[Batch] = deque()
+        self._batches: deque[LineBatch] = deque()
         self._arrived = asyncio.Event()
         self._stream_ended = False
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
     # -- called by the link --
 
-    def feed(self, batch: Batch) -> None:
+    def feed(self, batch: LineBatch) -> None:
         """Take what it has printed."""
         self._batches.append(batch)
         self._arrived.set()
@@ -49,7 +49,7 @@ class RemoteRunning:
 
     # -- Running --
 
-    async def output(self) -> AsyncIterator[Batch]:
+    async def output(self) -> AsyncIterator[LineBatch]:
         """Yield what arrives, in whole lines, until the stream ends or the node is lost."""
         while True:
             while self._batches:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.cluster.link import NodeLink, Trip
-from claude_orchestrator.launch.cluster.wire import Brought, Parcel, Part
+from claude_orchestrator.launch.cluster.wire import Brought, BundlePart, ShippedWork
 from claude_orchestrator.launch.git import GitError, line
 from claude_orchestrator.launch.shipping import Work, pack, snapshot, take_in, those_of
 
@@ -74,7 +74,7 @@ class Shipper:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _prepare(cwd: str) -> tuple[Parcel, str]:
+def _prepare(cwd: str) -> tuple[ShippedWork, str]:
     """What has to travel, and the worktree that it comes from."""
     home = line(cwd, "rev-parse", "--show-toplevel")
     common = line(cwd, "rev-parse", "--path-format=absolute", "--git-common-dir")
@@ -85,10 +85,10 @@ def _prepare(cwd: str) -> tuple[Parcel, str]:
         branch = f"orchestrator/{PurePath(home).name}"
     commit = snapshot(home)
     folder = line(cwd, "rev-parse", "--show-prefix")
-    return Parcel(store, commit, branch, folder), home
+    return ShippedWork(store, commit, branch, folder), home
 
 
-def _parts(parcel: Parcel, bundle: bytes) -> Iterator[Part]:
+def _parts(parcel: ShippedWork, bundle: bytes) -> Iterator[BundlePart]:
     for start in range(0, len(bundle), PART_BYTES):
         end = start + PART_BYTES
-        yield Part(parcel.store, parcel.commit, start, bundle[start:end], end >= len(bundle))
+        yield BundlePart(parcel.store, parcel.commit, start, bundle[start:end], end >= len(bundle))

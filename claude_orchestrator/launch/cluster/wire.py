@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.claude.stream import LineBatch
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.launch.base import Exit
 from token_budget.named_tuples import NamedTuple
@@ -45,7 +45,7 @@ class ForMeter(NamedTuple):
     message: object
 
 
-class Part(NamedTuple):
+class BundlePart(NamedTuple):
     """A part of a bundle for a store of the node; the last one completes the commit."""
 
     store: str
@@ -55,7 +55,7 @@ class Part(NamedTuple):
     is_last: bool
 
 
-class Parcel(NamedTuple):
+class ShippedWork(NamedTuple):
     """What an instance works on: a commit in a store of the node, on a branch, in a folder below its top."""
 
     store: str
@@ -88,7 +88,7 @@ class Launch(NamedTuple):
     spec: LaunchSpec
     check: str | None = None
     folder: str = ""
-    parcel: Parcel | None = None
+    parcel: ShippedWork | None = None
 
 
 class Send(NamedTuple):
@@ -153,14 +153,14 @@ class Output(NamedTuple):
     lines: bytes | None = None
 
     @classmethod
-    def of(cls, id: int, batch: Batch) -> Output:
+    def of(cls, id: int, batch: LineBatch) -> Output:
         """A batch for its way to the driver."""
         return cls(id, batch.raw, None if batch.lines == batch.raw else batch.lines)
 
     @property
-    def batch(self) -> Batch:
+    def batch(self) -> LineBatch:
         """The batch as the launcher had it."""
-        return Batch(self.raw, self.raw if self.lines is None else self.lines)
+        return LineBatch(self.raw, self.raw if self.lines is None else self.lines)
 
     @property
     def size_bytes(self) -> int:
@@ -174,7 +174,7 @@ class OutputEnded(NamedTuple):
     id: int
 
 
-class Piece(NamedTuple):
+class ChangesPiece(NamedTuple):
     """The next piece of the bundle of what an instance has done."""
 
     id: int
@@ -197,7 +197,7 @@ class Memory(NamedTuple):
     disk: int = sys.maxsize
 
 
-class Ended(NamedTuple):
+class InstanceEnded(NamedTuple):
     """An instance has ended, and everything that it started. It has `brought` something if it had a parcel."""
 
     id: int
@@ -205,7 +205,7 @@ class Ended(NamedTuple):
     brought: Brought | None = None
 
 
-Event = Started | NotStarted | Output | OutputEnded | Piece | Ended | ForMeter | Memory
+Event = Started | NotStarted | Output | OutputEnded | ChangesPiece | InstanceEnded | ForMeter | Memory
 
 
 def for_wire(spec: LaunchSpec) -> LaunchSpec:

@@ -318,7 +318,7 @@ def keep(control: int, streams: list[int]) -> None:
         posix._exit(code)
 
 
-class Guard:
+class GuardProcess:
     """Forks keepers, and ends what a keeper leaves that was killed."""
 
     def __init__(self) -> None:
@@ -402,6 +402,6 @@ def main() -> None:
         _signal.signal(number, _signal.SIG_IGN)
     _signal.signal(_signal.SIGCHLD, lambda number, frame: None)
     try:
-        Guard().serve()
+        GuardProcess().serve()
     finally:
         posix._exit(0)

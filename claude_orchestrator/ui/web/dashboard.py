@@ -59,14 +59,14 @@ async def served(
     """Serve a run on a page while this is open, and say where. `timeline` has what is known of its use so far."""
     from claude_orchestrator.ui.web.feed import Feed
     from claude_orchestrator.ui.web.keys import PageDoor, make_keys, write_door
-    from claude_orchestrator.ui.web.routes import Site
+    from claude_orchestrator.ui.web.routes import RunSite
     from claude_orchestrator.ui.web.run_files import RunFiles
     from token_budget.serving.server import PageServer
 
     keys, secret = make_keys(folder, bound.password)
     feed = Feed(source, timeline)
     port = bound.listening.getsockname()[1]
-    site = Site(source, feed, RunFiles(folder), keys, f"orchestrator-{port}", bound.options.read_only, metrics)
+    site = RunSite(source, feed, RunFiles(folder), keys, f"orchestrator-{port}", bound.options.read_only, metrics)
     try:
         write_door(folder, PageDoor(bound.address, os.getpid(), secret, keys.boot))
     except OSError as error:

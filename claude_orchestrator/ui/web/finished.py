@@ -10,7 +10,7 @@ from typing import Any
 
 from claude_orchestrator.engine import journal
 from claude_orchestrator.engine.control.event_json import event_json
-from claude_orchestrator.engine.control.snapshot import Moment, Rows, Steering, snapshot
+from claude_orchestrator.engine.control.snapshot import Rows, RunMoment, Steering, snapshot
 from claude_orchestrator.engine.run_request import RunResult
 from claude_orchestrator.engine.snapshot import Snapshots
 from claude_orchestrator.ui.web.page_file import MAX_DATA_BYTES, fitting, page_file, short_conversation
@@ -35,7 +35,7 @@ def html_bytes(result: RunResult) -> bytes:
     with Folder.open(directory) as folder:
         with os.fdopen(folder.file(journal.NAME, os.O_RDONLY), "rb") as file:
             records = list(journal.records(file.read()))
-        run = snapshot(view, Rows(view), steering, Moment(now, Snapshots(view).take(now)), notable)
+        run = snapshot(view, Rows(view), steering, RunMoment(now, Snapshots(view).take(now)), notable)
         timeline = recorded(records, run["budgets"], {row["name"]: row["budgets"] for row in run["instances"]})
         data = {
             **run,

@@ -18,7 +18,7 @@ from token_budget.serving.keys import Keys
 from token_budget.serving.listening import EXTRA
 from token_budget.serving.site import (
     SIGNING_IN,
-    Answer,
+    HttpAnswer,
     Request,
     RequestError,
     Route,
@@ -32,7 +32,7 @@ ACTIONS = frozenset({"stop", "stop_run", "pause", "resume", "set_limit", "set_ma
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class RunSite:
     """What the routes work with."""
 
     source: RunSource
@@ -53,38 +53,38 @@ class Site:
         return self.feed.page(last_id) if path == EVENTS else None
 
 
-async def _snapshot(site: Site, request: Request) -> Answer:
+async def _snapshot(site: RunSite, request: Request) -> HttpAnswer:
     return json_answer(await site.feed.snapshot())
 
 
-async def _approvals(site: Site, request: Request) -> Answer:
+async def _approvals(site: RunSite, request: Request) -> HttpAnswer:
     return json_answer(await site.source.approvals())
 
 
-async def _conversation(site: Site, request: Request) -> Answer:
+async def _conversation(site: RunSite, request: Request) -> HttpAnswer:
     logs, attempt = await _logs(site, request)
     offset = max(0, number_in(request, "from", 0))
     found = await asyncio.to_thread(site.files.conversation, logs[attempt - 1], offset)
     return json_answer({**found, "attempt": attempt, "attempts": len(logs)})
 
 
-async def _log(site: Site, request: Request) -> Answer:
+async def _log(site: RunSite, request: Request) -> HttpAnswer:
     logs, attempt = await _logs(site, request)
     part = await asyncio.to_thread(site.files.raw, logs[attempt - 1], number_in(request, "from", 0))
     return _text(part.data, {"X-Next": str(part.next), "X-Size": str(part.size)})
 
 
-async def _answer(site: Site, request: Request) -> Answer:
+async def _answer(site: RunSite, request: Request) -> HttpAnswer:
     part = await asyncio.to_thread(site.files.answer, await _row(site, request))
     return _text(part.data, {"X-Size": str(part.size)})
 
 
-async def _patch(site: Site, request: Request) -> Answer:
+async def _patch(site: RunSite, request: Request) -> HttpAnswer:
     part = await asyncio.to_thread(site.files.patch, await _row(site, request))
     return _text(part.data, {"X-Size": str(part.size)})
 
 
-async def _act(site: Site, request: Request) -> Answer:
+async def _act(site: RunSite, request: Request) -> HttpAnswer:
     """Change the run."""
     params = params_of(request)
     method, given = params.get("method"), params.get("params", {})
@@ -96,11 +96,11 @@ async def _act(site: Site, request: Request) -> Answer:
         raise RequestError(409, str(error)) from None
 
 
-async def _metrics(site: Site, request: Request) -> Answer:
+async def _metrics(site: RunSite, request: Request) -> HttpAnswer:
     if site.metrics is None:
         raise RequestError(404, "no such page")
     try:
-        return Answer(site.metrics().encode(), CONTENT_TYPE)
+        return HttpAnswer(site.metrics().encode(), CONTENT_TYPE)
     except ImportError:
         raise RequestError(501, f"metrics need {EXTRA}") from None
 
@@ -123,12 +123,12 @@ ROUTES: Routes = {
 }
 
 
-def _text(data: bytes, headers: Mapping[str, str]) -> Answer:
+def _text(data: bytes, headers: Mapping[str, str]) -> HttpAnswer:
     """What an instance wrote: never more than text to a browser."""
-    return Answer(data, "text/plain; charset=utf-8", headers=headers)
+    return HttpAnswer(data, "text/plain; charset=utf-8", headers=headers)
 
 
-async def _logs(site: Site, request: Request) -> tuple[list[str], int]:
+async def _logs(site: RunSite, request: Request) -> tuple[list[str], int]:
     """The logs of an instance, and which of its attempts is meant, from 1."""
     logs = site.files.attempts(await _row(site, request))
     attempt = number_in(request, "attempt", len(logs))
@@ -137,7 +137,7 @@ async def _logs(site: Site, request: Request) -> tuple[list[str], int]:
     return logs, attempt
 
 
-async def _row(site: Site, request: Request) -> Mapping[str, Any]:
+async def _row(site: RunSite, request: Request) -> Mapping[str, Any]:
     name = request.query.get("instance", "")
     row = await site.source.instance(name)
     if row is None:

@@ -20,7 +20,7 @@ MAX_ANSWER_BYTES = 256 * 1024
 CHUNK_BYTES = 64 * 1024  # of a raw log on the page
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """A part of a file; `next` is where the part after it begins, `size` that of the whole file."""
 
     data: bytes
@@ -55,45 +55,45 @@ class RunFiles:
         items: list[Item] = items_of(part.data.split(b"\n"))
         return {"items": items, "next": part.next, "size": part.size}
 
-    def raw(self, log: str, offset: int) -> Part:
+    def raw(self, log: str, offset: int) -> FilePart:
         """Bytes of a log; a negative offset counts from its end."""
         return self._part(self._folder, log, offset, CHUNK_BYTES)
 
-    def answer(self, row: Mapping[str, Any]) -> Part:
+    def answer(self, row: Mapping[str, Any]) -> FilePart:
         """What an instance answered."""
         name = row.get("result_file")
         if not name:
             raise NoFileError("no answer yet")
         return self._inside(FOLDER, PurePath(name).name, MAX_ANSWER_BYTES)
 
-    def patch(self, row: Mapping[str, Any]) -> Part:
+    def patch(self, row: Mapping[str, Any]) -> FilePart:
         """What an instance changed."""
         path = (row.get("changes") or {}).get("patch")
         if not path:
             raise NoFileError("no changes")
         return self._inside(PurePath(path).parent.name, PurePath(path).name, MAX_PATCH_BYTES)
 
-    def _inside(self, folder: str, name: str, most_bytes: int) -> Part:
+    def _inside(self, folder: str, name: str, most_bytes: int) -> FilePart:
         try:
             with self._folder.folder(folder) as inner:
                 return self._part(inner, name, 0, most_bytes)
         except OSError as error:
             raise NoFileError(f"{folder}/{name}: {error.strerror or error}") from None
 
-    def lines(self, log: str, offset: int) -> Part:
+    def lines(self, log: str, offset: int) -> FilePart:
         """Whole lines; the last one of a log that has ended may lack its end."""
         most = MAX_LOG_BYTES
         while True:
             part = self._part(self._folder, log, offset, most)
             end = part.data.rfind(b"\n") + 1
             if end or part.next >= part.size:
-                return Part(part.data[:end], offset + end, part.size)
+                return FilePart(part.data[:end], offset + end, part.size)
             if most >= MAX_LINE_BYTES:  # no line of ours: show its beginning, and look for the next one
-                return Part(part.data, part.next, part.size)
+                return FilePart(part.data, part.next, part.size)
             most = min(MAX_LINE_BYTES, most * 8)
 
     @staticmethod
-    def _part(folder: Folder, name: str, offset: int, most_bytes: int) -> Part:
+    def _part(folder: Folder, name: str, offset: int, most_bytes: int) -> FilePart:
         try:
             with os.fdopen(folder.file(name, os.O_RDONLY), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -102,4 +102,4 @@ class RunFiles:
                 data = file.read(most_bytes)
         except OSError as error:
             raise NoFileError(f"{name}: {error.strerror or error}") from None
-        return Part(data, start + len(data), size)
+        return FilePart(data, start + len(data), size)

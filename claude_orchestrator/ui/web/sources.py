@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.control.event_log import Entry, Gap
 from claude_orchestrator.engine.control.methods import call
-from claude_orchestrator.engine.control.rpc import Request
+from claude_orchestrator.engine.control.rpc import RpcRequest
 from claude_orchestrator.engine.control.run_control import RunControl
 from claude_orchestrator.engine.control.snapshot import approval_row, instance_row
 from claude_orchestrator.engine.run_events import UsageRecorded
@@ -84,7 +84,7 @@ class LiveRun:
 
     async def act(self, method: str, params: Mapping[str, Any]) -> Any:
         """Change the run."""
-        return call(self._control, Request(None, method, params), VIA, "")
+        return call(self._control, RpcRequest(None, method, params), VIA, "")
 
     def _latest(self, entries: Iterable[Entry]) -> list[Numbered]:
         """The entries in order; of those that replace each other, the last."""

@@ -15,7 +15,7 @@ from claude_orchestrator.engine.results.answers import MAX_REPORTED_BYTES
 from claude_orchestrator.engine.run_events import By, RunEvent
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.usage_delta import UsageDelta
-from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.verification import CheckVerdict
 from claude_orchestrator.engine.worktrees.changes import Changes
 from tests.ui.test_report import a_run
 from token_budget import Usage
@@ -97,7 +97,7 @@ def test_an_activity_says_for_how_long() -> None:
 
 
 def test_a_verdict_has_its_output() -> None:
-    event = happened.Checked("one", 2, Verdict(False, "exit code 1", "1 failed"), simulated=True)
+    event = happened.Checked("one", 2, CheckVerdict(False, "exit code 1", "1 failed"), simulated=True)
     assert described(event) == {
         "instance": "one",
         "round": 2,

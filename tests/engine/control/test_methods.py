@@ -16,7 +16,7 @@ from claude_orchestrator.engine.approvals import Approvals, Reply
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.control.event_log import EventLog
 from claude_orchestrator.engine.control.methods import MAX_NAMES, MAX_TEXT, METHODS, Params, by_of, call
-from claude_orchestrator.engine.control.rpc import Code, Request, RpcError
+from claude_orchestrator.engine.control.rpc import Code, RpcError, RpcRequest
 from claude_orchestrator.engine.control.run_control import RunControl
 from claude_orchestrator.engine.ports import RunContext
 from claude_orchestrator.engine.run_events import By, RunEvent, Steered
@@ -56,7 +56,7 @@ class Desk:
 
     def call(self, method: str, **params: Any) -> Any:
         """What a person called kim gets from the socket."""
-        return call(self.control, Request(7, method, params), "socket", "kim")
+        return call(self.control, RpcRequest(7, method, params), "socket", "kim")
 
     def refused(self, method: str, **params: Any) -> tuple[Code, str]:
         """The error that a request gets, which changes nothing."""
@@ -72,7 +72,7 @@ def desk() -> Desk:
 
 
 def params(**values: Any) -> Params:
-    return Params(Request(7, "x", values))
+    return Params(RpcRequest(7, "x", values))
 
 
 def test_params_have_defaults() -> None:

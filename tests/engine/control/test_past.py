@@ -12,7 +12,7 @@ from claude_orchestrator.engine.control.past import past_status
 from claude_orchestrator.engine.control.snapshot import PROTOCOL
 from claude_orchestrator.engine.run_events import By
 from claude_orchestrator.engine.state import InstanceStatus, State
-from claude_orchestrator.engine.verification import Verdict
+from claude_orchestrator.engine.verification import CheckVerdict
 from claude_orchestrator.engine.worktrees.changes import Changes
 from tests.engine.test_resume import Journal, a_plan
 from token_budget.ledger.run_budgets import budgets_data
@@ -145,7 +145,7 @@ def test_a_row_has_what_was_checked_changed_and_used() -> None:
     journal.attempt(one, 500)
     changes = Changes("orchestrator/run-1/one", "a" * 40, "b" * 40, None, 1, 2, 3, "one.patch")
     journal.write(happened.ChangesKept("one", changes))
-    journal.write(happened.Checked("one", 2, Verdict(False, "exit code 1", "1 failed")))
+    journal.write(happened.Checked("one", 2, CheckVerdict(False, "exit code 1", "1 failed")))
     (row,) = status_of(journal)["instances"]
     assert (row["verified"], row["check_rounds"], row["changes"]) == (False, 2, changes.fields)
     assert (row["log"], row["tools"], row["tool_calls"]) == ("one.jsonl", {"Bash": 2, "Edit": 1}, 3)

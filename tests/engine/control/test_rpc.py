@@ -8,8 +8,8 @@ import pytest
 
 from claude_orchestrator.engine.control.rpc import (
     Code,
-    Request,
     RpcError,
+    RpcRequest,
     error_line,
     notification_line,
     read_request,
@@ -19,8 +19,8 @@ from claude_orchestrator.engine.control.rpc import (
 
 
 def test_a_request_is_read_as_it_was_written() -> None:
-    assert read_request(request_line(7, "stop", {"names": ["a"]})) == Request(7, "stop", {"names": ["a"]})
-    assert read_request(b'{"jsonrpc":"2.0","method":"pause"}') == Request(None, "pause", {}, answered=False)
+    assert read_request(request_line(7, "stop", {"names": ["a"]})) == RpcRequest(7, "stop", {"names": ["a"]})
+    assert read_request(b'{"jsonrpc":"2.0","method":"pause"}') == RpcRequest(None, "pause", {}, answered=False)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_manager, make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.activity import Activity, Doing
-from claude_orchestrator.engine.approvals import Ask
+from claude_orchestrator.engine.approvals import ToolQuestion
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.control.snapshot import (
     PROTOCOL,
-    Moment,
     Rows,
+    RunMoment,
     Steering,
     brief,
     budget_row,
@@ -35,11 +35,11 @@ from token_budget.models import Budget, Scope, Unit
 from token_budget.text import NANO
 
 STEERING = Steering("running", paused=False, max_parallel=4, directory="/runs/run-1")
-ASK = Ask("7", "two", "Bash", "Bash: rm x", {"command": "rm x"}, "deletes x", 10.0, 40.0)
+ASK = ToolQuestion("7", "two", "Bash", "Bash: rm x", {"command": "rm x"}, "deletes x", 10.0, 40.0)
 
 
 def whole(view: RunView, now: float = 165.0, steering: Steering = STEERING) -> dict[str, Any]:
-    moment = Moment(now, Snapshots(view).take(now))
+    moment = RunMoment(now, Snapshots(view).take(now))
     found: dict[str, Any] = json.loads(json.dumps(snapshot(view, Rows(view), steering, moment, list)))
     return found
 
@@ -87,7 +87,7 @@ def test_a_run_says_what_it_is_and_what_it_has_used() -> None:
 def test_a_brief_is_the_run_without_its_instances() -> None:
     view = a_run("one", "two")
     view.changes.rate_limits = {"five_hour": {"utilization": 12, "resets_at": "later"}, "week": {"utilization": 3}}
-    found, short = whole(view), brief(view, STEERING, Moment(165.0, Snapshots(view).take(165.0)))
+    found, short = whole(view), brief(view, STEERING, RunMoment(165.0, Snapshots(view).take(165.0)))
     assert short.items() <= found.items() and "instances" not in short
     assert short["rate_limits"] == [
         {"name": "five_hour", "used_percent": 12.0, "resets_at": "later"},
@@ -115,7 +115,7 @@ def test_what_was_removed_from_the_config_keeps_its_use() -> None:
 
 def test_the_decisions_are_those_that_are_given() -> None:
     view = a_run("one")
-    moment = Moment(165.0, Snapshots(view).take(165.0))
+    moment = RunMoment(165.0, Snapshots(view).take(165.0))
     found = snapshot(view, Rows(view), STEERING, moment, lambda: iter([{"kind": "crossed"}]))
     assert found["decisions"] == [{"kind": "crossed"}]
 

@@ -10,7 +10,7 @@ from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.results.answers import Answer
-from claude_orchestrator.engine.results.upstream import Upstream, fill
+from claude_orchestrator.engine.results.upstream import FinishedInstance, fill
 from token_budget.fields import BadValue
 
 
@@ -24,12 +24,12 @@ def use(prompt: str, **keys: object) -> LaunchSpec:
 
 def test_a_text_without_results_stays() -> None:
     spec = use("plain")
-    assert fill(spec, lambda name: Upstream("up", "completed", "", Answer("a"))) is spec
+    assert fill(spec, lambda name: FinishedInstance("up", "completed", "", Answer("a"))) is spec
 
 
 def test_the_branch_of_a_dependency() -> None:
     spec = use("{{results.up}}", worktree=True, base="{{branch.up}}")
-    filled = fill(spec, lambda name: Upstream("up", "completed", "", Answer("text"), branch="b/up"))
+    filled = fill(spec, lambda name: FinishedInstance("up", "completed", "", Answer("text"), branch="b/up"))
     assert (filled.turns, filled.base) == (("text",), "b/up")
 
 
@@ -38,13 +38,13 @@ def test_the_branch_of_a_dependency() -> None:
     [
         (
             "{{results.up}}",
-            Upstream("up", "completed", "", Answer()),
+            FinishedInstance("up", "completed", "", Answer()),
             "its result is missing: run it again in a new run",
         ),
-        ("{{results.up.file}}", Upstream("up", "timed_out", "", Answer()), "up has no file: it timed out"),
+        ("{{results.up.file}}", FinishedInstance("up", "timed_out", "", Answer()), "up has no file: it timed out"),
     ],
 )
-def test_what_cannot_be_filled(prompt: str, upstream: Upstream, why: str) -> None:
+def test_what_cannot_be_filled(prompt: str, upstream: FinishedInstance, why: str) -> None:
     with pytest.raises(BadValue, match=why):
         fill(use(prompt), lambda name: upstream)
 
@@ -52,9 +52,9 @@ def test_what_cannot_be_filled(prompt: str, upstream: Upstream, why: str) -> Non
 def test_without_a_branch_a_base_cannot_be_filled() -> None:
     spec = use("x", worktree=True, base="{{branch.up}}")
     with pytest.raises(BadValue, match="up has no branch: it never worked in a worktree"):
-        fill(spec, lambda name: Upstream("up", "failed", "", Answer()))
+        fill(spec, lambda name: FinishedInstance("up", "failed", "", Answer()))
 
 
 def test_how_a_failed_one_ended_is_its_result() -> None:
-    filled = fill(use("{{results.up}}"), lambda name: Upstream("up", "failed", "why", Answer()))
+    filled = fill(use("{{results.up}}"), lambda name: FinishedInstance("up", "failed", "why", Answer()))
     assert filled.turns == ("failed: why",)

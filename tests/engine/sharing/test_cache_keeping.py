@@ -22,7 +22,7 @@ from claude_orchestrator.engine.run_events import Launched, Message, RunEvent, R
 from claude_orchestrator.engine.sharing.cache_keeping import CacheKeeping
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.gateway.attempt import MeteredAttempt, RequestTiming
-from claude_orchestrator.gateway.refusals import Refusal
+from claude_orchestrator.gateway.refusals import BudgetRefusal
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.kept import KeptRequest
 from claude_orchestrator.gateway.sharing.prefixes import Prefix
@@ -53,7 +53,7 @@ class Api:
     until: float = 0.0  # when the entry of the cache expires
     status: int = 200
     usage: Usage = READ
-    refusal: Refusal | None = None
+    refusal: BudgetRefusal | None = None
     calls: list[float] = field(default_factory=list)
     closed: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -316,7 +316,7 @@ def test_a_budget_that_refuses_ends_the_calls() -> None:
         run = Run()
         run.respond()
         spent = Budget(10, scope=Scope.OVERALL, used=9)
-        run.api.refusal = Refusal(spent, 5_000)
+        run.api.refusal = BudgetRefusal(spent, 5_000)
         await run.check_at(270.0)
         run.api.refusal = None
         await run.check_at(280.0)

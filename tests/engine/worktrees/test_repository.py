@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.engine.worktrees.changes import Changes, Worktree, changes_from, figures_of, stem_of
-from claude_orchestrator.engine.worktrees.repository import Place, make, read_record, resolve, save
+from claude_orchestrator.engine.worktrees.repository import WorktreePath, make, read_record, resolve, save
 from claude_orchestrator.launch.git import GitError, git, line
 from tests.repositories import sh
 
@@ -22,11 +22,11 @@ def repo(tmp_path: Path) -> Path:
     return folder
 
 
-def place_of(repo: Path, name: str = "fix", folder: str = "") -> Place:
-    return Place(str(repo / folder), repo.parent / "run" / "worktrees" / name, f"orchestrator/run/{name}")
+def place_of(repo: Path, name: str = "fix", folder: str = "") -> WorktreePath:
+    return WorktreePath(str(repo / folder), repo.parent / "run" / "worktrees" / name, f"orchestrator/run/{name}")
 
 
-def close(place: Place, worktree: Worktree, *, keep_clean: bool = False) -> tuple[Changes | None, str]:
+def close(place: WorktreePath, worktree: Worktree, *, keep_clean: bool = False) -> tuple[Changes | None, str]:
     return save(place, worktree, place.path.parent.parent / "results" / "fix.patch", keep_clean=keep_clean)
 
 
@@ -133,13 +133,13 @@ def test_a_base_of_ours_has_what_was_not_committed(repo: Path) -> None:
 
 def test_no_repository_no_commit_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GitError, match="not a git repository"):
-        make(Place(str(tmp_path), tmp_path / "w", "b"), None)
+        make(WorktreePath(str(tmp_path), tmp_path / "w", "b"), None)
     sh(tmp_path, "git init -q")
     with pytest.raises(GitError, match="no commit yet"):
-        make(Place(str(tmp_path), tmp_path / "w", "b"), None)
+        make(WorktreePath(str(tmp_path), tmp_path / "w", "b"), None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(GitError, match="git is not installed"):
-        make(Place(str(tmp_path), tmp_path / "w", "b"), None)
+        make(WorktreePath(str(tmp_path), tmp_path / "w", "b"), None)
 
 
 def test_a_branch_in_the_way(repo: Path) -> None:

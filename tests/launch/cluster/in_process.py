@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from claude_orchestrator.gateway.nodes.agent import MeteredAgent
 from claude_orchestrator.launch.cluster.instance_memory import Room
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Node
-from claude_orchestrator.launch.cluster.wire import Begin, Begun, Command, Event, Part
+from claude_orchestrator.launch.cluster.wire import Begin, Begun, BundlePart, Command, Event
 
 
 class Here:
@@ -63,7 +63,7 @@ class HereAgent:
         self._reach()
         return await self._agent.stock(store)
 
-    async def receive(self, part: Part) -> str:
+    async def receive(self, part: BundlePart) -> str:
         self._reach()
         return await self._agent.receive(part)
 

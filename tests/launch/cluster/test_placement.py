@@ -7,7 +7,7 @@ import pytest
 from claude_orchestrator.launch.cluster.checks import LEAST_DISK_BYTES
 from claude_orchestrator.launch.cluster.instance_memory import MIB, Room
 from claude_orchestrator.launch.cluster.machines import Accepted, Node
-from claude_orchestrator.launch.cluster.placement import Placement, Site, capacity_of, site_of
+from claude_orchestrator.launch.cluster.placement import NodeSlots, Placement, capacity_of, site_of
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_node_takes_what_its_cores_and_its_memory_allow(
 def places(**capacities: int) -> Placement:
     found = Placement()
     for key, capacity in capacities.items():
-        found.add(key, Site(f"node {key}", capacity, {"CPU": 2.0, key: 1.0}))
+        found.add(key, NodeSlots(f"node {key}", capacity, {"CPU": 2.0, key: 1.0}))
     return found
 
 
@@ -79,7 +79,7 @@ def test_a_node_that_is_gone_takes_its_places_with_it() -> None:
     found.remove("a")
     found.remove("a")
     assert found.place_of("one") is None and [site.name for site in found.sites] == ["node b"]
-    found.add("a", Site("node a", 1, {}))
+    found.add("a", NodeSlots("node a", 1, {}))
     found.give_back("one")
     assert found.free == 2
 
@@ -87,7 +87,7 @@ def test_a_node_that_is_gone_takes_its_places_with_it() -> None:
 def test_what_remains_of_a_removed_node_can_be_given_back() -> None:
     found = places(a=1)
     found.take("one", ())
-    found.add("a", Site("node a", 1, {}))  # it came back before the instance had ended
+    found.add("a", NodeSlots("node a", 1, {}))  # it came back before the instance had ended
     found.give_back("one")
     assert found.free == 1
 

@@ -19,7 +19,7 @@ from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit, Running
 from claude_orchestrator.launch.cluster.launcher import Callbacks, ClusterLauncher
 from claude_orchestrator.launch.cluster.shipper import PART_BYTES
-from claude_orchestrator.launch.cluster.wire import Begin, Part
+from claude_orchestrator.launch.cluster.wire import Begin, BundlePart
 from claude_orchestrator.launch.git import GitError
 from claude_orchestrator.launch.shipping import snapshot
 from tests.launch.cluster.in_process import Here, HereAgent
@@ -58,7 +58,7 @@ class CountingAgent(HereAgent):
         shutil.rmtree(folder)
         folder.touch()
 
-    async def receive(self, part: Part) -> str:
+    async def receive(self, part: BundlePart) -> str:
         self._counting.got.setdefault(self._name, []).append(len(part.data))
         return self._counting.fault or await super().receive(part)
 

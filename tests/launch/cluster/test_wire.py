@@ -8,17 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from claude_orchestrator.claude.stream import Batch
+from claude_orchestrator.claude.stream import LineBatch
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.launch.base import Exit
-from claude_orchestrator.launch.cluster.wire import Brought, Ended, Launch, NotStarted, Output, Parcel, Piece, for_wire
+from claude_orchestrator.launch.cluster.wire import (
+    Brought,
+    ChangesPiece,
+    InstanceEnded,
+    Launch,
+    NotStarted,
+    Output,
+    ShippedWork,
+    for_wire,
+)
 from claude_orchestrator.launch.git import GitError
 
 
 def test_whole_lines_travel_once_and_others_as_they_are() -> None:
-    whole, cut = Batch(b"a\nb\n", b"a\nb\n"), Batch(b"a\nb", b"a\n")
+    whole, cut = LineBatch(b"a\nb\n", b"a\nb\n"), LineBatch(b"a\nb", b"a\n")
     assert Output.of(1, whole) == Output(1, b"a\nb\n", None) and Output.of(1, whole).batch == whole
     assert Output.of(1, cut) == Output(1, b"a\nb", b"a\n") and Output.of(1, cut).batch == cut
     assert Output.of(1, whole).size_bytes < Output.of(1, cut).size_bytes + 2
@@ -58,10 +67,10 @@ def test_a_spec_with_everything_can_travel() -> None:
     assert pickle.loads(pickle.dumps(Launch(1, sent))) == Launch(1, sent)
     assert sent.node == (("gpu", 1.0),) and sent.env == spec.env and sent.private == spec.private
     assert sent.item is None and sent.late is None
-    shipped = Launch(1, sent, parcel=Parcel("s", "c", "b", "sub/"))
+    shipped = Launch(1, sent, parcel=ShippedWork("s", "c", "b", "sub/"))
     assert pickle.loads(pickle.dumps(shipped)) == shipped
 
 
 def test_what_an_instance_has_done_travels_in_pieces_before_its_end() -> None:
-    piece, end = Piece(1, b"12345"), Ended(1, Exit(0), Brought("head", "commit"))
+    piece, end = ChangesPiece(1, b"12345"), InstanceEnded(1, Exit(0), Brought("head", "commit"))
     assert pickle.loads(pickle.dumps([piece, end])) == [piece, end] and piece.size_bytes > 5

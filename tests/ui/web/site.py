@@ -15,7 +15,7 @@ from claude_orchestrator.engine.control.event_log import Gap
 from claude_orchestrator.engine.control.rpc import Code, RpcError
 from claude_orchestrator.ui.web.feed import Feed
 from claude_orchestrator.ui.web.frames import Numbered
-from claude_orchestrator.ui.web.routes import Site
+from claude_orchestrator.ui.web.routes import RunSite
 from claude_orchestrator.ui.web.run_files import RunFiles
 from token_budget.folders import Folder
 from token_budget.serving.keys import Keys
@@ -138,7 +138,7 @@ async def serving(
     listening = socket.create_server(("127.0.0.1", 0), backlog=256)
     base = f"http://127.0.0.1:{listening.getsockname()[1]}"
     with Folder.open(folder) as opened:
-        site = Site(run, feed, RunFiles(opened), keys, COOKIE, read_only, metrics)
+        site = RunSite(run, feed, RunFiles(opened), keys, COOKIE, read_only, metrics)
         async with PageServer(site, listening, "127.0.0.1"), aiohttp.ClientSession() as session:
             yield Browser(session, base, keys), feed
             await feed.close()

@@ -20,7 +20,16 @@ from token_budget.serving.checks import Access, is_loopback
 from token_budget.serving.keys import SECRET_BYTES, Keys
 from token_budget.serving.listening import BoundPage
 from token_budget.serving.server import PageServer
-from token_budget.serving.site import SIGNING_IN, Answer, Request, RequestError, Route, Routes, json_answer, number_in
+from token_budget.serving.site import (
+    SIGNING_IN,
+    HttpAnswer,
+    Request,
+    RequestError,
+    Route,
+    Routes,
+    json_answer,
+    number_in,
+)
 from token_budget.usage.page.data import SPANS_DAYS, PageRequest, page_data
 from token_budget.usage.plot_data import WindowLimit
 from token_budget.windows import to_ms
@@ -47,9 +56,9 @@ class History:
         self._place = place
         self._limits_of = limits_of
         self._lock = threading.Lock()
-        self._answers: dict[int, tuple[float, Answer]] = {}  # until when each is good
+        self._answers: dict[int, tuple[float, HttpAnswer]] = {}  # until when each is good
 
-    def read(self, days: int) -> Answer:
+    def read(self, days: int) -> HttpAnswer:
         """The use of the latest days, today included; of all days for 0."""
         with self._lock:
             begun = time.monotonic()
@@ -60,7 +69,7 @@ class History:
                 self._answers[days] = ended + max(FRESH_S, REST * (ended - begun)), made
             return made
 
-    def _read(self, days: int) -> Answer:
+    def _read(self, days: int) -> HttpAnswer:
         now = datetime.now()
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         since_ms = to_ms(midnight - timedelta(days=days - 1)) if days else 0
@@ -90,7 +99,7 @@ class HistorySite:
         return None
 
 
-async def _history(site: HistorySite, request: Request) -> Answer:
+async def _history(site: HistorySite, request: Request) -> HttpAnswer:
     days = number_in(request, "days", SPANS_DAYS[1])
     if days not in SPANS_DAYS:
         raise RequestError(400, f"days: expected one of {', '.join(map(str, SPANS_DAYS))}")

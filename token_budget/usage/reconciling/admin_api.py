@@ -45,7 +45,7 @@ class Counted(NamedTuple):
     web_searches: int = 0
 
 
-class Costed(NamedTuple):
+class ModelCost(NamedTuple):
     """What one model has cost on one day, in nano-dollars; `model` is empty for what belongs to none."""
 
     start_ms: int
@@ -91,7 +91,7 @@ class AdminApi(NamedTuple):
             )
             yield Counted(start_ms, _model(row), usage, _count(searches))
 
-    def costs(self, since_ms: int, until_ms: int, only: Sequence[tuple[str, str]] = ()) -> Iterator[Costed]:
+    def costs(self, since_ms: int, until_ms: int, only: Sequence[tuple[str, str]] = ()) -> Iterator[ModelCost]:
         """What was billed on each whole day of a span, by model."""
         about = [("bucket_width", "1d"), ("limit", str(DAYS_A_PAGE)), ("group_by[]", "description"), *only]
         for start_ms, row in self._rows("cost_report", since_ms, until_ms, about):
@@ -101,7 +101,7 @@ class AdminApi(NamedTuple):
                     raise ValueError
             except (InvalidOperation, ValueError):
                 raise ValueError(_odd("cost_report", "an amount in US cents")) from None
-            yield Costed(start_ms, _model(row), cents * NANO_USD_A_CENT)
+            yield ModelCost(start_ms, _model(row), cents * NANO_USD_A_CENT)
 
     def _rows(
         self, report: str, since_ms: int, until_ms: int, about: Sequence[tuple[str, str]]

@@ -12,7 +12,7 @@ from token_budget.ledger.records import UsageSum
 from token_budget.models import Usage
 from token_budget.named_tuples import NamedTuple
 from token_budget.text import RenderOptions, decimal_usd, format_usd, printable, wrap
-from token_budget.usage.reconciling.admin_api import Costed, Counted
+from token_budget.usage.reconciling.admin_api import Counted, ModelCost
 from token_budget.usage.tables import TableColumn, table
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -58,7 +58,7 @@ def plain_model(model: str) -> str:
 
 
 def compare(
-    ours: Iterable[UsageSum], theirs: Iterable[Counted], costs: Iterable[Costed], costs_until_ms: int
+    ours: Iterable[UsageSum], theirs: Iterable[Counted], costs: Iterable[ModelCost], costs_until_ms: int
 ) -> list[Pair]:
     """A pair for each day and model. The ledger's costs count up to `costs_until_ms`, as those of the reports do."""
     pairs: dict[tuple[int, str], Pair] = {}

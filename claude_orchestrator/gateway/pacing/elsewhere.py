@@ -19,7 +19,7 @@ MOST_OWED = 256  # draws
 KNOWN_AFTER_S = 1.5  # so long after its first post, every other run has seen it, busy as it may be
 
 
-class Told(NamedTuple):
+class PaceReport(NamedTuple):
     """What a run tells the others: its draws, for how long the API refuses the key, and what is left then.
 
     Each draw has its age in seconds. A later correction has the age of its request, so that nobody draws what the API's
@@ -40,7 +40,7 @@ class Told(NamedTuple):
         return json.dumps([draws, round(self.blocked_s, 1), left, self.is_even])
 
     @classmethod
-    def read(cls, text: str) -> Told | None:
+    def read(cls, text: str) -> PaceReport | None:
         """What was posted; None if it cannot be read."""
         try:
             draws, blocked_s, left, is_even = json.loads(text)
@@ -130,7 +130,9 @@ class Elsewhere:
         }
         draws = [*self._draws(now), *([(0.0, draw)] if draw else [])]
         owed, self.owed = self.owed, {}
-        answer = await board.post(self.topic, Told(draws, left=left, is_even=pacer.is_even).text, LIFETIME_S, self.seen)
+        answer = await board.post(
+            self.topic, PaceReport(draws, left=left, is_even=pacer.is_even).text, LIFETIME_S, self.seen
+        )
         if answer is None:
             self._owe_again(owed)
             return True
@@ -141,7 +143,7 @@ class Elsewhere:
             return True
         self._owe_again(owed)
         self.met_at = now
-        told = [(now - age_s, found) for age_s, text in others if (found := Told.read(text)) is not None]
+        told = [(now - age_s, found) for age_s, text in others if (found := PaceReport.read(text)) is not None]
         self._take(pacer, told)
         if now - self.told_at > LIFETIME_S:
             await self._tell(board, pacer)
@@ -150,14 +152,14 @@ class Elsewhere:
 
     async def _tell(self, board: Board, pacer: Pacer, blocked_s: float = 0.0) -> None:
         """Post what is owed, whatever others have posted."""
-        told = Told(self._draws(self.clock()), blocked_s, is_even=pacer.is_even)
+        told = PaceReport(self._draws(self.clock()), blocked_s, is_even=pacer.is_even)
         owed, self.owed = self.owed, {}
         if await board.post(self.topic, told.text, LIFETIME_S, None) is None:
             self._owe_again(owed)
         else:
             self.told_at = self.clock()
 
-    def _take(self, pacer: Pacer, told: list[tuple[float, Told]]) -> None:
+    def _take(self, pacer: Pacer, told: list[tuple[float, PaceReport]]) -> None:
         """Draw what others have drawn. A run that knows no limits yet takes them over.
 
         Whoever posts has seen all posts before, so what the last one has left includes them all. It does not include

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from claude_orchestrator.gateway.pacing.elsewhere import ASK_EVERY_S, KNOWN_AFTER_S, MOST_OWED, Elsewhere, Told
+from claude_orchestrator.gateway.pacing.elsewhere import ASK_EVERY_S, KNOWN_AFTER_S, MOST_OWED, Elsewhere, PaceReport
 from claude_orchestrator.gateway.pacing.estimate import Draw
 from claude_orchestrator.gateway.pacing.limits import Reading, Resource
 from claude_orchestrator.gateway.pacing.pacer import EVENLY, LONGEST_BLOCK_S, Pacer
@@ -69,8 +69,8 @@ def test_a_run_that_has_met_no_other_asks_only_now_and_then(wall: Wall) -> None:
     wall.clock.now = ASK_EVERY_S
     assert one.claims() and len(wall.posts) == 2 and not one.elsewhere.is_behind
     drawn = {**NONE, Resource.REQUESTS: 1.0}
-    told = Told([(ASK_EVERY_S, {**NONE, Resource.REQUESTS: 2.0}), (0.0, drawn)], left=one.told_left(-1))
-    assert Told.read(wall.posts[-1][3]) == told
+    told = PaceReport([(ASK_EVERY_S, {**NONE, Resource.REQUESTS: 2.0}), (0.0, drawn)], left=one.told_left(-1))
+    assert PaceReport.read(wall.posts[-1][3]) == told
 
 
 def test_whoever_begins_beside_it_waits_until_it_is_known_and_has_heard_all(wall: Wall) -> None:

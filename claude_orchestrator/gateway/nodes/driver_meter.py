@@ -248,6 +248,8 @@ class DriverMeter:
             self._drop(place.node, number)
             place.tell(Refuse(number, why_not))
             return
+        if ticket.hold is None:  # no budget limits it, and its node names it no more
+            self._drop(place.node, number)
         request.most = most_of(ticket, self._admission.weights_of(ticket))
         place.tell(Go(number, ticket.output_tokens, ticket.cost, ticket.hold is not None))
 

@@ -14,6 +14,7 @@ import pytest
 
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.nodes.messages import MeterBegin
+from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 from claude_orchestrator.launch.simulated import Refused, Response
 from tests.benchmarks.hard_cap import Counted, Outcome, client
@@ -22,7 +23,7 @@ from tests.gateway.nodes.wires import Sites, sites
 from tests.gateway.test_server import until
 from tests.metered import Metered
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.models import Amount, Hold, Scope, Unit, Usage, Weights
+from token_budget.models import Amount, Budget, Hold, Scope, Unit, Usage, Weights
 from token_budget.text import NANO
 
 pytestmark = pytest.mark.processes  # servers and clients
@@ -61,6 +62,31 @@ def test_a_rehearsal_never_leaves_its_node_and_the_driver_decides(own: Mapping[s
                     _ = [event async for event in ask(place.client.url, replace(response, input_tokens=9999))]
                 await found.driver.close(place)
             assert max(used) == 100 and not manager.budgets[0].held
+
+    asyncio.run(work())
+
+
+class Unlimited(Metered):
+    """Its instance has budgets that limit none of its requests: those of subagents, or in money without prices."""
+
+    async def budgets_of(self, sender: Sender) -> tuple[Budget, ...]:
+        return ()
+
+
+def test_a_request_that_no_budget_of_its_instance_limits_counts_exactly() -> None:
+    async def work() -> None:
+        manager, used = TokenBudgetManager(1000, "block"), list[ApiUsage]()
+        response = Response("msg_1", 10, 20, 30, 40, 0.01)
+        async with sites(1, manager, begin(manager, rehearses=True), {}) as found:
+            attempt = Unlimited(manager.budgets, on_usage=lambda usage, hold: used.append(usage))
+            place = found.driver.open(attempt, "0/one")
+            await asyncio.sleep(0.05)
+            ask = found.nodes[0].meter.ask
+            assert ask is not None
+            _ = [event async for event in ask(dict(place.env)["ANTHROPIC_BASE_URL"], response)]
+            await found.driver.close(place)
+        assert used[-1].usage.total_tokens == 100
+        assert {usage.id for usage in used} == {used[-1].id} and used[-1].exact
 
     asyncio.run(work())
 

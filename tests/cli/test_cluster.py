@@ -185,6 +185,21 @@ def test_a_rehearsal_and_a_dry_run_on_a_cluster_of_this_machine(tmp_path: Path, 
 
 @WITH_RAY
 @pytest.mark.slow
+def test_only_its_owner_may_enter_the_folder_of_a_local_cluster(tmp_path: Path, short_folder: Path) -> None:
+    place = Workplace(tmp_path)
+    place.env["TMPDIR"] = str(short_folder)
+    argv = place.argv("--config", place.config(SETUP), "--rehearse", "--cluster", "local")
+    modes = set[int]()
+    with subprocess.Popen(argv, env=place.env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        while run.poll() is None:
+            with contextlib.suppress(FileNotFoundError):
+                modes |= {folder.stat().st_mode & 0o777 for folder in short_folder.glob("co-ray-*")}
+            time.sleep(0.02)
+    assert run.returncode == 0 and modes == {0o700}
+
+
+@WITH_RAY
+@pytest.mark.slow
 def test_all_faults_of_all_nodes_are_named_at_once(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     config = place.config({"instances": [{**SETUP["instances"][0], "node": {"gpu": 1}}]})

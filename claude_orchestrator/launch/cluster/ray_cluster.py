@@ -134,7 +134,8 @@ class RayCluster:
         if address == LOCAL:
             folder = tempfile.mkdtemp(prefix="co-ray-")  # its sockets have short paths, and only its owner may enter
             self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
-            options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES, "_temp_dir": folder}
+            options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+            options["_temp_dir"] = f"{folder}/r"  # Ray lets everybody into the folder that it gets
             options |= {"num_gpus": 0}
         try:
             ray.init(address=address, **options)

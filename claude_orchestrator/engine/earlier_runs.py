@@ -37,7 +37,9 @@ def reopen_run(
     """
     try:
         with Folder.open(output_dir, may_be_shared=True) as runs:
-            name = _last_run(runs, warn, rehearsal=rehearsal, verb=verb) if run_id == LAST else _whole(runs, run_id)
+            name = (
+                _last_run(runs, warn, rehearsal=rehearsal, verb=verb) if run_id == LAST else _whole(runs, run_id, verb)
+            )
             if Path(name).name != name or name in ("", ".."):
                 raise FileNotFoundError
             folder = runs.folder(name)
@@ -57,10 +59,13 @@ def reopen_run(
     return EarlierRun(RunDirectory(folder, warn), history, opened)
 
 
-def _whole(runs: Folder, beginning: str) -> str:
-    """The only run that begins like this, as for claude-runs; else the text itself."""
-    found = [name for name in runs.names() if name.startswith(beginning)] if beginning else []
-    return found[0] if len(found) == 1 else beginning
+def _whole(runs: Folder, beginning: str, verb: str) -> str:
+    """The only run that begins like this, as for claude-runs; else the text itself. Raises UserError for several."""
+    names = runs.names()
+    found = [name for name in names if name.startswith(beginning)] if beginning and beginning not in names else []
+    if len(found) > 1:
+        raise UserError(f"--{verb}: {beginning}: several runs begin with this: claude-runs lists the runs")
+    return found[0] if found else beginning
 
 
 def _last_run(runs: Folder, warn: Callable[[str], None], *, rehearsal: bool, verb: str) -> str:

@@ -315,6 +315,12 @@ def test_a_folder_that_is_a_link_and_a_journal_without_its_head_are_refused(plac
     unknown = place.run("--resume", "nope", "hello").stderr
     assert "--resume: no run 'nope' in " in unknown and unknown.endswith(": claude-runs lists the runs\n")
     path.write_bytes(path.read_bytes()[5:])
+    twin = path.parent.with_name(f"{path.parent.name[:-2]}zz")
+    twin.mkdir()
+    several = place.run("--resume", path.parent.name[:-2], "hello")
+    assert several.returncode == 2
+    assert several.stderr.endswith("several runs begin with this: claude-runs lists the runs\n")
+    twin.rmdir()
     done = place.run("--resume", path.parent.name[:-2], "hello")  # the beginning of its name is enough
     assert done.returncode == 2 and "its first line is damaged: this run cannot be resumed" in done.stderr
 

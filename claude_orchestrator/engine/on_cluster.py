@@ -219,7 +219,8 @@ def _checked(
     if not sites.capacity:
         raise UserError(*_without_memory(nodes, accepted, memory))
     homeless = [
-        f"--cluster: no node has what {spec.name} needs: {_wants(spec)}"
+        f"--cluster: no node has what {spec.name} needs: {_wants(spec)}: start a node that declares it with `ray start "
+        "--resources`, or change `node` in the config"
         for spec in specs
         if spec.node and not sites.suits_any(spec.node)
     ]

@@ -45,6 +45,8 @@ def test_other_databases_and_newer_schemas_are_refused(tmp_path: Path) -> None:
         SqliteLedger(tmp_path / "none.db", create=False)
     with pytest.raises(LedgerError, match="cannot be opened"):
         SqliteLedger(tmp_path / "other.db" / "x.db")
+    with pytest.raises(LedgerError, match="it is a folder: name a file in it"):
+        SqliteLedger(tmp_path)
 
 
 def test_windows_begin_at_local_midnight() -> None:

@@ -58,6 +58,8 @@ class SqliteFile:
         self.busy_s = BUSY_S
         if not create and not self.path.exists():
             raise NoLedgerError(f"{self.path}: no ledger yet: the first run creates it")
+        if self.path.is_dir():
+            raise LedgerUnwritableError(f"{self.path}: cannot be opened: it is a folder: name a file in it")
         try:
             if create:
                 make_folder(self.path.parent, may_be_shared=True)

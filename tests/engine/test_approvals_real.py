@@ -70,8 +70,8 @@ def touch(name: str) -> Tools:
 
 @pytest.mark.slow
 def test_a_tool_runs_once_a_person_approves_and_no_time_counts_meanwhile(claude: str, tmp_path: Path) -> None:
-    person = Person(Reply(True), after_s=12.0)
-    outcome, api = run(person, claude, tmp_path, [touch("here")], idle_timeout_s="10s")
+    person = Person(Reply(True), after_s=32.0)
+    outcome, api = run(person, claude, tmp_path, [touch("here")], idle_timeout_s="30s")
     assert outcome.only.state is State.COMPLETED, outcome.only.reason
     assert (tmp_path / "workspace" / "here").exists()
     assert [(one.tool, one.instance) for one in person.asked] == [("Bash", "one")]

@@ -59,7 +59,7 @@ class Hosts:
         return f"10.78.{self._block}.{host}"
 
     def inside(self, host: int, *, disk: str = "") -> tuple[str, ...]:
-        """What runs a command there; with a name and a disk of its own, which is mounted at a folder that exists."""
+        """Return what runs a command there, with the host's own name, and its own disk at a folder that exists."""
         words = ("ip", "netns", "exec", self.name(host))
         if not disk:
             return words

@@ -41,7 +41,7 @@ class Client:
 
     @classmethod
     def with_secret(cls, port: int, address: ApiAddress, attempt: MeteredAttempt) -> Client:
-        """A place at the gateway on this port of loopback, with a secret of its own in its URL."""
+        """Return an address at the gateway on this port of loopback. Its URL has its own secret."""
         secret = secrets.token_urlsafe(24)
         digest = hashlib.sha256(secret.encode()).digest()
         return cls(f"http://127.0.0.1:{port}/{secret}", address, attempt, digest=digest)

@@ -166,7 +166,7 @@ class Trial:
         return {round((int(at) - time.time()) / 3600) for at in times}
 
     def works_once(self, *interrupted: str) -> None:
-        """Each step was taken once. If claude was killed in the middle of one, it goes on after that."""
+        """Each step ran once. If claude was killed during a step, the session continued after it."""
         for name in NAMES:
             taken = self.steps(name)
             assert taken == sorted(set(taken)) and taken[-1] == STEPS - 1, (name, taken)
@@ -189,7 +189,7 @@ class Trial:
         assert self.counted() == (self.api.billed().total_tokens, True)
 
     def is_below(self) -> None:
-        """The report has no more than the API has billed, and says so."""
+        """The report counts no more than the API billed, and marks the count inexact."""
         tokens, exact = self.counted()
         assert not exact and tokens <= self.api.billed().total_tokens
 

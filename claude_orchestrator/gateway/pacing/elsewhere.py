@@ -118,7 +118,7 @@ class Elsewhere:
             self._owe(at, draw)
 
     def _draws(self, now: float) -> list[tuple[float, Draw]]:
-        """What is owed, as it is told."""
+        """Return the draws that were not posted yet, each with its age in seconds."""
         return [(now - at, draw) for at, draw in self.owed.items()]
 
     async def _ask(self, board: Board, pacer: Pacer, draw: Draw) -> bool:

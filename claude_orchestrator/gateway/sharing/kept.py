@@ -30,7 +30,7 @@ def kept_request(
 ) -> KeptRequest | None:
     """The request that reads the longest prefix of this one that others share; None where there is none.
 
-    A request that thinks with a budget of its own cannot be short: its answer has to be longer than that.
+    A request with a fixed thinking budget cannot be short, because its answer has to be longer than that budget.
     """
     common = [prefix for prefix in prefixes if prefix.common]
     if not common:

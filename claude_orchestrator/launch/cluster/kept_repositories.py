@@ -1,7 +1,7 @@
 """Repositories that travelled to this machine in earlier runs, so that a later run sends only what is new.
 
 Objects of git are named by their content, so a kept repository can lack something, but it cannot be wrong. Each run
-gets a copy of its own, which has the same files on the disk until one of both goes.
+gets its own copy. Both share their files on the disk until one of them is removed.
 """
 
 from __future__ import annotations

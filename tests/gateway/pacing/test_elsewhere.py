@@ -60,7 +60,7 @@ def test_a_draw_elsewhere_is_known_before_the_next_one_here(wall: Wall) -> None:
     assert two.claims()
     wall.clock.now = 0.5 + ASK_EVERY_S
     assert not one.claims() and one.claims()
-    assert not two.claims() and two.claims()  # from now on each request is told before it is sent
+    assert not two.claims() and two.claims()  # from now on the run reports each request before it sends it
 
 
 def test_a_run_that_has_met_no_other_asks_only_now_and_then(wall: Wall) -> None:
@@ -75,7 +75,7 @@ def test_a_run_that_has_met_no_other_asks_only_now_and_then(wall: Wall) -> None:
 
 def test_whoever_begins_beside_it_waits_until_it_is_known_and_has_heard_all(wall: Wall) -> None:
     one, two = Run(wall, "one", known(5)), Run(wall, "two", Pacer())
-    assert one.sends() and one.sends()  # of the second, nothing is told yet
+    assert one.sends() and one.sends()  # it has not reported the second one yet
     assert not two.claims()
     assert two.left() == 4 and two.pacer.wait_s(ONE, 0.0) == KNOWN_AFTER_S > ASK_EVERY_S
     wall.clock.now = ASK_EVERY_S

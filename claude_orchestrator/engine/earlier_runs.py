@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from claude_orchestrator.engine import journal
@@ -59,10 +59,14 @@ def reopen_run(
     return EarlierRun(RunDirectory(folder, warn), history, opened)
 
 
+def matching(names: Sequence[str], text: str) -> list[str]:
+    """The names of runs that a text stands for: that name itself, or else all that begin with it."""
+    return [text] if text in names else [name for name in names if text and name.startswith(text)]
+
+
 def _whole(runs: Folder, beginning: str, verb: str) -> str:
-    """The only run that begins like this, as for claude-runs; else the text itself. Raises UserError for several."""
-    names = runs.names()
-    found = [name for name in names if name.startswith(beginning)] if beginning and beginning not in names else []
+    """The only run that begins like this; else the text itself. Raises UserError for several."""
+    found = matching(runs.names(), beginning)
     if len(found) > 1:
         raise UserError(f"--{verb}: {beginning}: several runs begin with this: claude-runs lists the runs")
     return found[0] if found else beginning

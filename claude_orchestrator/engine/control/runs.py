@@ -14,7 +14,7 @@ from claude_orchestrator.engine.control.client import AnsweredError, ControlClie
 from claude_orchestrator.engine.control.commands import output_dir_option, runs_command
 from claude_orchestrator.engine.control.past import past_status
 from claude_orchestrator.engine.control.socket_place import NotListening
-from claude_orchestrator.engine.earlier_runs import LAST
+from claude_orchestrator.engine.earlier_runs import LAST, matching
 from claude_orchestrator.engine.file_names import file_stems
 from claude_orchestrator.engine.results.answer_files import FOLDER as RESULTS
 from claude_orchestrator.errors import UserError
@@ -71,10 +71,9 @@ def find_run(output_dir: Path, text: str) -> FoundRun:
         raise UserError(f"there are no runs in {output_dir}")
     if text == LAST:
         return FoundRun(names[-1], output_dir / names[-1])
-    found = [name for name in names if name.startswith(text)] if text else []
-    if text in names or len(found) == 1:
-        name = text if text in names else found[0]
-        return FoundRun(name, output_dir / name)
+    found = matching(names, text)
+    if len(found) == 1:
+        return FoundRun(found[0], output_dir / found[0])
     if found:
         more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
         raise UserError(f"{text}: several runs begin with this: {', '.join(found[-NAMES_SHOWN:])}{more}")

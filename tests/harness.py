@@ -37,6 +37,7 @@ from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, Lifetimes
 from claude_orchestrator.launch.base import Launcher
 from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.ui.messages import message_of
+from tests.limits import HUNG_S
 from tests.stand_in import StandIn, claude_env
 from token_budget import TokenBudgetManager
 
@@ -91,7 +92,7 @@ def run_config(
     price: Price | None = None,
     answers: AnswerFiles | None = None,
     starts: Starts | None = None,
-    time_limit_s: float = 60.0,
+    time_limit_s: float = HUNG_S,
     lifetimes: Lifetimes = LIFETIMES,
     **options: Any,
 ) -> Outcome:
@@ -148,7 +149,7 @@ def run_config(
     return Outcome(tuple(supervisor.instances), supervisor.manager, watcher.messages)
 
 
-def content_of(path: Path, process: subprocess.Popen[Any], *, limit_s: float = 30.0) -> str:
+def content_of(path: Path, process: subprocess.Popen[Any], *, limit_s: float = HUNG_S) -> str:
     """What a process writes into a file, waited for as long as the process runs."""
     deadline = time.monotonic() + limit_s
     while not path.exists() or not path.read_text().strip():
@@ -202,7 +203,7 @@ class Workplace:
             cwd=self.root,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HUNG_S,
             check=False,
         )
 

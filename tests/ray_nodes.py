@@ -18,6 +18,8 @@ from types import MappingProxyType
 
 import pytest
 
+from tests.limits import HUNG_S
+
 STORE_BYTES = 80 * 1024 * 1024
 HAS_RAY = importlib.util.find_spec("ray") is not None
 if os.environ.get("REQUIRE_RAY") and not HAS_RAY:
@@ -64,7 +66,7 @@ class RayNodes:
             [*program, f"--object-store-memory={STORE_BYTES}", "--num-gpus=0", *options],
             env={**os.environ, "XDG_STATE_HOME": f"{self.folder}/state", **self.env, **env},
             stdout=subprocess.DEVNULL,
-            timeout=60,
+            timeout=HUNG_S,
             check=True,
         )
 

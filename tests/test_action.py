@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT
+from tests.limits import HUNG_S
 
 ACTION = (ROOT / "action.yml").read_text()
 EXAMPLE = ROOT / ".github" / "examples" / "shared-daily-limit.yml"
@@ -69,7 +70,7 @@ class Runner:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HUNG_S,
             check=False,
         )
 

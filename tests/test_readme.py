@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import prose
+from tests.limits import HUNG_S
 from tests.postgres import Postgres
 from tests.ray_nodes import HAS_RAY
 from token_budget.fields import TOKENS
@@ -140,7 +141,9 @@ def shared_ledger(postgres: Postgres, shell: dict[str, str]) -> str:
 
 def in_shell(command: str, shell: dict[str, str]) -> subprocess.CompletedProcess[str]:
     argv = ["bash", "-c", command]
-    return subprocess.run(argv, cwd=shell["HOME"], env=shell, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        argv, cwd=shell["HOME"], env=shell, capture_output=True, text=True, timeout=HUNG_S, check=False
+    )
 
 
 @contextlib.contextmanager
@@ -153,7 +156,7 @@ def run_for(command: str, shell: dict[str, str]) -> Iterator[None]:
     )
     try:
         if is_over:
-            process.wait(timeout=60)
+            process.wait(timeout=HUNG_S)
         else:
             in_shell("until claude-runs approvals last 2>&1 | grep -q npm; do sleep 0.2; done", shell)
         if " resume " in command:

@@ -18,6 +18,7 @@ import claude_orchestrator
 from claude_orchestrator import InstanceConfig, UserError, arun, run
 from claude_orchestrator.engine.run_events import InstanceEnded, Launched, Message, RunEvent
 from tests.harness import FAKE, ROOT, Workplace, alive, content_of
+from tests.limits import HUNG_S
 
 
 @pytest.fixture
@@ -195,7 +196,7 @@ def test_nothing_is_left_of_a_script_that_is_stopped(tmp_path: Path, number: sig
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) as process:
         pids = json.loads(content_of(tmp_path / "pids.json", process))
         process.send_signal(number)
-        printed, _ = process.communicate(timeout=30)
+        printed, _ = process.communicate(timeout=HUNG_S)
     assert printed == ("interrupted\n" if number == signal.SIGINT else "")
     for _ in range(500):
         if not any(map(alive, pids)):

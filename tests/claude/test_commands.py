@@ -26,6 +26,7 @@ from claude_orchestrator.claude.commands import (
     warning_for,
 )
 from claude_orchestrator.cli.commands_view import render_inspect, render_list
+from tests.limits import HUNG_S
 from tests.stand_in import claude_env
 from token_budget.text import display_width
 
@@ -643,7 +644,7 @@ def claude_finds(claude: str, tree: Tree) -> dict[str, str]:
         env=claude_env(tree.home, "http://127.0.0.1:9"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HUNG_S,
         check=False,
     )
     answers = [json.loads(line) for line in done.stdout.splitlines() if '"control_response"' in line]

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.harness import Workplace, alive, content_of
+from tests.limits import HUNG_S
 
 TWO = {"instances": [{"name": "one", "command": "/test --unit"}, {"name": "two", "command": "/test --all"}]}
 
@@ -125,7 +126,7 @@ def test_signals_stop_and_report(place: Workplace, number: signal.Signals, code:
     process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     pids = json.loads(content_of(place.root / "pids.json", process))
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=HUNG_S)
     assert process.returncode == code and b"Total:" in out
     assert [instance["status"] for instance in place.report()["instances"]] == ["cancelled", "cancelled"]
     assert place.report()["exit_code"] == code

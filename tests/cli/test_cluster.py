@@ -25,6 +25,7 @@ import pytest
 from claude_orchestrator import __version__
 from claude_orchestrator.launch.processes import MARK_VARIABLE
 from tests.harness import FAKE, ROOT, Workplace
+from tests.limits import HUNG_S
 from tests.ray_nodes import WITH_RAY, command_lines, ray_nodes
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 
@@ -68,7 +69,7 @@ main()
 
 
 def run(argv: list[str], env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True, timeout=HUNG_S, check=False)
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_node_that_is_drained_keeps_its_instances_and_gets_no_more(tmp_path: P
             time.sleep(0.02)
         done = run([sys.executable, "-c", DRAIN, nodes.address], {**os.environ, **nodes.env}, tmp_path)
         assert done.returncode == 0, done.stderr
-        _, stderr = process.communicate(timeout=90)
+        _, stderr = process.communicate(timeout=HUNG_S)
     assert process.returncode == 0, stderr
     assert len(re.findall(r"the node \S+ is drained: it gets no more instances", stderr)) == 1, stderr
     assert "lost" not in stderr and {one["attempts"] for one in place.report()["instances"]} == {1}
@@ -330,7 +331,7 @@ def test_a_cluster_that_vanishes_while_it_is_asked_is_one_line(tmp_path: Path, l
             os.kill(raylet, signal.SIGKILL)
         else:
             nodes.stop()
-        _, stderr = process.communicate(timeout=90)
+        _, stderr = process.communicate(timeout=HUNG_S)
     assert process.returncode == 2 and not (tmp_path / "out").exists()
     assert re.fullmatch(r"ERROR: --cluster: node \S+: cannot be asked: [^.]{10,100}\n", stderr), stderr
 
@@ -370,7 +371,7 @@ def test_the_real_cli_counts_and_stops_on_a_cluster_as_it_does_here(claude: str,
         keepers = nodes.running("gcs_server") + nodes.raylets()
         assert len(keepers) == 3 and not any(in_memory(pid, key.encode()) for pid in keepers)
         assert in_memory(process.pid, key.encode())
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=HUNG_S)
         report = json.loads((tmp_path / "report.json").read_text())
         assert process.returncode == 0, stderr
         assert report["meter"]["kind"] == "api"  # through the gateway of the node

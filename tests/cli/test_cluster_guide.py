@@ -17,6 +17,7 @@ import pytest
 
 from tests.harness import FAKE, ROOT
 from tests.hosts import Hosts, can_have_hosts, ip
+from tests.limits import HUNG_S
 from tests.ray_nodes import WITH_RAY
 
 pytestmark = [
@@ -56,7 +57,7 @@ class Shells:
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=HUNG_S,
             check=False,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import FAKE, Workplace
+from tests.limits import HUNG_S
 from tests.ray_nodes import WITH_RAY, ray_nodes
 from tests.repositories import sh
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
@@ -55,7 +56,7 @@ def test_a_dry_run_writes_nothing_and_warns_of_no_change_that_travels(tmp_path: 
     before = sh(place.workspace, "git count-objects")
     argv = place.argv("--config", config, *SHIP, "--cluster", "local", "--dry-run", claude=str(FAKE))
     env = {**place.env, "ANTHROPIC_API_KEY": "dummy"}
-    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=HUNG_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "The repository travels to each node" in done.stdout
     assert "uncommitted" not in done.stdout + done.stderr
@@ -77,7 +78,7 @@ def test_the_real_cli_edits_files_on_two_nodes_and_its_changes_are_applied(claud
         own = ["--workspace", str(workspace), "--claude-bin", claude, "--ledger", "off", "--retries", "1"]
         files = ["--config", str(tmp_path / "runs.json"), "--report", str(tmp_path / "report.json")]
         argv = [*program, *own, *files, *SHIP, "--cluster", nodes.address]
-        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=HUNG_S, check=False)
         (kept,) = Path(nodes.folder, "state", "claude-orchestrator", "shipped").iterdir()  # of both nodes
         assert sh(kept, "git for-each-ref")
     assert done.returncode == 0, done.stderr
@@ -86,7 +87,7 @@ def test_the_real_cli_edits_files_on_two_nodes_and_its_changes_are_applied(claud
     assert sorted(instance["attempts"] for instance in report["instances"]) in ([1, 1, 1, 2], [1, 1, 1, 3])
     assert sh(workspace, "git status --porcelain") == "M open"
     applied = [*program, "--apply", "last"]
-    done = subprocess.run(applied, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(applied, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=HUNG_S, check=False)
     assert done.returncode == 0, done.stderr
     for item in ITEMS:
         assert (workspace / f"list.{item}").read_text() == f"0\n{item}\n"

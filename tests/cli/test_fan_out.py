@@ -12,6 +12,7 @@ import pytest
 
 from claude_orchestrator.engine.run_events import Answered, RunEvent
 from tests.harness import ROOT, Workplace, content_of, run_real
+from tests.limits import HUNG_S
 from tests.stand_in import StandIn, Text
 
 
@@ -188,7 +189,7 @@ def test_thirty_files_with_the_real_cli(claude: str, tmp_path: Path) -> None:
                 answers[event.instance] = event.text
 
         config = {"instances": [entry]}
-        outcome = run_real(config, api, claude, tmp_path, max_parallel=4, time_limit_s=300, on_event=keep)
+        outcome = run_real(config, api, claude, tmp_path, max_parallel=4, time_limit_s=HUNG_S, on_event=keep)
         assert answers == {f"read[f{number:02}.txt]": f"Answer {number}." for number in range(30)}
         assert sum(status.total_tokens for status in outcome.instances) == api.billed().total_tokens
 

@@ -103,7 +103,7 @@ def check(name: str, billing: Billing, claude: str, tmp_path: Path) -> None:
         def at_response(entry: Entry) -> None:
             finished = [one for one in api.entries if one.finished]
             tokens, nano = sum(one.total.total_tokens for one in finished), sum(map(cost, finished))
-            deadline = time.monotonic() + 5.0
+            deadline = time.monotonic() + 20.0
             while (live["tokens"] < tokens or live["nano"] < nano) and time.monotonic() < deadline:
                 time.sleep(0.005)
             if live["tokens"] < tokens or live["nano"] < nano:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT, Workplace, run_real
+from tests.limits import HUNG_S
 from tests.repositories import sh
 from tests.stand_in import Call, Reply, StandIn, Text, Tools, claude_env
 
@@ -48,7 +49,9 @@ def test_eight_worktrees_at_once_whose_changes_are_applied(claude: str, place: W
     with StandIn(script) as api:
         env = {**place.env, **claude_env(place.root, api.url), "PATH": place.env["PATH"]}
         argv = place.argv("--config", place.config({"instances": instances}), "--report", "report.json", claude=claude)
-        done = subprocess.run(argv, env=env, cwd=place.root, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            argv, env=env, cwd=place.root, capture_output=True, text=True, timeout=HUNG_S, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         report = place.report()
         assert report["totals"]["total_tokens"] == api.billed().total_tokens

@@ -21,6 +21,7 @@ from claude_orchestrator.engine.ports import NoSharedLimits, Services
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import Watcher, make_supervisor
+from tests.limits import HUNG_S
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.ledger.store import HOUR_MS
 from token_budget.models import Hold
@@ -82,7 +83,7 @@ def test_an_instance_waits_until_a_launch_is_free() -> None:
     rate, watcher, bus = Rate(0.0, 0.05, 0.05, 0.0), Watcher(), Bus()
     bus.attach(watcher)
     supervisor = make_supervisor(plan, settings, SimulatedLauncher(), bus=bus, services=Services(shared=rate))
-    asyncio.run(asyncio.wait_for(supervisor.run(), 30))
+    asyncio.run(asyncio.wait_for(supervisor.run(), HUNG_S))
     assert [status.state for status in supervisor.instances] == [State.COMPLETED] * 2 and rate.waits_s == []
     waiting = [text for text in watcher.messages if "waits" in text]
     assert waiting == ["INFO: two waits: launch rate: all 7 launches of an hour are taken"]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.harness import ROOT, Workplace
+from tests.limits import HUNG_S
 from tests.postgres import Postgres
 from token_budget.ledger.opening import open_store
 from token_budget.ledger.postgres_schema import MIGRATIONS
@@ -394,7 +395,7 @@ def test_orchestrators_at_once_never_pass_the_limit_of_their_account(place: Work
     started = [
         subprocess.Popen(argv, env=place.env, cwd=place.root, stderr=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    said = [process.communicate(timeout=120)[1] for process in started]
+    said = [process.communicate(timeout=HUNG_S)[1] for process in started]
     assert {process.returncode for process in started} <= {0, 1}, said
     listed = token_budget(place, "--ledger", address, "limit", "list", "--json")
     used = json.loads(listed.stdout)[0]["used"]

@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from tests.harness import Workplace
+from tests.limits import HUNG_S
 from tests.postgres import Postgres
 from tests.stand_in import Call, Reply, StandIn, Text, Tools, claude_env
 from token_budget.ledger.opening import open_store
@@ -54,7 +55,7 @@ def test_not_one_token_beyond_the_limit_of_an_account(claude: str, postgres: Pos
     address, most = postgres.database(), 60_000
     limit(address, most)
     with StandIn({"greet": WORK}) as api, orchestrators(place, claude, api, address, 3) as started:
-        said = [process.communicate(timeout=180)[1] for process in started]
+        said = [process.communicate(timeout=HUNG_S)[1] for process in started]
         billed = api.billed().total_tokens
     assert billed <= most and billed > most // 2, (billed, said)
     assert in_ledger(address) == billed, said
@@ -64,7 +65,7 @@ def test_no_call_goes_out_while_the_ledger_is_gone(claude: str, postgres: Postgr
     address = postgres.database()
     limit(address, 10**7)
     with StandIn({"greet": WORK}) as api, orchestrators(place, claude, api, address, 2) as started:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HUNG_S
         while len(api.entries) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -76,7 +77,7 @@ def test_no_call_goes_out_while_the_ledger_is_gone(claude: str, postgres: Postgr
             assert len(api.entries) == calls < 2 * 2 * 9
         finally:
             postgres.start()
-        said = [process.communicate(timeout=180)[1] for process in started]
+        said = [process.communicate(timeout=HUNG_S)[1] for process in started]
         billed = api.billed().total_tokens
         assert [process.returncode for process in started] == [0, 0], said
     assert in_ledger(address) == billed, said

@@ -17,6 +17,7 @@ from claude_orchestrator.engine.state import State
 from tests.engine.test_accounting import config as real_config
 from tests.faults.test_journal import kill_in_the_middle
 from tests.harness import Workplace, run_config, run_real
+from tests.limits import HUNG_S
 from tests.scripted import Script, ScriptedRunning
 from tests.stand_in import Call, Reply, StandIn, Text, Tools
 from token_budget.budget_manager import TokenBudgetManager
@@ -139,7 +140,7 @@ def test_what_another_orchestrator_holds_is_waited_for(place: Workplace) -> None
     process = subprocess.Popen(
         argv, env=place.env, cwd=place.root, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HUNG_S
     while not (place.root / "ledger.db").exists() or not ledger_of(place).shared((), Weights(), 0).held.tokens:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -148,7 +149,7 @@ def test_what_another_orchestrator_holds_is_waited_for(place: Workplace) -> None
     waits = re.search(r"used ([\d,]+) \+ held by others ([\d,]+) \+ estimate 5,000 > limit 9,000", done.stderr)
     assert done.returncode == 0 and waits is not None, done.stderr
     assert sum(int(figure.replace(",", "")) for figure in waits.groups()) == 8000  # of the first, spent or held
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=HUNG_S) == 0
     assert ledger_of(place).shared((), Weights(), 0).held == Amount()
 
 
@@ -164,7 +165,7 @@ def test_no_order_of_requests_of_several_orchestrators_passes_a_daily_budget(pla
         argv = place.argv("--config", config, "--rehearse", "--meter", "api", *reports)
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(argv, env=place.env, cwd=place.root, **pipes))  # type: ignore[call-overload]
-    said = [process.communicate(timeout=60)[1] for process in started]
+    said = [process.communicate(timeout=HUNG_S)[1] for process in started]
     assert [process.returncode for process in started] == [1] * 4 and "ledger" not in "".join(said), said
     used = [json.loads((place.root / f"report{n}.json").read_text())["totals"]["total_tokens"] for n in range(4)]
     assert sum(record.usage.total_tokens for record in ledger_of(place).records()) == sum(used)
@@ -421,7 +422,7 @@ def test_of_many_orchestrators_one_tells_of_a_window(place: Workplace) -> None:
         subprocess.Popen(argv, env=place.env, cwd=place.root, **pipes)  # type: ignore[call-overload]
         for _ in range(3)
     ]
-    said = "".join(process.communicate(timeout=60)[1] for process in started)
+    said = "".join(process.communicate(timeout=HUNG_S)[1] for process in started)
     assert said.count("of the daily budget is used") == 1, said
 
 

@@ -11,6 +11,7 @@ from claude_orchestrator.claude.argv import model_of
 from claude_orchestrator.config.instance_kinds import ModelWhenLow
 from claude_orchestrator.engine.low_budget import low_budget
 from tests.harness import Outcome, run_config
+from tests.limits import HUNG_S
 from tests.scripted import Script
 from token_budget.models import Budget
 
@@ -33,7 +34,7 @@ def test_the_tightest_budget_decides() -> None:
 def go(*instances: dict[str, Any], **options: Any) -> Outcome:
     entries = [{"name": f"i{n}", "command": "/a", **instance} for n, instance in enumerate(instances)]
     options = {"overall_token_budget": 10_000, "model_when_low": "20%=haiku", "max_parallel": 1, **options}
-    return run_config({"instances": entries}, Script(tokens=8_500), workspace=Path("/"), time_limit_s=20, **options)
+    return run_config({"instances": entries}, Script(tokens=8_500), workspace=Path("/"), time_limit_s=HUNG_S, **options)
 
 
 def test_the_next_instance_starts_with_the_other_model() -> None:

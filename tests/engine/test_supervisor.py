@@ -15,6 +15,7 @@ from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import Outcome, run_config
+from tests.limits import HUNG_S
 from tests.scripted import Script, ScriptedRunning
 
 WORK = Path("/")
@@ -24,7 +25,7 @@ def go(script: Script, *instances: dict[str, Any], **options: Any) -> Outcome:
     """Run the instances at once: none waits for the prompt cache of another."""
     entries = [{"name": f"i{n}", **instance} for n, instance in enumerate(instances)]
     options = {"share_cache": "off", **options}
-    return run_config({"instances": entries}, script, workspace=WORK, time_limit_s=20, **options)
+    return run_config({"instances": entries}, script, workspace=WORK, time_limit_s=HUNG_S, **options)
 
 
 def states(outcome: Outcome) -> list[State]:

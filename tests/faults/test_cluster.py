@@ -19,6 +19,7 @@ import pytest
 from claude_orchestrator.launch.cluster.leases import END_S
 from claude_orchestrator.launch.processes import MARK_VARIABLE
 from tests.harness import FAKE, Workplace, alive
+from tests.limits import HUNG_S
 from tests.ray_nodes import WITH_RAY, RayNodes, command_lines, ray_nodes
 
 pytestmark = [WITH_RAY, pytest.mark.slow, pytest.mark.processes, pytest.mark.xdist_group("ray")]
@@ -147,7 +148,7 @@ def test_nothing_calls_the_api_after_the_lease(fault: object, meter: str, tmp_pa
         if fault is kill_driver:
             process.wait()
             return
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=HUNG_S)
         assert "is lost" in stderr and process.returncode == 1
         report = json.loads((tmp_path / "report.json").read_text())
         assert [one["status"] for one in report["instances"]] == ["failed", "failed"]
@@ -167,7 +168,7 @@ def test_an_instance_of_a_lost_node_is_retried_elsewhere_once_the_lease_has_ende
         later = [pid for pid in calls.callers if pid not in before]
         assert all(map(alive, later))
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=HUNG_S)
         assert "is lost" in stderr and "retry 1 of 1" in stderr + (tmp_path / "report.json").read_text()
         assert not any(map(alive, later))
 
@@ -188,7 +189,7 @@ def test_a_run_whose_cluster_is_gone_ends_when_it_is_told_to(tmp_path: Path) -> 
         until(lambda: not any(map(alive, calls.callers)), LEASE_S + END_S + SLACK_S)
         time.sleep(2.0)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=HUNG_S)
         assert "is lost" in stderr and process.returncode == 130, stderr
         assert json.loads((tmp_path / "report.json").read_text())["totals"]["exact"] is False
 
@@ -201,7 +202,7 @@ def test_a_node_that_joins_takes_what_waits(tmp_path: Path) -> None:
         nodes.add()
         until(lambda: len(calls.last) == 4, 30.0)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=HUNG_S)
         assert not any(map(alive, calls.callers))
 
 
@@ -222,7 +223,7 @@ def test_resume_takes_a_run_up_after_the_driver_was_killed(tmp_path: Path) -> No
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=HUNG_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr

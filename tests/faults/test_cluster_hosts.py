@@ -24,6 +24,7 @@ import pytest
 from claude_orchestrator.launch.cluster.leases import END_S, RENEWALS
 from tests.faults.test_cluster import until
 from tests.hosts import HostCluster, can_have_hosts, host_cluster
+from tests.limits import HUNG_S
 from tests.ray_nodes import WITH_RAY, RayNodes
 from tests.repositories import sh
 from tests.stand_in import Call, StandIn, Text, Tools, claude_env
@@ -115,7 +116,7 @@ class Trial:
     def ended(self) -> bool:
         return self.driver.poll() is not None
 
-    def end(self, limit_s: float = 120.0) -> tuple[int, str]:
+    def end(self, limit_s: float = HUNG_S) -> tuple[int, str]:
         """Wait for the end of the run; returns its exit code, and what it said."""
         return self.driver.wait(limit_s), self.said
 

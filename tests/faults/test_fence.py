@@ -11,6 +11,7 @@ import pytest
 
 from claude_orchestrator.launch.fence_kind import FENCE_VARIABLE
 from tests.harness import ROOT
+from tests.limits import HUNG_S
 from tests.namespaces import WITH_NAMESPACES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fence is the Linux kernel's")
@@ -26,7 +27,7 @@ print(json.dumps(left_after(KINDS[sys.argv[1]], 0.0, {}, from_work=True)))
 def left_after(kind: str, fence: str) -> tuple[list[str], int]:
     """The names of the processes that a kill leaves, and the calls that instances make after it."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), FENCE_VARIABLE: fence}
-    done = subprocess.run([sys.executable, "-c", ROUND, kind], env=env, check=True, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", ROUND, kind], env=env, check=True, capture_output=True, timeout=HUNG_S)
     left, calls, *_ = json.loads(done.stdout)
     return left, calls
 

@@ -30,6 +30,7 @@ from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.launch.base import Capabilities, Exit
 from claude_orchestrator.launch.simulated import PassedCheck
 from tests.harness import Watcher, make_supervisor
+from tests.limits import HUNG_S
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 
@@ -251,7 +252,7 @@ def test_a_run_always_ends_with_its_books_in_order(
     bus.attach(Watcher(on_event=on_event))
 
     async def run() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HUNG_S):
             await supervisor.run()
 
     asyncio.run(run())

@@ -15,6 +15,7 @@ from claude_orchestrator.gateway import door
 from claude_orchestrator.gateway.door import BATCH
 from claude_orchestrator.launch.local import FILES_OF_GATEWAY
 from tests.gateway.test_server import ASK, answering, place
+from tests.limits import HUNG_S
 from token_budget.serving import door as serving_door
 from token_budget.serving.door import MAX_STRANGERS, STRANGERS_EACH, Door, OwnerOf
 
@@ -32,7 +33,7 @@ async def connect(port: int, send: bytes = b"") -> tuple[asyncio.StreamReader, a
 async def until_dropped(reader: asyncio.StreamReader) -> bytes:
     """What came before the end."""
     try:
-        return await asyncio.wait_for(reader.read(), 20)
+        return await asyncio.wait_for(reader.read(), HUNG_S)
     except ConnectionResetError:
         return b""
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Workplace
+from tests.limits import HUNG_S
 from token_budget.ledger.records import Limit
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.models import Weights
@@ -78,7 +79,7 @@ def api() -> Iterator[Api]:
 
 
 def wait_for(true: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + HUNG_S
     while not true():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -115,7 +116,13 @@ class Runs:
     def whole(self, *args: str) -> subprocess.CompletedProcess[str]:
         self.api.open.set()
         return subprocess.run(
-            self.argv(*args), env=self.env, cwd=self.place.root, capture_output=True, text=True, timeout=60, check=False
+            self.argv(*args),
+            env=self.env,
+            cwd=self.place.root,
+            capture_output=True,
+            text=True,
+            timeout=HUNG_S,
+            check=False,
         )
 
 

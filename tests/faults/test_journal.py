@@ -32,6 +32,7 @@ from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import ROOT, Workplace, content_of, make_supervisor
+from tests.limits import HUNG_S
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget import Usage
 from token_budget.folders import Folder
@@ -275,7 +276,7 @@ def test_two_orchestrators_on_one_run_are_refused(place: Workplace) -> None:
     assert done.returncode == 2 and "is in use by another orchestrator" in done.stderr
     assert done.stderr.count("\n") == 1
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=HUNG_S) == 130
 
 
 @pytest.mark.parametrize("run_id", ["20260101-000000-000000", "../out", ".", "..", "", "no/such", "last"])
@@ -302,7 +303,7 @@ def test_leftovers_of_a_run_without_a_guard_are_ended_first(place: Workplace) ->
     try:
         done = place.run("--resume", "last", "hello")
         assert done.returncode == 0 and "ended 1 process of the earlier orchestrator" in done.stderr
-        assert left.wait(timeout=10) == -signal.SIGKILL
+        assert left.wait(timeout=HUNG_S) == -signal.SIGKILL
     finally:
         left.kill()
 

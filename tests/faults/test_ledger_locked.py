@@ -15,6 +15,7 @@ from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.ledger_pending import NAME, keep, take_in
 from claude_orchestrator.engine.ledger_sync import LedgerSync
 from tests.harness import Workplace, content_of
+from tests.limits import HUNG_S
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.ledger.import_reader import ImportData
 from token_budget.ledger.records import AttemptRecord, Limit, RunRecord, UsageRecord
@@ -51,7 +52,7 @@ def test_a_locked_ledger_does_not_hold_up_the_end(place: Workplace) -> None:
     content_of(place.root / "pids.json", process)
     other = locked(ledger)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)  # it was four minutes
+    _, said = process.communicate(timeout=120)  # it was four minutes
     assert process.returncode == 143 and place.report()["exit_code"] == 143
     (pending,) = place.root.glob(f"out/*/{NAME}")
     assert f"the next run adds the records that it lacks of this one: {pending}" in said
@@ -74,7 +75,7 @@ def test_a_start_that_waits_reports_it(place: Workplace) -> None:
     assert process.stderr is not None
     assert any("another program has it locked: waiting" in line for line in process.stderr)
     other.close()
-    process.communicate(timeout=30)
+    process.communicate(timeout=HUNG_S)
     assert process.returncode == 0
 
 
@@ -126,5 +127,5 @@ def test_a_request_of_a_run_without_shared_limits_does_not_wait_for_a_locked_led
         sync.released(late)
         await sync.end(0)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), HUNG_S))
     assert SqliteLedger(path).shared([held], Weights(), 0).used == [0]

@@ -26,6 +26,7 @@ from claude_orchestrator.engine.run_events import RunEvent, UsageRecorded
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.usage_delta import PortionDelta, UsageDelta
 from tests.harness import Workplace
+from tests.limits import HUNG_S
 from tests.postgres import Postgres
 from token_budget.ledger.opening import open_store
 from token_budget.ledger.records import HoldRequest, Limit, Reservation, RunRecord
@@ -67,7 +68,7 @@ class Orchestrator:
     def wait_for(self, text: str) -> None:
         """Wait until it has said something."""
         with self._news:
-            assert self._news.wait_for(lambda: any(text in line for line in self.lines), 30), "".join(self.lines)
+            assert self._news.wait_for(lambda: any(text in line for line in self.lines), HUNG_S), "".join(self.lines)
 
     def end(self) -> dict[str, Any]:
         """Wait for its end; returns the report."""

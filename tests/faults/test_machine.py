@@ -29,6 +29,7 @@ from claude_orchestrator.launch.simulated import SimulatedLauncher
 from claude_orchestrator.ui.junit import junit_report
 from tests.faults.test_journal import small_plan
 from tests.harness import ROOT, Workplace, content_of, run_config, sleeping
+from tests.limits import HUNG_S
 from tests.scripted import Script
 from tests.views import a_view
 
@@ -43,7 +44,7 @@ def limited(place: Workplace, kind: int, limit: int, *args: str) -> subprocess.C
         cwd=place.root,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HUNG_S,
         check=False,
         preexec_fn=lambda: resource.setrlimit(kind, (limit, limit)),
     )
@@ -70,7 +71,7 @@ def test_a_run_folder_that_disappears_is_reported_once(place: Workplace) -> None
     )
     content_of(place.root / "pids.json", process)
     shutil.rmtree(place.root / "out")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HUNG_S)
     assert [instance["status"] for instance in place.report()["instances"]] == ["timed_out", "completed", "completed"]
     assert said.count("logs cannot be written (No such file or directory)") == 1 and process.returncode == 1
 
@@ -122,7 +123,7 @@ def test_a_machine_that_gives_no_threads(place: Workplace) -> None:
         cwd=place.root,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HUNG_S,
         check=False,
     )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
@@ -137,7 +138,7 @@ def test_nohup_is_obeyed(place: Workplace) -> None:
         process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=said, stderr=said)
         content_of(place.root / "turns.json", process)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=HUNG_S) == 0
     assert place.report()["instances"][0]["status"] == "completed"
 
 
@@ -158,7 +159,7 @@ def test_the_limit_of_open_files_is_raised_if_the_system_allows(place: Workplace
         env=place.env,
         cwd=place.root,
         capture_output=True,
-        timeout=60,
+        timeout=HUNG_S,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (30, 4096)),
     )
@@ -187,7 +188,7 @@ def test_without_a_guard_nothing_is_started(place: Workplace) -> None:
     code = "import sys; sys.executable = '/gone/python'; from claude_orchestrator.cli.main import main; main()"
     argv = [sys.executable, "-c", code, *place.argv("hello")[3:]]
     env = {**place.env, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, env=env, cwd=place.root, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, env=env, cwd=place.root, capture_output=True, text=True, timeout=HUNG_S, check=False)
     assert done.returncode == 2
     assert "ERROR: the guard process cannot be started: No such file or directory: nothing has started" in done.stderr
     assert not (place.root / "turns.json").exists()
@@ -198,7 +199,7 @@ def test_closed_standard_output_does_not_end_the_run(place: Workplace) -> None:
     process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     process.stdout.close()
-    assert process.wait(timeout=30) == 0 and place.report()["exit_code"] == 0
+    assert process.wait(timeout=HUNG_S) == 0 and place.report()["exit_code"] == 0
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
@@ -224,7 +225,7 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(place: Workplace) -> Non
     assert os.read(ours, 10)
     content_of(place.root / "turns.json", process)
     os.close(ours)
-    assert process.wait(timeout=30) == 0 and place.report()["instances"][0]["status"] == "completed"
+    assert process.wait(timeout=HUNG_S) == 0 and place.report()["instances"][0]["status"] == "completed"
 
 
 @pytest.mark.slow
@@ -240,7 +241,7 @@ def test_a_reader_who_stops_reading_does_not_hold_up_the_run(place: Workplace) -
         fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, 4096)
     report_data = json.loads(content_of(place.root / "report.json", process))  # nobody has read anything yet
     assert report_data["instances"][0]["status"] == "timed_out"
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=HUNG_S)
     assert process.returncode == 1 and b"Total:" in out
 
 
@@ -286,5 +287,5 @@ def test_a_pause_of_everything_changes_no_count(place: Workplace) -> None:
         os.kill(process.pid, number)
         os.kill(pid, number)
         time.sleep(1)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=HUNG_S) == 0
     assert place.report()["totals"]["total_tokens"] == 1050 and place.report()["totals"]["exact"]

@@ -14,6 +14,7 @@ from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.launch.local import LocalLauncher, raise_file_limit, use_pidfd_watcher
 from tests.harness import Outcome, run_config
+from tests.limits import HUNG_S
 
 # an instance as small as it can be: a shell that says what claude says; SECONDS is how long its response takes
 CLAUDE = """#!/bin/sh
@@ -45,7 +46,7 @@ def run_many(tmp_path: Path, count: int, parallel: int, seconds: str, watch: Wat
         max_parallel=parallel,
         overall_token_budget=10**9,
         on_change=watch.look,
-        time_limit_s=200,
+        time_limit_s=HUNG_S,
     )
 
 

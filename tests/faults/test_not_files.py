@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Workplace
+from tests.limits import HUNG_S
 from tests.repositories import sh
 from token_budget.usage.json_file import JsonFileError, read_bytes
 
@@ -80,7 +81,7 @@ def test_a_pipe_in_place_of_an_answer_or_a_patch(place: Workplace) -> None:
         text=True,
         env=place.env,
         check=False,
-        timeout=60,
+        timeout=HUNG_S,
     )
     assert shown.returncode == 0, shown.stderr
 

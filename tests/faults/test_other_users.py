@@ -17,6 +17,7 @@ import pytest
 from claude_orchestrator.engine.journal import NAME, decode, encode
 from tests.faults.test_not_files import CLAUDE_RUNS
 from tests.harness import FAKE, Workplace
+from tests.limits import HUNG_S
 from tests.repositories import sh
 from token_budget.files import write_atomically
 from token_budget.folders import Folder, check_file
@@ -209,7 +210,7 @@ def test_claude_runs_passes_over_the_runs_of_others(place: Workplace) -> None:
 
     def claude_runs(*args: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-c", CLAUDE_RUNS, "--output-dir", str(out), *args]
-        return subprocess.run(argv, capture_output=True, text=True, env=place.env, check=False, timeout=60)
+        return subprocess.run(argv, capture_output=True, text=True, env=place.env, check=False, timeout=HUNG_S)
 
     assert own.name in claude_runs("list").stdout and theirs.name not in claude_runs("list").stdout
     assert claude_runs("show", "last").returncode == 0

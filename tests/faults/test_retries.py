@@ -25,6 +25,7 @@ from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.supervisor import Supervisor
 from claude_orchestrator.launch.base import Exit
 from tests.harness import Outcome, Watcher, Workplace, make_supervisor, run_real
+from tests.limits import HUNG_S
 from tests.scripted import Script, ScriptedRunning
 from tests.stand_in import Fail, StandIn, Text
 
@@ -104,7 +105,7 @@ def go(
 
     async def main() -> Supervisor:
         supervisor = make_supervisor(plan, settings, script, bus=bus, clock=clock)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HUNG_S):
             await supervisor.run()
         return supervisor
 

@@ -20,6 +20,7 @@ from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.redact import redact, secrets_of
 from claude_orchestrator.engine.run_dir import RunDirectory
 from tests.harness import ROOT, Workplace, content_of
+from tests.limits import HUNG_S
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 
 SECRET = "sk-hunter2-hunter2"
@@ -75,7 +76,7 @@ def test_a_key_that_passes_the_gateway_is_in_no_file_and_no_message(claude: str,
         argv += ["--meter", "api", "--log-level", "debug", "--report", str(tmp_path / "report.json")]
         argv += ["--overall-token-budget", "9000", "--budget-enforcement-mode", "block"]
         env = {**claude_env(home, api.url), "PYTHONPATH": str(ROOT), "ANTHROPIC_API_KEY": key}
-        done = subprocess.run(argv, env=env, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(argv, env=env, capture_output=True, check=False, timeout=HUNG_S)
         assert api.entries and api.billed().total_tokens <= 9000
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["instances"][0]["usage_source"] == "api"
@@ -96,7 +97,7 @@ def test_no_prompt_or_key_in_the_list_of_processes(place: Workplace) -> None:
     pids = json.loads(content_of(place.root / "pids.json", process))
     listing = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (process.pid, *pids))
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=HUNG_S)
     assert b"stream-json" in listing and not any(
         text.encode() in listing for text in (SECRET, PROMPT, "sk-ant-key-0001")
     )
@@ -235,6 +236,6 @@ def test_an_instance_does_not_get_our_pipes_and_locks(place: Workplace) -> None:
     time.sleep(0.1)
     kinds = [str(path.readlink()) for path in Path(f"/proc/{pids[0]}/fd").iterdir()]
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=HUNG_S)
     assert not any("journal" in kind for kind in kinds)
     assert sum(kind.startswith(("pipe:", "socket:")) for kind in kinds) == 3

@@ -14,6 +14,7 @@ import pytest
 
 from claude_orchestrator.engine.state import State
 from tests.harness import Workplace, alive, content_of, run_config, run_real
+from tests.limits import HUNG_S
 from tests.scripted import Script
 from tests.stand_in import StandIn, Text
 
@@ -53,7 +54,7 @@ def test_a_paused_orchestrator_does_not_take_its_own_pause_for_a_stall(place: Wo
     process.send_signal(signal.SIGSTOP)
     time.sleep(6)  # longer than the idle timeout
     process.send_signal(signal.SIGCONT)
-    assert process.wait(timeout=30) == 0 and place.report()["instances"][0]["status"] == "completed"
+    assert process.wait(timeout=HUNG_S) == 0 and place.report()["instances"][0]["status"] == "completed"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_killed_by_somebody_else_is_failed(place: Workplace) -> None:
     process = subprocess.Popen(argv, env=place.env, cwd=place.root, stdout=subprocess.DEVNULL)
     pids = json.loads(content_of(place.root / "pids.json", process))
     os.kill(pids[0], signal.SIGKILL)
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=HUNG_S) == 1
     (instance,) = place.report()["instances"]
     assert instance["status"] == "failed" and instance["exit_code"] == -9
     assert instance["reason"] == "exited with code -9 and without a result"

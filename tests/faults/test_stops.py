@@ -16,6 +16,7 @@ import pytest
 
 from claude_orchestrator.engine.state import State
 from tests.harness import ROOT, Workplace, alive, content_of, run_real
+from tests.limits import HUNG_S
 from tests.stand_in import Call, Reply, StandIn, Text, Tools, claude_env
 
 GRACE_S = 1.0
@@ -43,7 +44,7 @@ def test_stops_of_our_own_reach_everything(place: Workplace, name: str) -> None:
     args, status = STOPS[name]
     process = start(place, *args)
     pids = json.loads(content_of(place.root / "pids.json", process))
-    assert process.wait(timeout=30) == 1 and place.report()["instances"][0]["status"] == status
+    assert process.wait(timeout=HUNG_S) == 1 and place.report()["instances"][0]["status"] == status
     assert len(pids) == 4 and not any(map(alive, pids))
 
 
@@ -51,7 +52,7 @@ def test_a_failing_sibling_with_fail_fast_reaches_everything(place: Workplace) -
     failing = {"name": "failing", "prompt": "x", "env": {"FAKE_CLAUDE": "crash-after"}}
     process = start(place, "--fail-fast", instances=(HYDRA, failing))
     pids = json.loads(content_of(place.root / "pids.json", process))
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=HUNG_S) == 1
     assert [instance["status"] for instance in place.report()["instances"]] == ["cancelled", "failed"]
     assert not any(map(alive, pids))
 
@@ -61,7 +62,7 @@ def test_signals_reach_everything(place: Workplace, number: signal.Signals, code
     process = start(place)
     pids = json.loads(content_of(place.root / "pids.json", process))
     process.send_signal(number)
-    assert process.wait(timeout=30) == code and place.report()["instances"][0]["status"] == "cancelled"
+    assert process.wait(timeout=HUNG_S) == code and place.report()["instances"][0]["status"] == "cancelled"
     assert not any(map(alive, pids))
 
 
@@ -73,7 +74,7 @@ def test_the_second_ctrl_c_is_at_once(place: Workplace) -> None:
     while b'"kind":"stop"' not in journal.read_bytes():  # the first was taken
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130 and place.report()["exit_code"] == 130
+    assert process.wait(timeout=HUNG_S) == 130 and place.report()["exit_code"] == 130
     assert not any(map(alive, pids))
 
 
@@ -82,14 +83,14 @@ def test_a_paused_instance_is_ended_too(place: Workplace) -> None:
     process = start(place, "--timeout", "1.5", instances=({**HYDRA, "env": {"FAKE_CLAUDE": "hang"}},))
     pids = json.loads(content_of(place.root / "pids.json", process))
     os.kill(pids[0], signal.SIGSTOP)
-    assert process.wait(timeout=30) == 1 and place.report()["instances"][0]["status"] == "timed_out"
+    assert process.wait(timeout=HUNG_S) == 1 and place.report()["instances"][0]["status"] == "timed_out"
     assert not any(map(alive, pids))
 
 
 def test_an_instance_that_ends_leaves_nothing_behind(place: Workplace) -> None:
     process = start(place, instances=({**HYDRA, "env": {"FAKE_CLAUDE": "leaves-a-child"}},))
     pids = json.loads(content_of(place.root / "pids.json", process))
-    assert process.wait(timeout=30) == 0 and not any(map(alive, pids))
+    assert process.wait(timeout=HUNG_S) == 0 and not any(map(alive, pids))
 
 
 @pytest.mark.slow
@@ -112,7 +113,7 @@ def test_a_daemon_of_a_real_tool_is_ended(claude: str, tmp_path: Path, number: s
         pids = [int(pid) for pid in content_of(pidfile, process).split()]
         if number is not None:
             process.send_signal(number)
-        assert process.wait(timeout=30) == (128 + number if number is not None else 1)
+        assert process.wait(timeout=HUNG_S) == (128 + number if number is not None else 1)
         assert len(pids) == 2 and not any(map(alive, pids))
         (instance,) = json.loads((tmp_path / "report.json").read_text())["instances"]
         assert instance["usage"]["total_tokens"] >= api.billed().total_tokens - 50 and len(api.entries) == 1

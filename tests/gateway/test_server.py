@@ -25,6 +25,7 @@ from claude_orchestrator.gateway.requests import lowered, read_request
 from claude_orchestrator.gateway.server import Gateway, GatewayOptions
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 from tests.benchmarks.hard_cap import Counted
+from tests.limits import HUNG_S
 from tests.metered import Metered
 from token_budget import TokenBudgetManager
 from token_budget.models import Budget, Hold, Scope, Unit, Usage, Weights
@@ -155,7 +156,7 @@ async def place(
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HUNG_S):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

@@ -28,6 +28,7 @@ from claude_orchestrator.launch.local_process import DEAF_S
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import FAKE, Workplace
 from tests.launch.cluster.in_process import Here
+from tests.limits import HUNG_S
 from tests.namespaces import WITH_NAMESPACES
 from tests.scripted import Script
 
@@ -108,7 +109,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, fence: FenceGuard | No
     return Place(request.param, Workplace(tmp_path), fence)
 
 
-def within(place: Place, work: Callable[[], Awaitable[None]], limit_s: float = 30.0) -> None:
+def within(place: Place, work: Callable[[], Awaitable[None]], limit_s: float = HUNG_S) -> None:
     async def limited() -> None:
         async with asyncio.timeout(limit_s), place.opened():
             await work()

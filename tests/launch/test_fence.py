@@ -19,6 +19,7 @@ from claude_orchestrator.launch.fence.kept_process import KeptProcess
 from claude_orchestrator.launch.local import LocalLauncher
 from claude_orchestrator.launch.local_process import LocalRunning
 from tests.harness import alive
+from tests.limits import HUNG_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fence is the Linux kernel's")
 ENV = {"PATH": os.environ["PATH"]}
@@ -28,7 +29,7 @@ DAEMON = "env -i setsid /bin/sh -c 'sleep 600 & echo $!' </dev/null 2>/dev/null"
 
 def with_fence(work: Callable[[FenceGuard, LocalLauncher], Awaitable[None]]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HUNG_S):
             with FenceGuard("test-fence") as guard:
                 await work(guard, LocalLauncher("test-fence", ENV, fence=guard))
 

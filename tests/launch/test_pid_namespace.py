@@ -14,6 +14,7 @@ from claude_orchestrator.launch.fence.guard import FenceGuard
 from claude_orchestrator.launch.fence_kind import FENCE_VARIABLE
 from claude_orchestrator.launch.local import LocalLauncher
 from tests.harness import ROOT, Workplace
+from tests.limits import HUNG_S
 from tests.namespaces import WITH_NAMESPACES
 
 pytestmark = WITH_NAMESPACES
@@ -24,7 +25,7 @@ def in_namespace(script: str) -> tuple[list[str], Exit]:
     """What a shell script prints, and how it ends."""
 
     async def run() -> tuple[list[str], Exit]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HUNG_S):
             with FenceGuard("test", "namespace") as guard:
                 launcher = LocalLauncher("test", {"PATH": os.environ["PATH"]}, fence=guard)
                 running = await launcher.start(["/bin/sh", "-c", script], {}, "/", "0")
@@ -78,5 +79,5 @@ def test_a_system_without_namespaces_is_reported_before_anything_starts(place: W
     forbid = 'echo 0 > /proc/sys/user/max_pid_namespaces && echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
     env = {**place.env, FENCE_VARIABLE: "namespace", "PYTHONPATH": str(ROOT)}
     command = ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh", *argv]
-    done = subprocess.run(command, env=env, cwd=place.root, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=env, cwd=place.root, capture_output=True, text=True, timeout=HUNG_S, check=False)
     assert done.returncode == 2 and "this system does not allow process namespaces" in done.stderr

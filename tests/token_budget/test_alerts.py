@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.limits import HUNG_S
 from token_budget.alerts import Alert, AlertBook, AlertTargets, parse_command, parse_ntfy, parse_webhook
 from token_budget.models import Budget, Scope, Unit
 from token_budget.usage.alert_sinks import DeliveryLimits, notification, sinks_of
@@ -211,7 +212,7 @@ def python(script: str, *args: str) -> tuple[str, ...]:
     return (sys.executable, "-S", "-c", script, *args)
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = HUNG_S) -> None:
     until = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until, "waited in vain"

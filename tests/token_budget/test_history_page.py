@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.limits import HUNG_S
 from tests.token_budget.test_history import DAY_MS, HOSTILE, HOUR_MS, Book, utc
 from tests.token_budget.test_usage_cli import PROGRAM, Home
 from token_budget.ledger.records import AccountLimit, AttemptRecord, RunRecord, UsageRecord
@@ -164,7 +165,7 @@ async def serving(history: History, password: str = "") -> AsyncIterator[tuple[G
 
 def visit(history: History, use: Callable[[Get, Keys], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(30), serving(history) as (get, keys):
+        async with asyncio.timeout(HUNG_S), serving(history) as (get, keys):
             await use(get, keys)
 
     asyncio.run(main())
@@ -265,7 +266,7 @@ def test_serve_prints_an_address_that_signs_in_and_ends_with_an_interrupt(home: 
 
     asyncio.run(look())
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=HUNG_S)
     assert (process.returncode, said) == (0, "Ctrl-C ends the page.\n")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT
+from tests.limits import HUNG_S
 from tests.postgres import Postgres
 from token_budget.ledger import sql_ledger
 from token_budget.ledger.export_import import apply, export
@@ -393,7 +394,7 @@ def admit_with_16_processes(place: str) -> None:
     for process in started:
         process.stdin.write("\n")
         process.stdin.flush()
-    admitted = sum(int(process.communicate(timeout=60)[0]) for process in started)
+    admitted = sum(int(process.communicate(timeout=HUNG_S)[0]) for process in started)
     assert admitted == 600 and all(process.returncode == 0 for process in started)
     assert ledger.shared([Limit(0, 1)], FLAT, 0).used == [60_000]
     ledger.close()

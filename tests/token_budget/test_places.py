@@ -12,6 +12,7 @@ import platformdirs
 import pytest
 
 from tests.harness import ROOT
+from tests.limits import HUNG_S
 from token_budget import places
 from token_budget.ledger.records import RunRecord
 from token_budget.ledger.sqlite import SqliteLedger
@@ -136,7 +137,7 @@ def test_many_that_start_at_once_move_it_once(user: User) -> None:
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
-    lines = "".join(process.communicate(timeout=60)[0] for process in started).splitlines()
+    lines = "".join(process.communicate(timeout=HUNG_S)[0] for process in started).splitlines()
     assert sorted(lines) == sorted(
         [f"moved {user.old}/ledger.db to {user.new}/ledger.db", *[f"{user.new}/ledger.db"] * 6]
     )

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.limits import HUNG_S
 from token_budget.api_usage import PriceTerms
 from token_budget.models import Usage
 from token_budget.pricing import Prices, available, of_tools, require, with_terms
@@ -219,7 +220,7 @@ def test_the_price_lists_are_loaded_when_asked_for() -> None:
         "import sys; from token_budget.pricing import Prices; from token_budget.models import Usage; p = Prices();"
         f"print('genai_prices' in sys.modules, p.response({SONNET!r}, Usage(1)), 'genai_prices' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HUNG_S)
     assert done.stdout.split() == ["False", "3000", "True"]
 
 

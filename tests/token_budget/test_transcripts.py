@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.limits import HUNG_S
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 from token_budget.ledger import transcript_files
 from token_budget.ledger.export_import import Diff, apply
@@ -377,7 +378,7 @@ def test_what_the_real_claude_wrote_is_what_was_billed(claude: str, tmp_path: Pa
             argv = [claude, "-p", *prompt, "--permission-mode", "bypassPermissions", "--output-format", "json"]
             env, quiet = claude_env(home, api.url), subprocess.DEVNULL
             done = subprocess.run(
-                argv, env=env, cwd=workspace, stdin=quiet, capture_output=True, timeout=60, check=True
+                argv, env=env, cwd=workspace, stdin=quiet, capture_output=True, timeout=HUNG_S, check=True
             )
             return str(json.loads(done.stdout)["session_id"])
 

@@ -24,6 +24,7 @@ from claude_orchestrator.cli.runs.show import decision_line
 from claude_orchestrator.engine.control.socket_place import NAME as SOCKET
 from claude_orchestrator.errors import UserError
 from tests.engine.control.rehearsals import Rehearsal, instances, rehearsal, until
+from tests.limits import HUNG_S
 
 pytestmark = pytest.mark.processes
 
@@ -117,7 +118,7 @@ def test_a_run_that_is_over_answers_from_its_directory(over: Path) -> None:
 def test_raw_logs_are_the_bytes_of_the_log(over: Path) -> None:
     argv = [sys.executable, "-c", "from claude_orchestrator.cli.runs.main import main; main()"]
     argv += ["--output-dir", str(over), "logs", "last", "one", "--raw"]
-    printed = subprocess.run(argv, capture_output=True, check=True, timeout=120).stdout
+    printed = subprocess.run(argv, capture_output=True, check=True, timeout=HUNG_S).stdout
     assert printed == next(over.glob("*/001-one.jsonl")).read_bytes()
 
 
@@ -248,7 +249,7 @@ def test_what_is_always_allowed_stays_allowed_when_a_run_is_resumed(tmp_path: Pa
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HUNG_S,
             check=False,
         )
         assert done.returncode == 0 and "still allowed, as approved before: Bash(npm test)" in done.stderr
@@ -348,7 +349,7 @@ def test_a_shell_completes_runs_instances_and_budgets(live: Rehearsal) -> None:
         env = {**os.environ, "_CLAUDE_RUNS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
         env["CLAUDE_ORCHESTRATOR_OUTPUT_DIR"] = str(live.runs)
         argv = [sys.executable, "-c", "from claude_orchestrator.cli.runs.main import main; main()"]
-        done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=120)
+        done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=HUNG_S)
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
     assert offered(f"{PROGRAM} wa", 1) == ["wait", "watch"]
@@ -369,7 +370,7 @@ def test_a_shell_completes_what_the_program_finds(over: Path, tmp_path: Path) ->
         asked = {"_CLAUDE_ORCHESTRATOR_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
         argv = [sys.executable, "-m", "claude_orchestrator"]
         done = subprocess.run(
-            argv, capture_output=True, text=True, env={**env, **asked}, cwd=tmp_path, check=False, timeout=120
+            argv, capture_output=True, text=True, env={**env, **asked}, cwd=tmp_path, check=False, timeout=HUNG_S
         )
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.control.rehearsals import Rehearsal, instances, rehearsal
+from tests.limits import HUNG_S
 
 pytestmark = pytest.mark.processes
 CODE = "from claude_orchestrator.cli.runs.main import main; main()"
@@ -47,7 +48,7 @@ class Screen:
         os.write(self.fd, keys)
 
     def end(self) -> int:
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=HUNG_S)
         os.close(self.fd)
         return code
 

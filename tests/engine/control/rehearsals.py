@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from claude_orchestrator.engine.control.client import ControlClient
 from claude_orchestrator.engine.control.socket_place import NAME, NotListening
 from claude_orchestrator.engine.journal import records
+from tests.limits import HUNG_S
 from token_budget.folders import Folder
 
-WAIT_S = 60.0
 T = TypeVar("T")
 
 
@@ -47,7 +47,7 @@ class Rehearsal:
 
         def client() -> ControlClient | None:
             with Folder.open(self.directory) as folder, contextlib.suppress(NotListening):
-                return ControlClient(folder, WAIT_S)
+                return ControlClient(folder, HUNG_S)
             return None
 
         return until(client)
@@ -59,7 +59,7 @@ class Rehearsal:
 
     def wait(self) -> tuple[int, str]:
         """Its exit code and all that it printed."""
-        output, _ = self.process.communicate(timeout=WAIT_S)
+        output, _ = self.process.communicate(timeout=HUNG_S)
         return self.process.returncode, output
 
 
@@ -76,7 +76,7 @@ def rehearsal(place: Path, config: dict[str, Any], *options: str) -> Iterator[Re
 
 def until(find: Callable[[], T | None]) -> T:
     """What `find` returns as soon as it is something."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + HUNG_S
     while not (found := find()):
         assert time.monotonic() < deadline
         time.sleep(0.01)

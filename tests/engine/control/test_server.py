@@ -21,6 +21,7 @@ from claude_orchestrator.engine.control.rpc import MAX_LINE_BYTES
 from claude_orchestrator.engine.control.server import MAX_CONNECTIONS
 from claude_orchestrator.engine.control.socket_place import NAME, NotListening, listen
 from tests.engine.control.rehearsals import Rehearsal, instances, rehearsal, until
+from tests.limits import HUNG_S
 from token_budget.folders import Folder
 
 pytestmark = [pytest.mark.processes, pytest.mark.skipif(sys.platform == "win32", reason="no Unix sockets")]
@@ -40,7 +41,7 @@ def raw(run: Rehearsal) -> socket.socket:
     connected = socket.socket(socket.AF_UNIX)
     with Folder.open(run.directory) as folder:
         connected.connect(folder.short_path(NAME, 100))
-    connected.settimeout(30)
+    connected.settimeout(HUNG_S)
     return connected
 
 
@@ -70,7 +71,7 @@ def test_another_user_gets_no_answer_even_if_the_modes_let_them_in(run: Rehearsa
             f"{connect}s.connect({str(place / NAME)!r})\ns.settimeout(20)\n"
             "try:\n    s.sendall(b'x\\n'); print(s.recv(9))\nexcept OSError as e: print(b'')\n"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HUNG_S, check=False)
     finally:
         for path, mode in modes.items():
             path.chmod(mode)

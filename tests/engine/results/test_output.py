@@ -13,6 +13,7 @@ import pytest
 from claude_orchestrator.engine.results.answers import printed
 from claude_orchestrator.engine.results.line_writer import LineWriter
 from tests.harness import FAKE, Workplace
+from tests.limits import HUNG_S
 
 ONE = {"name": "one", "command": "/test"}
 TWO = {"instances": [ONE, {"name": "two", "prompt": "Say hi", "env": {"FAKE_CLAUDE": "invalid_request"}}]}
@@ -111,7 +112,7 @@ def test_a_reader_that_leaves_does_not_end_the_run(place: Workplace, args: tuple
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     errors = process.stderr.read()
-    assert process.wait(timeout=60) == 0 and (place.root / "junit.xml").exists(), errors
+    assert process.wait(timeout=HUNG_S) == 0 and (place.root / "junit.xml").exists(), errors
     assert (b"the reader has closed the pipe" in errors) is (args == ("--results", "-")) and b"Traceback" not in errors
 
 

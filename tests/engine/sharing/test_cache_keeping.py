@@ -27,6 +27,7 @@ from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.kept import KeptRequest
 from claude_orchestrator.gateway.sharing.prefixes import Prefix
 from tests.engine.test_state import an_instance
+from tests.limits import HUNG_S
 from tests.scripted import Script
 from token_budget import TokenBudgetManager
 from token_budget.models import Amount, Budget, Hold, Scope, Unit, Usage
@@ -159,7 +160,7 @@ class Run:
 
 
 def running(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 10))
+    asyncio.run(asyncio.wait_for(test(), HUNG_S))
 
 
 def test_a_call_is_made_shortly_before_the_api_drops_the_entry() -> None:

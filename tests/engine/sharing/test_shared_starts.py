@@ -11,6 +11,7 @@ from claude_orchestrator.engine.sharing.first_turns import WAITS_FOR_CACHE
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.supervisor import Supervisor
 from tests.harness import Outcome, run_config
+from tests.limits import HUNG_S
 from tests.scripted import Script
 
 
@@ -39,7 +40,9 @@ def go(script: Script, *instances: dict[str, Any], **options: Any) -> tuple[Star
     starts = Starts()
     entries = [{"name": f"i{n}", **instance} for n, instance in enumerate(instances)]
     hook = starts.on_event
-    outcome = run_config({"instances": entries}, script, workspace=Path("/"), time_limit_s=20, on_event=hook, **options)
+    outcome = run_config(
+        {"instances": entries}, script, workspace=Path("/"), time_limit_s=HUNG_S, on_event=hook, **options
+    )
     done = [status.state for status in outcome.instances if status.planned.command != "mute"]
     assert done == [State.COMPLETED] * len(done)
     return starts, outcome
@@ -120,5 +123,5 @@ def test_one_that_is_stopped_while_it_waits_is_waited_for_by_nobody() -> None:
 
     instances: list[dict[str, Any]] = [{"name": "i0", **mute}, {"name": "i1", **ONE}, {"name": "i2", **ONE}]
     config, script = {"instances": instances}, Script(delay_s=0.02)
-    outcome = run_config(config, script, workspace=Path("/"), time_limit_s=20, on_change=stop)
+    outcome = run_config(config, script, workspace=Path("/"), time_limit_s=HUNG_S, on_change=stop)
     assert [status.state for status in outcome.instances] == [State.TIMED_OUT, State.STOPPED, State.COMPLETED]

@@ -11,6 +11,7 @@ import pytest
 
 from claude_orchestrator.claude.versions import check_version
 from tests.benchmarks.cache_sharing import measure, prepare, script, system_of
+from tests.limits import HUNG_S
 from tests.prompt_cache import CachingApi
 from tests.stand_in import claude_env
 
@@ -57,7 +58,7 @@ def test_two_runs_with_one_ledger_write_it_once_together(claude: str, tmp_path: 
             for name in ("first", "second")
         ]
         for run in running:
-            said, _ = run.communicate(timeout=120)
+            said, _ = run.communicate(timeout=HUNG_S)
             assert run.returncode == 0, said
     tools_and_system = [block.digest for block in api.asked[0].written[:2]]
     assert [api.cache.writes[digest] for digest in tools_and_system] == [1, 1]

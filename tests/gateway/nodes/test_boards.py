@@ -14,6 +14,7 @@ from tests.gateway.nodes.wires import sites
 from tests.gateway.pacing.test_gate import ask
 from tests.gateway.test_server import until
 from tests.limited_api import LimitedApi
+from tests.limits import HUNG_S
 from tests.metered import Metered
 from tests.posts import Clock, Wall
 from token_budget.budget_manager import TokenBudgetManager
@@ -110,4 +111,4 @@ def test_a_second_node_sends_nothing_that_the_first_has_left_no_room_for() -> No
                 assert not waiting.done() and (api.requests, api.refused) == (2, 0)
                 waiting.cancel()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), HUNG_S))

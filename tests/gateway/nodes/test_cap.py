@@ -21,6 +21,7 @@ from tests.benchmarks.hard_cap import Counted, Outcome, client
 from tests.benchmarks.simulated_api import SimulatedApi
 from tests.gateway.nodes.wires import Sites, sites
 from tests.gateway.test_server import until
+from tests.limits import HUNG_S
 from tests.metered import Metered
 from token_budget.budget_manager import TokenBudgetManager
 from token_budget.models import Amount, Budget, Hold, Scope, Unit, Usage, Weights
@@ -142,7 +143,7 @@ def test_no_token_is_billed_beyond_the_limit_and_nearly_all_can_be_used(clients:
             assert api.billed >= 0.95 * limit
         await api_ended(api)
 
-    asyncio.run(asyncio.wait_for(work(), 60))
+    asyncio.run(asyncio.wait_for(work(), HUNG_S))
 
 
 async def lose_nodes(found: Sites, tasks: list[asyncio.Task[None]], api: SimulatedApi) -> None:
@@ -174,7 +175,7 @@ def test_a_refusal_names_the_budget_and_is_told_to_the_attempt() -> None:
             assert (await ask(session, place.client.url))[0] == 404
         await api_ended(api)
 
-    asyncio.run(asyncio.wait_for(work(), 30))
+    asyncio.run(asyncio.wait_for(work(), HUNG_S))
 
 
 def test_without_budgets_the_use_is_counted_and_a_watched_request_is_recorded() -> None:
@@ -197,7 +198,7 @@ def test_without_budgets_the_use_is_counted_and_a_watched_request_is_recorded() 
                 assert len(attempt.timings) == 1
         await api_ended(api)
 
-    asyncio.run(asyncio.wait_for(work(), 30))
+    asyncio.run(asyncio.wait_for(work(), HUNG_S))
 
 
 def test_a_lost_node_makes_the_count_inexact_even_if_nothing_is_known_to_be_on_its_way() -> None:
@@ -211,7 +212,7 @@ def test_a_lost_node_makes_the_count_inexact_even_if_nothing_is_known_to_be_on_i
             await found.driver.close(place)
         assert [(usage.usage.total_tokens, usage.exact) for usage in used] == [(0, False)]
 
-    asyncio.run(asyncio.wait_for(work(), 30))
+    asyncio.run(asyncio.wait_for(work(), HUNG_S))
 
 
 def test_a_request_that_is_given_up_while_it_waits_leaves_no_hold() -> None:
@@ -236,7 +237,7 @@ def test_a_request_that_is_given_up_while_it_waits_leaves_no_hold() -> None:
         assert not found.driver.is_slow and found.driver.pace() is None
         await api_ended(api)
 
-    asyncio.run(asyncio.wait_for(work(), 30))
+    asyncio.run(asyncio.wait_for(work(), HUNG_S))
 
 
 def test_a_budget_in_money_holds_over_nodes_too() -> None:
@@ -271,4 +272,4 @@ def test_a_budget_in_money_holds_over_nodes_too() -> None:
         assert api.billed <= 5_000 and len(attempt.refusals) == 1
         await api_ended(api)
 
-    asyncio.run(asyncio.wait_for(work(), 30))
+    asyncio.run(asyncio.wait_for(work(), HUNG_S))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.limited_api import LimitedApi
+from tests.limits import HUNG_S
 from tests.ray_nodes import WITH_RAY, ray_nodes
 from tests.stand_in import claude_env
 
@@ -41,4 +42,4 @@ def test_two_nodes_send_no_request_that_must_come_back(claude: str, tmp_path: Pa
             assert (api.requests, api.refused) == (8, 0), stderr.decode()
 
     with ray_nodes(2) as nodes:
-        asyncio.run(asyncio.wait_for(main(nodes.address, nodes.env), 150))
+        asyncio.run(asyncio.wait_for(main(nodes.address, nodes.env), HUNG_S))

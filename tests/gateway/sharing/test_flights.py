@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from claude_orchestrator.gateway.sharing.flights import Flight, Flights
 from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, Prefix
+from tests.limits import HUNG_S
 
 TOOLS, PROMPT, OTHER = Prefix(b"tools"), Prefix(b"prompt"), Prefix(b"other")
 
@@ -37,7 +38,7 @@ class Traffic:
 
 def run(test: Callable[[Traffic], Awaitable[None]], wait_s: float = 30.0) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HUNG_S):
             await test(Traffic(wait_s))
 
     asyncio.run(main())

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from claude_orchestrator.gateway.server import Gateway, GatewayOptions
+from tests.limits import HUNG_S
 from tests.metered import Metered
 from tests.prompt_cache import CachingApi
 from token_budget import TokenBudgetManager
@@ -38,7 +39,7 @@ def send_all(api: CachingApi, wait_s: float, limit: int | None = None, *, known:
     async def main() -> None:
         environ = {"ANTHROPIC_BASE_URL": api.url}
         async with (
-            asyncio.timeout(30),
+            asyncio.timeout(HUNG_S),
             Gateway(manager, Weights(), environ=environ, options=GatewayOptions(wait_s)) as gateway,
             aiohttp.ClientSession() as session,
         ):

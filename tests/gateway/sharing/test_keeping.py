@@ -12,6 +12,7 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.server import Gateway, GatewayOptions
 from claude_orchestrator.gateway.sharing.kept import KeptRequest
 from tests.gateway.sharing.test_gateway import request
+from tests.limits import HUNG_S
 from tests.metered import Metered
 from tests.prompt_cache import CachingApi
 from token_budget import TokenBudgetManager
@@ -41,7 +42,7 @@ def with_kept(api: CachingApi, step: Step) -> TokenBudgetManager:
     async def main() -> None:
         environ, options = {"ANTHROPIC_BASE_URL": api.url}, GatewayOptions(10.0, keeps_cache=True)
         async with (
-            asyncio.timeout(30),
+            asyncio.timeout(HUNG_S),
             Gateway(manager, Weights(), environ=environ, options=options) as gateway,
             aiohttp.ClientSession() as session,
         ):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from claude_orchestrator.gateway.sharing.flights import Flight, Flights
 from claude_orchestrator.gateway.sharing.prefixes import LIFETIMES, Prefix
 from tests.gateway.sharing.test_flights import OTHER, PROMPT, TOOLS, Who
+from tests.limits import HUNG_S
 from tests.posts import Clock, Wall
 
 WAIT_S = 30.0
@@ -33,7 +34,7 @@ class Runs:
 
 def run(test: Callable[[Runs], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HUNG_S):
             await test(Runs())
 
     asyncio.run(main())

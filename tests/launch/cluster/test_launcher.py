@@ -23,6 +23,7 @@ from claude_orchestrator.launch.cluster.link import NodeGone, NodeLink
 from claude_orchestrator.launch.cluster.machines import Accepted
 from claude_orchestrator.launch.cluster.wire import Begin, Memory
 from tests.launch.cluster.in_process import Here
+from tests.limits import HUNG_S
 
 pytestmark = pytest.mark.processes
 
@@ -56,7 +57,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def within(work: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HUNG_S):
             await work()
 
     asyncio.run(limited())

@@ -24,6 +24,7 @@ from claude_orchestrator.launch.git import GitError
 from claude_orchestrator.launch.shipping import snapshot
 from tests.launch.cluster.in_process import Here, HereAgent
 from tests.launch.cluster.test_launcher import until
+from tests.limits import HUNG_S
 from tests.repositories import sh
 
 pytestmark = pytest.mark.processes
@@ -118,7 +119,7 @@ async def end_of(running: Running) -> tuple[Exit, str]:
 
 def within(steps: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HUNG_S):
             await steps()
 
     asyncio.run(limited())

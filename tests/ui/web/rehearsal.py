@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import Workplace
+from tests.limits import HUNG_S
 
 
 def rehearsal_config(number: int, *, seconds: float = 20.0, **more: Any) -> dict[str, Any]:
@@ -46,7 +47,7 @@ class Rehearsal:
             )
         self.address = self._address()
 
-    def _address(self, limit_s: float = 60.0) -> str:
+    def _address(self, limit_s: float = HUNG_S) -> str:
         deadline = time.monotonic() + limit_s
         while (found := re.search(r"dashboard: (\S+)", self.messages.read_text())) is None:
             assert self.process.poll() is None and time.monotonic() < deadline, self.messages.read_text()
@@ -57,4 +58,4 @@ class Rehearsal:
         """End it, if it has not ended."""
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=HUNG_S)

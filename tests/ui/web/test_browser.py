@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.harness import Workplace
+from tests.limits import HUNG_S
 from tests.ui.web.conftest import missing
 from tests.ui.web.rehearsal import Rehearsal, rehearsal_config
 
@@ -35,7 +36,7 @@ def forty(place: Workplace, page: Page) -> Iterator[Rehearsal]:
     running.stop()
 
 
-def until(page: Page, condition: str, limit_s: float = 60.0) -> None:
+def until(page: Page, condition: str, limit_s: float = HUNG_S) -> None:
     """Wait until JavaScript is true. Playwright's own wait would need `eval`, which the page forbids."""
     deadline = time.monotonic() + limit_s
     while not page.evaluate(condition):
@@ -89,7 +90,7 @@ def test_a_rehearsal_of_forty_is_seen_and_steered(forty: Rehearsal, page: Page, 
 
     page.click("text=Stop run …")
     confirm(page, "enough")
-    assert forty.process.wait(timeout=60) == 1
+    assert forty.process.wait(timeout=HUNG_S) == 1
     page.wait_for_selector("#head .run-ended")
     assert page.locator("#head >> text=Stop run").count() == 0
     written = journal(place)
@@ -151,10 +152,10 @@ def test_the_page_recovers_when_its_server_is_killed_and_restarted(page: Page, p
         until(page, f"document.querySelector('#head .figures').innerText !== {json.dumps(before)}")
     finally:
         run.terminate()
-        run.wait(timeout=30)
+        run.wait(timeout=HUNG_S)
         if server is not None:
             server.terminate()
-            server.wait(timeout=30)
+            server.wait(timeout=HUNG_S)
 
 
 def open_page(place: Workplace, port: str) -> tuple[subprocess.Popen[str], str]:
@@ -212,7 +213,7 @@ def test_tools_are_approved_and_denied_on_the_page(page: Page, place: Workplace)
         page.wait_for_selector("#approvals", state="hidden")
         page.click("#view-decisions")
         until(page, "document.querySelector('#decisions').innerText.includes('(web')")
-        running.process.wait(timeout=60)
+        running.process.wait(timeout=HUNG_S)
     finally:
         running.stop()
     found = [json.loads(line) for line in journal(place).splitlines()]
@@ -241,7 +242,7 @@ def test_a_run_that_is_over_has_its_budgets_and_its_graph(page: Page, place: Wor
         assert axe_faults(page) == []
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=HUNG_S)
 
 
 def test_only_completed_instances_count_as_done(page: Page, place: Workplace) -> None:
@@ -271,7 +272,7 @@ def test_only_completed_instances_count_as_done(page: Page, place: Workplace) ->
         assert left is not None and head is not None and abs(left["x"] - head["x"]) < 2
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=HUNG_S)
 
 
 def test_hostile_output_is_text(page: Page, place: Workplace) -> None:
@@ -292,7 +293,7 @@ def test_hostile_output_is_text(page: Page, place: Workplace) -> None:
         assert "\x1b" not in page.inner_text("#pane") and "\u202e" not in page.inner_text("#pane")
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=HUNG_S)
 
 
 def test_the_page_of_a_finished_run_opens_from_the_disk(page: Page, place: Workplace) -> None:

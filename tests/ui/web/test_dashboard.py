@@ -16,6 +16,7 @@ import pytest
 
 from claude_orchestrator.ui.web.dashboard import DASHBOARD
 from tests.harness import Workplace, content_of
+from tests.limits import HUNG_S
 from tests.ui.web.rehearsal import Rehearsal, rehearsal_config
 from token_budget.serving.listening import PageOptions, bind
 
@@ -37,16 +38,16 @@ def browser() -> urllib.request.OpenerDirector:
 def test_the_printed_address_signs_in_and_the_page_changes_the_run(rehearsal: Rehearsal, place: Workplace) -> None:
     visitor = browser()
     base = rehearsal.address.partition("open?")[0]
-    with visitor.open(rehearsal.address, timeout=20) as answer:
+    with visitor.open(rehearsal.address, timeout=HUNG_S) as answer:
         assert answer.url == base and b"main.js" in answer.read()
-    with visitor.open(f"{base}api/snapshot", timeout=20) as answer:
+    with visitor.open(f"{base}api/snapshot", timeout=HUNG_S) as answer:
         data = json.loads(answer.read())
     assert len(data["instances"]) == 4 and data["timeline"]["at"]
     act = json.dumps({"method": "stop_run", "params": {"why": "seen enough", "at_once": True}}).encode()
     asked = urllib.request.Request(f"{base}api/act", act, {"Content-Type": "application/json"})
-    with visitor.open(asked, timeout=20) as answer:
+    with visitor.open(asked, timeout=HUNG_S) as answer:
         assert answer.status == 200
-    assert rehearsal.process.wait(timeout=30) == 1
+    assert rehearsal.process.wait(timeout=HUNG_S) == 1
     journal = next((place.root / "out").iterdir()) / "journal.jsonl"
     assert '"via":"web"' in journal.read_text() and "seen enough" in journal.read_text()
 

@@ -14,6 +14,7 @@ from claude_orchestrator.ui.web import feed as feed_module
 from claude_orchestrator.ui.web import frames
 from claude_orchestrator.ui.web.feed import Feed
 from claude_orchestrator.ui.web.frames import sse
+from tests.limits import HUNG_S
 from tests.ui.web.site import WrittenRun, row, serving
 from token_budget.serving import server
 
@@ -31,7 +32,7 @@ def with_feed(use: Callable[[WrittenRun, Feed], Awaitable[None]]) -> None:
     async def main() -> None:
         run = WrittenRun([row("a")])
         feed = Feed(run)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HUNG_S):
             await use(run, feed)
             await feed.close()
 
@@ -198,7 +199,7 @@ def test_a_page_that_takes_nothing_is_dropped(tmp_path: Path, monkeypatch: pytes
 
     async def main() -> None:
         run = WrittenRun([row("a")])
-        async with asyncio.timeout(30), serving(run, tmp_path) as (browser, feed):
+        async with asyncio.timeout(HUNG_S), serving(run, tmp_path) as (browser, feed):
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", int(browser.base.rpartition(":")[2]), limit=1_024
             )
@@ -206,7 +207,7 @@ def test_a_page_that_takes_nothing_is_dropped(tmp_path: Path, monkeypatch: pytes
             writer.write(f"GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie}\r\n\r\n".encode())
             await reader.readline()
             assert feed._pages == 1
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HUNG_S):
                 while feed._pages:
                     run.add("answered", text="x" * 1_000_000)
                     await asyncio.sleep(0.02)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.limits import HUNG_S
 from tests.token_budget.test_usage_cli import PROGRAM, Home
 from tests.ui.web.test_browser import HOSTILE, axe_faults, until
 from token_budget.ledger.records import AttemptRecord, RunRecord, UsageRecord
@@ -48,7 +49,7 @@ def history(tmp_path: Path, page: Page) -> Iterator[subprocess.Popen[str]]:
     page.wait_for_selector("body.ready")
     yield process
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=HUNG_S)
 
 
 def test_use_limits_groups_and_forecasts_are_shown(history: subprocess.Popen[str], page: Page) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.ui.web.routes import ROUTES
+from tests.limits import HUNG_S
 from tests.ui.web.site import PASSWORD, Browser, WrittenRun, row, serving
 from token_budget.serving.checks import HEADERS
 
@@ -24,7 +25,7 @@ def visit(
 
     async def main() -> WrittenRun:
         run = WrittenRun(rows)
-        async with asyncio.timeout(30), serving(run, tmp_path, **options) as (browser, _):
+        async with asyncio.timeout(HUNG_S), serving(run, tmp_path, **options) as (browser, _):
             await use(browser, run)
         return run
 

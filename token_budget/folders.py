@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from token_budget.owned import BINARY, NOFOLLOW, POSIX, WALK, NotOursError, check, check_target, place_of
@@ -115,14 +116,20 @@ def check_folder(path: Path, *, may_be_shared: bool = False) -> None:
             Folder.open(path, may_be_shared=may_be_shared).close()
 
 
-def check_file(path: Path) -> None:
-    """Refuse a file that another user made or can change, or a place where another user could replace it."""
+def check_file(path: Path, beside: Iterable[str] = ()) -> None:
+    """Refuse a file that another user made or can change, or a place where another user could replace it.
+
+    `beside` are endings: files with the same name and one of them are checked too.
+    """
     if not POSIX:
         return
     with contextlib.suppress(FileNotFoundError), place_of(path, check_folders=True) as place:
-        status = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
-        check(status, place.path)
-        check_target(status, place)
+        for ending in ("", *beside):
+            file = place._replace(name=f"{place.name}{ending}", path=Path(f"{place.path}{ending}"))
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(file.name, dir_fd=file.folder, follow_symlinks=False)
+                check(status, file.path)
+                check_target(status, file)
 
 
 def make_folder(path: Path, *, may_be_shared: bool = False) -> None:

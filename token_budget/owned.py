@@ -75,7 +75,9 @@ class Location(NamedTuple):
 
 def is_trusted(uid: int) -> bool:
     """Whether an owner is this user or root."""
-    return uid in (0, os.geteuid(), Path("/").stat().st_uid)  # in a user namespace, root's files have another owner
+    if uid in (0, os.geteuid()):
+        return True
+    return uid == os.stat("/").st_uid  # noqa: PTH116 - in a user namespace, root's files have another owner
 
 
 def writers_of(status: os.stat_result) -> str:
@@ -117,7 +119,7 @@ def owner_of(status: os.stat_result) -> str:
     return f"user {status.st_uid}"
 
 
-def check(status: os.stat_result, path: Path, *, may_be_shared: bool = False) -> None:
+def check(status: os.stat_result, path: Path | str, *, may_be_shared: bool = False) -> None:
     """Refuse what another user owns or can write. In a folder with the sticky bit nobody can replace what is ours."""
     if not is_trusted(status.st_uid):
         raise NotOursError(f"{path} belongs to {owner_of(status)}: name another place, or have it removed")
@@ -140,7 +142,7 @@ def check_found(path: Path, remedy: str) -> None:
             raise NotOursError(f"{path} belongs to {owner_of(status)}: {remedy}")
 
 
-def _check_above(status: os.stat_result, path: Path) -> None:
+def _check_above(status: os.stat_result, path: str) -> None:
     """Refuse a folder in which another user could replace what is ours; root trusts the owners of such folders."""
     if os.geteuid() != 0 or writers_of(status):
         check(status, path, may_be_shared=True)
@@ -169,27 +171,28 @@ def place_of(path: Path, *, check_folders: bool = False, create: bool = False) -
 
 
 def _walk(path: Path, *, check_folders: bool, create: bool) -> Location:
-    names, reached, links = _names(path.absolute()), Path("/"), 0
+    names, reached, links = _names(path.absolute()), "", 0  # a Path for each folder would take half of the time
     folder = os.open("/", WALK)
     try:
         while True:
             name = names.pop()
-            target = _target(folder, name, reached, is_last=not names)
+            here = f"{reached}/{name}"
+            target = _target(folder, name, here, is_last=not names)
             if target is not None:
                 links += 1
                 if links > MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 names += _names(target)
                 if target.is_absolute():
-                    folder, reached = _enter(folder, "/"), Path("/")
+                    folder, reached = _enter(folder, "/"), ""
                 continue
             if not names:
                 is_link = _is_link(folder, name)
-                return Location(folder, name, reached / name, follows=is_link)
+                return Location(folder, name, Path(here), follows=is_link)
             if create:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=folder)
-            folder, reached = _enter(folder, name), reached / name
+            folder, reached = _enter(folder, name), here
             if check_folders:
                 _check_above(os.fstat(folder), reached)
     except BaseException:
@@ -214,7 +217,7 @@ def _is_link(folder: int, name: str) -> bool:
     return False
 
 
-def _target(folder: int, name: str, reached: Path, *, is_last: bool) -> Path | None:
+def _target(folder: int, name: str, path: str, *, is_last: bool) -> Path | None:
     """Where a link leads; None for what is none, and for a last one that leads to a pipe or a device."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -223,7 +226,7 @@ def _target(folder: int, name: str, reached: Path, *, is_last: bool) -> Path | N
     if not stat.S_ISLNK(status.st_mode):
         return None
     if not is_trusted(status.st_uid):
-        raise NotOursError(f"{reached / name} is a link of {owner_of(status)}: name another place, or have it removed")
+        raise NotOursError(f"{path} is a link of {owner_of(status)}: name another place, or have it removed")
     if is_last:
         with contextlib.suppress(FileNotFoundError):
             mode = os.stat(name, dir_fd=folder).st_mode

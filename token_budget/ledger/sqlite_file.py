@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from token_budget.ledger.records import UsageRecord
 from token_budget.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS, statements
 from token_budget.ledger.store import LedgerError, LedgerUnwritableError, NoLedgerError
 
-BESIDE = ("-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.html
+BESIDE = ("-wal", "-shm", "-journal")  # SQLite reads these too: https://sqlite.org/tempfiles.html
 BUSY_S = 60.0  # for a writer to wait for others
 BUSY_AT_ONCE_S = 1.0  # of that within SQLite, which nothing can break off
 BUSY_AGAIN_S = 0.01
@@ -63,7 +62,7 @@ class SqliteFile:
         try:
             if create:
                 make_folder(self.path.parent, may_be_shared=True)
-            self._check_owner()
+            check_file(self.path, BESIDE)
             if create:
                 self.path.touch(mode=0o600, exist_ok=True)
             self.db = sqlite3.connect(self.path, timeout=BUSY_AT_ONCE_S, isolation_level=None, check_same_thread=False)
@@ -71,7 +70,7 @@ class SqliteFile:
             raise LedgerUnwritableError(f"{self.path}: cannot be opened: {_why(error)}") from None
         try:
             self._prepare_with_others()
-            self._check_owner()  # by now SQLite has made its files
+            check_file(self.path, BESIDE)  # by now SQLite has made its files
         except OSError as error:
             self.db.close()
             raise LedgerUnwritableError(f"{self.path}: cannot be opened: {_why(error)}") from None
@@ -81,12 +80,6 @@ class SqliteFile:
         except LedgerError:
             self.db.close()
             raise
-
-    def _check_owner(self) -> None:
-        """Refuse a file that another user could have written; SQLite reads those beside it too. Raises OSError."""
-        real = os.path.realpath(self.path)
-        for file in (self.path, *(Path(f"{real}{suffix}") for suffix in BESIDE)):
-            check_file(file)
 
     def _prepare_with_others(self) -> None:
         """Prepare the file although several programs may create it at once: SQLite does not wait for one that turns WAL

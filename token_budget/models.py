@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from math import gcd
 from operator import add
 
 from token_budget.named_tuples import NamedTuple
+from token_budget.string_enums import StrEnum
 from token_budget.text import format_usd
 
 

@@ -8,7 +8,7 @@ are the same, and type checkers see `typing.NamedTuple`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["NamedTuple"]
 
@@ -21,42 +21,45 @@ else:
     COMPILED_AT = 20  # calls save what compiling takes. A start calls half of the classes, most of them once or twice.
     _calls: defaultdict[type, int] = defaultdict(int)
 
-    class _Fields(tuple):
-        """What all named tuples have; the methods are documented at `collections.namedtuple`."""
+    def _new(cls: type, /, *args: Any, **kwargs: Any) -> Any:
+        _calls[cls] += 1
+        if _calls[cls] < COMPILED_AT and len(args) <= len(cls._fields):
+            others = cls._fields[len(args) :]
+            named = {**cls._field_defaults, **kwargs}
+            if kwargs.keys() <= {*others} <= named.keys():
+                return tuple.__new__(cls, (*args, *map(named.__getitem__, others)))
+        cls.__new__ = _constructor(cls._fields, cls._field_defaults)  # it also says what is wrong with the values
+        return cls(*args, **kwargs)
 
-        __slots__ = ()
-        _fields: tuple[str, ...] = ()
-        _field_defaults: dict[str, Any] = {}  # noqa: RUF012 as in the standard library
+    def _make(cls: type, values: Iterable[Any]) -> Any:
+        return cls(*values)
 
-        def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
-            _calls[cls] += 1
-            if _calls[cls] < COMPILED_AT and len(args) <= len(cls._fields):
-                others = cls._fields[len(args) :]
-                named = {**cls._field_defaults, **kwargs}
-                if kwargs.keys() <= {*others} <= named.keys():
-                    return tuple.__new__(cls, (*args, *map(named.__getitem__, others)))
-            cls.__new__ = _constructor(cls._fields, cls._field_defaults)  # it also says what is wrong with the values
-            return cls(*args, **kwargs)
+    def _replace(self: Any, /, **changes: Any) -> Any:
+        changed = self.__class__(*map(changes.pop, self._fields, self))
+        if changes:
+            raise ValueError(f"Got unexpected field names: {list(changes)!r}")
+        return changed
 
-        @classmethod
-        def _make(cls, values: Iterable[Any]) -> Self:
-            return cls(*values)
+    def _asdict(self: Any) -> dict[str, Any]:
+        return dict(zip(self._fields, self, strict=True))
 
-        def _replace(self, /, **changes: Any) -> Self:
-            changed = self.__class__(*map(changes.pop, self._fields, self))
-            if changes:
-                raise ValueError(f"Got unexpected field names: {list(changes)!r}")
-            return changed
+    def _repr(self: Any) -> str:
+        fields = (f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
+        return f"{self.__class__.__name__}({', '.join(fields)})"
 
-        def _asdict(self) -> dict[str, Any]:
-            return dict(zip(self._fields, self, strict=True))
+    def _values(self: Any) -> tuple[Any, ...]:
+        return tuple(self)
 
-        def __repr__(self) -> str:
-            fields = (f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
-            return f"{self.__class__.__name__}({', '.join(fields)})"
-
-        def __getnewargs__(self) -> tuple[Any, ...]:
-            return tuple(self)
+    # what all named tuples have, as `collections.namedtuple` documents it: each class of its own, because a base would
+    # be one more place in which a new class looks for each of Python's special methods
+    _METHODS = {
+        "__new__": _new,
+        "_make": classmethod(_make),
+        "_replace": _replace,
+        "_asdict": _asdict,
+        "__repr__": _repr,
+        "__getnewargs__": _values,
+    }
 
     def _constructor(fields: tuple[str, ...], defaults: dict[str, Any]) -> staticmethod:
         names = "".join(f"{name}, " for name in fields)
@@ -74,7 +77,7 @@ else:
             namespace["__slots__"] = ()
             for index, field in enumerate(fields):
                 namespace[field] = _field(index, "")
-            return type(name, (_Fields, *bases[1:]), namespace)
+            return type(name, (tuple, *bases[1:]), {**_METHODS, **namespace})
 
     class NamedTuple(metaclass=_Maker):
         """The base of a named tuple, as `typing.NamedTuple` is."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from enum import StrEnum
+
+from token_budget.string_enums import StrEnum
 
 
 class Window(StrEnum):

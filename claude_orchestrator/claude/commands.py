@@ -10,11 +10,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 
 from claude_orchestrator.claude.failures import command_word, is_command_name
 from token_budget.named_tuples import NamedTuple
+from token_budget.string_enums import StrEnum
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_BODY_CHARS = 20_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 from claude_orchestrator.claude.tool_text import call_text
 from token_budget.named_tuples import NamedTuple
+from token_budget.string_enums import StrEnum
 
 MAX_TEXT = 100_000  # characters of one piece
 NOTHING: Mapping[str, Any] = MappingProxyType({})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 
 from claude_orchestrator.claude.events import Assistant, BlockStart, Event, Init, MessageStart, Requesting, Result, User
 from token_budget.named_tuples import NamedTuple
+from token_budget.string_enums import StrEnum
 
 MAX_CALLS = 100  # of tools that are open at once
 

@@ -6,7 +6,6 @@ They are named tuples, which cost a third of what dataclasses cost at start-up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.engine.activity import Activity
@@ -16,6 +15,7 @@ from claude_orchestrator.engine.usage_delta import UsageDelta
 from claude_orchestrator.engine.verification import CheckVerdict
 from token_budget.models import Action, Budget, Hold
 from token_budget.named_tuples import NamedTuple
+from token_budget.string_enums import StrEnum
 
 if TYPE_CHECKING:
     from claude_orchestrator.claude.permission_rules import Rule

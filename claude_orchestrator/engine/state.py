@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.claude.argv import with_model
@@ -17,6 +16,7 @@ from claude_orchestrator.engine.verification import Verification
 from token_budget.model_weights import TokenWeights, draw
 from token_budget.models import Usage
 from token_budget.named_tuples import NamedTuple
+from token_budget.string_enums import StrEnum
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.worktrees.changes import Changes, Worktree

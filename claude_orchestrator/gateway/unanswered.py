@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.admission import Ticket
 from token_budget.api_usage import MAX_COUNT, MESSAGE, UsagePart, rest_of
 from token_budget.models import NO_USAGE, Usage, Weights
 from token_budget.named_tuples import NamedTuple
+from token_budget.string_enums import StrEnum
 
 
 class ChargeUnanswered(StrEnum):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from urllib.parse import urlsplit
 
 from token_budget.named_tuples import NamedTuple
+from token_budget.string_enums import StrEnum
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 POLICY = (

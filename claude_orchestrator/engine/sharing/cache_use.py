@@ -6,7 +6,6 @@ The first response of a new session can only read what others have written. So i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 from functools import reduce
 from typing import Any
 
@@ -20,6 +19,7 @@ from claude_orchestrator.engine.usage_delta import UsageDelta
 from token_budget.models import NO_USAGE, Usage
 from token_budget.named_tuples import NamedTuple
 from token_budget.portions import CACHE_KEEPING
+from token_budget.string_enums import StrEnum
 from token_budget.text import counted, format_usd
 
 MAX_INSTANCES = 100_000

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import StrEnum
 
 from token_budget.named_tuples import NamedTuple
+from token_budget.string_enums import StrEnum
 from token_budget.timestamps import unix_s
 
 PREFIX = "anthropic-ratelimit-"

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+
+from token_budget.string_enums import StrEnum
 
 MOST_LOSSES = 3
 

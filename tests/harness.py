@@ -25,8 +25,8 @@ from claude_orchestrator.config.settings import Settings, merge
 from claude_orchestrator.engine.approvals import Approvals
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.growth import Growth
-from claude_orchestrator.engine.ports import NoAnswers, RunContext, Services
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
+from claude_orchestrator.engine.run_context import NoAnswers, RunContext, Services
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.engine.run_inputs import knows_command
 from claude_orchestrator.engine.starts import Starts

@@ -121,6 +121,7 @@ PURE = """
     engine.shared_folders
     engine.sign_in
     engine.slots
+    engine.sharing.cache_report
     engine.sharing.cache_use
     engine.sharing.idle_groups
     engine.sharing.keeping_worth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 ELLIPSIS = "…"
+ESCAPE = r"\033\[[0-9;]*m"  # sets a colour; compiled where there is one
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # the first characters of a formula in a spreadsheet
 
 
@@ -120,6 +122,11 @@ def _pieces(text: str, room: int) -> Iterator[str]:
             start, taken = index, 0
         taken += cells
     yield text[start:]
+
+
+def uncolored(text: str) -> str:
+    """The text without the sequences that colour it."""
+    return re.sub(ESCAPE, "", text) if "\033" in text else text
 
 
 def encodable(text: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.engine.loading import Loaded
     from claude_orchestrator.engine.preparation import Planned, Preparation
     from claude_orchestrator.engine.run_request import Door
+    from claude_orchestrator.engine.run_view import RunView
     from claude_orchestrator.ui.terminal import Terminal
     from token_budget.text import RenderOptions
 
@@ -185,7 +186,6 @@ def _shown(loaded: Loaded, terminal: Terminal) -> RenderOptions:
 
 def start(loaded: Loaded, planned: Planned, checked: Preparation, terminal: Terminal, prints: str) -> int:
     """Run the plan to its end, report it, and return the exit code. `prints` is for Handover."""
-    from claude_orchestrator.cli.continuing import apply_line, continue_command
     from claude_orchestrator.cli.run_plan import Handover, run_plan
     from claude_orchestrator.engine.preparation import run_parts
     from claude_orchestrator.ui.report_files import Reports
@@ -205,8 +205,8 @@ def start(loaded: Loaded, planned: Planned, checked: Preparation, terminal: Term
         junit=None if _is_stdout(options["junit"]) else options["junit"],
         summary=None if _is_stdout(options["summary"]) else options["summary"],
         html=options["html"],
-        continue_with=partial(continue_command, options),
-        apply_with=partial(apply_line, options),
+        continue_with=partial(_continue_command, options),
+        apply_with=partial(_apply_line, options),
     )
     request, place, accounting = run_parts(loaded, planned, checked)
     port = options["dashboard"] if "dashboard" in options.given else loaded.config.dashboard
@@ -215,6 +215,20 @@ def start(loaded: Loaded, planned: Planned, checked: Preparation, terminal: Term
         doors.append(otlp_door(options["otlp"]))
     request = request._replace(doors=tuple(doors))
     return run_plan(request, place, accounting, reports, handover)
+
+
+def _continue_command(options: Options, view: RunView) -> str:
+    from claude_orchestrator.cli.continuing import continue_command
+
+    return continue_command(options, view)
+
+
+def _apply_line(options: Options, view: RunView) -> str | None:
+    if all(status.changes is None for status in view.instances):
+        return None
+    from claude_orchestrator.cli.continuing import apply_line
+
+    return apply_line(options, view)
 
 
 def page_door(options: Options, port: int, terminal: Terminal) -> Door:

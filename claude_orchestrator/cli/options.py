@@ -10,7 +10,6 @@ import click
 from click.core import ParameterSource
 
 from claude_orchestrator import __version__
-from claude_orchestrator.cli.runs import completion
 from claude_orchestrator.config.fields import CONFIG_NAME, ENV_PREFIX, PROGRAM, Setting
 from claude_orchestrator.config.given import ENVIRONMENT, OPTIONS, Given, Options, read_given
 from claude_orchestrator.config.kinds import FILE, FLAG
@@ -18,11 +17,11 @@ from claude_orchestrator.errors import UserError
 from token_budget.text import SHELL_HINT
 
 _FOUND = {
-    "resume": completion.runs,
-    "apply": completion.runs,
-    "budget_profile": completion.profiles,
-    "inspect_command": completion.commands,
-}
+    "resume": "runs",
+    "apply": "runs",
+    "budget_profile": "profiles",
+    "inspect_command": "commands",
+}  # what `cli.runs.completion` offers
 _ORIGINS = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: ENVIRONMENT}
 _HELP = f"""Run many Claude Code instances in parallel, within limits on tokens and costs.
 
@@ -78,7 +77,7 @@ def make_command(run: Callable[[Options], int]) -> click.Command:
         PROGRAM,
         callback=call,
         params=[
-            click.Argument(["prompt"], required=False, shell_complete=completion.commands),
+            click.Argument(["prompt"], required=False, shell_complete=_offers("commands")),
             *map(_option, OPTIONS.values()),
             click.Option(
                 ["--version"],
@@ -109,11 +108,11 @@ def _option(setting: Setting) -> click.Option:
         is_flag=kind is FLAG,
         default=None,
         multiple=kind.element is not None,
-        type=click.Path() if kind is FILE else None if kind is FLAG else click.STRING,
+        type=None if kind is FLAG else click.STRING,
         metavar=setting.metavar or ("|".join(kind.choices) if kind.choices else None),
         help=_help(setting),
         envvar=[setting.variable, *(f"{ENV_PREFIX}_{name.upper()}" for name in older)] if older else None,
-        shell_complete=_completion(kind.choices) if kind.choices else _FOUND.get(setting.param),
+        shell_complete=_completion(setting),
         hidden=bool(setting.no_effect),
         **bare,
     )
@@ -125,8 +124,23 @@ def _help(setting: Setting) -> str:
     return f"{setting.help}{repeatable}{default}"
 
 
-def _completion(choices: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    return lambda ctx, param, incomplete: [choice for choice in choices if choice.startswith(incomplete)]
+def _completion(setting: Setting) -> Callable[[click.Context, click.Parameter, str], list[Any]] | None:
+    choices = setting.kind.choices
+    if choices:
+        return lambda ctx, param, incomplete: [choice for choice in choices if choice.startswith(incomplete)]
+    if setting.kind is FILE:
+        return _offers("files")
+    return _offers(_FOUND[setting.param]) if setting.param in _FOUND else None
+
+
+def _offers(what: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from claude_orchestrator.cli.runs import completion  # only after Tab
+
+        offered: list[Any] = getattr(completion, what)(ctx, param, incomplete)
+        return offered
+
+    return offer
 
 
 def _read(ctx: click.Context, prompt: str | None, params: Mapping[str, Any]) -> Options:

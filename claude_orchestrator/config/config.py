@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.claude.failures import command_word
 from claude_orchestrator.config.approvals import ApprovalRules
 from claude_orchestrator.config.compound_kinds import collect, object_of, read_object
 from claude_orchestrator.config.fields import BUDGET, CHECK, INSTANCE, REHEARSAL, Setting, by_key
 from claude_orchestrator.config.item_sources import ForEach
-from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.kinds import PORT
 from claude_orchestrator.config.placeholders import placeholders
 from claude_orchestrator.config.subagent_limits import SubagentLimits
 from claude_orchestrator.errors import UserError
 from token_budget.fields import BadValue, Kind, expected, show_json
 from token_budget.named_tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from claude_orchestrator.config.items import Item
 
 
 class Rehearsal(NamedTuple):

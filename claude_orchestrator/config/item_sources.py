@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.compound_kinds import collect, list_of, read_object
-from claude_orchestrator.config.items import Item, read_item
 from claude_orchestrator.config.kinds import LINE
 from token_budget.fields import BadValue, Kind, expected
 from token_budget.named_tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from claude_orchestrator.config.items import Item
 
 MAX_ITEMS = 100_000
 FORMATS = ("lines", "jsonl", "csv")
@@ -77,7 +79,7 @@ def _read_matrix(value: object) -> InlineItems:
     if faults:
         raise BadValue(*faults)
     check_count(prod(map(len, value.values())))
-    return InlineItems(tuple(read_item(dict(zip(value, chosen, strict=True))) for chosen in product(*value.values())))
+    return InlineItems(tuple(_read_item(dict(zip(value, chosen, strict=True))) for chosen in product(*value.values())))
 
 
 def _read_patterns(value: object) -> tuple[str, ...]:
@@ -118,7 +120,13 @@ def _read(value: object) -> ForEach:
     return ItemFile(source, values[source])
 
 
-_ITEM = Kind(read_item, {"type": ["string", "number", "object"]})
+def _read_item(value: object) -> Item:
+    from claude_orchestrator.config.items import read_item  # a start without items needs none
+
+    return read_item(value)
+
+
+_ITEM = Kind(_read_item, {"type": ["string", "number", "object"]})
 _PATTERN = Kind(_read_pattern, {**LINE.schema, "not": {"pattern": r"^/|(^|/)\.\.(/|$)"}})
 _PATTERNS = Kind(
     _read_patterns, {"anyOf": [_PATTERN.schema, {"type": "array", "minItems": 1, "items": _PATTERN.schema}]}

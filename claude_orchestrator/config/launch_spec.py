@@ -10,12 +10,12 @@ from claude_orchestrator.claude.argv import argv_in_worktree, asks_for_worktree,
 from claude_orchestrator.config.approvals import ApprovalRules
 from claude_orchestrator.config.config import Check, InstanceConfig, Rehearsal
 from claude_orchestrator.config.item_sources import ResultOf
-from claude_orchestrator.config.items import Item
 from claude_orchestrator.config.subagent_limits import SubagentLimits
 from token_budget.models import Amount, Unit
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from claude_orchestrator.config.items import Item
     from token_budget.forecast import Forecast
 
 CONTINUE_PROMPT = "You were interrupted. Continue where you left off."

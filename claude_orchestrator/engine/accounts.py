@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, tzinfo
 from types import MappingProxyType
 from typing import Any
 
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.errors import UserError
 from token_budget.budget_manager import TokenBudgetManager
-from token_budget.ledger.accounts import zone_named
 from token_budget.ledger.records import AccountRecord, Limit
 from token_budget.models import Budget, Scope, Unit
 from token_budget.named_tuples import NamedTuple
@@ -33,6 +32,8 @@ def charge(settings: Settings, account: AccountRecord) -> tuple[Settings, Charge
 
     Raises UserError where the run asks for warn mode, or this machine does not know the account's time zone.
     """
+    from token_budget.ledger.accounts import zone_named
+
     try:
         zone_named(account.zone)
     except ValueError as error:
@@ -66,7 +67,11 @@ class SharedWindows:
         self._manager = manager
         self._own = charged.own
         self._known = charged.account
-        self._zone = zone_named(charged.account.zone) if charged.account.account else None  # that of this machine
+        self._zone: tzinfo | None = None  # that of this machine
+        if charged.account.account:
+            from token_budget.ledger.accounts import zone_named
+
+            self._zone = zone_named(charged.account.zone)
 
     @property
     def account(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from claude_orchestrator.claude.argv import with_model
 from claude_orchestrator.claude.events import (
@@ -30,10 +30,12 @@ from claude_orchestrator.claude.failures import (
 from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.launch_spec import LaunchSpec, in_worktree
 from claude_orchestrator.engine.usage_delta import AttemptCosts
-from claude_orchestrator.engine.verification import Verification
 from token_budget.models import NO_USAGE, Usage
 from token_budget.named_tuples import NamedTuple
 from token_budget.portions import MAIN, TOOLS
+
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.verification import Verification
 
 MAX_SESSIONS = 1_000
 MAX_DENIED_TOOLS = 5  # that are named
@@ -55,11 +57,13 @@ class AttemptTotals(NamedTuple):
     by_model: tuple[tuple[str, Usage], ...] = ()
 
 
-class HasCost(Protocol):
-    """Anything with a cost in USD that the CLI states, or None: an attempt, or several of them."""
+if TYPE_CHECKING:
 
-    @property
-    def cost_usd(self) -> float | None: ...
+    class HasCost(Protocol):
+        """Anything with a cost in USD that the CLI states, or None: an attempt, or several of them."""
+
+        @property
+        def cost_usd(self) -> float | None: ...
 
 
 def cost_of(parts: Iterable[HasCost]) -> float | None:

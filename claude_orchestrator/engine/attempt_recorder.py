@@ -9,7 +9,7 @@ from claude_orchestrator.claude.events import Event, Result
 from claude_orchestrator.claude.stream import parse
 from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
-from claude_orchestrator.engine.ports import RunContext
+from claude_orchestrator.engine.run_context import RunContext
 from claude_orchestrator.engine.run_events import Answered, Crossed, Foreseen, SessionNamed, TurnEnded, UsageRecorded
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.models import Amount, Budget, Hold

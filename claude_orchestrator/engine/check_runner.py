@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from claude_orchestrator.engine.ports import RunContext
+from claude_orchestrator.engine.run_context import RunContext
 from claude_orchestrator.engine.run_events import Checked
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.verification import MAX_OUTPUT_CHARS, CheckVerdict, Verification, verdict_of

@@ -24,9 +24,9 @@ from claude_orchestrator.engine.journal import Journal
 from claude_orchestrator.engine.journal_records import turns_digest
 from claude_orchestrator.engine.launching import Launching, launching_for, starts_of, way_to_api
 from claude_orchestrator.engine.ledger_sync import LedgerSync, Sharing, this_machine
-from claude_orchestrator.engine.ports import ApiMeter, RunContext, Services
 from claude_orchestrator.engine.redact import redact, secrets_of
 from claude_orchestrator.engine.results.answer_files import AnswerFiles
+from claude_orchestrator.engine.run_context import RunContext, Services
 from claude_orchestrator.engine.run_dir import RunDirectory, new_run_id
 from claude_orchestrator.engine.run_events import (
     CacheReported,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl
     from claude_orchestrator.engine.growth import Growth
     from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory
+    from claude_orchestrator.engine.ports import ApiMeter
     from claude_orchestrator.engine.worktrees.keeper import Worktrees
 
 KEEP_EVERY_S = 1.0  # ledger and alerts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
-from claude_orchestrator.engine.ports import RunContext
+from claude_orchestrator.engine.run_context import RunContext
 from claude_orchestrator.engine.run_events import HoldChanged
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.holds import GROW_BELOW, LEAST_SHARE_TOKENS, floor_of, max_min_shares

@@ -30,8 +30,8 @@ from claude_orchestrator.engine.command_check import ANSWER_S, CommandCheck
 from claude_orchestrator.engine.hidden_use import HiddenUse
 from claude_orchestrator.engine.hold_policy import HoldPolicy
 from claude_orchestrator.engine.permissions import Permissions
-from claude_orchestrator.engine.ports import Log, RunContext
 from claude_orchestrator.engine.refused_request import RefusedRequest
+from claude_orchestrator.engine.run_context import RunContext
 from claude_orchestrator.engine.run_events import (
     Changed,
     RateLimited,
@@ -50,6 +50,7 @@ from token_budget.text import NANO
 if TYPE_CHECKING:
     from claude_orchestrator.engine.check_runner import CheckRunner
     from claude_orchestrator.engine.metering import Metering
+    from claude_orchestrator.engine.ports import Log
     from claude_orchestrator.engine.verification import Verification
 
 LINGER_S = 30.0  # of silence, for a process whose work is done and whose input is closed

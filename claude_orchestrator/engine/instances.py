@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from claude_orchestrator.config.config import InstanceConfig
 from claude_orchestrator.config.launch_spec import LaunchSpec
-from claude_orchestrator.engine.ports import Answers
 from claude_orchestrator.engine.scheduler import GraphNode, Scheduler
 from claude_orchestrator.engine.state import InstanceStatus, State
 
 if TYPE_CHECKING:
+    from claude_orchestrator.engine.ports import Answers
     from claude_orchestrator.engine.results.upstream import FinishedInstance, Group
 
 FAILURES = {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from claude_orchestrator.config.items import as_text
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.file_names import log_name
@@ -39,14 +38,20 @@ from claude_orchestrator.engine.run_events import (
     WorkEnded,
 )
 from claude_orchestrator.engine.state import InstanceStatus
-from claude_orchestrator.engine.verification import CheckVerdict
 from token_budget.ledger.run_budgets import limit_row
 from token_budget.models import Action
+
+if TYPE_CHECKING:
+    from claude_orchestrator.engine.verification import CheckVerdict
 
 
 def turns_digest(spec: LaunchSpec, run_id: str) -> str:
     """A digest by which a later start knows whether an instance's turns have changed; it does not reveal them."""
-    late = (as_text(spec.item),) if spec.late is not None and spec.item is not None else ()  # not in the turns yet
+    late: tuple[str, ...] = ()
+    if spec.late is not None and spec.item is not None:
+        from claude_orchestrator.config.items import as_text  # only for items
+
+        late = (as_text(spec.item),)  # not in the turns yet
     return hashlib.sha256("\0".join((run_id, *spec.turns, *late)).encode()).hexdigest()[:16]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from claude_orchestrator.engine.hold_policy import HoldPolicy
-from claude_orchestrator.engine.ports import RunContext
+from claude_orchestrator.engine.run_context import RunContext
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.budget_manager import WINDOW_SCOPES
 from token_budget.models import Action, Budget, Decision, Hold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from token_budget.ledger.store import HOUR_MS
+from token_budget.ledger.records import HOUR_MS
 
 
 class Launches:

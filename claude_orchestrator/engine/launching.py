@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.ledger_sync import LedgerSync
-from claude_orchestrator.engine.ports import ApiMeter
 from claude_orchestrator.engine.run_events import Level, Message, Paced, RoomChanged
 from claude_orchestrator.engine.run_request import RunRequest
 from claude_orchestrator.engine.starts import Starts
@@ -22,6 +21,7 @@ from token_budget.budget_manager import TokenBudgetManager
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from claude_orchestrator.engine.ports import ApiMeter
     from claude_orchestrator.launch.cluster.launcher import ClusterLauncher
     from claude_orchestrator.launch.simulated import Ask
 

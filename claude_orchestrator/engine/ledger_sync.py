@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from claude_orchestrator.engine.accounts import Charged, SharedWindows
 from claude_orchestrator.engine.bus import Bus
@@ -22,6 +22,7 @@ from claude_orchestrator.engine.ledger_pending import keep, take_in
 from claude_orchestrator.engine.run_events import Crossed, Level, Message, RoomChanged, RunEvent
 from token_budget.budget_manager import TokenBudgetManager, would_exceed
 from token_budget.ledger.address import is_address
+from token_budget.ledger.errors import LedgerError
 from token_budget.ledger.records import (
     AccountRecord,
     AttemptRecord,
@@ -32,11 +33,13 @@ from token_budget.ledger.records import (
     Reservation,
     RunRecord,
 )
-from token_budget.ledger.store import LedgerError, LedgerStore
 from token_budget.model_weights import TokenWeights
 from token_budget.models import Action, Amount, Budget, Decision, Hold
 from token_budget.named_tuples import NamedTuple
 from token_budget.windows import to_ms
+
+if TYPE_CHECKING:
+    from token_budget.ledger.store import LedgerStore
 
 _T = TypeVar("_T")
 LEASE_MS = 60_000  # of a hold: so long after a crash it still stands

@@ -12,8 +12,8 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.subagent_limits import SubagentLimits, limit_for, needs_type
 from claude_orchestrator.engine.in_flight import SentRequest
-from claude_orchestrator.engine.ports import ApiMeter, MeterPlace, RunContext
 from claude_orchestrator.engine.refused_request import RefusedRequest
+from claude_orchestrator.engine.run_context import RunContext
 from claude_orchestrator.engine.run_events import Changed, Recounted, RequestSent, RequestSettled, RequestTimed
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.models import NO_USAGE, Action, Budget, Hold, Scope
@@ -24,6 +24,7 @@ ASK_TYPE_S = 0.02
 ASK_TYPE_TIMES = 50  # that is a second; the stream names a subagent's type when it sends its first request
 
 if TYPE_CHECKING:
+    from claude_orchestrator.engine.ports import ApiMeter, MeterPlace
     from claude_orchestrator.gateway.attempt import RequestTiming
     from claude_orchestrator.gateway.refusals import BudgetRefusal
     from claude_orchestrator.gateway.sender import Sender

@@ -138,8 +138,8 @@ def _ledger(options: Options, settings: Settings, warn: Warn) -> LedgerStore | N
 
 def _on_server(address: str, *, shows: bool) -> LedgerStore | None:
     """The ledger of a server. A dry run makes none, and shows what a run would do without one."""
+    from token_budget.ledger.errors import NoLedgerError
     from token_budget.ledger.opening import open_store
-    from token_budget.ledger.store import NoLedgerError
 
     try:
         return open_store(address, create=not shows)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from claude_orchestrator.claude.failures import PASSING_ERRORS, PASSING_STATUS, RATE_LIMIT, session_not_found
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.engine.ports import Clock
+from claude_orchestrator.engine.run_context import Clock
 from claude_orchestrator.engine.state import InstanceStatus, PlannedRetry, State
 
 FIRST_WAIT_S = 2.0

@@ -12,7 +12,6 @@ from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.attempt import AttemptTotals
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.usage_delta import UsageDelta
-from claude_orchestrator.engine.verification import CheckVerdict
 from token_budget.models import Action, Budget, Hold
 from token_budget.named_tuples import NamedTuple
 from token_budget.string_enums import StrEnum
@@ -20,6 +19,7 @@ from token_budget.string_enums import StrEnum
 if TYPE_CHECKING:
     from claude_orchestrator.claude.permission_rules import Rule
     from claude_orchestrator.engine.in_flight import SentRequest
+    from claude_orchestrator.engine.verification import CheckVerdict
     from claude_orchestrator.engine.worktrees.changes import Changes
 
 

@@ -33,8 +33,8 @@ def open_ledger(place: str | Path, warn: Callable[[str], None] | None, *, create
 
     Raises LedgerError.
     """
+    from token_budget.ledger.errors import LedgerUnwritableError
     from token_budget.ledger.opening import open_store
-    from token_budget.ledger.store import LedgerUnwritableError
 
     try:
         return open_store(place, create=create)
@@ -47,7 +47,7 @@ def open_ledger(place: str | Path, warn: Callable[[str], None] | None, *, create
 
 def is_ledger_error(error: Exception) -> bool:
     """Whether the error is about the ledger, so that the user can fix it."""
-    from token_budget.ledger.store import LedgerError
+    from token_budget.ledger.errors import LedgerError
 
     return isinstance(error, LedgerError)
 

@@ -15,13 +15,13 @@ from claude_orchestrator.engine.interrupts import StopSwitch
 from claude_orchestrator.engine.run_view import RunView
 from token_budget.alerts import AlertTargets
 from token_budget.folders import Folder
-from token_budget.ledger.store import LedgerStore
 from token_budget.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from claude_orchestrator.engine.control.run_control import RunControl
     from claude_orchestrator.engine.earlier_runs import EarlierRun
     from claude_orchestrator.launch.cluster.launcher import ClusterLauncher
+    from token_budget.ledger.store import LedgerStore
     from token_budget.pricing import Prices
 
     MakeLauncher = Callable[[str, Callable[[str], None], Callable[[], None]], ClusterLauncher]

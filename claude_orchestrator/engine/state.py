@@ -12,13 +12,13 @@ from claude_orchestrator.claude.tally import UsageTally
 from claude_orchestrator.config.launch_spec import InterruptedSession, LaunchSpec, continued, in_worktree
 from claude_orchestrator.engine.activity import Activity
 from claude_orchestrator.engine.attempt import AttemptStatus, AttemptTotals, cost_of, last_words
-from claude_orchestrator.engine.verification import Verification
 from token_budget.model_weights import TokenWeights, draw
 from token_budget.models import Usage
 from token_budget.named_tuples import NamedTuple
 from token_budget.string_enums import StrEnum
 
 if TYPE_CHECKING:
+    from claude_orchestrator.engine.verification import Verification
     from claude_orchestrator.engine.worktrees.changes import Changes, Worktree
 
 MAX_TOOL_IDS = 100_000
@@ -65,7 +65,11 @@ class InstanceStatus:
 
     def __init__(self, spec: LaunchSpec) -> None:
         self.planned = spec
-        self.verification = Verification(spec.check) if spec.check is not None else None
+        self.verification: Verification | None = None
+        if spec.check is not None:
+            from claude_orchestrator.engine.verification import Verification
+
+            self.verification = Verification(spec.check)
         self.attempt = AttemptStatus(spec, self.verification)
         self._past: list[AttemptStatus] = []  # attempts of this orchestrator
         self.earlier: tuple[AttemptTotals, ...] = ()

@@ -23,10 +23,8 @@ from claude_orchestrator.engine.instance_runner import InstanceRunner, figures
 from claude_orchestrator.engine.instances import Instances
 from claude_orchestrator.engine.launch_decisions import LaunchDecisions
 from claude_orchestrator.engine.launch_pace import LaunchPace
-from claude_orchestrator.engine.low_budget import low_budget
-from claude_orchestrator.engine.ports import RunContext
-from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.retries import plan_retry
+from claude_orchestrator.engine.run_context import RunContext
 from claude_orchestrator.engine.run_events import (
     AttemptEnded,
     Changed,
@@ -258,6 +256,8 @@ class Supervisor:
         low = self._settings.model_when_low
         if low is None or status.launched or status.chosen_model or status.spec.session_id is not None:
             return
+        from claude_orchestrator.engine.low_budget import low_budget
+
         budget = low_budget(low, self._context.budgets_of(status.spec))
         if budget is not None and model_of(status.spec.argv) != low.model:
             status.use_model(low.model)
@@ -497,6 +497,8 @@ class Supervisor:
         percent = self._settings.stop_at_rate_limit
         if percent is None or self.cancelled:
             return
+        from claude_orchestrator.engine.rate_limits import rate_limit_rows
+
         for name, used, resets_at in rate_limit_rows(event.limits):
             if used >= percent:
                 when = f", resets at {resets_at}" if resets_at else ""

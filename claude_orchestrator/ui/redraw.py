@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from token_budget.text import display_width
+from token_budget.text import ESCAPE, display_width, uncolored
 
-ESCAPE = re.compile(r"\033\[[0-9;]*m")
 _Cell = tuple[str, str]
 _RESET = "\033[0m"
 _TO_END, _BELOW = "\033[K", "\033[J"
@@ -36,7 +35,7 @@ def update(old: Sequence[str], new: Sequence[str]) -> str:
 
 def erase(old: Sequence[str], width: int) -> str:
     """Remove the lines, which a terminal of this width may have wrapped when it became narrower."""
-    rows = sum(max(1, -(-display_width(ESCAPE.sub("", line)) // max(1, width))) for line in old)
+    rows = sum(max(1, -(-display_width(uncolored(line)) // max(1, width))) for line in old)
     return f"{_up(rows)}{_BELOW}" if old else ""
 
 
@@ -68,7 +67,7 @@ def _cells(line: str) -> list[_Cell]:
     """A line as its cells: the colour and the character of each. The second cell of a wide character has none."""
     cells: list[_Cell] = []
     color, place = "", 0
-    for found in (*ESCAPE.finditer(line), None):
+    for found in (*re.finditer(ESCAPE, line), None):
         text = line[place : len(line) if found is None else found.start()]
         if text.isascii():
             cells += [(color, char) for char in text]

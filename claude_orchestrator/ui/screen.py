@@ -8,10 +8,9 @@ from datetime import datetime
 from claude_orchestrator.engine.groups import GroupStatus, about_time, state_words
 from claude_orchestrator.engine.snapshot import Row, Snapshot
 from claude_orchestrator.engine.state import State
-from claude_orchestrator.ui.redraw import ESCAPE
 from claude_orchestrator.ui.table import NAME_WIDTH, TableStyle, at_least, dots, duration, instance_table
 from token_budget.named_tuples import NamedTuple
-from token_budget.text import RenderOptions, about_tokens, display_width, fit, format_usd, printable
+from token_budget.text import RenderOptions, about_tokens, display_width, fit, format_usd, printable, uncolored
 from token_budget.visualization import PANEL_WIDTH, PanelStyle, render_budgets
 
 PANEL_SHARE = 3  # the panel has at most a third of the height, and groups as much
@@ -48,7 +47,7 @@ def screen(snapshot: Snapshot, options: RenderOptions, style: ScreenStyle) -> li
         room = ROWS_SHOWN + 1
     names = max((display_width(printable(row.name)) for row in snapshot.rows), default=0)
     table = instance_table(rows, options, TableStyle(style.columns, room, min(NAME_WIDTH, names)))
-    width = max([widest, *(display_width(ESCAPE.sub("", line)) for line in table)])
+    width = max([widest, *(display_width(uncolored(line)) for line in table)])
     panel = _panel(snapshot, options, min(width, options.width), height)
     lines += [*table, *panel]
     return lines if height is None else lines[:height]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.run_events import HoldChanged
 from claude_orchestrator.engine.run_view import RunView, resume_hint
 from claude_orchestrator.engine.sharing.cache_use import cache_lines
@@ -47,10 +46,13 @@ def final_report(view: RunView, now: float, options: RenderOptions, columns: tup
     ]
     lines += _source_lines(view.instances, options)
     lines += _hold_changes(view.changes.holds)
-    lines += [
-        f"Subscription: {printable(name)} {used:g} % used" + (f", resets at {printable(resets)}" if resets else "")
-        for name, used, resets in rate_limit_rows(view.changes.rate_limits)
-    ]
+    if view.changes.rate_limits:
+        from claude_orchestrator.engine.rate_limits import rate_limit_rows
+
+        lines += [
+            f"Subscription: {printable(name)} {used:g} % used" + (f", resets at {printable(resets)}" if resets else "")
+            for name, used, resets in rate_limit_rows(view.changes.rate_limits)
+        ]
     lines += [] if view.rehearsal else cache_lines(view.cache, view.instances)
     lines.append(
         f"Total: {at_least(exact)}{counted(usage.total_tokens, 'token')} (input {usage.input_tokens:,}, "

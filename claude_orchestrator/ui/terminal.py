@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TextIO
 
-from claude_orchestrator.ui.redraw import ESCAPE, erase, update
-from token_budget.text import RenderOptions, printable
+from token_budget.text import RenderOptions, printable, uncolored
 from token_budget.visualization import RED, RESET, YELLOW
 
 _COLORS = {"WARNING": YELLOW, "ERROR": RED}
@@ -118,6 +117,8 @@ class Terminal:
         if self._writer is not None and self._writer.waiting > SLOW_CHARS:
             self._flush()
             return
+        from claude_orchestrator.ui.redraw import update  # only for a terminal
+
         size = _size()
         lines = self._draw()[: max(1, size.lines - 1)]
         if self._above or size != self._size:
@@ -139,6 +140,8 @@ class Terminal:
     def _flush(self) -> None:
         """Remove the bottom lines, and write what has to stand above them."""
         if self._drawn:
+            from claude_orchestrator.ui.redraw import erase
+
             self._write(self._out, erase(self._drawn, _size().columns))
             self._drawn = []
         above, self._above = self._above, []
@@ -148,7 +151,7 @@ class Terminal:
     def _write(self, stream: TextIO, text: str) -> None:
         encoding = getattr(stream, "encoding", None) or "utf-8"
         if not self._color.get(stream) and not self.live:
-            text = ESCAPE.sub("", text)
+            text = uncolored(text)
         text = text.encode(encoding, "replace").decode(encoding, "replace")
         if self._writer is not None:
             self._writer.put(stream, text)

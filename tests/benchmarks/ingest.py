@@ -104,7 +104,7 @@ from claude_orchestrator.launch.local import LocalLauncher, use_pidfd_watcher
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.engine.run_dir import RunDirectory
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.engine.ports import Services
+from claude_orchestrator.engine.run_context import Services
 from tests.harness import make_supervisor
 
 stream, folder, claude, out = sys.argv[1:]

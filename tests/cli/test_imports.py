@@ -27,28 +27,41 @@ OF_A_RUN = "asyncio claude_orchestrator.claude.events claude_orchestrator.engine
 OF_A_PLAN = "claude_orchestrator.config.config decimal sqlite3 subprocess token_budget.alerts"
 OF_SOME_RUNS = """
     claude_orchestrator.claude.permission_rules
+    claude_orchestrator.cli.continuing
+    claude_orchestrator.cli.runs.completion
     claude_orchestrator.config.expansion
     claude_orchestrator.config.for_each
     claude_orchestrator.config.graph
     claude_orchestrator.config.item_reading
+    claude_orchestrator.config.items
     claude_orchestrator.config.reader
     claude_orchestrator.engine.check_runner
     claude_orchestrator.engine.growth
     claude_orchestrator.engine.in_flight
     claude_orchestrator.engine.journal_history
+    claude_orchestrator.engine.low_budget
     claude_orchestrator.engine.metering
+    claude_orchestrator.engine.ports
+    claude_orchestrator.engine.rate_limits
     claude_orchestrator.engine.results.report_json
     claude_orchestrator.engine.results.upstream
     claude_orchestrator.engine.resume
+    claude_orchestrator.engine.sharing.cache_report
+    claude_orchestrator.engine.verification
     claude_orchestrator.engine.worktrees.keeper
     claude_orchestrator.gateway.attempt
     claude_orchestrator.launch.git
     claude_orchestrator.ui.ci.workflow_commands
+    claude_orchestrator.ui.redraw
     dataclasses
     decimal
     random
     shlex
     shutil
+    token_budget.ledger.accounts
+    token_budget.ledger.database
+    token_budget.ledger.store
+    token_budget.trials
 """
 OF_ITS_KIND = (
     "claude_orchestrator.cli.graph_view claude_orchestrator.engine.worktrees.start_checks "

@@ -17,13 +17,13 @@ from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.launches import Launches
-from claude_orchestrator.engine.ports import NoSharedLimits, Services
+from claude_orchestrator.engine.run_context import NoSharedLimits, Services
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.launch.simulated import SimulatedLauncher
 from tests.harness import Watcher, make_supervisor
 from tests.limits import HUNG_S
+from token_budget.ledger.records import HOUR_MS
 from token_budget.ledger.sqlite import SqliteLedger
-from token_budget.ledger.store import HOUR_MS
 from token_budget.models import Hold
 
 

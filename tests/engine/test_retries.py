@@ -13,8 +13,8 @@ from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.config.launch_spec import InterruptedSession, continued
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.engine.ports import Clock
 from claude_orchestrator.engine.retries import backoff_s, passing_cause, plan_retry, reset_wait_s
+from claude_orchestrator.engine.run_context import Clock
 from claude_orchestrator.engine.state import InstanceStatus, State
 from tests.claude.test_tally import INIT, line, start
 from tests.engine.test_state import a_result, feed

@@ -25,7 +25,7 @@ from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.journal import encode, records
 from claude_orchestrator.engine.journal_history import read_history
 from claude_orchestrator.engine.journal_records import record_of
-from claude_orchestrator.engine.ports import Clock, Services
+from claude_orchestrator.engine.run_context import Clock, Services
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.launch.base import Capabilities, Exit
 from claude_orchestrator.launch.simulated import PassedCheck

@@ -28,10 +28,10 @@ from claude_orchestrator.engine.usage_delta import PortionDelta, UsageDelta
 from tests.harness import Workplace
 from tests.limits import HUNG_S
 from tests.postgres import Postgres
+from token_budget.ledger.errors import LedgerUnwritableError
 from token_budget.ledger.opening import open_store
 from token_budget.ledger.records import HoldRequest, Limit, Reservation, RunRecord
 from token_budget.ledger.sqlite import SqliteLedger
-from token_budget.ledger.store import LedgerUnwritableError
 from token_budget.models import Action, Amount, Usage, Weights
 from token_budget.portions import Portion, Spent
 

@@ -21,8 +21,8 @@ from tests.limits import HUNG_S
 from tests.repositories import sh
 from token_budget.files import write_atomically
 from token_budget.folders import Folder, check_file
+from token_budget.ledger.errors import LedgerUnwritableError
 from token_budget.ledger.sqlite import SqliteLedger
-from token_budget.ledger.store import LedgerUnwritableError
 from token_budget.owned import NotOursError, open_to_write
 
 BOB = 61001

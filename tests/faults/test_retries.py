@@ -18,8 +18,8 @@ from claude_orchestrator.config.launch_spec import CONTINUE_PROMPT, LaunchSpec
 from claude_orchestrator.config.plan import make_plan
 from claude_orchestrator.config.settings import Settings
 from claude_orchestrator.engine.bus import Bus
-from claude_orchestrator.engine.ports import Clock
 from claude_orchestrator.engine.retries import backoff_s, passing_cause, reset_wait_s
+from claude_orchestrator.engine.run_context import Clock
 from claude_orchestrator.engine.run_events import RunEvent
 from claude_orchestrator.engine.state import InstanceStatus, State
 from claude_orchestrator.engine.supervisor import Supervisor

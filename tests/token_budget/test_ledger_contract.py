@@ -14,10 +14,12 @@ from tests.harness import ROOT
 from tests.limits import HUNG_S
 from tests.postgres import Postgres
 from token_budget.ledger import sql_ledger
+from token_budget.ledger.errors import LedgerError
 from token_budget.ledger.export_import import apply, export
 from token_budget.ledger.import_reader import read
 from token_budget.ledger.opening import open_store
 from token_budget.ledger.records import (
+    HOUR_MS,
     IMPORTED,
     AccountLimit,
     AccountRecord,
@@ -34,7 +36,7 @@ from token_budget.ledger.records import (
     RunRecord,
     UsageRecord,
 )
-from token_budget.ledger.store import HOUR_MS, LedgerError, LedgerStore
+from token_budget.ledger.store import LedgerStore
 from token_budget.model_weights import ModelWeights
 from token_budget.models import Action, Amount, Unit, Usage, Weights
 from token_budget.windows import Window

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from token_budget.ledger import moving_over
+from token_budget.ledger.errors import LedgerError
 from token_budget.ledger.moving_over import Moved, copy
 from token_budget.ledger.records import (
     AccountLimit,
@@ -20,7 +21,6 @@ from token_budget.ledger.records import (
     UsageRecord,
 )
 from token_budget.ledger.sqlite import SqliteLedger
-from token_budget.ledger.store import LedgerError
 from token_budget.models import Amount, Unit, Usage, Weights
 from token_budget.windows import Window
 

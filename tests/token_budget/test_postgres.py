@@ -20,6 +20,7 @@ from claude_orchestrator.engine.accounts import Charged
 from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.ledger_sync import LedgerSync, Sharing
 from tests.postgres import Postgres
+from token_budget.ledger.errors import LedgerError, LedgerUnwritableError
 from token_budget.ledger.opening import open_store, upgrade
 from token_budget.ledger.postgres_schema import MIGRATIONS
 from token_budget.ledger.records import (
@@ -34,7 +35,6 @@ from token_budget.ledger.records import (
 )
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.ledger.sqlite_schema import MIGRATIONS as OF_SQLITE
-from token_budget.ledger.store import LedgerError, LedgerUnwritableError
 from token_budget.models import Action, Amount, Unit, Usage, Weights
 from token_budget.windows import Window, to_ms
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.token_budget.test_ledger_contract import fill
+from token_budget.ledger.errors import LedgerError
 from token_budget.ledger.records import RunRecord
 from token_budget.ledger.sqlite import SqliteLedger
 from token_budget.ledger.sqlite_schema import APPLICATION_ID
-from token_budget.ledger.store import LedgerError
 from token_budget.windows import Window, end_of, name_of, start_of
 
 

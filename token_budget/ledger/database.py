@@ -7,17 +7,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from token_budget.ledger.records import UsageRecord
-from token_budget.named_tuples import NamedTuple
+from token_budget.ledger.sql_rows import Dialect
 
 Value = str | int | None
-
-
-class Dialect(NamedTuple):
-    """Where the SQL of the databases differs: how NULLs are ordered, and the queries that each writes its own way."""
-
-    nulls_first: str
-    nulls_last: str
-    instances: str
 
 
 class Database(Protocol):

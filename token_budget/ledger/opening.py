@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from token_budget.ledger.address import check_address, is_address
-from token_budget.ledger.store import LedgerError, LedgerStore
+from token_budget.ledger.errors import LedgerError
 
 if TYPE_CHECKING:
     from token_budget.ledger.postgres_server import PostgresServer
+    from token_budget.ledger.store import LedgerStore
 
 EXTRA = "the extra claude-orchestrator[postgres]"
 

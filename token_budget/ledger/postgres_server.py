@@ -16,10 +16,11 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import IntLoader
 
 from token_budget.ledger import sql_rows
-from token_budget.ledger.database import Dialect, Value
+from token_budget.ledger.database import Value
+from token_budget.ledger.errors import LedgerError, LedgerUnwritableError, NoLedgerError
 from token_budget.ledger.postgres_schema import INSERT_RECORDS, INSTANCES, LOCK_CLASS, MIGRATIONS, SCHEMA
 from token_budget.ledger.records import UsageRecord
-from token_budget.ledger.store import LedgerError, LedgerUnwritableError, NoLedgerError
+from token_budget.ledger.sql_rows import Dialect
 
 _T = TypeVar("_T")
 BUSY_S = 60.0  # for one step

@@ -12,6 +12,8 @@ from token_budget.portions import UNKNOWN, Subagent, Terms
 from token_budget.windows import Window
 
 FOREVER_MS = 2**62
+HOUR_MS = 3_600_000
+MAY_RUN_MS = 7 * 86_400_000  # an attempt without an end is taken for running so long
 QUARTER_MS = 900_000  # every zone's offset is a multiple of a quarter of an hour
 UTC_ZONE = "UTC"
 WEIGHTS_KEY = "token weights"  # in the budgets of a run that an earlier version recorded

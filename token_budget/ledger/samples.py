@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from token_budget.forecast import Sample
 from token_budget.ledger.records import AttemptRecord
-from token_budget.ledger.store import LedgerStore
 from token_budget.model_weights import TokenWeights, weights_for
 from token_budget.models import Unit, Weights
-from token_budget.trials import Trial, trial_of
+
+if TYPE_CHECKING:
+    from token_budget.ledger.store import LedgerStore
+    from token_budget.trials import Trial
 
 FLAT = Weights()
 LATEST = 1_000  # attempts of one subject; older ones weigh next to nothing
@@ -67,6 +71,8 @@ class SampleReader:
                 instances.setdefault((attempt.run, attempt.instance), []).append(attempt)
         ended = sorted(instances.items(), key=lambda item: max(one.ended_ms or 0 for one in item[1]))
         samples = [(run, _sample(parts, Unit.TOKENS, self._weights)) for (run, _), parts in ended]
+        from token_budget.trials import trial_of  # only for a group
+
         return trial_of([(run, one.tokens, not one.censored) for run, one in samples])
 
     def all(self) -> list[Sample]:

@@ -8,12 +8,14 @@ keeps sums by attempt and by quarters of an hour: years of records are added up 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from token_budget.ledger import sql_rows as rows
-from token_budget.ledger.database import Database
 from token_budget.ledger.records import (
     FOREVER_MS,
+    HOUR_MS,
     IMPORTED,
+    MAY_RUN_MS,
     UTC_ZONE,
     AccountLimit,
     AccountRecord,
@@ -32,10 +34,13 @@ from token_budget.ledger.records import (
     UsageRecord,
     UsageSum,
 )
-from token_budget.ledger.store import HOUR_MS, MAY_RUN_MS, GroupBy
 from token_budget.model_weights import TokenWeights, draw
 from token_budget.models import Action, Unit, Usage
 from token_budget.windows import Window
+
+if TYPE_CHECKING:
+    from token_budget.ledger.database import Database
+    from token_budget.ledger.store import GroupBy
 
 PAGE = 10_000  # records in one query
 FORGET_EVERY = 64  # posts

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from token_budget.ledger.database import Value
 from token_budget.ledger.records import FOREVER_MS, QUARTER_MS, AttemptRecord, RunRecord, UsageRecord
 from token_budget.models import Amount, Usage
 from token_budget.named_tuples import NamedTuple
 from token_budget.portions import Subagent, Terms
+
+if TYPE_CHECKING:
+    from token_budget.ledger.database import Value
 
 OLD = "coalesce(ended_ms, started_ms) < ? AND (ended_ms IS NOT NULL OR started_ms < ?)"
 HOLDS = "SELECT run, tokens, cost_nano, expires_ms, sent_ms FROM holds WHERE (expires_ms > ? OR sent_ms >= ?)"
@@ -66,6 +68,14 @@ SELECT r.id, a.run, a.instance, a.attempt, r.at_ms, r.model, r.input, r.output, 
     r.cost_nano, r.cost_source, r.source, r.terms, r.write_1h, r.searches
 FROM records r JOIN attempts a ON a.key = r.attempt
 """
+
+
+class Dialect(NamedTuple):
+    """Where the SQL of the databases differs: how NULLs are ordered, and the queries that each writes its own way."""
+
+    nulls_first: str
+    nulls_last: str
+    instances: str
 
 
 class Holds(NamedTuple):

@@ -7,14 +7,17 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from token_budget.folders import check_file, make_folder
 from token_budget.ledger import sql_rows
-from token_budget.ledger.database import Dialect, Value
+from token_budget.ledger.errors import LedgerError, LedgerUnwritableError, NoLedgerError
 from token_budget.ledger.records import UsageRecord
+from token_budget.ledger.sql_rows import Dialect
 from token_budget.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS, statements
-from token_budget.ledger.store import LedgerError, LedgerUnwritableError, NoLedgerError
+
+if TYPE_CHECKING:
+    from token_budget.ledger.database import Value
 
 BESIDE = ("-wal", "-shm", "-journal")  # SQLite reads these too: https://sqlite.org/tempfiles.html
 BUSY_S = 60.0  # for a writer to wait for others

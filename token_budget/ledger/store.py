@@ -28,21 +28,6 @@ from token_budget.models import Unit, Usage
 from token_budget.windows import Window
 
 GroupBy = Literal["command", "model", "run", "instance", "workspace"]
-HOUR_MS = 3_600_000
-MAY_RUN_MS = 7 * 86_400_000  # an attempt without an end is taken for running so long
-
-
-class LedgerError(Exception):
-    """The ledger cannot be used; the message says why and what to do."""
-
-
-class LedgerUnwritableError(LedgerError):
-    """The ledger is sound, but it cannot be written: the disk is full or read-only, or the ledger is locked or cannot
-    be reached."""
-
-
-class NoLedgerError(LedgerError):
-    """There is no ledger at this place yet."""
 
 
 class LedgerStore(Protocol):

@@ -88,7 +88,7 @@ def _complain(text: str) -> None:
 
 def main() -> None:
     """The console script: runs the command and turns errors into exit codes."""
-    from token_budget.ledger.store import LedgerError
+    from token_budget.ledger.errors import LedgerError
 
     _open_standard_output()
     name, variable = _script(sys.argv[0])

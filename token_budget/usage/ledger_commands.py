@@ -98,7 +98,7 @@ def import_command(ctx: click.Context, file: TextIO | None, from_claude: Path | 
 
 
 def _there(ctx: click.Context) -> LedgerStore | None:
-    from token_budget.ledger.store import NoLedgerError
+    from token_budget.ledger.errors import NoLedgerError
 
     try:
         return open_ledger(ctx)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 LATEST = 50  # runs that are offered
 
@@ -20,6 +23,13 @@ def output_dir_of(ctx: click.Context) -> Path:
     from token_budget import places
 
     return places.runs_dir(lambda line: None, move=False)
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files and folders, which the shell itself finds."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _completer(find: Callable[[click.Context], Iterable[str]]) -> Callable[..., list[str]]:

@@ -9,7 +9,7 @@ from claude_orchestrator.engine.groups import groups_of
 from claude_orchestrator.engine.rate_limits import rate_limit_rows
 from claude_orchestrator.engine.results.answers import AnswerOf, no_answers
 from claude_orchestrator.engine.run_view import RunView, place_fields, resume_hint, usage_fields
-from claude_orchestrator.engine.sharing.cache_use import cache_report
+from claude_orchestrator.engine.sharing.cache_report import cache_report
 from claude_orchestrator.engine.source_uses import source_fields
 from claude_orchestrator.engine.state import InstanceStatus
 from token_budget.models import Budget, Scope, Unit

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from claude_orchestrator.claude.prompt_cache import CachePrefix
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.engine.metering import KeepingCall, Metering
-from claude_orchestrator.engine.ports import CacheKeeper, RunContext
+from claude_orchestrator.engine.run_context import RunContext
 from claude_orchestrator.engine.run_events import Level, Message
 from claude_orchestrator.engine.sharing.keeping_worth import SHARED_TOKENS, Worth
 from claude_orchestrator.engine.sharing.start_order import prefix_of
@@ -21,6 +21,7 @@ from token_budget.models import Unit
 from token_budget.text import counted, format_usd
 
 if TYPE_CHECKING:
+    from claude_orchestrator.engine.ports import CacheKeeper
     from claude_orchestrator.gateway.sharing.kept import KeptRequest
 
 CHECK_S = 1.0

@@ -9,7 +9,7 @@ from claude_orchestrator.claude.events import Price
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S, CachePrefix
 from claude_orchestrator.config.launch_spec import LaunchSpec
 from claude_orchestrator.config.settings import Settings
-from claude_orchestrator.engine.sharing.cache_use import cost_of_writing
+from claude_orchestrator.engine.sharing.cache_report import cost_of_writing
 from claude_orchestrator.engine.sharing.keeping_worth import SHARED_TOKENS, Worth
 from claude_orchestrator.engine.sharing.start_order import prefix_of
 from token_budget.text import counted, format_usd

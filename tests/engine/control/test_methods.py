@@ -18,7 +18,7 @@ from claude_orchestrator.engine.control.event_log import EventLog
 from claude_orchestrator.engine.control.methods import MAX_NAMES, MAX_TEXT, METHODS, Params, by_of, call
 from claude_orchestrator.engine.control.rpc import Code, RpcError, RpcRequest
 from claude_orchestrator.engine.control.run_control import RunControl
-from claude_orchestrator.engine.ports import RunContext
+from claude_orchestrator.engine.run_context import RunContext
 from claude_orchestrator.engine.run_events import By, RunEvent, Steered
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.supervisor import Supervisor

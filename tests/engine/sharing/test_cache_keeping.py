@@ -16,8 +16,9 @@ from claude_orchestrator.engine.bus import Bus
 from claude_orchestrator.engine.journal_history import read_history
 from claude_orchestrator.engine.journal_records import record_of
 from claude_orchestrator.engine.metering import Metering
-from claude_orchestrator.engine.ports import CacheKeeper, Clock, RunContext, Services
+from claude_orchestrator.engine.ports import CacheKeeper
 from claude_orchestrator.engine.refused_request import RefusedRequest
+from claude_orchestrator.engine.run_context import Clock, RunContext, Services
 from claude_orchestrator.engine.run_events import Launched, Message, RunEvent, RunStarted, UsageRecorded
 from claude_orchestrator.engine.sharing.cache_keeping import CacheKeeping
 from claude_orchestrator.engine.state import InstanceStatus, State

@@ -5,7 +5,8 @@ from __future__ import annotations
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S
 from claude_orchestrator.engine.activity import Activity, Doing
 from claude_orchestrator.engine.run_events import Launched, UsageRecorded
-from claude_orchestrator.engine.sharing.cache_use import CacheReport, CacheUse, Why, cache_report
+from claude_orchestrator.engine.sharing.cache_report import CacheReport, Why, cache_report
+from claude_orchestrator.engine.sharing.cache_use import CacheUse
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.usage_delta import PortionDelta, UsageDelta
 from tests.engine.test_state import an_instance

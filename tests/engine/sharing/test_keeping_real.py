@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from claude_orchestrator.engine.run_inputs import price_with
-from claude_orchestrator.engine.sharing.cache_use import CacheUse, cache_report
+from claude_orchestrator.engine.sharing.cache_report import cache_report
+from claude_orchestrator.engine.sharing.cache_use import CacheUse
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.gateway.sharing.prefixes import Lifetimes
 from tests.harness import run_real

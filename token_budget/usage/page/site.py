@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
+from token_budget.ledger.errors import LedgerError
 from token_budget.ledger.opening import open_store
-from token_budget.ledger.store import LedgerError, LedgerStore
+from token_budget.ledger.store import LedgerStore
 from token_budget.models import Unit
 from token_budget.serving.assets import Asset, asset_routes, load, shared
 from token_budget.serving.checks import Access, is_loopback

@@ -81,6 +81,13 @@ def test_groups_charts_and_totals_agree(book: Book) -> None:
     assert len(chart["at"]) == len(chart["values"][0]) == 8
 
 
+def test_the_days_of_a_span_end_today_and_those_of_all_use_with_the_last_use(book: Book) -> None:
+    book.add(NOON_MS - 2 * DAY_MS, 700)
+    for since_ms, days in ((NOON_MS - 3 * DAY_MS, [0, 700, 0, 0]), (0, [700])):
+        rows = shown(book, since_ms)["tables"]["day"]["rows"]
+        assert [row["total_tokens"] for row in rows] == days
+
+
 def test_limits_have_their_projected_end(book: Book) -> None:
     book.add(NOON_MS - HOUR_MS, 600, 4_000_000_000)
     book.add(NOON_MS - 20 * HOUR_MS, 600, 4_000_000_000)

@@ -42,6 +42,11 @@ class PageRequest(NamedTuple):
     limits: Mapping[Unit, Sequence[WindowLimit]]
     local: LocalTime = local_time
 
+    @property
+    def until_ms(self) -> int:
+        """A span ends now, so it has a row for today. All use has no end."""
+        return to_ms(self.now) if self.since_ms else FOREVER_MS
+
 
 def page_data(ledger: LedgerStore, request: PageRequest) -> dict[str, Any]:
     """Everything that the page shows. Costs are USD, null where unknown, moments seconds since 1970.
@@ -49,10 +54,9 @@ def page_data(ledger: LedgerStore, request: PageRequest) -> dict[str, Any]:
     Raises LedgerError.
     """
     weights = _weights(ledger)
-    found = ended(ledger, request.since_ms)
-    tables = {
-        by: as_json(history(ledger, (by,), request.since_ms, local=request.local, of_span=found)) for by in GROUPS
-    }
+    span = (request.since_ms, request.until_ms)
+    found = ended(ledger, *span)
+    tables = {by: as_json(history(ledger, (by,), *span, request.local, found)) for by in GROUPS}
     return {
         "at": request.now.timestamp(),
         "since": request.since_ms / 1000,
@@ -133,8 +137,7 @@ def _weights(ledger: LedgerStore) -> TokenWeights:
 
 def _charts(ledger: LedgerStore, request: PageRequest, by: ChartBy) -> Iterator[tuple[str, dict[str, Any]]]:
     """The use of each day by its most used commands or models, in each unit; the name of all others is null."""
-    end_ms = to_ms(request.now) if request.since_ms else FOREVER_MS
-    wanted = PlotRequest(request.since_ms, end_ms, by=by, local=request.local)
+    wanted = PlotRequest(request.since_ms, request.until_ms, by=by, local=request.local)
     sums = read_sums(ledger, wanted)
     for unit in Unit:
         yield f"{_word(unit)}/{by}", _chart(plot_data(sums, replace(wanted, unit=unit)), unit)

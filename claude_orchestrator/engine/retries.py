@@ -54,11 +54,14 @@ def backoff_s(retry: int, jitter: float) -> float:
     return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(retry - 1, 16)) * (0.5 + jitter / 2))
 
 
-def reset_wait_s(resets_at: float | None, now: float, jitter: float) -> float | None:
-    """Seconds until shortly after a reset (Unix time); None if there is no reset to wait for."""
-    if resets_at is None or not now < resets_at < now + LONGEST_RESET_S:
+def reset_wait_s(resets_at: float | None, now: float, jitter: float, lasted_s: float = 0.0) -> float | None:
+    """Seconds until shortly after a reset (Unix time); None if there is no reset to wait for.
+
+    An attempt that lasted `lasted_s` seconds may have been refused before a reset that has passed meanwhile.
+    """
+    if resets_at is None or not now - lasted_s < resets_at < now + LONGEST_RESET_S:
         return None
-    return resets_at - now + 1.0 + 4.0 * jitter
+    return max(0.0, resets_at - now) + 1.0 + 4.0 * jitter
 
 
 def plan_retry(status: InstanceStatus, settings: Settings, clock: Clock) -> PlannedRetry | None:
@@ -70,7 +73,8 @@ def plan_retry(status: InstanceStatus, settings: Settings, clock: Clock) -> Plan
         return _retry(None, 0.0, "its session is lost: a new one starts", clock, afresh=True)
     reset_s = None
     if cause == RATE_LIMIT and settings.wait_for_reset:
-        reset_s = reset_wait_s(status.attempt.limit_resets_at, clock.wall(), clock.jitter())
+        lasted_s = status.attempt.seconds(clock.monotonic())
+        reset_s = reset_wait_s(status.attempt.limit_resets_at, clock.wall(), clock.jitter(), lasted_s)
     if reset_s is not None:
         return _retry(cause, reset_s, "when its rate limit resets", clock, by_wall_clock=True)
     if status.retries_used >= status.spec.retries:

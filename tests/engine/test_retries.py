@@ -103,6 +103,13 @@ def test_a_reset_is_waited_for_unless_it_is_past_or_too_far() -> None:
         assert reset_wait_s(unusable, NOW, 0.5) is None
 
 
+def test_a_reset_that_passed_during_the_attempt_is_not_missed() -> None:
+    assert reset_wait_s(NOW - 5, NOW, 0.5, lasted_s=6.0) == 3.0
+    assert reset_wait_s(NOW - 6, NOW, 0.5, lasted_s=6.0) is None
+    retry = plan_retry(rate_limited(0, lasted_s=2.0), WAITS, CLOCK)
+    assert retry is not None and not retry.counts and retry.not_before_wall == NOW + 3.0
+
+
 def test_a_counted_retry_waits_by_the_monotonic_clock() -> None:
     retry = plan_retry(failed(INIT, api_error(529)), WAITS, CLOCK)
     assert retry is not None and retry.counts and not retry.afresh
@@ -121,12 +128,12 @@ def test_a_failure_that_would_repeat_is_not_retried() -> None:
     assert plan_retry(failed(INIT, api_error(400)), WAITS, CLOCK) is None
 
 
-def rate_limited(resets_in_s: float) -> InstanceStatus:
+def rate_limited(resets_in_s: float, lasted_s: float = 1.0) -> InstanceStatus:
     status = an_instance()
     feed(status, INIT)
     status.apply(RateLimit(refuses=True, resets_at=int(NOW + resets_in_s)))
     feed(status, api_error(429))
-    status.finish(1.0, 1, "")
+    status.finish(lasted_s, 1, "")
     return status
 
 

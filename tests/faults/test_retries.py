@@ -376,7 +376,12 @@ def test_the_wait_for_a_reset_and_claudes_own_do_not_fight(claude: str, tmp_path
     settings.write_text('{"autoContinueAtUsageLimit": true}')
     env = {"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-dummy", "ANTHROPIC_API_KEY": ""}
     with StandIn({"hello": [Text()]}) as api:
-        api.limited_until = int(time.time()) + 5
+
+        def limit(_: dict[str, Any]) -> None:
+            """A limit that resets two to three seconds after the first request, however late that is."""
+            api.limited_until = api.limited_until or int(time.time()) + 3
+
+        api.on_request = limit
         config = {"instances": [{"name": "one", "prompt": "hello", "env": env}]}
         outcome = run_real(config, api, claude, tmp_path, wait_for_reset=True)
         status = outcome.only

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import ROOT
+from tests.limits import HUNG_S
 from tests.stand_in import Call, Reply, StandIn, Text, Tools, _texts, claude_env
 from token_budget import Usage
 
@@ -60,9 +61,11 @@ class Api(StandIn):
     def __init__(self, work: Path) -> None:
         super().__init__()
         self._work = work
+        self._in_sessions: set[int] = set()  # the numbers of responses that a later request has had in its session
 
     def choose(self, messages: list[dict[str, Any]]) -> tuple[str, int, Reply]:
         """The name of the step, how much of it is done, and the reply."""
+        self._in_sessions |= {int(number) for number in re.findall(r'"toolu_(\d+)_', json.dumps(messages))}
         asked = [text for message in messages if message["role"] == "user" for text in _texts(message["content"])]
         name = next((found[1] for text in reversed(asked) if (found := re.search(r"STEP-(\S+)", text))), "")
         said = json.dumps([message["content"] for message in messages if message["role"] == "user"])
@@ -74,6 +77,13 @@ class Api(StandIn):
         if name == "plan" and "tructured output provided" not in said:
             return name, 1, Tools((Call("StructuredOutput", {"files": FILES}),), delay_s=0.02)
         return name, 2, Text(f"{name} is done", delay_s=0.05)
+
+    def shown(self) -> Usage:
+        """What was billed for the responses that claude is known to have read: those in a session, and final ones."""
+        whole = [entry for entry in self.entries if entry.finished]
+        final = {entry.marker: entry.index for entry in whole}
+        known = self._in_sessions | {*final.values()}
+        return sum((entry.total for entry in whole if entry.index in known), Usage())
 
 
 def run_killed(
@@ -103,7 +113,7 @@ def run_killed(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(chance.uniform(0, 0.3))
         if kills == most_kills or process.poll() is not None:
-            process.wait(180)
+            process.wait(HUNG_S)
             break
         process.kill()
         process.wait()
@@ -116,12 +126,12 @@ def lines_in(out: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in out.glob("*/journal.jsonl"))
 
 
-def figures(data: dict[str, Any], api: StandIn, work: Path, kills: int) -> dict[str, Any]:
+def figures(data: dict[str, Any], api: Api, work: Path, kills: int) -> dict[str, Any]:
     """What the run did, beside what the API has seen."""
     did = Counter(work.read_text().split())
     with api.lock:
         cut = [entry for entry in api.entries if entry.status == 200 and not entry.finished]
-        whole = sum((entry.total for entry in api.entries if entry.finished), Usage())
+        whole, shown = sum((entry.total for entry in api.entries if entry.finished), Usage()), api.shown()
     billed, usage = api.billed(), data["totals"]
     mine = [usage[f"{key}_tokens"] for key in ("input", "output", "cache_creation_input", "cache_read_input")]
     return {
@@ -134,6 +144,7 @@ def figures(data: dict[str, Any], api: StandIn, work: Path, kills: int) -> dict[
         "tokens": mine,
         "billed": list(_in_order(billed)),
         "billed_whole": list(_in_order(whole)),
+        "billed_shown": list(_in_order(shown)),
         "cut_responses": len(cut),
         "exact": usage["exact"],
         "attempts": sum(one["attempts"] for one in data["instances"]),

@@ -28,13 +28,17 @@ def test_every_step_works_once(tmp_path: Path, seed: int) -> None:
 @pytest.mark.real_cli
 @pytest.mark.parametrize("meter", ["stream", "api"])
 def test_totals_after_kills_have_all_that_is_certain(claude: str, tmp_path: Path, meter: str) -> None:
-    """The input and cache tokens of all whole responses, and never more than was billed."""
+    """The input and cache tokens of all whole responses, and never more than was billed.
+
+    By stream, those of the responses that claude has read: a kill may come between the API's last byte and claude.
+    """
     with Api(tmp_path / "work.log") as api:
         data, killed = run_killed(claude, tmp_path, api, random.Random(5), most_kills=5, meter=meter)
         row = figures(data, api, tmp_path / "work.log", killed)
     assert row["completed"] == row["steps_done_once"] == len(NAMES), row
     assert all(mine <= billed for mine, billed in zip(row["tokens"], row["billed"], strict=True)), row
-    assert all(row["tokens"][kind] >= row["billed_whole"][kind] for kind in (0, 2, 3)), row
+    certain = row["billed_whole" if meter == "api" else "billed_shown"]
+    assert all(row["tokens"][kind] >= certain[kind] for kind in (0, 2, 3)), row
     assert not (row["exact"] and row["tokens"] != row["billed"]), row
 
 

@@ -49,10 +49,13 @@ STRAY = (
 
 
 def steps_of(name: str, count: int = STEPS, last_s: float = 0.3) -> list[Text | Tools]:
-    """An instance that takes steps, each of which it writes down."""
+    """An instance that takes steps, each of which it writes down. It waits for `$GO` before it sleeps in its third."""
     lasting = [*[0.3] * (count - 1), last_s]
     note = f">> steps.{name}; date +%s >> times"
-    texts = [f"{'' if n else STRAY} echo {n} {note}; sleep {lasts_s}" for n, lasts_s in enumerate(lasting)]
+    waits = {2: "until [ -e $GO ]; do sleep 0.1; done; "}
+    texts = [
+        f"{'' if n else STRAY} echo {n} {note}; {waits.get(n, '')}sleep {lasts_s}" for n, lasts_s in enumerate(lasting)
+    ]
     return [*(Tools((Call.bash(text),)) for text in texts), Text("All done.")]
 
 
@@ -79,14 +82,16 @@ class Trial:
 
     def start(self, *args: str, budget: int = 0, names: tuple[str, ...] = NAMES, lease: str = "") -> None:
         """Start a run, and wait until its first two instances have taken two steps, each on its node."""
-        env = {"AT": self.api.url.removeprefix("http://").replace(":", "/")}
+        go = self.root / "go"  # or the first would be done before the second has begun
+        env = {"AT": self.api.url.removeprefix("http://").replace(":", "/"), "GO": str(go)}
         own = {"permission_mode": "bypassPermissions", "env": env}
         setup: dict[str, Any] = {"instances": [{"name": name, "prompt": f"work {name}", **own} for name in names]}
         if budget:
             setup["budget"] = {"overall_budget": budget}
         (self.root / "runs.json").write_text(json.dumps(setup))
         self.drive("--config", str(self.root / "runs.json"), *args, lease=lease)
-        until(lambda: self.ended or all(self.asked(name) > 2 for name in names[:2]), 60.0)
+        until(lambda: self.ended or all(self.asked(name) > 2 for name in names[:2]), HUNG_S)
+        go.touch()
         if self.ended:
             pytest.fail(f"the run has ended: {self.said}")
         assert all(self.calls(host) and self.visits(host) for host in (2, 3))
@@ -360,7 +365,7 @@ def test_a_clock_that_jumps_by_hours_changes_nothing(run: Trial, clock: Path) ->
         for hours in (5, -7):
             with offset.open("r+b") as file:
                 file.write(struct.pack("=q", hours * 3600))
-            until(lambda: hours in run.off_h() or run.ended, 20.0)  # noqa: B023
+            until(lambda: hours in run.off_h() or run.ended, HUNG_S)  # noqa: B023
         code, stderr = run.end()
     finally:
         run.cluster.leave(2)
@@ -403,7 +408,7 @@ def test_a_head_that_is_gone_is_reported_and_nothing_starts_any_more(run: Trial)
     run.start("--max-parallel", "2", names=("long", "brief", "alpha"))
     run.cluster.kill_head()
     until(lambda: "the head of the cluster does not answer: nothing starts until it does" in run.said, 10.0)
-    until(lambda: "brief: completed" in run.said, 20.0)
+    until(lambda: "brief: completed" in run.said, HUNG_S)
     until(lambda: not run.hosts.at_work(2) and not run.hosts.at_work(3), RAY_ENDS_S + LEASE_S + END_S)
     ended_s = time.monotonic()
     code, stderr = run.end()

@@ -48,7 +48,7 @@ def orchestrators(
         for process in started:
             if process.poll() is None:
                 process.terminate()
-                process.wait(30)
+                process.wait(HUNG_S)
 
 
 def test_not_one_token_beyond_the_limit_of_an_account(claude: str, postgres: Postgres, place: Workplace) -> None:

@@ -77,7 +77,7 @@ def start(
     argv = place.argv("--config", place.config(setup), *report, *args, claude=str(CALLING))
     env = {**place.env, **nodes.env, "ANTHROPIC_API_KEY": "dummy", "ANTHROPIC_BASE_URL": calls.url}
     process = subprocess.Popen([*nodes.inside, *argv], env=env, cwd=root, stderr=subprocess.PIPE, text=True)
-    until(lambda: len(calls.last) >= (callers or 2 * instances) or process.poll() is not None, 60.0)
+    until(lambda: len(calls.last) >= (callers or 2 * instances) or process.poll() is not None, HUNG_S)
     if process.poll() is not None:
         pytest.fail(f"the run has ended: {process.stderr.read() if process.stderr else ''}")
     return process
@@ -162,7 +162,7 @@ def test_an_instance_of_a_lost_node_is_retried_elsewhere_once_the_lease_has_ende
         before, at_s = calls.callers, time.monotonic()
         agent = next(pid for pid in agents(nodes) if works_for(before[0], pid))
         os.kill(agent, signal.SIGSTOP)  # it still runs its instances, until the lease ends
-        until(lambda: len(calls.last) >= 4, 30.0)
+        until(lambda: len(calls.last) >= 4, HUNG_S)
         assert time.monotonic() - at_s > LEASE_S
         assert not any(map(alive, before))
         later = [pid for pid in calls.callers if pid not in before]
@@ -200,7 +200,7 @@ def test_a_node_that_joins_takes_what_waits(tmp_path: Path) -> None:
         time.sleep(1.0)
         assert len(calls.last) == 2
         nodes.add()
-        until(lambda: len(calls.last) == 4, 30.0)
+        until(lambda: len(calls.last) == 4, HUNG_S)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=HUNG_S)
         assert not any(map(alive, calls.callers))

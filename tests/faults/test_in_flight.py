@@ -46,7 +46,7 @@ class Api:
                 with lock:
                     api.billed, api.begun = api.billed + INPUT, api.begun + 1
                     number = api.begun
-                api.open.wait(60)
+                api.open.wait(HUNG_S)
                 with lock:
                     api.billed += OUTPUT
                 usage = {"input_tokens": INPUT, "output_tokens": OUTPUT}

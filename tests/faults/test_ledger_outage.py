@@ -72,7 +72,7 @@ class Orchestrator:
 
     def end(self) -> dict[str, Any]:
         """Wait for its end; returns the report."""
-        assert self.process.wait(60) == 0, "".join(self.lines)
+        assert self.process.wait(HUNG_S) == 0, "".join(self.lines)
         self._reader.join()
         return self._place.report()
 

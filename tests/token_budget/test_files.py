@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HUNG_S
 from token_budget.files import locked, write_atomically
 
 
@@ -100,7 +101,7 @@ def test_one_program_at_a_time(tmp_path: Path) -> None:
     holder.stdin.flush()
     with locked(tmp_path, 10):
         pass
-    assert holder.wait(10) == 0
+    assert holder.wait(HUNG_S) == 0
     holder.stdin.close()
     holder.stdout.close()
 

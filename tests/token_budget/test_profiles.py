@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from claude_orchestrator.config.config import parse_config
 from claude_orchestrator.errors import UserError
+from tests.limits import HUNG_S
 from token_budget import places
 from token_budget.budget_manager import MODES, TokenBudgetManager
 from token_budget.pricing import billing_weights
@@ -392,7 +393,7 @@ def test_none_is_lost_of_those_that_are_saved_at_once(tmp_path: Path) -> None:
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.close()
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
+    assert [writer.wait(HUNG_S) for writer in writers] == [0, 0, 0, 0]
     assert {listed.name for listed in names([file])} == {f"{name}{number}" for name in "abcd" for number in range(10)}
     assert list(file.parent.iterdir()) == [file]
 

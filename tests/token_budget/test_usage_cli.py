@@ -19,6 +19,7 @@ from xml.etree.ElementTree import fromstring
 import pytest
 
 from tests.harness import ROOT
+from tests.limits import HUNG_S
 from token_budget.ledger.export_import import CSV_COLUMNS, export
 from token_budget.ledger.records import AttemptRecord, NoteRecord, RunRecord, UsageRecord
 from token_budget.ledger.sqlite import SqliteLedger
@@ -665,7 +666,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(empty: Home, args: tuple[str, 
     assert writer.stdout is not None and writer.stderr is not None
     assert writer.stdout.readline() == f"{first}\n"
     writer.stdout.close()
-    assert writer.stderr.read() == "" and writer.wait(60) == 1
+    assert writer.stderr.read() == "" and writer.wait(HUNG_S) == 1
     writer.stderr.close()
 
 

@@ -29,6 +29,7 @@ from claude_orchestrator.ui import status
 from claude_orchestrator.ui.junit import junit_report
 from claude_orchestrator.ui.terminal import Terminal
 from tests.claude.test_tally import INIT, final, result, start
+from tests.limits import HUNG_S
 from tests.views import a_view
 from token_budget.text import RenderOptions
 
@@ -126,7 +127,7 @@ def on_a_terminal(*args: str, **env: str) -> str:
             break
         chunks.append(chunk)
     os.close(master)
-    assert process.wait(30) == 0
+    assert process.wait(HUNG_S) == 0
     return b"".join(chunks).decode()
 
 

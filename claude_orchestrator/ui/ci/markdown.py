@@ -103,6 +103,9 @@ def _answers(rows: Sequence[Row], answer_of: AnswerOf, room: int) -> Iterator[st
         if not isinstance(text, str) or not text.strip():
             continue
         shown = text[:MAX_ANSWER_CHARS]
+        if len(shown) > room:  # it has more bytes than characters
+            left_out += 1
+            continue
         more = "\n\n… (cut)" if len(text) > len(shown) or found.get("result_truncated") else ""
         lines = "\n".join(html.escape("\t".join(map(printable, line.split("\t")))) for line in shown.split("\n"))
         section = f"\n<details><summary>{_code(row.name)}</summary>\n\n<pre>\n{lines}{more}\n</pre>\n\n</details>\n"

@@ -136,9 +136,9 @@ def encodable(text: str) -> str:
 
 def short_digest(text: str) -> str:
     """Eight hexadecimal digits that tell texts apart which look alike in names."""
-    import hashlib  # with OpenSSL, which most starts do not need
+    from token_budget.digests import sha256  # most starts need none
 
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def csv_line(cells: Iterable[str | int | float | Decimal | None]) -> str:

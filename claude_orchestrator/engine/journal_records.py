@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator.config.launch_spec import LaunchSpec
@@ -38,6 +37,7 @@ from claude_orchestrator.engine.run_events import (
     WorkEnded,
 )
 from claude_orchestrator.engine.state import InstanceStatus
+from token_budget.digests import sha256
 from token_budget.ledger.run_budgets import limit_row
 from token_budget.models import Action
 
@@ -52,7 +52,7 @@ def turns_digest(spec: LaunchSpec, run_id: str) -> str:
         from claude_orchestrator.config.items import as_text  # only for items
 
         late = (as_text(spec.item),)  # not in the turns yet
-    return hashlib.sha256("\0".join((run_id, *spec.turns, *late)).encode()).hexdigest()[:16]
+    return sha256("\0".join((run_id, *spec.turns, *late)).encode()).hexdigest()[:16]
 
 
 def record_of(event: RunEvent) -> tuple[str, dict[str, Any]] | None:

@@ -83,3 +83,17 @@ def _lock(folder: Path, timeout_s: float) -> int | None:
             return descriptor
         else:
             return descriptor
+
+
+def append_whole(descriptor: int, data: bytes) -> None:
+    """Write all of it. If the disk is full, remove the part that was written. Raises OSError."""
+    left = data
+    try:
+        while left:
+            left = left[os.write(descriptor, left) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            status = os.fstat(descriptor)
+            if len(left) < len(data) and stat.S_ISREG(status.st_mode):
+                os.ftruncate(descriptor, status.st_size - (len(data) - len(left)))
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from claude_orchestrator.engine.run_request import Accounting, RunPlace, RunRequ
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.ui.display import Display, DisplayStyle, MessagePrinter
 from claude_orchestrator.ui.report_files import Reports, json_bytes, junit_bytes, summary_bytes
+from token_budget.files import append_whole
 from token_budget.named_tuples import NamedTuple
 from token_budget.text import printable
 
@@ -121,7 +123,6 @@ class _Output:
             self._reports.terminal.message(Level.ERROR, f"{text}: later results are in the run's directory only")
             code = code or 1
         if self._printed:
-            from claude_orchestrator.engine.results.line_writer import print_data
-
-            print_data(self._printed)
+            with contextlib.suppress(OSError):  # a reader that has left is no error
+                append_whole(sys.stdout.fileno(), self._printed)
         return code

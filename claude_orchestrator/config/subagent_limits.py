@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from token_budget.portions import Subagent  # only for the types: no start of the program needs it
 
 ANY = "*"
-_DEPTH = re.compile(r"depth:([1-9][0-9]?)")
+_DEPTH = r"depth:([1-9][0-9]?)"
 
 SubagentLimits = tuple[tuple[str, int], ...]  # by `*`, a type, or `depth:N`
 
@@ -24,7 +24,7 @@ def limit_for(limits: SubagentLimits, subagent: Subagent) -> int | None:
 
 def needs_type(limits: SubagentLimits) -> bool:
     """Whether the type of a subagent decides on its limit."""
-    return any(key != ANY and _DEPTH.fullmatch(key) is None for key, _ in limits)
+    return any(key != ANY and re.fullmatch(_DEPTH, key) is None for key, _ in limits)
 
 
 def _read(value: object) -> SubagentLimits:
@@ -45,7 +45,7 @@ def _key(text: object) -> str:
     key = text.strip() if isinstance(text, str) else ""
     if not key or not key.isprintable() or len(key) > 200:
         raise expected("the type of a subagent, depth:1, depth:2, … or *", text)
-    if key.startswith("depth:") and _DEPTH.fullmatch(key) is None:
+    if key.startswith("depth:") and re.fullmatch(_DEPTH, key) is None:
         raise BadValue(("", f"expected depth:1 to depth:99, got {key!r}"))
     return key
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from token_budget.text import short_digest
 
 MAX_STEM_CHARS = 80
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_MARKED = re.compile(r".*-[0-9a-f]{8}")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names of devices on Windows
+_UNSAFE = r"[^A-Za-z0-9._-]+"
+_MARKED = r".*-[0-9a-f]{8}"
+_NUMBERED = (f"{port}{number}" for port in ("com", "lpt") for number in range(10))
+_RESERVED = frozenset({"con", "prn", "aux", "nul", *_NUMBERED})  # names of devices on Windows
 
 
 def file_stems(names: Iterable[str]) -> Mapping[str, str]:
@@ -26,7 +27,7 @@ def file_stems(names: Iterable[str]) -> Mapping[str, str]:
 
 def clean_name(name: str, most_chars: int = MAX_STEM_CHARS) -> str:
     """A name as a part of a file name; several names can become the same."""
-    return _UNSAFE.sub("-", name).strip("-.")[:most_chars] or "instance"
+    return re.sub(_UNSAFE, "-", name).strip("-.")[:most_chars] or "instance"
 
 
 def log_name(position: int, name: str, attempt: int) -> str:
@@ -37,7 +38,11 @@ def log_name(position: int, name: str, attempt: int) -> str:
 
 def _stem(name: str, *, is_alone: bool) -> str:
     clean = clean_name(name)
-    ambiguous = _MARKED.fullmatch(name) or _RESERVED.fullmatch(name.casefold())
-    if clean == name and is_alone and not ambiguous:
-        return name
-    return f"{clean}-{short_digest(name)}"
+    if clean != name or not is_alone or _is_ambiguous(name):
+        return f"{clean}-{short_digest(name)}"
+    return name
+
+
+def _is_ambiguous(name: str) -> bool:
+    """Whether it ends like a name with a hash, or names a device on Windows."""
+    return name.casefold().partition(".")[0] in _RESERVED or re.fullmatch(_MARKED, name) is not None

@@ -52,7 +52,6 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
     """Read everything that the options name. `data` takes the place of a config file. Raises UserError."""
     from claude_orchestrator.config.settings import merge
     from claude_orchestrator.engine import run_inputs, start_checks
-    from claude_orchestrator.engine.sessions import with_sessions
 
     for param in options.given:
         if OPTIONS[param].no_effect:
@@ -69,7 +68,10 @@ def load(options: Options, warn: Warn, data: Mapping[str, Any] | None = None) ->
         config = start_checks.with_schemas(_expanded(config, options, workspace), workspace)
     except UserError as error:
         raise _named_by_option(error, config) from None
-    config = with_sessions(config, workspace, os.environ)
+    if any(entry.session_id is not None for entry in config.instances):
+        from claude_orchestrator.engine.sessions import with_sessions
+
+        config = with_sessions(config, workspace, os.environ)
     options = _with_ledger(options, config, workspace)
     profile = run_inputs.find_profile(options["budget_profile"], workspace)
     settings = merge(options.settings, config.budget, config.source, _given_before(earlier), profile)

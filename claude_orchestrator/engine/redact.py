@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 
-SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH")
 SHORTEST = 8  # a shorter value is no secret, and hiding it would garble the text
 HIDDEN = "***"
 
@@ -16,7 +15,7 @@ def secrets_of(environ: Mapping[str, str], given: Iterable[tuple[str, str]]) -> 
 
     Each value is hidden as a whole, line by line, and in its JSON form.
     """
-    values = [value for name, value in environ.items() if SECRET_NAME.search(name)]
+    values = [value for name, value in environ.items() if any(word in name.upper() for word in SECRET_WORDS)]
     values += [value for _, value in given]
     parts = [part for value in values for part in (value, *value.splitlines(), json.dumps(value)[1:-1])]
     return frozenset(part for part in parts if len(part) >= SHORTEST)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from claude_orchestrator.gateway.bedrock.paths import CREDENTIAL_VARIABLES
 from claude_orchestrator.gateway.clouds import Cloud, address_of, cloud_of, regional, signs, variables_for
 from token_budget.named_tuples import NamedTuple
 
@@ -86,8 +85,7 @@ class ApiAddress(NamedTuple):
         # 2.1.332 uses these without another proxy, and skips those for SOCKS; 2.1.197 never does (measured)
         last = ("all_proxy", "ALL_PROXY") if not (for_https or for_http) else ()
         usable = (proxy for proxy in map(get, last) if proxy and _scheme(proxy) in PROXY_SCHEMES)
-        named = environ.items() if cloud is not None and signs(cloud, environ) else ()
-        signs_with = tuple(sorted(pair for pair in named if pair[0].startswith(CREDENTIAL_VARIABLES)))
+        signs_with = _credentials(environ) if cloud is not None and signs(cloud, environ) else ()
         last_proxy = next(usable, "")
         return cls(base, tuple(proxies), get("no_proxy", "NO_PROXY"), certificates, last_proxy, cloud, signs_with)
 
@@ -146,6 +144,12 @@ class ApiAddress(NamedTuple):
             why = (isinstance(error, OSError) and error.strerror) or type(error).__name__
             return f"its client certificate (CLAUDE_CODE_CLIENT_CERT) cannot be loaded: {why}"
         return None
+
+
+def _credentials(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    from claude_orchestrator.gateway.bedrock.paths import CREDENTIAL_VARIABLES
+
+    return tuple(sorted(pair for pair in environ.items() if pair[0].startswith(CREDENTIAL_VARIABLES)))
 
 
 def _scheme(proxy: str) -> str:

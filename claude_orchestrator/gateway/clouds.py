@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from claude_orchestrator.gateway.bedrock import paths as bedrock
 from token_budget.named_tuples import NamedTuple
 
 SWITCH = "CLAUDE_CODE_USE_"
@@ -69,15 +68,26 @@ def address_of(cloud: Cloud, environ: Mapping[str, str]) -> str:
     """The provider's base URL without a slash at its end; empty if the environment names none."""
     base = (environ.get(cloud.base) or "").strip().rstrip("/")
     if base or not cloud.resource:
-        own = {"VERTEX": VERTEX_HOST, "BEDROCK": bedrock.host_of(bedrock.region_of(environ))}
-        return base or own.get(cloud.key, "")
+        return base or _own_address(cloud, environ)
     resource = environ.get(cloud.resource) or ""
     return f"https://{resource}.services.ai.azure.com/anthropic" if resource else ""
 
 
+def _own_address(cloud: Cloud, environ: Mapping[str, str]) -> str:
+    if cloud.key != "BEDROCK":
+        return VERTEX_HOST if cloud.key == "VERTEX" else ""
+    from claude_orchestrator.gateway.bedrock import paths as bedrock  # most starts need none
+
+    return bedrock.host_of(bedrock.region_of(environ))
+
+
 def signs(cloud: Cloud, environ: Mapping[str, str]) -> bool:
     """Whether claude signs its requests to this provider, so that the gateway has to sign them too."""
-    return cloud.key == "BEDROCK" and bedrock.is_signed(environ)
+    if cloud.key != "BEDROCK":
+        return False
+    from claude_orchestrator.gateway.bedrock import paths as bedrock
+
+    return bedrock.is_signed(environ)
 
 
 def variables_for(cloud: Cloud, url: str) -> tuple[tuple[str, str], ...]:
@@ -123,6 +133,8 @@ def half_configured(environ: Mapping[str, str]) -> str | None:
 def regional(url: str, path: str) -> str:
     """A base URL for a path: that of Vertex without a region gets the one that the path names."""
     if url != VERTEX_HOST:
+        from claude_orchestrator.gateway.bedrock import paths as bedrock
+
         return bedrock.control_address(url, path)
     found = re.match(_VERTEX_PATH, path)
     region = found["region"] if found is not None else ""
@@ -134,6 +146,8 @@ def regional(url: str, path: str) -> str:
 def model_in(path: str) -> str:
     """The model that a path names; empty if the body has to name it."""
     if path.startswith("/model/"):
+        from claude_orchestrator.gateway.bedrock import paths as bedrock
+
         return bedrock.model_of(path)
     found = re.fullmatch(_VERTEX_PATH, path.partition("?")[0])
     return found["model"] if found is not None and found["model"] != _VERTEX_COUNT else ""
@@ -142,6 +156,8 @@ def model_in(path: str) -> str:
 def is_count(path: str) -> bool:
     """Whether a path counts tokens, which costs nothing."""
     if path.startswith("/model/"):
+        from claude_orchestrator.gateway.bedrock import paths as bedrock
+
         return bedrock.is_count(path)
     found = re.fullmatch(_VERTEX_PATH, path.partition("?")[0])
     return found is not None and found["model"] == _VERTEX_COUNT

@@ -28,6 +28,7 @@ OF_A_PLAN = "claude_orchestrator.config.config decimal sqlite3 subprocess token_
 OF_SOME_RUNS = """
     claude_orchestrator.claude.permission_rules
     claude_orchestrator.cli.continuing
+    claude_orchestrator.cli.without_run
     claude_orchestrator.cli.runs.completion
     claude_orchestrator.config.expansion
     claude_orchestrator.config.for_each
@@ -43,18 +44,22 @@ OF_SOME_RUNS = """
     claude_orchestrator.engine.metering
     claude_orchestrator.engine.ports
     claude_orchestrator.engine.rate_limits
+    claude_orchestrator.engine.results.line_writer
     claude_orchestrator.engine.results.report_json
     claude_orchestrator.engine.results.upstream
     claude_orchestrator.engine.resume
+    claude_orchestrator.engine.sessions
     claude_orchestrator.engine.sharing.cache_report
     claude_orchestrator.engine.verification
     claude_orchestrator.engine.worktrees.keeper
     claude_orchestrator.gateway.attempt
+    claude_orchestrator.gateway.bedrock
     claude_orchestrator.launch.git
     claude_orchestrator.ui.ci.workflow_commands
     claude_orchestrator.ui.redraw
     dataclasses
     decimal
+    hashlib
     random
     shlex
     shutil

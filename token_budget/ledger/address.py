@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+SCHEME = r"(?i:([a-z][a-z0-9+.-]+)://)"  # compiled where there is one
 SCHEMES = frozenset({"postgresql", "postgres"})
 SECRETS = frozenset({"password", "sslpassword", "passwd", "oauth_client_secret"})  # keywords of libpq
 INSTEAD = (
@@ -16,12 +16,12 @@ INSTEAD = (
 
 def is_address(place: str | Path) -> bool:
     """Whether this names a server instead of a file."""
-    return SCHEME.match(str(place)) is not None
+    return "://" in str(place) and re.match(SCHEME, str(place)) is not None
 
 
 def check_address(address: str) -> None:
     """Raise ValueError if it has a password, which the error does not repeat, or if it is none of PostgreSQL."""
-    scheme = SCHEME.match(address)
+    scheme = re.match(SCHEME, address)
     if scheme is None or scheme[1].lower() not in SCHEMES:
         what = "" if scheme is None else f", got {scheme[0]}..."
         raise ValueError(f"expected a file, or an address that begins with postgresql://{what}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
-import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from pathlib import Path
 from claude_orchestrator.engine.results.answers import Answer, result_row
 from claude_orchestrator.engine.run_events import InstanceEnded, RunEvent
 from claude_orchestrator.engine.state import InstanceStatus
+from token_budget.files import append_whole
 from token_budget.owned import open_to_write
 
 STANDARD_OUTPUT = Path("-")
@@ -71,7 +70,7 @@ class LineWriter:
         while (make := self._queue.get()) is not None:
             if self._error is None:
                 try:
-                    _write_whole(fd, make())
+                    append_whole(fd, make())
                 except OSError as error:
                     self._error = error
         if self._error is None and self._path != STANDARD_OUTPUT:
@@ -81,23 +80,3 @@ class LineWriter:
         if self._path == STANDARD_OUTPUT:
             return sys.stdout.fileno()
         return open_to_write(self._path, os.O_APPEND if self._append else os.O_TRUNC)
-
-
-def _write_whole(fd: int, line: bytes) -> None:
-    """Write a whole line. If the disk is full, remove the part that was written. Raises OSError."""
-    left = line
-    try:
-        while left:
-            left = left[os.write(fd, left) :]
-    except OSError:
-        with contextlib.suppress(OSError):
-            status = os.fstat(fd)
-            if len(left) < len(line) and stat.S_ISREG(status.st_mode):
-                os.ftruncate(fd, status.st_size - (len(line) - len(left)))
-        raise
-
-
-def print_data(data: bytes) -> None:
-    """Write to standard output; a reader that has left is no error."""
-    with contextlib.suppress(OSError):
-        _write_whole(sys.stdout.fileno(), data)

@@ -140,9 +140,10 @@ class Forwarder:
         headers[hdrs.ACCEPT_ENCODING] = ", ".join(filter(None, decodable)) or "identity"
         answered = ticket is None
         watch = StopWatch(time.monotonic)
+        left = None if exchange.turn is None else exchange.turn.left
         try:
             async with self._upstream.send(
-                client.address, request.method, exchange.path, headers, exchange.body
+                client.address, request.method, exchange.path, headers, exchange.body, left
             ) as answer:
                 answered = ticket is None or answer.status not in TIMEOUTS
                 watch.answered(answer.status)

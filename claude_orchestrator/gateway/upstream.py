@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -42,6 +43,8 @@ class UpstreamClient:
         self._signers: Signers | None = None
 
     async def __aenter__(self) -> UpstreamClient:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(_left)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             auto_decompress=False,
@@ -51,6 +54,7 @@ class UpstreamClient:
             read_bufsize=256 * 1024,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
+            trace_configs=[tracing],
         )
         return self
 
@@ -59,13 +63,22 @@ class UpstreamClient:
 
     @contextlib.asynccontextmanager
     async def send(
-        self, address: ApiAddress, method: str, path: str, headers: Mapping[str, str], body: bytes
+        self,
+        address: ApiAddress,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        left: Callable[[], None] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The API's answer. Raises NotSent, and OSError and aiohttp's errors where none comes."""
+        """The API's answer. Raises NotSent, and OSError and aiohttp's errors where none comes.
+
+        `left` is called once there is a connection and the request is on its way.
+        """
         url, sent = URL(address.url_for(path), encoded=True), CIMultiDict(headers)
         for _ in range(MAX_REDIRECTS):
             signed = await self._signed(address, method, url, sent, body)
-            async with self._request(address, method, url, signed, body) as answer:
+            async with self._request(address, method, url, signed, body, left) as answer:
                 if answer.status not in REDIRECTS:
                     yield answer
                     return
@@ -91,7 +104,13 @@ class UpstreamClient:
             raise NotSent(str(error)) from None
 
     def _request(
-        self, address: ApiAddress, method: str, url: URL, headers: Mapping[str, str], body: bytes
+        self,
+        address: ApiAddress,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes,
+        left: Callable[[], None] | None,
     ) -> aiohttp.client._RequestContextManager:
         proxy = address.proxy_for(str(url))
         is_tls = url.scheme == "https" or (proxy or "").startswith("https:")
@@ -103,6 +122,7 @@ class UpstreamClient:
             allow_redirects=False,
             proxy=proxy,
             ssl=self._context(address.certificates) if is_tls else True,
+            trace_request_ctx=left,
         )
 
     def _context(self, certificates: Certificates) -> ssl.SSLContext:
@@ -112,6 +132,11 @@ class UpstreamClient:
             except ValueError as error:
                 raise OSError(0, "the client certificate cannot be loaded") from error
         return self._contexts[certificates]
+
+
+async def _left(session: object, context: SimpleNamespace, params: object) -> None:
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx()
 
 
 def _target(method: str, url: URL, answer: aiohttp.ClientResponse) -> URL:

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.pacing [--clients 32] [--burst SECONDS]
     python -m tests.benchmarks.pacing --runs 4
-    python -m tests.benchmarks.pacing --claude PATH [--rounds 4] [--times 3]
+    python -m tests.benchmarks.pacing --claude PATH [--rounds 4] [--times 3] [--burst SECONDS]
 
 The stand-in allows 50 requests and 200,000 input tokens a minute, as token buckets. Each client makes four requests, of
 which the first has 15,000 tokens and each later one 1,500 new ones. After a 429, clients do what Claude Code 2.1.332
@@ -178,7 +178,7 @@ class Storm(NamedTuple):
         return f"{took}, {share}, {ended}"
 
 
-async def real(claude: str, clients: int, rounds: int, *options: str) -> Storm:
+async def real(claude: str, clients: int, rounds: int, burst_s: float, *options: str) -> Storm:
     """Real instances, one run."""
     load = os.getloadavg()[0]
     instances = [{"name": f"client-{client}", "prompt": f"Print, client {client}."} for client in range(clients)]
@@ -186,7 +186,7 @@ async def real(claude: str, clients: int, rounds: int, *options: str) -> Storm:
         folder = Path(name)
         entries = [{**entry, "allowed_tools": ["Bash"]} for entry in instances]
         (folder / "runs.json").write_text(json.dumps({"instances": entries}))
-        async with LimitedApi(rounds=rounds) as api:
+        async with LimitedApi(rounds=rounds, burst_s=burst_s) as api:
             words = [sys.executable, "-m", "claude_orchestrator", "--config", "runs.json", *options]
             words += ["--max-parallel", str(clients), "--retries", "10", "--claude-bin", claude, "--ledger", "off"]
             begun = time.monotonic()
@@ -200,12 +200,12 @@ async def real(claude: str, clients: int, rounds: int, *options: str) -> Storm:
             return Storm(seconds, least_s(api), first_s, api.refused, api.requests, again, run.returncode, load)
 
 
-async def compare(claude: str, clients: int, rounds: int, times: int) -> None:
+async def compare(claude: str, clients: int, rounds: int, times: int, burst_s: float) -> None:
     """Real storms: without pacing and paced, by turns; then the medians."""
     found: dict[str, list[Storm]] = {"stream": [], "api": []}
     for _ in range(times):
         for meter, storms in found.items():
-            storms.append(await real(claude, clients, rounds, "--meter", meter))
+            storms.append(await real(claude, clients, rounds, burst_s, "--meter", meter))
             print(f"{meter:6}: {storms[-1]}", flush=True)
     for meter, storms in found.items():
         seconds = statistics.median(one.seconds for one in storms)
@@ -236,7 +236,7 @@ def main() -> None:
     if given.claude is None:
         asyncio.run(simulated(given.clients, given.burst))
     else:
-        asyncio.run(compare(given.claude, given.clients, given.rounds, given.times))
+        asyncio.run(compare(given.claude, given.clients, given.rounds, given.times, given.burst))
 
 
 if __name__ == "__main__":

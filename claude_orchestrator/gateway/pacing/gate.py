@@ -129,6 +129,10 @@ class Turn:
         self._sent = sent
         self._waiter = waiter
 
+    def left(self) -> None:
+        """Its connection is there, and it is on its way."""
+        self._lane.pacer.left(self._gate.clock())
+
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """The headers of the answer have come."""
         now, readings = self._gate.clock(), read_limits(headers, self._gate.wall())

@@ -5,7 +5,8 @@ estimate that the answer corrects. The API's own figures can lower a bucket, bec
 may be older than what was sent since, so they raise it only if no other request is on its way.
 
 The API may also let through fewer requests at once than a bucket holds: 60 a minute can be one each second. So the
-first requests are a little apart. If one is refused for which all limits have room, all are sent evenly from then on.
+first requests are a little apart. If one is refused for which all limits have room, all are sent evenly from then on,
+and further apart after each further one: some reach the API late, and the next ones seem to come too soon.
 
 Time is injected, in seconds of any steady clock.
 """
@@ -30,7 +31,9 @@ FIRST_REMAINS = 0.1  # of a request, for clocks that differ
 SLOW_RESET = 1.25  # times the usual time to refill: then the API's own figure counts
 ELSEWHERE_S = 10.0  # so long a request of another run may be on its way
 FIRST_REQUESTS, FIRST_APART_S = 20, 0.1
-EVENLY = 1.05  # times the seconds in which the API lets one request through
+EVENLY = 1.1  # times the seconds in which the API lets one request through
+WIDER, NARROWER = 0.1, 0.0005  # after a request that was refused nevertheless, and after one that was not
+WIDEST = 2.0
 ENOUGH_MISSING = 0.2  # of a limit, to compute a rate from the time of its reset
 
 
@@ -82,6 +85,7 @@ class Pacer:
     sent_at: float = float("-inf")  # when the last one was sent, here or elsewhere
     learned_at: float = float("-inf")  # from a refusal
     is_even: bool = False  # requests are sent one by one, at the rate of their limit
+    evenly: float = EVENLY
 
     def wait_s(self, draw: Draw, now: float) -> float:
         """Seconds until a request that draws so much may be sent; 0: now."""
@@ -114,13 +118,17 @@ class Pacer:
         self.on_way += 1
         return sent
 
+    def left(self, now: float) -> None:
+        """A request has left, which may be later than it was sent: the next ones keep their distance from that."""
+        self.sent_at = max(self.sent_at, now)
+
     def _apart_s(self) -> float:
         """The seconds between two requests."""
         bucket = self.buckets.get(Resource.REQUESTS)
         if bucket is None:
             return 0.0
         if self.is_even:
-            return EVENLY / (bucket.rate * self.speed)
+            return self.evenly / (bucket.rate * self.speed)
         return min(FIRST_APART_S, 1 / bucket.rate) if len(self.sent) < FIRST_REQUESTS else 0.0
 
     def answered(self, sent: Sent, readings: Iterable[Reading], now: float) -> None:
@@ -128,6 +136,7 @@ class Pacer:
         self._arrived(sent)
         self.known = True
         self.speed = min(FULL_SPEED, self.speed + FASTER)
+        self.evenly = max(EVENLY, self.evenly - NARROWER)
         for reading in readings:
             self._read(reading, sent, now)
 
@@ -139,10 +148,12 @@ class Pacer:
         readings = [*readings]
         if sent.at >= self.learned_at:  # one refusal counts for all that were on their way
             self.learned_at = now
-            if not self.is_even and readings and all(_has_room(reading, sent.draw) for reading in readings):
-                self.is_even = True
-            else:
+            if not readings or not all(_has_room(reading, sent.draw) for reading in readings):
                 self.speed = max(LEAST_SPEED, self.speed * SLOWER)
+            elif self.is_even:
+                self.evenly = min(WIDEST, self.evenly + WIDER)
+            else:
+                self.is_even = True
         for reading in readings:
             self._read(reading, sent, now)
         if retry_after_s is not None and retry_after_s <= LONGEST_BLOCK_S:

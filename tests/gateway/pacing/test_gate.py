@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import aiohttp
 import pytest
 
+from claude_orchestrator.gateway.address import ApiAddress
 from claude_orchestrator.gateway.pacing.elsewhere import Elsewhere
 from claude_orchestrator.gateway.pacing.gate import Lane
 from claude_orchestrator.gateway.pacing.limits import Reading, Resource
 from claude_orchestrator.gateway.server import Gateway
+from claude_orchestrator.gateway.upstream import UpstreamClient
 from tests.benchmarks.pacing import body
 from tests.gateway.test_server import until
 from tests.limited_api import LimitedApi
@@ -56,6 +59,21 @@ def test_the_reason_is_the_tightest_limit_or_what_the_api_has_done() -> None:
     assert lane.reason(0.0) == "50 requests a minute, one by one"
     lane.pacer.refused(lane.pacer.send({}, 0.0), readings, 5.0, 0.0)
     assert lane.reason(0.0) == "it has refused requests"
+
+
+def test_the_time_counts_at_which_a_request_has_left() -> None:
+    async def main() -> None:
+        async with LimitedApi() as api, UpstreamClient() as upstream:
+            came_before: list[int] = []
+            asked = json.dumps(body(0, 0)).encode()
+            sending = upstream.send(
+                ApiAddress(api.url), "POST", "/v1/messages", {}, asked, lambda: came_before.append(api.requests)
+            )
+            async with sending as answer:
+                assert answer.status == 200
+            assert came_before == [0]
+
+    asyncio.run(main())
 
 
 def test_each_key_has_limits_of_its_own_and_who_leaves_makes_room() -> None:

@@ -15,7 +15,10 @@ from claude_orchestrator.gateway.pacing.pacer import (
     FIRST_APART_S,
     FIRST_REQUESTS,
     LONGEST_BLOCK_S,
+    NARROWER,
     PROBE_S,
+    WIDER,
+    WIDEST,
     Pacer,
     Sent,
 )
@@ -88,10 +91,35 @@ def test_a_refusal_for_which_there_was_room_spreads_all_requests_evenly() -> Non
     assert [after - before for before, after in itertools.pairwise(times)] == [pytest.approx(EVENLY)] * 4
     late = pacer.send(ONE, 10.0)
     pacer.refused(pacer.send(ONE, 10.0), requests(49), 1.0, 10.1)
-    slower = pacer.speed
-    assert slower < 0.9  # that was not enough
+    wider = pacer.evenly
+    assert wider == EVENLY + WIDER and pacer.speed == 1.0  # that was not far enough
     pacer.refused(late, requests(49), 1.0, 10.2)  # it was on its way before that was learned
-    assert pacer.speed == slower
+    assert pacer.evenly == wider
+    pacer.refused(pacer.send(ONE, 20.0), requests(0), 1.0, 20.1)  # its limit had no room
+    assert pacer.evenly == wider and pacer.speed < 0.9
+
+
+def test_requests_that_are_sent_evenly_come_closer_again_while_none_is_refused() -> None:
+    pacer = known(remaining=50)
+    for at in range(100, 200):
+        pacer.refused(pacer.send(ONE, float(at)), requests(49), None, at + 0.1)
+    assert pacer.evenly == WIDEST
+    for at in range(200, 250):
+        pacer.answered(pacer.send(ONE, float(at)), requests(49), at + 0.1)
+    assert pacer.evenly == pytest.approx(WIDEST - 50 * NARROWER)
+    pacer.evenly = EVENLY
+    pacer.answered(pacer.send(ONE, 300.0), requests(49), 300.1)
+    assert pacer.evenly == EVENLY
+
+
+def test_the_distance_counts_from_the_moment_at_which_a_request_has_left() -> None:
+    pacer = known(remaining=50)
+    pacer.is_even = True
+    pacer.send(ONE, 10.0)
+    pacer.left(10.4)  # a new connection
+    assert pacer.wait_s(ONE, 10.5) == pytest.approx(EVENLY - 0.1)
+    pacer.left(10.3)  # an earlier request
+    assert pacer.wait_s(ONE, 10.5) == pytest.approx(EVENLY - 0.1)
 
 
 def test_an_api_with_a_large_limit_gets_the_first_requests_close_together() -> None:

@@ -346,7 +346,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "share_cache_wait_s",
         DELAY,
-        "How long an instance waits for the shared prompt cache at most.",
+        "How long an instance waits for the shared prompt cache at most, once the first one's Claude has started.",
         10.0,
         option="share-cache-wait",
         group=HOW,

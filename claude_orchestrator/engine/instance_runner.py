@@ -237,11 +237,7 @@ class InstanceRunner:
         status = self.status
         match event:
             case Init():
-                self._folder = (event.folder or "") if self._context.launcher.capabilities.elsewhere else ""
-                self._ask_for_limits()
-                command = status.attempt.unknown_command
-                if command is not None and not self._services.knows_command(status.spec.cwd, command):
-                    self.stop(State.FAILED, f"Unknown command: {command}")
+                self._begin_session(event)
             case CommandsAnswer(names):
                 self._begin_turns(names)
             case Result():
@@ -307,6 +303,15 @@ class InstanceRunner:
             cause = (refusal.reason, refusal.budget, refusal.enough, refusal.needed)
             self._bus.publish(Stopping(self.status.name, State.STOPPED, *cause))
             self._timers.set("refusal", self._grace_s, partial(self.stop, State.STOPPED, refusal.reason))
+
+    def _begin_session(self, init: Init) -> None:
+        if self._services.first_turns is not None:
+            self._services.first_turns.started(self.status.name)
+        self._folder = (init.folder or "") if self._context.launcher.capabilities.elsewhere else ""
+        self._ask_for_limits()
+        command = self.status.attempt.unknown_command
+        if command is not None and not self._services.knows_command(self.status.spec.cwd, command):
+            self.stop(State.FAILED, f"Unknown command: {command}")
 
     # -- turns --
 

@@ -16,7 +16,7 @@ WAITS_FOR_CACHE = "waits for the shared prompt cache"
 
 
 class FirstTurns:
-    """Decides when an instance may send its first turn. It waits for `wait_s` at most."""
+    """Decides when an instance may send its first turn. It waits for `wait_s` at most once the first has started."""
 
     def __init__(self, wait_s: float, clock: Callable[[], float]) -> None:
         self._order = StartOrder(wait_s)
@@ -35,6 +35,12 @@ class FirstTurns:
         self._waiting[spec.name] = spec, begin
         self._recheck_in(wait_s)
         return False
+
+    def started(self, name: str) -> None:
+        """The claude of the instance has started."""
+        self._order.started(name, self._clock())
+        if self._waiting:
+            self._recheck()
 
     def responded(self, name: str) -> None:
         """A response of the instance has begun: what it writes can be read."""

@@ -44,8 +44,19 @@ def starts() -> Iterator[Starts]:
 def test_nobody_waits_longer_because_another_one_begins_to_wait(starts: Starts) -> None:
     starts.ask(A)
     starts.ask(B)
+    starts.loop.inside(lambda: starts.turns.started("a"))
     assert starts.after(WAIT_S / 2) == ["a"]
     starts.ask(spec("c", model="haiku"))
     starts.ask(spec("d", model="haiku"))
+    starts.loop.inside(lambda: starts.turns.started("c"))
     assert starts.after(WAIT_S / 2) == ["c", "b"]
     assert starts.after(WAIT_S / 2) == ["d"]
+
+
+def test_they_wait_longer_while_the_claude_of_the_first_one_starts(starts: Starts) -> None:
+    starts.ask(A)
+    starts.ask(B)
+    assert starts.after(2 * WAIT_S) == ["a"]
+    starts.loop.inside(lambda: starts.turns.started("a"))
+    assert starts.after(WAIT_S / 2) == []
+    assert starts.after(WAIT_S / 2) == ["b"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from claude_orchestrator.claude.prompt_cache import LIFETIME_S
 from claude_orchestrator.config.launch_spec import LaunchSpec
-from claude_orchestrator.engine.sharing.start_order import StartOrder
+from claude_orchestrator.engine.sharing.start_order import WITH_START, StartOrder
 from tests.engine.test_state import an_instance
 
 SPEC = an_instance("/a").spec
@@ -19,8 +19,10 @@ A, B, C = spec("a"), spec("b"), spec("c")
 
 
 def order_after_launch(first: LaunchSpec = A, at: float = 0.0) -> StartOrder:
+    """The claude of the first one starts at once."""
     order = StartOrder(WAIT_S)
     order.launched(first, at)
+    order.started(first.name, at)
     return order
 
 
@@ -47,6 +49,21 @@ def test_the_wait_has_a_bound() -> None:
     assert order.wait_s(B, WAIT_S) == 0
 
 
+def test_the_bound_counts_from_the_start_of_the_first_ones_claude() -> None:
+    order = StartOrder(WAIT_S)
+    order.launched(A, 0.0)
+    order.waits(B, 1.0)
+    other = spec("d", model="haiku")
+    order.launched(other, 1.0)
+    assert order.wait_s(B, 20.0) == WITH_START * WAIT_S - 20 and order.wait_s(B, WITH_START * WAIT_S) == 0
+    order.started("a", 25.0)
+    assert order.wait_s(B, 25.0) == WAIT_S
+    assert order.wait_s(spec("e", model="haiku"), 25.0) > WAIT_S, "the one it waits for has not started"
+    order.started("a", 30.0)  # its next turn
+    order.started("b", 30.0)
+    assert order.wait_s(B, 30.0) == WAIT_S - 5
+
+
 def test_one_that_ends_without_a_response_makes_room_for_the_next() -> None:
     order = order_after_launch()
     order.waits(B, 0.0)
@@ -54,6 +71,7 @@ def test_one_that_ends_without_a_response_makes_room_for_the_next() -> None:
     order.ended("a")
     assert order.wait_s(B, 3.0) == 0
     order.launched(B, 3.0)
+    order.started("b", 3.0)
     assert order.wait_s(C, 3.0) == 7.0, "it has waited for 3 seconds already"
     order.ended("b")
     order.launched(A, 9.0)
@@ -78,6 +96,7 @@ def test_another_folder_waits_for_the_tools_then_writes_its_own_prompt() -> None
     order.responded("a", 2.0)
     assert order.wait_s(elsewhere, 2.0) == 0
     order.launched(elsewhere, 2.0)
+    order.started("b", 2.0)
     assert order.wait_s(again, 3.0) == 9.0
     assert order.wait_s(B, 3.0) == 0
 
@@ -90,6 +109,7 @@ def test_what_was_written_can_be_read_for_five_minutes_after_its_last_use() -> N
     order.responded("b", LIFETIME_S)
     order.ended("a")
     order.launched(A, 2 * LIFETIME_S)
+    order.started("a", 2 * LIFETIME_S)
     assert order.wait_s(C, 2 * LIFETIME_S) == WAIT_S, "nobody has used it for five minutes"
 
 

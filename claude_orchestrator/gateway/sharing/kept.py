@@ -30,7 +30,9 @@ def kept_request(
 ) -> KeptRequest | None:
     """The request that reads the longest prefix of this one that others share; None where there is none.
 
-    A request with a fixed thinking budget cannot be short, because its answer has to be longer than that budget.
+    A request with a fixed thinking budget cannot be short, because its answer has to be longer than that budget. If it
+    thought in another way, it could miss the tools and the system prompt, too, depending on the model:
+    see https://platform.claude.com/docs/en/build-with-claude/thinking.
     """
     common = [prefix for prefix in prefixes if prefix.common]
     if not common:

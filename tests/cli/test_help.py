@@ -30,5 +30,6 @@ ALL = [
 def test_help_has_no_formulas_and_a_text_for_each_option(name: str, command: click.Command) -> None:
     with click.Context(command, info_name=name) as context:
         assert "<=" not in command.get_help(context)
-    for param in command.params:
+        params = command.get_params(context)
+    for param in params:
         assert not isinstance(param, click.Option) or param.hidden or (param.help or "").strip(), param.name

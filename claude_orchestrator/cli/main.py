@@ -50,7 +50,7 @@ def run(options: Options) -> int:
 
         return show_commands(loaded, planned, terminal)
     prints = _printed(options, loaded.config.source)
-    checked = preparation.check(loaded, planned)
+    checked = preparation.check(loaded, planned, partial(terminal.message, "INFO"))
     with contextlib.closing(checked):
         if options["graph"] is not None:
             from claude_orchestrator.cli.without_run import write_graph
@@ -77,6 +77,7 @@ def _standard_input() -> str:
 def start(loaded: Loaded, planned: Planned, checked: Preparation, terminal: Terminal, prints: str) -> int:
     """Run the plan to its end, report it, and return the exit code. `prints` is for Handover."""
     from claude_orchestrator.cli.run_plan import Handover, run_plan
+    from claude_orchestrator.engine.continuing import apply_line, continue_command
     from claude_orchestrator.engine.preparation import run_parts
     from claude_orchestrator.ui.report_files import Reports
     from claude_orchestrator.ui.terminal import Terminal

@@ -136,14 +136,19 @@ def _memory_of_earlier_runs() -> InstanceMemory:
     return InstanceMemory()
 
 
-def open_cluster(loaded: Loaded, planned: Planned, meter: MeterChoice, *, private: bool) -> OpenCluster:
-    """Connect with the cluster and check each of its nodes. Raises UserError with all that is wrong, by node."""
+def open_cluster(
+    loaded: Loaded, planned: Planned, meter: MeterChoice, *, private: bool, say: Callable[[str], None]
+) -> OpenCluster:
+    """Connect with the cluster and check each of its nodes. Raises UserError with all that is wrong, by node.
+
+    `say` gets a message before that, because it takes some seconds.
+    """
     begun_s = time.monotonic()
     address, settings, simulated = loaded.options["cluster"], planned.settings, bool(loaded.options["rehearse"])
     if settings.lease_s < LEAST_LEASE_S:
         raise UserError(f"--lease: expected at least {LEAST_LEASE_S:g} s, got {settings.lease_s:g} s")
     try:
-        from claude_orchestrator.launch.cluster.ray_cluster import RayCluster
+        from claude_orchestrator.launch.cluster.ray_cluster import LOCAL, RayCluster
     except ModuleNotFoundError as error:
         raise UserError(f"--cluster: needs {EXTRA}, and has no {error.name}") from None
     except ImportError as error:
@@ -171,6 +176,7 @@ def open_cluster(loaded: Loaded, planned: Planned, meter: MeterChoice, *, privat
             ships,
         )
         question = Question(claude, workspace, KEYS, marker)
+        say("starting Ray on this machine" if address == LOCAL else "connecting to the cluster and checking its nodes")
         try:
             cluster = stack.enter_context(RayCluster(address, question, wanted, settings.instances_per_node, agent))
         except ConnectionError as error:

@@ -211,15 +211,15 @@ def _limit_warnings(loaded: Loaded, planned: Planned) -> list[str]:
     return list(too_small(planned.plan.specs, manager, planned.ledger, settings.token_weights))
 
 
-def check(loaded: Loaded, planned: Planned) -> Preparation:
-    """Refuse what cannot work, with UserError; collect what deserves a warning."""
+def check(loaded: Loaded, planned: Planned, say: Warn = lambda text: None) -> Preparation:
+    """Refuse what cannot work, with UserError; collect what deserves a warning. `say` gets what takes a while."""
     checked = _check_start(loaded, planned)
     if loaded.options["cluster"] is None:
         needs_node = any(spec.node for spec in planned.plan.specs)
         return checked._replace(warnings=[f"node: {NO_CLUSTER}", *checked.warnings]) if needs_node else checked
     from claude_orchestrator.engine.on_cluster import open_cluster
 
-    cluster = open_cluster(loaded, planned, checked.meter, private=checked.private)
+    cluster = open_cluster(loaded, planned, checked.meter, private=checked.private, say=say)
     return checked._replace(cluster=cluster, warnings=[*cluster.warnings, *checked.warnings])
 
 

@@ -29,6 +29,8 @@ from tests.limits import HUNG_S
 from tests.ray_nodes import WITH_RAY, command_lines, ray_nodes
 from tests.stand_in import Call, Script, StandIn, Text, Tools, claude_env
 
+STARTING = "INFO: starting Ray on this machine\n"
+CONNECTING = "INFO: connecting to the cluster and checking its nodes\n"
 SETUP = {"instances": [{"name": "one", "prompt": "x", "rehearsal": {"tokens": 1000, "seconds": 0.2}}]}
 AS_ASKED = {"permission_mode": "bypassPermissions"}
 OTHER_RAY = """
@@ -160,7 +162,7 @@ def test_a_rehearsal_and_a_dry_run_on_a_cluster_of_this_machine(tmp_path: Path, 
     config = place.config({"instances": instances})
     cluster, report = ("--cluster", "local", "--instances-per-node", "6"), ("--report", str(tmp_path / "report.json"))
     done = place.run("--config", config, "--rehearse", *cluster, *report)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and done.stderr.startswith(STARTING), done.stderr
     assert place.report()["totals"]["total_tokens"] == 20_000
     limit = ("--overall-token-budget", "15000", "--budget-enforcement-mode", "block")
     done = place.run("--config", config, "--rehearse", *cluster, *report, *limit, "--meter", "api")
@@ -175,7 +177,7 @@ def test_a_rehearsal_and_a_dry_run_on_a_cluster_of_this_machine(tmp_path: Path, 
     kept = tmp_path / ".local/state/claude-orchestrator/instance-memory.json"
     kept.parent.mkdir(parents=True)
     kept.write_text(json.dumps({"largest_instance_bytes": [1024**4]}))
-    refused = place.run("--config", config, "--rehearse", "--cluster", "local")
+    refused = place.run("--config", config, "--rehearse", "--cluster", "local", "--quiet")
     assert refused.returncode == 2 and not list(short_folder.iterdir())
     assert re.fullmatch(
         r"ERROR: --cluster: node \S+: has \d+ MiB of free memory, of which 80% can be used, and an instance takes "
@@ -207,7 +209,7 @@ def test_all_faults_of_all_nodes_are_named_at_once(tmp_path: Path) -> None:
     with ray_nodes(2) as nodes:
         argv = place.argv("--config", config, "--cluster", nodes.address)
         bare = run(argv, {**place.env, **nodes.env}, tmp_path)
-        assert bare.returncode == 2
+        assert bare.returncode == 2 and bare.stderr.startswith(CONNECTING)
         assert bare.stderr.count("has neither an API key nor claude's login") == 2
         env = {**place.env, **nodes.env, "ANTHROPIC_API_KEY": "dummy"}
         without = run(argv, env, tmp_path)
@@ -230,7 +232,7 @@ def test_another_version_of_ray_is_one_line_that_names_both(tmp_path: Path) -> N
     python = ".".join(map(str, sys.version_info[:3]))
     assert done.returncode == 2 and not (tmp_path / "out").exists()
     here, theirs = f"Ray 2.0.0 and Python {python}", f"Ray {version('ray')} and Python {python}"
-    assert done.stderr == (
+    assert done.stderr == CONNECTING + (
         f"ERROR: --cluster: {nodes.address}: the cluster has {theirs}, and this machine has {here}: "
         "both need the same versions: nothing has started\n"
     )
@@ -279,13 +281,14 @@ def test_nodes_with_no_claude_or_another_package_are_named_and_nothing_starts(tm
         argv = place.argv("--config", place.config(SETUP), "--cluster", nodes.address, claude=str(claude))
         done = run(argv, {**place.env, **nodes.env, "ANTHROPIC_API_KEY": "dummy"}, tmp_path)
     assert done.returncode == 2 and not (tmp_path / "out").exists(), done.stderr
-    lines = [re.sub(r"node \S+:", "node:", line) for line in done.stderr.splitlines()]
+    errors = done.stderr.removeprefix(CONNECTING)
+    lines = [re.sub(r"node \S+:", "node:", line) for line in errors.splitlines()]
     assert sorted(lines) == [
         f"ERROR: --cluster: node: claude-orchestrator is not installed: install {__version__} there",
         f"ERROR: --cluster: node: has claude-orchestrator 0.0.9, and this machine has {__version__}",
         f"ERROR: --cluster: node: has no claude that runs: {claude}",
     ]
-    assert len({line.split(":")[2] for line in done.stderr.splitlines()}) == 3
+    assert len({line.split(":")[2] for line in errors.splitlines()}) == 3
 
 
 @WITH_RAY
@@ -333,7 +336,8 @@ def test_a_cluster_that_vanishes_while_it_is_asked_is_one_line(tmp_path: Path, l
             nodes.stop()
         _, stderr = process.communicate(timeout=HUNG_S)
     assert process.returncode == 2 and not (tmp_path / "out").exists()
-    assert re.fullmatch(r"ERROR: --cluster: node \S+: cannot be asked: [^.]{10,100}\n", stderr), stderr
+    refusal = r"ERROR: --cluster: node \S+: cannot be asked: [^.]{10,100}\n"
+    assert re.fullmatch(refusal, stderr.removeprefix(CONNECTING)), stderr
 
 
 @WITH_RAY

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator import __version__
 from claude_orchestrator.config.fields import SHIP
-from claude_orchestrator.config.given import SINGLE_OPTIONS, Options
+from claude_orchestrator.config.given import ENVIRONMENT, OPTIONS, SINGLE_OPTIONS, Options
 from claude_orchestrator.engine.loading import NO_FILES, Loaded, Warn
 from claude_orchestrator.errors import UserError
 from token_budget import places
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 NO_CLUSTER = "has no effect without --cluster"
+OF_CLUSTER = ("instances_per_node", "lease")
 
 
 class Planned(NamedTuple):
@@ -213,6 +214,7 @@ def _limit_warnings(loaded: Loaded, planned: Planned) -> list[str]:
 
 def check(loaded: Loaded, planned: Planned, say: Warn = lambda text: None) -> Preparation:
     """Refuse what cannot work, with UserError; collect what deserves a warning. `say` gets what takes a while."""
+    _check_cluster_options(loaded.options)
     checked = _check_start(loaded, planned)
     if loaded.options["cluster"] is None:
         needs_node = any(spec.node for spec in planned.plan.specs)
@@ -221,6 +223,13 @@ def check(loaded: Loaded, planned: Planned, say: Warn = lambda text: None) -> Pr
 
     cluster = open_cluster(loaded, planned, checked.meter, private=checked.private, say=say)
     return checked._replace(cluster=cluster, warnings=[*cluster.warnings, *checked.warnings])
+
+
+def _check_cluster_options(options: Options) -> None:
+    """Refuse what only a cluster needs, without one. A variable may be there for other runs."""
+    given = [param for param in OF_CLUSTER if param in options.given and options.given[param].origin != ENVIRONMENT]
+    if given and options["cluster"] is None:
+        raise UserError(f"{' and '.join(f'--{OPTIONS[param].option}' for param in given)}: only with --cluster")
 
 
 def _check_start(loaded: Loaded, planned: Planned) -> Preparation:

@@ -118,6 +118,28 @@ def test_a_node_without_a_cluster_has_no_effect_and_that_is_said(tmp_path: Path)
     assert done.returncode == 0 and "WARNING: node: has no effect without --cluster" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("--lease", "5s"), "--lease"),
+        (("--instances-per-node", "auto"), "--instances-per-node"),
+        (("--lease", "5s", "--instances-per-node", "2"), "--instances-per-node and --lease"),
+    ],
+)
+def test_options_of_a_cluster_are_refused_without_one(tmp_path: Path, args: tuple[str, ...], named: str) -> None:
+    place = Workplace(tmp_path)
+    done = place.run("--config", place.config(SETUP), "--rehearse", *args)
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr == f"ERROR: {named}: only with --cluster\n"
+
+
+def test_a_variable_for_runs_on_clusters_does_not_hinder_others(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    lease = {"CLAUDE_ORCHESTRATOR_LEASE": "5s", "CLAUDE_ORCHESTRATOR_INSTANCES_PER_NODE": "2"}
+    done = place.run("--config", place.config(SETUP), "--rehearse", **lease)
+    assert done.returncode == 0 and "cluster" not in done.stderr
+
+
 def test_resources_of_a_node_are_positive_numbers(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     config = place.config({"instances": [{**SETUP["instances"][0], "node": {"gpu": 0, "tpu": "a"}}]})

@@ -55,7 +55,6 @@ PURE = """
     claude.stream
     claude.tally
     claude.tool_text
-    cli.continuing
     cli.dry_run
     config.approvals
     config.compound_kinds
@@ -92,6 +91,7 @@ PURE = """
     engine.control.rpc
     engine.control.snapshot
     engine.attempt
+    engine.continuing
     engine.eligibility
     engine.file_names
     engine.groups

@@ -77,7 +77,6 @@ def _standard_input() -> str:
 def start(loaded: Loaded, planned: Planned, checked: Preparation, terminal: Terminal, prints: str) -> int:
     """Run the plan to its end, report it, and return the exit code. `prints` is for Handover."""
     from claude_orchestrator.cli.run_plan import Handover, run_plan
-    from claude_orchestrator.engine.continuing import apply_line, continue_command
     from claude_orchestrator.engine.preparation import run_parts
     from claude_orchestrator.ui.report_files import Reports
     from claude_orchestrator.ui.terminal import Terminal
@@ -109,7 +108,7 @@ def start(loaded: Loaded, planned: Planned, checked: Preparation, terminal: Term
 
 
 def _continue_command(options: Options, view: RunView) -> str:
-    from claude_orchestrator.cli.continuing import continue_command
+    from claude_orchestrator.engine.continuing import continue_command
 
     return continue_command(options, view)
 
@@ -117,7 +116,7 @@ def _continue_command(options: Options, view: RunView) -> str:
 def _apply_line(options: Options, view: RunView) -> str | None:
     if all(status.changes is None for status in view.instances):
         return None
-    from claude_orchestrator.cli.continuing import apply_line
+    from claude_orchestrator.engine.continuing import apply_line
 
     return apply_line(options, view)
 

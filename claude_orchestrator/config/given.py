@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from claude_orchestrator.config.compound_kinds import collect
@@ -54,6 +54,20 @@ class Options:
         """The same options; those that are not given now are as they were given to an earlier run."""
         kept = {param: value for param, value in earlier.items() if param not in self.given}
         return Options(self.prompt, {**self.values, **kept}, self.given)
+
+
+def repeated(options: Options, *names: str) -> Iterator[str]:
+    """Those options that were given, but not by the environment, for another command; a folder as an absolute path."""
+    for name in names:
+        if name in options.given and options.given[name].origin != ENVIRONMENT:
+            value = options[name]
+            yield f"--{name.replace('_', '-')}"
+            yield str(value.absolute() if name == "output_dir" else value)
+
+
+def not_stored(options: Options) -> list[str]:
+    """The options that a run does not store, as far as they were given: they are repeated to continue it."""
+    return [*repeated(options, "claude_bin", "cluster")]
 
 
 def read_given(setting: Setting, given: Given) -> Any:

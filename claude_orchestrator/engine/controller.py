@@ -167,6 +167,13 @@ def _take_over(request: RunRequest, files: _Files, manager: TokenBudgetManager) 
     )
 
 
+def _raised(view: RunView) -> tuple[str, ...]:
+    """The options that raise the limits which ended instances."""
+    from claude_orchestrator.engine.continuing import raised_limits
+
+    return tuple(raised_limits(view))
+
+
 def _mark(run_id: str, number: int) -> str:
     """The mark that the processes of a run's first, second … start carry."""
     return run_id if number == 1 else f"{run_id}.{number}"
@@ -315,7 +322,7 @@ class _Run:
         cached = () if view.rehearsal else cache_lines(view.cache, view.instances)
         if cached:
             self._bus.publish(CacheReported(tuple(cached)))
-        self._bus.publish(RunEnded(code, view.manager.budgets))
+        self._bus.publish(RunEnded(code, view.manager.budgets, _raised(view) if code else ()))
         await self._files.journal.sync()
         ended_at, seconds = datetime.now(UTC).astimezone(), time.monotonic() - view.clock_at_start
         final_code = report(RunResult(view, ended_at, seconds, code))

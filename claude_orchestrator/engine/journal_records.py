@@ -124,9 +124,10 @@ def _ending(event: RunEvent) -> tuple[str, dict[str, Any]] | None:
             return "rule", {"rule": rule._asdict(), **by._asdict()}
         case CacheReported(lines):
             return "cache", {"lines": list(lines)}
-        case RunEnded(exit_code, budgets):
+        case RunEnded(exit_code, budgets, raised):
             used = [{**limit_row(budget), "used": budget.used} for budget in budgets]
-            return "finish", {"exit_code": exit_code, **({"budgets": used} if used else {})}
+            more = {"budgets": used, "raised": list(raised)}
+            return "finish", {"exit_code": exit_code, **{name: value for name, value in more.items() if value}}
         case _:
             return None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from claude_orchestrator import __version__
 from claude_orchestrator.config.fields import SHIP
-from claude_orchestrator.config.given import ENVIRONMENT, OPTIONS, SINGLE_OPTIONS, Options
+from claude_orchestrator.config.given import ENVIRONMENT, OPTIONS, SINGLE_OPTIONS, Options, not_stored
 from claude_orchestrator.engine.loading import NO_FILES, Loaded, Warn
 from claude_orchestrator.errors import UserError
 from token_budget import places
@@ -309,6 +309,7 @@ def _header(loaded: Loaded, claude: str) -> dict[str, Any]:
         "claude_bin": claude,
         "ledger": ledger if ledger in (None, "off") else whole_name(ledger),
         "budget_profile": options["budget_profile"],
+        "not_stored": not_stored(options),
         "settings": {name: given.value for name, given in options.settings.items()},
         "single": {param: options[param] for param in SINGLE_OPTIONS if options[param]},
         "selection": {param: options[param] for param in ("limit", "shuffle") if options[param] is not None}

@@ -338,10 +338,14 @@ class Changed(NamedTuple):
 
 
 class RunEnded(NamedTuple):
-    """Every instance has ended. `budgets` are those of the run, with what was used."""
+    """Every instance has ended. `budgets` are those of the run, with what was used.
+
+    `raised` has the options that raise the limits which ended instances.
+    """
 
     exit_code: int
     budgets: tuple[Budget, ...] = ()
+    raised: tuple[str, ...] = ()
 
 
 RunEvent = (

@@ -27,7 +27,7 @@ OF_A_RUN = "asyncio claude_orchestrator.claude.events claude_orchestrator.engine
 OF_A_PLAN = "claude_orchestrator.config.config decimal sqlite3 subprocess token_budget.alerts"
 OF_SOME_RUNS = """
     claude_orchestrator.claude.permission_rules
-    claude_orchestrator.cli.continuing
+    claude_orchestrator.engine.continuing
     claude_orchestrator.cli.without_run
     claude_orchestrator.cli.runs.completion
     claude_orchestrator.config.expansion

@@ -111,6 +111,7 @@ BUDGET = Budget(100, scope=Scope.OVERALL, used=120)
             ),
         ),
         (happened.RunEnded(1), ("finish", {"exit_code": 1})),
+        (happened.RunEnded(1, raised=("--x", "1")), ("finish", {"exit_code": 1, "raised": ["--x", "1"]})),
         (happened.Changed(), None),
         (happened.RoomChanged(), None),
     ],

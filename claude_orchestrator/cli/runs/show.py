@@ -135,7 +135,7 @@ def _hints(run: FoundRun, status: Mapping[str, Any]) -> list[str]:
         return ["", f"Next: {run.command('watch')}"]
     hints = ["", f"Next: {run.command('results')}"]
     if status["run"]["state"] == "interrupted" or status["run"].get("exit_code"):
-        hints.append(f"Continue what did not complete: {run.resume_command}")
+        hints.append(f"Continue what did not complete: {run.resume_command(status)}")
     return hints
 
 

@@ -23,9 +23,10 @@ def ask(run: FoundRun, method: str, **params: Any) -> Any:
 
 
 def _not_there(run: FoundRun) -> str:
-    state = past_of(run)["run"]["state"]
+    status = past_of(run)
+    state = status["run"]["state"]
     if state == "interrupted":
-        return f"run {run.id} was interrupted; continue it: {run.resume_command}"
+        return f"run {run.id} was interrupted; continue it: {run.resume_command(status)}"
     if state == "unreachable":
         return f"run {run.id} has no control socket: it was started with --no-control, or could not open one"
     return f"run {run.id} has ended"

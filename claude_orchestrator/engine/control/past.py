@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from claude_orchestrator.engine.attempt import cost_of
+from claude_orchestrator.engine.continuing import rest_of_command
 from claude_orchestrator.engine.control.snapshot import PROTOCOL, budget_row
 from claude_orchestrator.engine.journal_history import EarlierInstance, JournalHistory, read_history
 from claude_orchestrator.engine.resume import carry_over
@@ -53,6 +54,7 @@ def past_status(
             "id": history.header["run"],
             "state": INTERRUPTED if finish is None else "ended",
             "exit_code": None if finish is None else finish.get("exit_code"),
+            "resume_with": rest_of_command(history.header, finish or {}),
             "rehearsal": bool(history.header.get("rehearsal")),
             "directory": directory,
             "started_at": _time(found[0]["at"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from claude_orchestrator.errors import UserError
 from token_budget.folders import Folder
 from token_budget.named_tuples import NamedTuple
 from token_budget.owned import NotOursError
+from token_budget.text import printable
 
 NAMES_SHOWN = 5
 
@@ -35,10 +36,10 @@ class FoundRun(NamedTuple):
         """The claude-runs command for this run."""
         return " ".join((runs_command(self.path.parent), verb, self.id, *more))
 
-    @property
-    def resume_command(self) -> str:
-        """The command that continues the run."""
-        return f"{PROGRAM} --resume {self.id}{output_dir_option(self.path.parent)}"
+    def resume_command(self, status: Mapping[str, Any]) -> str:
+        """The command that continues the run, of which this is the status."""
+        command = f"{PROGRAM} --resume {self.id}{output_dir_option(self.path.parent)}"
+        return printable(f"{command} {status['run']['resume_with']}".rstrip())
 
 
 def run_names(output_dir: Path) -> list[str]:

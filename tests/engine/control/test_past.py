@@ -45,6 +45,11 @@ def test_a_run_that_has_ended() -> None:
     journal, (one,) = begun(one="/a")
     journal.attempt(one, 500)
     journal.write(happened.CacheReported(("Prompt cache: 9% was read.",)), at=12.0)
+    assert journal.records[0] is not None
+    journal.records[0]["not_stored"] = ["--cluster", "auto"]
+    assert status_of(journal)["run"]["resume_with"] == "--cluster auto"
+    journal.write(happened.RunEnded(1, raised=("--overall-token-budget", "5k")), at=12.5)
+    assert status_of(journal)["run"]["resume_with"] == "--cluster auto --overall-token-budget 5k"
     journal.write(happened.RunEnded(0), at=13.0)
     found = status_of(journal, result_of=lambda name: f"results/{name}.md")
     run, totals, (row,) = found["run"], found["totals"], found["instances"]

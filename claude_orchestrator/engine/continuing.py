@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from claude_orchestrator.config.fields import PROGRAM
-from claude_orchestrator.config.given import Options
+from claude_orchestrator.config.given import Options, not_stored, repeated
+from claude_orchestrator.engine.loading import FROM_PROMPT
 from claude_orchestrator.engine.run_view import RunView
 from claude_orchestrator.engine.state import InstanceStatus, State
 from token_budget.budget_manager import WINDOW_SCOPES
@@ -13,22 +15,40 @@ from token_budget.models import Budget, Scope, Unit
 from token_budget.text import NANO, counted
 
 MAX_REPEATED_CHARS = 200  # of a PROMPT
+SAME_PROMPT, SAME_ITEMS = "-  (with the same PROMPT on standard input)", "(with the same items on standard input)"
+STANDARD_INPUT = ("-", "@-")
 
 
 def continue_command(options: Options, view: RunView) -> str:
     """It repeats the options that the run does not store, and raises the limits that ended instances."""
     import shlex
 
-    words = [PROGRAM, "--resume", view.run_id, *_repeated(options, "output_dir", "claude_bin", "cluster")]
+    words = [PROGRAM, "--resume", view.run_id, *repeated(options, "output_dir"), *not_stored(options)]
     words += raised_limits(view)
     end = ["--"] if options.prompt is not None and options.prompt.startswith("-") else []  # it would be an option
-    if options["for_each"] in ("-", "@-"):
-        return f"{shlex.join([*words, *end, options.prompt or ''])}  (with the same items on standard input)"
+    if options["for_each"] in STANDARD_INPUT:
+        return f"{shlex.join([*words, *end, options.prompt or ''])}  {SAME_ITEMS}"
     if options.prompt is None:
         return shlex.join(words)
     if len(options.prompt) > MAX_REPEATED_CHARS or not options.prompt.isprintable():
-        return f"{shlex.join(words)} -  (with the same PROMPT on standard input)"
+        return f"{shlex.join(words)} {SAME_PROMPT}"
     return shlex.join([*words, *end, options.prompt])
+
+
+def rest_of_command(header: Mapping[str, Any], finish: Mapping[str, Any]) -> str:
+    """What follows the run's name in such a command, by the records of its start and end. None of them has a PROMPT."""
+    import shlex
+
+    parts = [shlex.join((*_words(header.get("not_stored")), *_words(finish.get("raised"))))]
+    if header.get("source") == FROM_PROMPT:
+        selection = header.get("selection")
+        has_items = isinstance(selection, dict) and selection.get("for_each") in STANDARD_INPUT
+        parts.append(f" (add the same PROMPT)  {SAME_ITEMS}" if has_items else SAME_PROMPT)
+    return " ".join(filter(None, parts))
+
+
+def _words(found: object) -> Iterable[str]:
+    return map(str, found) if isinstance(found, list) else ()
 
 
 def apply_line(options: Options, view: RunView) -> str | None:
@@ -42,18 +62,9 @@ def apply_line(options: Options, view: RunView) -> str | None:
         return None
     import shlex
 
-    words = [PROGRAM, "--apply", view.run_id, *_repeated(options, "output_dir")]
+    words = [PROGRAM, "--apply", view.run_id, *repeated(options, "output_dir")]
     files = counted(sum(one.files for one in changed), "file")
     return f"Changes: {files} in {counted(len(changed), 'worktree')}. Apply them: {shlex.join(words)}"
-
-
-def _repeated(options: Options, *names: str) -> Iterator[str]:
-    """Those options that were given as options, for another command; a folder as an absolute path."""
-    for name in names:
-        if name in options.given and options.given[name].origin == "option":
-            value = options[name]
-            yield f"--{name.replace('_', '-')}"
-            yield str(value.absolute() if name == "output_dir" else value)
 
 
 def raised_limits(view: RunView) -> Iterator[str]:

@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
-from claude_orchestrator.cli.continuing import apply_line, continue_command, raised_limits
-from claude_orchestrator.config.given import Given, Options
+from claude_orchestrator.config.given import Given, Options, not_stored
+from claude_orchestrator.engine.continuing import (
+    apply_line,
+    continue_command,
+    raised_limits,
+    rest_of_command,
+)
 from claude_orchestrator.engine.run_events import Decided, Stopping
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.engine.worktrees.changes import Changes
+from tests.cli.runs.test_runs import runs
 from tests.ui.test_report import a_run
 from token_budget.models import Action, Scope, Unit
 from token_budget.text import NANO
@@ -80,6 +86,7 @@ def test_the_rounded_limit_has_its_unit() -> None:
     assert options[2:] == ["--command-budget", "two=1.6M", "--command-cost-budget", "one=5.1"]
 
 
+SAME_PROMPT = "(with the same PROMPT on standard input)"
 RESUME = "claude-orchestrator --resume run-1"
 PLACES = {"output_dir": Path("/logs"), "claude_bin": "/opt/my claude"}
 FROM_OPTIONS = {name: Given(str(value), "option") for name, value in PLACES.items()}
@@ -108,6 +115,31 @@ def test_the_command_gives_again_what_the_run_does_not_keep(
     assert continue_command(Options(prompt, values, given), a_run("one", "two")) == command
 
 
+@pytest.mark.parametrize(
+    ("header", "finish", "rest"),
+    [
+        ({}, {}, ""),  # of an earlier version
+        ({"not_stored": ["--cluster", "auto"], "source": "a.json"}, {}, "--cluster auto"),
+        ({"not_stored": []}, {"raised": ["--command-budget", "a b=2k"]}, "--command-budget 'a b=2k'"),
+        ({"source": "PROMPT", "not_stored": 5, "selection": 5}, {"raised": 5}, f"-  {SAME_PROMPT}"),
+        (
+            {"source": "PROMPT", "not_stored": ["--cluster", "auto"], "selection": {"for_each": "-"}},
+            {},
+            "--cluster auto  (add the same PROMPT)  (with the same items on standard input)",
+        ),
+    ],
+)
+def test_the_command_is_made_again_from_what_the_journal_has(
+    header: dict[str, Any], finish: dict[str, Any], rest: str
+) -> None:
+    assert rest_of_command(header, finish) == rest
+
+
+def test_the_journal_has_the_places_that_were_given() -> None:
+    given = {"cluster": Given("auto", "argument"), "claude_bin": Given("c", "environment")}
+    assert not_stored(Options(None, {"cluster": "auto", "claude_bin": "c"}, given)) == ["--cluster", "auto"]
+
+
 @pytest.mark.parametrize("limits", [{"overall_budget": 40_000}, {"command_budgets": {"/test": 40_000}}])
 def test_the_printed_command_completes_the_run(tmp_path: Path, limits: dict[str, object]) -> None:
     instances = [
@@ -125,5 +157,6 @@ def test_the_printed_command_completes_the_run(tmp_path: Path, limits: dict[str,
         if done.returncode == 0:
             break
         assert done.returncode == 1 and last.startswith("Continue what did not complete: claude-orchestrator --resume ")
+        assert last in runs(tmp_path / "out", "show", "last").splitlines()
         words = shlex.split(last.partition(": ")[2])[1:]
     assert done.returncode == 0 and last.startswith("Logs: "), done.stderr

@@ -16,7 +16,7 @@ from claude_orchestrator.engine.loading import Loaded
 from claude_orchestrator.engine.state import State
 from claude_orchestrator.errors import UserError
 from claude_orchestrator.launch.cluster.agent import NodeAgent
-from claude_orchestrator.launch.cluster.checks import Wanted, by_node
+from claude_orchestrator.launch.cluster.checks import Wanted, by_node, crowded
 from claude_orchestrator.launch.cluster.instance_memory import MIB, InstanceMemory, recalled
 from claude_orchestrator.launch.cluster.leases import DriverLease
 from claude_orchestrator.launch.cluster.machines import Accepted, Node
@@ -185,6 +185,9 @@ def open_cluster(
         nodes, accepted, warnings = _checked(cluster, planned.plan.specs, memory)
         if not cluster.is_encrypted and (len(nodes) > 1 or any(node.is_elsewhere for node in nodes)):
             warnings.insert(0, NOT_ENCRYPTED)
+        for node in nodes if settings.instances_per_node and not simulated else ():
+            found = crowded(settings.instances_per_node, accepted[node.key].free_bytes, memory)
+            warnings += [f"node {node.name}: {text}" for text in found]
         stack.pop_all()
     if settings.origins.get("max_parallel") == "default":
         settings = settings._replace(max_parallel=placement_of(nodes, accepted, memory).capacity)

@@ -237,8 +237,12 @@ def test_all_faults_of_all_nodes_are_named_at_once(tmp_path: Path) -> None:
         without = run(argv, env, tmp_path)
         assert without.returncode == 2 and "no node has what one needs: gpu 1" in without.stderr
         nodes.add("--resources", json.dumps({"gpu": 1}))
-        shown = run([*argv, "--dry-run"], env, tmp_path)
+        kept = tmp_path / ".local/state/claude-orchestrator/instance-memory.json"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({"largest_instance_bytes": [1024**4]}))
+        shown = run([*argv, "--dry-run", "--instances-per-node", "4"], env, tmp_path)
         assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.count("and 4 instances may need 4194304 MiB (1048576 MiB measured for each)") == 3
         assert "Cluster: 3 nodes" in shown.stdout and "Ray does not encrypt" in shown.stdout
         assert len([line for line in shown.stdout.splitlines() if "first one" in line]) == 1
 

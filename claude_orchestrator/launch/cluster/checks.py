@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from claude_orchestrator.launch.cluster.instance_memory import MIB, InstanceMemory
 from claude_orchestrator.launch.cluster.probe import Facts
 from token_budget.named_tuples import NamedTuple
 from token_budget.text import counted
@@ -70,6 +71,16 @@ def warnings(wanted: Wanted, facts: Facts, asked_at_s: float, answered_at_s: flo
     off_s = max(asked_at_s - facts.clock_s, facts.clock_s - answered_at_s, 0.0)
     if off_s > CLOCK_S:
         yield f"its clock differs by {off_s:.0f} s from this machine's, so times in its logs may mislead"
+
+
+def crowded(per_node: int, free_bytes: int, memory: InstanceMemory) -> Iterator[str]:
+    """A warning if so many instances take more memory than a node has left."""
+    needed = per_node * memory.expected_bytes
+    if needed > free_bytes:
+        yield (
+            f"has {free_bytes // MIB} MiB of free memory, and {counted(per_node, 'instance')} may need "
+            f"{-(-needed // MIB)} MiB ({memory.text} for each)"
+        )
 
 
 def refusal_of(error: str) -> str:

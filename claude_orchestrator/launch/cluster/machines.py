@@ -58,12 +58,13 @@ class Node(NamedTuple):
 class Accepted(NamedTuple):
     """What the checks of a node have found: how many instances it takes, and the reasons against using it.
 
-    With a `room`, it takes as many as fit in it.
+    With a `room`, it takes as many as fit in it. `free_bytes` is its free memory.
     """
 
     capacity: int
     faults: tuple[str, ...] = ()
     room: Room | None = None
+    free_bytes: int = 0
 
 
 class Machines(Protocol):

@@ -214,7 +214,7 @@ class RayCluster:
         room = None if self._per_node else Room(facts.cores, facts.free_bytes)
         found = tuple(checks.faults(self._wanted, facts))
         warnings = list(checks.warnings(self._wanted, facts, asked_at_s, time.time()))
-        return Accepted(self._per_node, found, room), warnings
+        return Accepted(self._per_node, found, room, facts.free_bytes), warnings
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from claude_orchestrator.launch.cluster import probe
-from claude_orchestrator.launch.cluster.checks import Wanted, by_node, faults, refusal_of, warnings
+from claude_orchestrator.launch.cluster.checks import Wanted, by_node, crowded, faults, refusal_of, warnings
+from claude_orchestrator.launch.cluster.instance_memory import InstanceMemory
 from claude_orchestrator.launch.cluster.probe import Facts, Question
 
 GIB = 1024**3
@@ -36,6 +37,17 @@ def test_nothing_speaks_against_a_node_that_has_everything() -> None:
 def test_each_lack_is_a_fault(facts: Facts, begins: str) -> None:
     (fault,) = faults(WANTED, facts)
     assert fault.startswith(begins)
+
+
+def test_more_instances_than_there_is_memory_for_deserve_a_warning() -> None:
+    measured = InstanceMemory([3 * GIB])
+    assert list(crowded(2, 6 * GIB, measured)) == []
+    assert list(crowded(3, 6 * GIB, measured)) == [
+        "has 6144 MiB of free memory, and 3 instances may need 9216 MiB (3072 MiB measured for each)"
+    ]
+    assert list(crowded(1, GIB // 4, InstanceMemory())) == [
+        "has 256 MiB of free memory, and 1 instance may need 400 MiB (400 MiB assumed for each)"
+    ]
 
 
 def test_a_metered_run_needs_a_gateway_on_each_node() -> None:

@@ -143,6 +143,7 @@ PURE = """
     gateway.pacing.estimate
     gateway.pacing.limits
     gateway.pacing.pacer
+    gateway.pacing.waiting
     gateway.refusals
     gateway.requests
     gateway.sharing.kept

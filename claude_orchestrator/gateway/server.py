@@ -29,6 +29,7 @@ from claude_orchestrator.gateway.door import BATCH, owner_of_peer
 from claude_orchestrator.gateway.forwarding import NO_RETRY, Exchange, Forwarder, error_response, refusal
 from claude_orchestrator.gateway.gatekeeper import Gatekeeper
 from claude_orchestrator.gateway.pacing.gate import Gate
+from claude_orchestrator.gateway.pacing.waiting import WaitingRequests
 from claude_orchestrator.gateway.requests import MESSAGES, RequestKind, kind_of, plain_path
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.sharing.flights import Flights
@@ -181,7 +182,12 @@ class Gateway:
 
     def pace(self) -> str | None:
         """Why requests wait for the API's rate limits; None if they do not, or not for long."""
-        return self._gate.describe()
+        waiting = self.waiting()
+        return None if waiting is None else waiting.text
+
+    def waiting(self) -> WaitingRequests | None:
+        """The requests that wait for the API's rate limits; None if none waits, or not for long."""
+        return self._gate.waiting()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         secret, _, path = request.raw_path.lstrip("/").partition("/")

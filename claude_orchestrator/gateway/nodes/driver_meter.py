@@ -33,6 +33,7 @@ from claude_orchestrator.gateway.nodes.messages import (
     Timed,
     Used,
 )
+from claude_orchestrator.gateway.pacing.waiting import together
 from claude_orchestrator.gateway.unanswered import (
     ChargeUnanswered,
     Most,
@@ -124,7 +125,8 @@ class DriverMeter:
 
     def pace(self) -> str | None:
         """Why requests wait for the API's rate limits; None if they do not, or not for long."""
-        return next((pace.why for pace in self._paces.values() if pace.why is not None), None)
+        waiting = together(pace.waiting for pace in self._paces.values())
+        return None if waiting is None else waiting.text
 
     def open(self, attempt: MeteredAttempt, name: str = "") -> NodeAttempt:
         """A place for one attempt, at the gateway of the node that it has a place on. Raises OSError without one."""

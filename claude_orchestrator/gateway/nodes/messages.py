@@ -12,6 +12,7 @@ from claude_orchestrator.claude.events import ApiUsage
 from claude_orchestrator.gateway.admission import Cost
 from claude_orchestrator.gateway.attempt import RequestTiming
 from claude_orchestrator.gateway.board import Posts
+from claude_orchestrator.gateway.pacing.waiting import WaitingRequests
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered, Most
 from token_budget.api_usage import PriceTerms
@@ -151,7 +152,7 @@ class Post(NamedTuple):
 
 
 class NodePace(NamedTuple):
-    """Whether requests wait for the API's rate limits on this node, and why."""
+    """Which requests wait for the API's rate limits on this node, and whether more instances would only wait."""
 
     is_slow: bool
-    why: str | None
+    waiting: WaitingRequests | None

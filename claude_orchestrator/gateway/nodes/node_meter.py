@@ -232,7 +232,7 @@ class NodeMeter:
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await asyncio.sleep(PACE_EVERY_S)
-                now = NodePace(self._gateway.is_slow, self._gateway.pace())
+                now = NodePace(self._gateway.is_slow, self._gateway.waiting())
                 if now != before:
                     self._say(now)
                     before = now

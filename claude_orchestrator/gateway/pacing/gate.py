@@ -19,6 +19,7 @@ from claude_orchestrator.gateway.pacing.elsewhere import ASK_EVERY_S, Elsewhere
 from claude_orchestrator.gateway.pacing.estimate import Draw, Estimate, Size
 from claude_orchestrator.gateway.pacing.limits import Resource, read_limits, retry_after_s
 from claude_orchestrator.gateway.pacing.pacer import Pacer, Sent
+from claude_orchestrator.gateway.pacing.waiting import WaitingRequests
 from claude_orchestrator.gateway.sender import AGENT
 from claude_orchestrator.launch.background import Tasks
 
@@ -235,16 +236,14 @@ class Gate:
         """How many requests the API has refused by a rate limit."""
         return sum(lane.pacer.refusals for lane in self._lanes.values())
 
-    def describe(self) -> str | None:
-        """The pace and its reason, if requests wait noticeably; else None."""
+    def waiting(self) -> WaitingRequests | None:
+        """The requests that wait, if any waits noticeably; else None."""
         now = self.clock()
         slow = [lane for lane in self._lanes.values() if lane.is_slow(now)]
         if not slow:
             return None
         reason = max(slow, key=lambda lane: lane.waiting).reason(now)
-        count = sum(lane.waiting for lane in self._lanes.values())
-        waiting = f"{count:,} {'request waits' if count == 1 else 'requests wait'}"
-        return f"{waiting} for the API's rate limit" + (f" ({reason})" if reason else "")
+        return WaitingRequests(sum(lane.waiting for lane in self._lanes.values()), reason)
 
     def _lane(self, client: Client, headers: Mapping[str, str], path: str, body: bytes) -> Lane:
         """The lane of a request. Of the key itself only a digest is kept."""

@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 
 from claude_orchestrator.claude.events import ApiUsage
-from claude_orchestrator.gateway.nodes.messages import MeterBegin
+from claude_orchestrator.gateway.nodes.messages import MeterBegin, NodePace
+from claude_orchestrator.gateway.pacing.waiting import WaitingRequests
 from claude_orchestrator.gateway.sender import Sender
 from claude_orchestrator.gateway.unanswered import ChargeUnanswered
 from claude_orchestrator.launch.simulated import Refused, Response
@@ -211,6 +212,21 @@ def test_a_lost_node_makes_the_count_inexact_even_if_nothing_is_known_to_be_on_i
             found.driver.lost(found.nodes[0].number)
             await found.driver.close(place)
         assert [(usage.usage.total_tokens, usage.exact) for usage in used] == [(0, False)]
+
+    asyncio.run(asyncio.wait_for(work(), HUNG_S))
+
+
+def test_requests_that_wait_for_rate_limits_count_over_all_nodes() -> None:
+    async def work() -> None:
+        manager = TokenBudgetManager(enforcement_mode="warn")
+        async with sites(2, manager, begin(manager), {}) as found:
+            first, second = (node.number for node in found.nodes)
+            found.driver.take(first, NodePace(False, WaitingRequests(1, "")))
+            found.driver.take(second, NodePace(True, WaitingRequests(3, "50 requests a minute")))
+            assert found.driver.is_slow
+            assert found.driver.pace() == "4 requests wait for the API's rate limit (50 requests a minute)"
+            found.driver.lost(second)
+            assert not found.driver.is_slow and found.driver.pace() == "1 request waits for the API's rate limit"
 
     asyncio.run(asyncio.wait_for(work(), HUNG_S))
 

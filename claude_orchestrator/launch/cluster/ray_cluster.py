@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -34,6 +32,7 @@ from claude_orchestrator.launch.cluster import checks, probe, ray_private
 from claude_orchestrator.launch.cluster.agent import NodeAgent
 from claude_orchestrator.launch.cluster.checks import Wanted
 from claude_orchestrator.launch.cluster.instance_memory import Room
+from claude_orchestrator.launch.cluster.local_folder import local_folder
 from claude_orchestrator.launch.cluster.machines import Accepted, AgentLost, Node
 from claude_orchestrator.launch.cluster.probe import Facts, Question
 from claude_orchestrator.launch.cluster.wire import Begin, Begun, BundlePart, Command, Event
@@ -132,11 +131,8 @@ class RayCluster:
         if address not in (LOCAL, AUTO):
             _knock(address)
         if address == LOCAL:
-            folder = tempfile.mkdtemp(prefix="co-ray-")  # its sockets have short paths, and only its owner may enter
-            self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
-            options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-            options["_temp_dir"] = f"{folder}/r"  # Ray lets everybody into the folder that it gets
-            options |= {"num_gpus": 0}
+            options["_temp_dir"] = str(self._closing.enter_context(local_folder()))
+            options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_gpus": 0}
         try:
             ray.init(address=address, **options)
         except (RayError, ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:

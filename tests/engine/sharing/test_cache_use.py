@@ -6,12 +6,12 @@ from claude_orchestrator.claude.prompt_cache import LIFETIME_S
 from claude_orchestrator.engine.activity import Activity, Doing
 from claude_orchestrator.engine.run_events import Launched, UsageRecorded
 from claude_orchestrator.engine.sharing.cache_report import CacheReport, Why, cache_report
-from claude_orchestrator.engine.sharing.cache_use import CacheUse
+from claude_orchestrator.engine.sharing.cache_use import CacheUse, Kept, cache_lines
 from claude_orchestrator.engine.state import InstanceStatus
 from claude_orchestrator.engine.usage_delta import PortionDelta, UsageDelta
 from tests.engine.test_state import an_instance
 from token_budget.models import Amount, Hold, Usage
-from token_budget.portions import Portion, Spent
+from token_budget.portions import CACHE_KEEPING, Portion, Spent
 
 SPEC = an_instance("/a").spec
 PREFIX_TOKENS, OWN_TOKENS = 9_000, 2_000
@@ -59,11 +59,21 @@ def test_a_group_that_shares() -> None:
     report = run.report()
     assert report.shared_tokens == 2 * PREFIX_TOKENS and report.saved_nano_usd == 2 * PREFIX_TOKENS * 5_750
     assert report.unread_tokens == 3 * OWN_TOKENS and not report.again and not report.separate
-    assert report.lines() == [
+    lines = [
         "Prompt cache: 54% of the input was read from it. Instances read 18,000 tokens that others had written, which "
         "saved $0.10.",
         "Prompt cache: 6,000 tokens were written and never read.",
     ]
+    assert report.lines() == cache_lines(run.use, run.instances) == lines
+
+
+def test_calls_that_keep_the_cache_warm_are_summed_by_instance() -> None:
+    run = Run()
+    status = run.launch("a", 0.0)
+    for _ in range(2):
+        call = PortionDelta(Spent(Usage(0, 1, 0, 100)), nano_usd=7)
+        run.use.observe(UsageRecorded(status, UsageDelta(Amount(), {Portion("opus", CACHE_KEEPING): call})))
+    assert run.use.kept == {"a": Kept(2, Usage(0, 2, 0, 200), 14)}
 
 
 def test_a_second_response_reads_what_the_first_one_wrote() -> None:
@@ -126,9 +136,9 @@ def test_what_another_model_or_folder_writes_is_apart() -> None:
 def test_sessions_that_continue_and_single_instances_are_left_out() -> None:
     run = Run()
     run.respond(run.launch("a", 0.0), 1.0, written=1, read=1)
-    assert cache_report(run.use, run.instances) is None
+    assert cache_report(run.use, run.instances) is None and cache_lines(run.use, run.instances) == []
     status = InstanceStatus(SPEC._replace(name="b", session_id="s"))
     status.begin(0.0)
     run.use.observe(Launched(status, Hold((), Amount())))
     run.respond(status, 1.0, written=1, read=1)
-    assert cache_report(run.use, run.instances) is None
+    assert cache_report(run.use, run.instances) is None and cache_lines(run.use, run.instances) == []

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from token_budget.named_tuples import NamedTuple
 REF = "refs/claude-orchestrator/shipped"  # in bundles, and in the store of a machine
 REPOSITORY = "repository.git"  # in a store
 LEFT_OPEN = "What was not committed"  # the message of a commit
+UNFINISHED = "bad object worktrees/"  # another git is making a worktree, which has no commit yet
+FETCHES, FETCH_AGAIN_S = 50, 0.1
 MAX_BUNDLE_BYTES = 512 * 1024 * 1024  # it travels in one piece
 
 
@@ -171,6 +174,13 @@ def _fetch(folder: str | Path, bundle: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(bundle)
-        git(folder, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", name, f"{REF}/*:{REF}/*")
+        for left in reversed(range(FETCHES)):
+            try:
+                git(folder, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", name, f"{REF}/*:{REF}/*")
+                return
+            except GitError as error:
+                if not left or UNFINISHED not in str(error):
+                    raise
+            time.sleep(FETCH_AGAIN_S)
     finally:
         Path(name).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,21 @@ def test_the_work_comes_back_committed_and_not(repo: Path, store: Path) -> None:
     assert (at_home / "bin").read_bytes() == b"a\0b" and (at_home / "new" / "n").read_text() == "n\n"
     assert "claude-orchestrator/" not in refs(repo)
     assert sh(repo, "git status --porcelain") == ""
+
+
+def test_the_work_comes_back_while_another_worktree_is_made(repo: Path, store: Path) -> None:
+    at_home, copy, commit = home(repo), store / "one", snapshot(repo)
+    check_out(unpack(pack(repo, commit), store, commit), copy, commit, "orchestrator/run/one")
+    sh(copy, "echo two >> a.txt")
+    sh(repo, f"git worktree add -q {repo}-other")
+    head = repo / ".git" / "worktrees" / f"{repo.name}-other" / "HEAD"
+    whole = head.read_text()
+    head.write_text("0" * 40 + "\n")  # as git does at first
+    finishing = threading.Timer(0.5, head.write_text, (whole,))
+    finishing.start()
+    take_in(at_home, collect(copy, commit))
+    finishing.join()
+    assert sh(at_home, "git status --porcelain") == "M a.txt"
 
 
 def test_a_second_attempt_begins_where_the_first_ended_and_only_what_is_new_travels(repo: Path, store: Path) -> None:

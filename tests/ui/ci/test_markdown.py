@@ -68,6 +68,7 @@ def test_a_summary_without_room_for_everything() -> None:
     assert "… and 100 more: " in summary and "more answers in the files of the run" in summary
     assert "… (cut)" in summary and len(summary.encode()) <= MAX_BYTES
     assert "answers" not in markdown_summary(view, 165.0, lambda name: {"result": " \n"}, 60_000)
+    assert "\n400 more answers" in markdown_summary(view, 165.0, lambda name: {"result": "x" * 50_000}, 60_000)
     assert markdown_summary(view, 165.0, max_bytes=10_000).count("| <code>n") == 50
     assert markdown_summary(view, 165.0, max_bytes=500) == ""
 

@@ -123,6 +123,15 @@ class Hosts:
         ip("-n", self.name(host), "link", "set", "lan", "up")
         ip("-n", self.name(host), "link", "set", "api", "up")
 
+    @contextlib.contextmanager
+    def first_is_off(self) -> Iterator[None]:
+        """The same of the first machine, until the end of this context. Its switch still connects the others."""
+        link = (f"{self.address(1)}/24", "dev", f"s{self._number}")
+        ip("-n", self.name(1), "addr", "del", *link)
+        self.kill_all(1)
+        yield
+        ip("-n", self.name(1), "addr", "add", *link)
+
     def kill_all(self, host: int) -> None:
         for pid in self.processes(host):
             with contextlib.suppress(ProcessLookupError):
@@ -195,6 +204,10 @@ class HostCluster:
             if not alive(raylet):
                 self.hosts.kill_all(host)
                 self.add(host)
+
+    def beside_ray(self, host: int) -> tuple[str, ...]:
+        """Return what runs a command on a node, with the disk that its Ray has."""
+        return ("nsenter", "--target", str(self.raylets[host]), "--net", "--mount", "--uts")
 
     def on_disk(self, host: int, *parts: str) -> Path:
         """A path on the disk of a node, seen from outside."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from claude_orchestrator.launch.cluster.launcher import NO_NODE_S
 from claude_orchestrator.launch.cluster.leases import END_S, RENEWALS
 from tests.faults.test_cluster import until
 from tests.hosts import HostCluster, can_have_hosts, host_cluster
@@ -63,6 +64,8 @@ SCRIPT = {
     **{f"work {name}": steps_of(name) for name in (*NAMES, "delta")},
     "work long": steps_of("long", 3, last_s=300),
     "work brief": steps_of("brief", 3, last_s=10),
+    "work slow": steps_of("slow", 3, last_s=20),
+    "work late": steps_of("late", 3, last_s=25),
 }
 RAY_ENDS_S = 75.0  # Ray's processes look for their head for a minute
 
@@ -80,7 +83,9 @@ class Trial:
 
     # -- the driver --
 
-    def start(self, *args: str, budget: int = 0, names: tuple[str, ...] = NAMES, lease: str = "") -> None:
+    def start(
+        self, *args: str, budget: int = 0, names: tuple[str, ...] = NAMES, lease: str = "", host: int = 1
+    ) -> None:
         """Start a run, and wait until its first two instances have taken two steps, each on its node."""
         go = self.root / "go"  # or the first would be done before the second has begun
         env = {"AT": self.api.url.removeprefix("http://").replace(":", "/"), "GO": str(go)}
@@ -89,7 +94,7 @@ class Trial:
         if budget:
             setup["budget"] = {"overall_budget": budget}
         (self.root / "runs.json").write_text(json.dumps(setup))
-        self.drive("--config", str(self.root / "runs.json"), *args, lease=lease)
+        self.drive("--config", str(self.root / "runs.json"), *args, lease=lease, host=host)
         until(lambda: self.ended or all(self.asked(name) > 2 for name in names[:2]), HUNG_S)
         go.touch()
         if self.ended:
@@ -101,13 +106,14 @@ class Trial:
         with self.api.lock:
             return sum(call.marker == f"work {name}" for call in self.api.entries)
 
-    def drive(self, *args: str, nodes: RayNodes | None = None, lease: str = "") -> None:
-        """Start the program on the first machine, with its own cluster or another."""
+    def drive(self, *args: str, nodes: RayNodes | None = None, lease: str = "", host: int = 1) -> None:
+        """Start the program on the first machine, with its own cluster or another; or on a node."""
         nodes = nodes or self.cluster.nodes
         own = ["--workspace", str(self.workspace), "--output-dir", str(self.root / "out"), "--claude-bin", self._claude]
         rest = ["--report", str(self.root / "report.json"), "--ledger", "off", "--cluster", nodes.address]
         rest += ["--lease", lease or f"{LEASE_S:g}s"]
-        argv = [*nodes.inside, sys.executable, "-m", "claude_orchestrator", *own, *rest, *args]
+        inside = nodes.inside if host == 1 else self.cluster.beside_ray(host)
+        argv = [*inside, sys.executable, "-m", "claude_orchestrator", *own, *rest, *args]
         env = {**claude_env(self.cluster.home, self.api.url), **nodes.env}
         with (self.root / "stderr").open("w") as said:
             self._process = subprocess.Popen(argv, env=env, cwd=self.root, stdout=subprocess.DEVNULL, stderr=said)
@@ -417,3 +423,24 @@ def test_a_head_that_is_gone_is_reported_and_nothing_starts_any_more(run: Trial)
     assert not any(call.marker == "work alpha" for call in run.api.entries)
     assert all(at_s < ended_s for host in (2, 3) for at_s in (*run.calls(host), *run.visits(host)))
     run.is_below()
+
+
+@BY_HAND
+def test_a_head_whose_machine_is_off_is_reported_and_the_run_continues_on_another_cluster(run: Trial) -> None:
+    """The driver is on a node. Ray ends the nodes after half a minute or some minutes: what runs may complete."""
+    run.start("--max-parallel", "2", names=("slow", "late", "alpha"), host=2)
+    with run.hosts.first_is_off():
+        until(lambda: "the head of the cluster does not answer: nothing starts until it does" in run.said, 10.0)
+        code, stderr = run.end(NO_NODE_S + HUNG_S)
+        ended_s = time.monotonic()
+        *ran, waited = run.states()
+        assert code == 1 and set(ran) <= {"completed", "failed"} and waited == "failed", stderr
+        assert "and its head does not answer: instances that have not started fail" in stderr
+        assert not run.hosts.at_work(2) and not run.hosts.at_work(3)
+        assert not any(call.marker == "work alpha" for call in run.api.entries)
+        run.is_below() if "failed" in ran else run.is_exact()
+    with on_another_cluster(run) as nodes:
+        assert all(at_s < ended_s for host in (2, 3) for at_s in (*run.calls(host), *run.visits(host)))
+        run.drive("--resume", "last", nodes=nodes)
+        code, stderr = run.end()
+    assert code == 0 and run.states() == ["completed"] * 3, stderr

@@ -109,9 +109,14 @@ class ClusterLauncher:
         return None if self._shipper is None or not spec.origin else await self._shipper.send(link, spec)
 
     def _link_of(self, spec: LaunchSpec) -> NodeLink:
+        if not self._why_alone and self.placement.place_of(spec.name) is None:
+            self.placement.take(spec.name, spec.node)
+        return self._link_at_place(spec.name)
+
+    def _link_at_place(self, name: str) -> NodeLink:
         if self._why_alone:
             raise OSError(errno.ENODEV, self._why_alone)
-        key = self.placement.place_of(spec.name) or self.placement.take(spec.name, spec.node)
+        key = self.placement.place_of(name)
         link = self._links.get(key) if key is not None else None
         if link is None:
             raise NodeGone(self._nodes[key].name if key in self._nodes else "for it")
@@ -123,10 +128,7 @@ class ClusterLauncher:
 
     def gateway_of(self, name: str) -> tuple[object, int, Callable[[object], None]]:
         """The node of an instance, the port of its gateway there, and how to tell that something."""
-        key = self.placement.place_of(name)
-        link = self._links.get(key) if key is not None else None
-        if link is None:
-            raise NodeGone(name if key is None else self._nodes[key].name)
+        link = self._link_at_place(name)
         return link, link.port, link.tell_meter
 
     def _heard(self, key: str, node: object, message: object) -> None:
@@ -164,8 +166,9 @@ class ClusterLauncher:
         return bool(self._why_alone) or (not self._is_headless and self.placement.has_room(spec.node))
 
     def take(self, spec: LaunchSpec) -> None:
-        """The instance is about to be launched: it takes a place."""
-        self.placement.take(spec.name, spec.node)
+        """The instance is about to be launched: it takes a place, unless nothing waits for one any more."""
+        if not self._why_alone:
+            self.placement.take(spec.name, spec.node)
 
     def give_back(self, name: str) -> None:
         """The instance has ended."""
@@ -240,9 +243,12 @@ class ClusterLauncher:
         self._callbacks.changed()
 
     def _notice_end(self, now_s: float) -> None:
-        """Once no node has been left for some time, nothing waits for one any more. Without a head, none can join."""
+        """Once no node has been left for some time, nothing waits for one any more. Without a head, none can join.
+
+        Nor does anything wait for the head, once nothing runs: it may be off, and its nodes may never notice.
+        """
         is_over = self._is_headless and not self.placement.sites
-        if self.placement.capacity or self.placement.is_in_use:
+        if (self.placement.capacity and not self._is_headless) or self.placement.is_in_use:
             self._alone_since_s, self._why_alone = None, ""
         elif self._alone_since_s is None:
             self._alone_since_s = now_s
@@ -252,11 +258,13 @@ class ClusterLauncher:
             self._callbacks.changed()
 
     def _lacks(self) -> str:
+        if self._is_headless:
+            return f"{'can be used' if self.placement.sites else 'is left'}, and its head does not answer"
         if self.placement.has_nodes:
             return f"has memory for an instance ({self._memory.text})"
         if self.placement.has_full_disks:
             return "has room on its disk"
-        return "is left, and its head does not answer" if self._is_headless else "is left"
+        return "is left"
 
     def _act(self, act: Act, key: str) -> None:
         name = self._nodes[key].name

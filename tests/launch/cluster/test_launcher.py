@@ -253,6 +253,29 @@ def test_once_no_node_is_left_instances_fail_instead_of_waiting() -> None:
     within(work)
 
 
+@pytest.mark.slow
+def test_nothing_waits_for_long_for_a_head_that_is_silent() -> None:
+    async def work() -> None:
+        here, told = Here("n0"), list[str]()
+        begin = Begin(f"test-{uuid.uuid4().hex[:8]}", 2.0, {}, simulated=True)
+        launcher = ClusterLauncher(here, begin, {}, Callbacks(told.append, lambda: None), patience_s=1.5)
+        first, second = specs(2)
+        async with launcher:
+            launcher.take(first)
+            here.answers = False
+            await until(lambda: not launcher.free)
+            await asyncio.sleep(3.0)
+            assert not launcher.has_room(second)  # an instance still runs
+            launcher.give_back(first.name)
+            await until(lambda: launcher.has_room(second))
+            with pytest.raises(OSError, match="no node of the cluster can be used, and its head does not answer"):
+                await launcher.launch(second)
+            here.answers = True
+            await until(lambda: launcher.free == 8)
+
+    within(work)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_what_instances_take_decides_how_many_more_a_node_gets() -> None:
     async def work() -> None:

@@ -102,10 +102,11 @@ def test_a_daemon_of_a_real_tool_is_ended(claude: str, tmp_path: Path, number: s
     home.mkdir()
     workspace.mkdir()
     daemon = "setsid sh -c 'trap \"\" TERM INT; sleep 600 & echo $! >> pids.tmp; wait' </dev/null >/dev/null 2>&1 &"
-    tool = Call.bash(f"cd {tmp_path}; {daemon} sleep 0.3; echo $$ >> pids.tmp; mv pids.tmp pids; sleep 600")
+    told = "until [ -s pids.tmp ]; do sleep 0.1; done; echo $$ >> pids.tmp; mv pids.tmp pids"
+    tool = Call.bash(f"cd {tmp_path}; {daemon} {told}; sleep 600")
     args = ["--grace", "2", "--quiet", "--report", str(tmp_path / "report.json")]
     if number is None:
-        args += ["--timeout", "6"]
+        args += ["--timeout", "15"]
     with StandIn({"VIOLET": [Tools((tool,)), Text()]}) as api:
         argv = [sys.executable, "-m", "claude_orchestrator", "VIOLET work", "--permission-mode", "bypassPermissions"]
         argv += ["--claude-bin", claude, "--workspace", str(workspace), "--output-dir", str(tmp_path / "out"), *args]

@@ -84,7 +84,7 @@ def test_a_point_does_not_change(kind: Any) -> None:
         kind(1).x = 2
     with pytest.raises(AttributeError):
         kind(1).other = 2
-    with pytest.raises(ValueError, match="Got unexpected field names: \\['z'\\]"):
+    with pytest.raises((TypeError, ValueError), match="Got unexpected field names: \\['z'\\]"):  # by the version
         kind(1)._replace(z=1)
 
 

@@ -38,8 +38,7 @@ class FirstTurns:
 
     def started(self, name: str) -> None:
         """The claude of the instance has started."""
-        self._order.started(name, self._clock())
-        if self._waiting:
+        if self._order.started(name, self._clock()):
             self._recheck()
 
     def responded(self, name: str) -> None:

@@ -71,16 +71,17 @@ class StartOrder:
             if not self._is_warm(prefix, now) and self._written_until(prefix, "", now) <= now:
                 self._writers[prefix] = _Writer(spec.name, now + WITH_START * self._wait_s)
 
-    def started(self, name: str, now: float) -> None:
-        """The claude of the instance has started: its response comes soon."""
-        until = now + self._wait_s
+    def started(self, name: str, now: float) -> bool:
+        """The claude of the instance has started: its response comes soon; returns whether others may wait less."""
+        until, found = now + self._wait_s, False
         for prefix in self._prefixes.get(name, ()):
             writer = self._writers.get(prefix)
             if writer is not None and writer.name == name and writer.until > until:
-                self._writers[prefix] = writer._replace(until=until)
+                self._writers[prefix], found = writer._replace(until=until), True
                 for waiter, wait in self._waiting.items():
                     if prefix in wait.parts:
                         self._waiting[waiter] = wait._replace(until=min(wait.until, until))
+        return found
 
     def responded(self, name: str, now: float) -> bool:
         """A response of the instance has begun; returns whether others may have waited for it."""

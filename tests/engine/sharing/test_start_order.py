@@ -56,11 +56,11 @@ def test_the_bound_counts_from_the_start_of_the_first_ones_claude() -> None:
     other = spec("d", model="haiku")
     order.launched(other, 1.0)
     assert order.wait_s(B, 20.0) == WITH_START * WAIT_S - 20 and order.wait_s(B, WITH_START * WAIT_S) == 0
-    order.started("a", 25.0)
+    assert order.started("a", 25.0)
     assert order.wait_s(B, 25.0) == WAIT_S
     assert order.wait_s(spec("e", model="haiku"), 25.0) > WAIT_S, "the one it waits for has not started"
-    order.started("a", 30.0)  # its next turn
-    order.started("b", 30.0)
+    assert not order.started("a", 30.0)  # its next turn
+    assert not order.started("b", 30.0)
     assert order.wait_s(B, 30.0) == WAIT_S - 5
 
 

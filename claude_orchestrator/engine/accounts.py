@@ -32,10 +32,8 @@ def charge(settings: Settings, account: AccountRecord) -> tuple[Settings, Charge
 
     Raises UserError where the run asks for warn mode, or this machine does not know the account's time zone.
     """
-    from token_budget.ledger.accounts import zone_named
-
     try:
-        zone_named(account.zone)
+        _zone_of(account)
     except ValueError as error:
         raise UserError(f"--account: {account.account}: {error}") from None
     origin = f"account {account.account}"
@@ -53,6 +51,13 @@ def charge(settings: Settings, account: AccountRecord) -> tuple[Settings, Charge
     return settings._replace(origins=origins, **values), Charged(account, own)
 
 
+def _zone_of(account: AccountRecord) -> tzinfo:
+    """The time zone of an account. Raises ValueError if this machine does not know it."""
+    from token_budget.ledger.accounts import zone_named  # a run without an account needs none
+
+    return zone_named(account.zone)
+
+
 def own_limits(settings: Settings) -> dict[tuple[Scope, Unit], int]:
     """The window limits in the settings, by scope and unit."""
     found = {(scope, unit): getattr(settings, f"{scope}_{unit.word}_budget") for scope in WINDOWS for unit in Unit}
@@ -67,11 +72,7 @@ class SharedWindows:
         self._manager = manager
         self._own = charged.own
         self._known = charged.account
-        self._zone: tzinfo | None = None  # that of this machine
-        if charged.account.account:
-            from token_budget.ledger.accounts import zone_named
-
-            self._zone = zone_named(charged.account.zone)
+        self._zone = _zone_of(charged.account) if charged.account.account else None  # that of this machine
 
     @property
     def account(self) -> str:

@@ -50,8 +50,8 @@ else:
     def _values(self: Any) -> tuple[Any, ...]:
         return tuple(self)
 
-    # what all named tuples have, as `collections.namedtuple` documents it: each class of its own, because a base would
-    # be one more place in which a new class looks for each of Python's special methods
+    # Each named tuple gets these methods, which `collections.namedtuple` documents. They are not in a base class,
+    # because Python would search it for each special method of each new class.
     _METHODS = {
         "__new__": _new,
         "_make": classmethod(_make),
